@@ -1,0 +1,86 @@
+"""Every exception of contourd.
+
+::
+
+    ContourdError
+    ├── SettingsError            the configuration cannot be used; every problem at once
+    ├── SeriesUnusable           the input gate: a person must look, the series is held
+    │   └── SlicesMissing        names the missing z
+    ├── StructureSetRejected     the read-back check: what would be sent is not what was contoured
+    ├── ModelError               a bundle is missing, damaged or does not fit the code
+    ├── DeviceError              the device that the settings name is absent or too small
+    ├── SpoolError               the file store cannot take or give an instance
+    │   └── SpoolFull            below the watermark, or no space left
+    ├── InvalidTransition        a (state, event) pair that is not in the table
+    ├── LeaseLost                another worker owns the job now
+    ├── SchemaMismatch           the database belongs to another version of contourd
+    └── DatasetError             a training case cannot be read
+
+The message is for the person who must act: what was found, where, and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class ContourdError(Exception):
+    """Base of all errors that contourd raises on purpose."""
+
+
+class SettingsError(ContourdError):
+    """The configuration cannot be used."""
+
+    def __init__(self, source: str, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(f"{source}: {len(self.problems)} problem(s)\n" + "\n".join(f"  {p}" for p in self.problems))
+
+
+class SeriesUnusable(ContourdError):
+    """The series fails the input gate: hold it and say why."""
+
+
+class SlicesMissing(SeriesUnusable):
+    """The slices are not contiguous."""
+
+    def __init__(self, missing_z_mm: Sequence[float]) -> None:
+        self.missing_z_mm = tuple(missing_z_mm)
+        shown = ", ".join(f"{z:.2f}" for z in self.missing_z_mm[:20])
+        more = f" and {len(self.missing_z_mm) - 20} more" if len(self.missing_z_mm) > 20 else ""
+        super().__init__(f"missing slices at z = {shown}{more} mm; send the whole series again")
+
+
+class StructureSetRejected(ContourdError):
+    """The structure set does not read back as it was contoured."""
+
+
+class ModelError(ContourdError):
+    """A model bundle is missing, damaged or does not fit."""
+
+
+class DeviceError(ContourdError):
+    """The device is absent, or its memory too small for the volume."""
+
+
+class SpoolError(ContourdError):
+    """The spool cannot take or give a file."""
+
+
+class SpoolFull(SpoolError):
+    """No space is left for another instance."""
+
+
+class InvalidTransition(ContourdError):
+    """The event cannot happen in this state."""
+
+
+class LeaseLost(ContourdError):
+    """The lease has run out, or another worker has taken the job."""
+
+
+class SchemaMismatch(ContourdError):
+    """The database's revision is not this version's."""
+
+
+class DatasetError(ContourdError):
+    """A training case cannot be read."""

@@ -1,0 +1,113 @@
+"""The geometry of a voxel volume: index <-> patient, in one place.
+
+DICOM PS3.3 C.7.6.2.1.1: ImagePositionPatient is the centre of the first voxel of a slice; patient coordinates are LPS
+(x to the left, y to the back, z to the head), in mm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """Where each voxel of an array (z, y, x) lies in the patient.
+
+    Attributes
+    ----------
+    shape
+        (slices, rows, columns).
+    pixel_spacing_mm
+        (between rows, between columns), as DICOM's PixelSpacing.
+    slice_origins_mm
+        (slices, 3): the centre of voxel (k, 0, 0) of each slice k, LPS. Each slice keeps its own, so unequal
+        spacing is kept too.
+    row_direction, column_direction
+        Unit vectors, LPS: along a row (increasing column index) and along a column (increasing row index); the
+        first and the last three values of ImageOrientationPatient.
+    """
+
+    shape: tuple[int, int, int]
+    pixel_spacing_mm: tuple[float, float]
+    slice_origins_mm: FloatArray
+    row_direction: tuple[float, float, float] = (1.0, 0.0, 0.0)
+    column_direction: tuple[float, float, float] = (0.0, 1.0, 0.0)
+
+    @classmethod
+    def regular(
+        cls,
+        shape: tuple[int, int, int],
+        spacing_mm: Sequence[float],
+        origin_mm: Sequence[float] = (0.0, 0.0, 0.0),
+    ) -> Self:
+        """Build an axial grid aligned with LPS, with equal spacing (z, y, x), from the first voxel's centre (x, y, z)."""
+        dz, dy, dx = spacing_mm
+        origins = np.tile(np.asarray(origin_mm, dtype=np.float64), (shape[0], 1))
+        origins[:, 2] += np.arange(shape[0]) * dz
+        return cls(shape, (float(dy), float(dx)), origins)
+
+    @property
+    def normal(self) -> FloatArray:
+        """The unit vector across the slices, in the order of the slices."""
+        normal = np.cross(self.row_direction, self.column_direction)
+        if self.shape[0] > 1 and float((self.slice_origins_mm[-1] - self.slice_origins_mm[0]) @ normal) < 0:
+            return -normal
+        return normal
+
+    @property
+    def slice_positions_mm(self) -> FloatArray:
+        """(slices,): distance of each slice from the first along the normal, increasing."""
+        return np.asarray((self.slice_origins_mm - self.slice_origins_mm[0]) @ self.normal)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """(z, y, x); z is the median over the slices, 1.0 for a single slice."""
+        steps = np.diff(self.slice_positions_mm)
+        dz = float(np.median(steps)) if len(steps) else 1.0
+        return (dz, *self.pixel_spacing_mm)
+
+    @property
+    def voxel_volume_mm3(self) -> float:
+        """The volume of one voxel."""
+        return float(np.prod(self.spacing_mm))
+
+    def to_patient(self, index_zyx: FloatArray) -> FloatArray:
+        """Map voxel indices (n, 3) (z, y, x), fractions allowed, to patient points (n, 3) (x, y, z) in mm.
+
+        Between two slices the origin is interpolated linearly; beyond the first and the last it is extrapolated.
+        """
+        index = np.atleast_2d(np.asarray(index_zyx, dtype=np.float64))
+        points = self._origin_at(index[:, 0])
+        points = points + index[:, 2:3] * self.pixel_spacing_mm[1] * np.asarray(self.row_direction)
+        return points + index[:, 1:2] * self.pixel_spacing_mm[0] * np.asarray(self.column_direction)
+
+    def to_index(self, points_mm: FloatArray) -> FloatArray:
+        """Map patient points (n, 3) (x, y, z) in mm to voxel indices (n, 3) (z, y, x), with fractions."""
+        points = np.atleast_2d(np.asarray(points_mm, dtype=np.float64))
+        along = (points - self.slice_origins_mm[0]) @ self.normal
+        k = self._slice_at(along)
+        inside = points - self._origin_at(k)
+        column = inside @ np.asarray(self.row_direction) / self.pixel_spacing_mm[1]
+        row = inside @ np.asarray(self.column_direction) / self.pixel_spacing_mm[0]
+        return np.column_stack([k, row, column])
+
+    def _slice_at(self, position_mm: FloatArray) -> FloatArray:
+        positions = self.slice_positions_mm
+        if len(positions) == 1:
+            return np.asarray(position_mm / self.spacing_mm[0])
+        low = np.clip(np.searchsorted(positions, position_mm, side="right") - 1, 0, len(positions) - 2)
+        return np.asarray(low + (position_mm - positions[low]) / (positions[low + 1] - positions[low]))
+
+    def _origin_at(self, k: FloatArray) -> FloatArray:
+        origins = self.slice_origins_mm
+        if len(origins) == 1:
+            return np.asarray(origins + k[:, None] * self.spacing_mm[0] * self.normal)
+        low = np.clip(np.floor(k).astype(int), 0, len(origins) - 2)
+        return np.asarray(origins[low] + (k - low)[:, None] * (origins[low + 1] - origins[low]))

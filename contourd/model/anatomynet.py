@@ -1,0 +1,116 @@
+"""AnatomyNet: a 3D U-Net of squeeze-and-excitation residual units for whole head-and-neck CT volumes.
+
+Zhu et al., "AnatomyNet", Medical Physics 2018 (arXiv 1808.05238), Figure 1 and Tables II and IV. Every variant of the
+tables is a value of :class:`ModelConfig`, never a subclass.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from contourd.model.blocks import BlockKind, NormKind, Skip, SkipKind, Unit
+
+PAPER_CHANNELS = (28, 30, 32, 34)
+UNITS_PER_STAGE = 2
+
+
+class ModelConfig(BaseModel):
+    """What fixes the network's layers and so its weights.
+
+    pools
+        Down-samplings, 1 to 4 (Table II). 1 is AnatomyNet: everything between stem and output block at half resolution.
+    channels
+        Of the stem and the three encoder stages.
+    output_channels
+        Kernels of the output block at full resolution.
+    structures
+        Organ names in channel order; channel 0 is the background and has no name.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    structures: tuple[str, ...] = Field(min_length=1)
+    pools: int = Field(default=1, ge=1, le=4)
+    block: BlockKind = "se_residual"
+    skip: SkipKind = "concat"
+    norm: NormKind = "instance"
+    channels: tuple[int, int, int, int] = PAPER_CHANNELS
+    output_channels: int = Field(default=16, ge=1)
+
+    @model_validator(mode="after")
+    def _names_are_unique(self) -> Self:
+        if len(set(self.structures)) != len(self.structures):
+            raise ValueError("structures must not repeat a name")
+        if min(self.channels) < 1:
+            raise ValueError("channels must be positive")
+        return self
+
+    @property
+    def classes(self) -> int:
+        """Organs plus the background."""
+        return len(self.structures) + 1
+
+
+def _stage(config: ModelConfig, in_channels: int, out_channels: int) -> nn.Sequential:
+    widths = [in_channels] + [out_channels] * UNITS_PER_STAGE
+    pairs = zip(widths[:-1], widths[1:], strict=True)
+    return nn.Sequential(*(Unit(config.block, config.norm, a, b) for a, b in pairs))
+
+
+def _down(stage: int, pools: int) -> int:
+    """Stride before encoder stage 1, 2 or 3: the stem is the first of ``pools`` down-samplings."""
+    return 2 if stage < pools else 1
+
+
+class AnatomyNet(nn.Module):
+    """Map a CT volume (B, 1, D, H, W) to logits (B, C, D, H, W), C = organs + 1, at the same resolution.
+
+    Any D, H, W from 1 on: up-sampled features are cut to the size of what they join.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        c0, c1, c2, c3 = config.channels
+        self.stem = nn.Conv3d(1, c0, 3, stride=2, padding=1)
+        self.encoder = nn.ModuleList([_stage(config, c0, c1), _stage(config, c1, c2), _stage(config, c2, c3)])
+        strides = [_down(stage, config.pools) for stage in (1, 2, 3)]
+        self.down = nn.ModuleList([nn.Identity() if s == 1 else nn.MaxPool3d(2, ceil_mode=True) for s in strides])
+        wide, joins, decoder, up = c3, [], [], []
+        for stride, features in zip(reversed(strides), (c2, c1, c0), strict=True):
+            up.append(nn.Identity() if stride == 1 else nn.ConvTranspose3d(wide, wide, 2, stride=2))
+            joins.append(Skip(config.skip, wide, features))
+            decoder.append(_stage(config, joins[-1].out_channels, features))
+            wide = features
+        self.up, self.joins, self.decoder = nn.ModuleList(up), nn.ModuleList(joins), nn.ModuleList(decoder)
+        self.expand = nn.ConvTranspose3d(wide, wide, 2, stride=2)
+        self.output = nn.Conv3d(wide + 1, config.output_channels, 3, padding=1)
+        self.classify = nn.Conv3d(config.output_channels, config.classes, 3, padding=1)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.stem(image)  # (B, c0, D/2, H/2, W/2)
+        skips = []
+        for down, stage in zip(self.down, self.encoder, strict=True):
+            skips.append(x)
+            x = stage(down(x))
+        modules = zip(self.up, self.joins, self.decoder, reversed(skips), strict=True)
+        for up, join, stage, skip in modules:
+            x = stage(join(_cut(up(x), skip), skip))
+        x = _cut(self.expand(x), image)  # (B, c0, D, H, W)
+        x = torch.cat([x, image], dim=1)
+        x = nn.functional.leaky_relu(self.output(x), 0.01)
+        return self.classify(x)  # type: ignore[no-any-return]
+
+
+def _cut(x: Tensor, like: Tensor) -> Tensor:
+    d, h, w = like.shape[2:]
+    return x[:, :, :d, :h, :w]
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Count the trained weights."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
