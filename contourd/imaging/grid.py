@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -111,3 +112,60 @@ class Grid:
             return np.asarray(origins + k[:, None] * self.spacing_mm[0] * self.normal)
         low = np.clip(np.floor(k).astype(int), 0, len(origins) - 2)
         return np.asarray(origins[low] + (k - low)[:, None] * (origins[low + 1] - origins[low]))
+
+    def canonical(self) -> tuple[Self, Reorientation]:
+        """Turn the axes so that rows run to the patient's left and columns to the back, as far as turns of 90 degrees go.
+
+        Returns
+        -------
+        The grid of the turned array, and the turn, which also turns arrays there and back. Slices keep their order.
+        """
+        transposed = abs(self.row_direction[0]) < abs(self.column_direction[0])
+        row, column = (np.asarray(d) for d in (self.row_direction, self.column_direction))
+        dy, dx = self.pixel_spacing_mm
+        rows, columns = self.shape[1:]
+        if transposed:
+            row, column, dy, dx, rows, columns = column, row, dx, dy, columns, rows
+        flip_x, flip_y = bool(row[0] < 0), bool(column[1] < 0)
+        origins = self.slice_origins_mm
+        if flip_x:
+            origins, row = origins + row * dx * (columns - 1), -row
+        if flip_y:
+            origins, column = origins + column * dy * (rows - 1), -column
+        grid = type(self)((self.shape[0], rows, columns), (dy, dx), origins, _vector(row), _vector(column))
+        return grid, Reorientation(transposed, flip_y, flip_x)
+
+
+@dataclass(frozen=True, slots=True)
+class Reorientation:
+    """A turn of the in-plane axes by transposition and flips; arrays are viewed, not copied."""
+
+    transposed: bool
+    flip_y: bool
+    flip_x: bool
+
+    def apply(self, array: NDArray[Any]) -> NDArray[Any]:
+        """View a source array (z, y, x) along the canonical axes."""
+        turned = array.swapaxes(1, 2) if self.transposed else array
+        return turned[:, :: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
+
+    def revert(self, array: NDArray[Any]) -> NDArray[Any]:
+        """View a canonical array (z, y, x) along the source's axes."""
+        turned = array[:, :: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
+        return turned.swapaxes(1, 2) if self.transposed else turned
+
+    def revert_box(self, box: Box, shape: tuple[int, int, int]) -> Box:
+        """Map a box of the canonical array to the source's; ``shape`` is the canonical array's."""
+        z, y, x = box
+        y = _flipped(y, shape[1]) if self.flip_y else y
+        x = _flipped(x, shape[2]) if self.flip_x else x
+        return (z, x, y) if self.transposed else (z, y, x)
+
+
+def _flipped(part: slice, length: int) -> slice:
+    return slice(length - part.stop, length - part.start)
+
+
+def _vector(direction: FloatArray) -> tuple[float, float, float]:
+    x, y, z = (float(v) for v in direction)
+    return (x, y, z)

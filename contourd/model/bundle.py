@@ -1,0 +1,139 @@
+"""A model on disk: model.json, weights.safetensors, a model card, and the hash that ties them.
+
+Weights are read by safetensors, so a bundle from elsewhere runs no code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+
+from contourd.errors import ModelError
+from contourd.model.anatomynet import AnatomyNet, ModelConfig
+from contourd.model.transforms import PreprocessConfig
+
+BUNDLES = Path(__file__).resolve().parent / "bundles"
+MODEL_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "weights.safetensors", "CARD.md"
+
+
+class BundleConfig(BaseModel):
+    """model.json.
+
+    mirror
+        Average with the prediction of the mirror image, paired organs exchanged.
+    weights_sha256
+        Of weights.safetensors.
+    provenance
+        What the trainer knows of the weights' origin: data, splits, recipe, steps, validation figures.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")
+    version: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
+    model: ModelConfig
+    preprocess: PreprocessConfig
+    mirror: bool = False
+    weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    provenance: Mapping[str, object] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelBundle:
+    """A bundle that was found and whose hash fits; the network is loaded on demand.
+
+    Attributes
+    ----------
+    sha256
+        Of model.json, which holds the hash of the weights: it identifies the model.
+    """
+
+    folder: Path
+    config: BundleConfig
+    sha256: str
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.config.name
+
+    @property
+    def version(self) -> str:
+        """The model's version."""
+        return self.config.version
+
+    def network(self) -> AnatomyNet:
+        """Build the network with its weights, in evaluation mode, on the CPU.
+
+        Raises
+        ------
+        ModelError
+            The weights do not fit the configuration.
+        """
+        network = AnatomyNet(self.config.model)
+        try:
+            weights = safetensors.torch.load_file(self.folder / WEIGHTS_FILE)
+            network.load_state_dict({key: value.float() for key, value in weights.items()})
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise ModelError(f"{self.folder}: the weights do not fit model.json: {error}") from error
+        return network.eval()
+
+
+def bundle_names() -> tuple[str, ...]:
+    """Name the bundles that ship with the package."""
+    return tuple(sorted(p.parent.name for p in BUNDLES.glob(f"*/{MODEL_FILE}")))
+
+
+def load_bundle(name_or_folder: str | Path) -> ModelBundle:
+    """Find a bundle by the name of a shipped one or by its folder, and check the weights' hash.
+
+    Raises
+    ------
+    ModelError
+        There is none, or it is damaged.
+    """
+    shipped = BUNDLES / str(name_or_folder)
+    folder = shipped if (shipped / MODEL_FILE).is_file() else Path(name_or_folder)
+    try:
+        text = (folder / MODEL_FILE).read_bytes()
+        weights = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    except OSError as error:
+        known = ", ".join(bundle_names()) or "none"
+        raise ModelError(
+            f"no model {str(name_or_folder)!r}: {error.strerror} ({error.filename}); give a bundle folder or one of: {known}"
+        ) from error
+    try:
+        config = BundleConfig.model_validate_json(text)
+    except ValidationError as error:
+        raise ModelError(f"{folder / MODEL_FILE} is not a model of this version: {error}") from error
+    if weights != config.weights_sha256:
+        raise ModelError(f"{folder / WEIGHTS_FILE} is damaged: its sha256 is {weights}, not {config.weights_sha256}")
+    return ModelBundle(folder, config, hashlib.sha256(text).hexdigest())
+
+
+def save_bundle(folder: Path, config: BundleConfig | Mapping[str, object], network: AnatomyNet) -> ModelBundle:
+    """Write a bundle; ``config`` without its hash will do. Weights are stored in float32.
+
+    Raises
+    ------
+    ModelError
+        The configuration is not valid.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+    safetensors.torch.save_file(weights, folder / WEIGHTS_FILE)
+    digest = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    fields = config.model_dump(mode="json") if isinstance(config, BundleConfig) else dict(config)
+    try:
+        complete = BundleConfig.model_validate({**fields, "weights_sha256": digest})
+    except ValidationError as error:
+        raise ModelError(f"{folder}: {error}") from error
+    (folder / MODEL_FILE).write_text(json.dumps(complete.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+    return load_bundle(folder)

@@ -1,0 +1,53 @@
+"""Where the network runs: chosen by the settings, never silently.
+
+``auto`` takes the first CUDA device where there is one and the CPU otherwise; ``cpu``, ``cuda`` and ``cuda:N`` name one.
+"""
+
+from __future__ import annotations
+
+import psutil
+import torch
+
+from contourd.errors import DeviceError
+
+# Peak of a forward pass in float32, per voxel of the input: measured on the CPU with the paper's channels.
+BYTES_PER_VOXEL = 700
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that the settings name.
+
+    Raises
+    ------
+    DeviceError
+        It is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(f"worker.device {name!r} is no device: use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cpu":
+        return device
+    if device.type != "cuda" or not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        raise DeviceError(f"worker.device {name!r} is not there ({found} CUDA devices found); use auto or cpu")
+    return device
+
+
+def check_memory(device: torch.device, voxels: int) -> None:
+    """Refuse a volume that the device's free memory cannot hold.
+
+    Raises
+    ------
+    DeviceError
+        With what is needed and what is free.
+    """
+    needed = voxels * BYTES_PER_VOXEL
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if needed > free:
+        raise DeviceError(
+            f"the volume needs about {needed / 2**30:.1f} GiB on {device}, {free / 2**30:.1f} GiB are free: "
+            "use a device with more memory or a model with larger voxels"
+        )
