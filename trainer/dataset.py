@@ -1,0 +1,54 @@
+"""Case -> Sample through the model's own transforms, kept compact in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contourd.imaging.resample import resample
+from contourd.model.transforms import Preprocess, grid_axes_mm
+from trainer.archive import Annotation, Case
+
+FULL = 255
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """One case on the network's lattice.
+
+    Attributes
+    ----------
+    image
+        float16 (d, h, w), -1 to 1.
+    organs
+        uint8 (organs, d, h, w): the part of each voxel that the organ fills, 0 to 255. Zero for UNKNOWN and ABSENT.
+    annotated
+        bool (organs,): PRESENT or ABSENT.
+    """
+
+    identifier: str
+    image: NDArray[np.float16]
+    organs: NDArray[np.uint8]
+    annotated: NDArray[np.bool_]
+
+
+def make_sample(case: Case, structures: Sequence[str], preprocess: Preprocess) -> Sample:
+    """Bring a case onto the network's lattice.
+
+    Raises
+    ------
+    SeriesUnusable
+        No patient is in the volume.
+    """
+    prepared = preprocess.prepare(case.volume)
+    source = grid_axes_mm(prepared.canonical)
+    organs = np.zeros((len(structures), *prepared.image.shape), dtype=np.uint8)
+    for i, name in enumerate(structures):
+        if case.annotation(name) is Annotation.PRESENT:
+            part = resample(prepared.turn.apply(case.masks[name]), source, prepared.axes_mm)
+            organs[i] = np.rint(part * FULL)
+    annotated = np.array([case.annotation(name) is not Annotation.UNKNOWN for name in structures])
+    return Sample(case.identifier, prepared.image.astype(np.float16), organs, annotated)
