@@ -13,7 +13,7 @@ from shapely import MultiPolygon, Polygon
 from contourd.imaging.grid import Box, FloatArray, Grid
 
 # In pixels: how far simplification may move the line, and the smallest loop that is kept.
-TOLERANCE_PIXELS = 0.05
+TOLERANCE_PIXELS = 0.02
 SMALLEST_AREA_PIXELS = 1.0
 SMALLEST_HOLE_MM2 = 10.0
 
