@@ -23,11 +23,15 @@ class LossConfig(_Section):
     missing
         ``mask``: its terms, and the background's, are left out (equation 3). ``marginal``: its terms are left out and
         its probability counts as background (Shi et al., MedIA 2021).
+    discovery_steps
+        The first steps use ``dice_focal_balanced``: it finds small organs that Dice and focal alone give nearly no
+        gradient, and draws all organs too large, which the named loss then mends.
     """
 
     name: Literal["dice", "exp_log", "dice_focal", "dice_ce", "dice_focal_balanced"] = "dice_focal"
     lambda_: float = Field(default=0.5, ge=0, alias="lambda")
     missing: Literal["mask", "marginal"] = "marginal"
+    discovery_steps: int = Field(default=0, ge=0)
 
 
 class ScheduleConfig(_Section):

@@ -187,10 +187,12 @@ def fit(dataset: Path, output: Path, config: TrainConfig, device: str = "auto") 
     known = torch.tensor(np.stack([s.annotated for s in samples]))
     background = known.any(1) if config.loss.missing == "marginal" else known.all(1)
     weights = class_weights(torch.cat([background[:, None], known], dim=1))
-    loss = Loss(config.loss.name, config.loss.lambda_, config.loss.missing)
+    named = Loss(config.loss.name, config.loss.lambda_, config.loss.missing)
+    discovery = Loss("dice_focal_balanced", config.loss.lambda_, config.loss.missing)
     schedule, losses, began = config.schedule, list[float](), time.monotonic()
     while state.step < schedule.steps:
         sample = samples[order(len(samples), config.seed, state.step)]
+        loss = discovery if state.step < config.loss.discovery_steps else named
         losses.append(train_step(state, sample, config, loss, weights))
         last = state.step == schedule.steps
         if state.step % 25 == 0 or last:
