@@ -1,0 +1,271 @@
+"""The rules of the architecture, read from the source: layers, places of the libraries, sizes, names, broad excepts."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LINES = 350
+
+# An import goes to the same layer or to one below. A module that is not named here has no place yet.
+LAYERS: Mapping[int, tuple[str, ...]] = {
+    7: ("contourd.cli", "contourd.__main__"),
+    6: (
+        "contourd.daemon",
+        "contourd.demo",
+        "trainer.fit",
+        "trainer.evaluate",
+        "trainer.ablate",
+        "trainer.population",
+    ),
+    5: (
+        "contourd.worker",
+        "contourd.status",
+        "trainer.dataset",
+        "trainer.augment",
+        "trainer.losses",
+        "trainer.metrics",
+    ),
+    4: (
+        "contourd.contouring",
+        "contourd.dicom.scp",
+        "contourd.dicom.scu",
+        "contourd.jobs.intake",
+        "contourd.jobs.routing",
+        "trainer.archive",
+        "trainer.curate",
+        "trainer.config",
+    ),
+    3: (
+        "contourd.jobs.queue",
+        "contourd.jobs.database",
+        "contourd.jobs.tables",
+        "contourd.dicom.ct_write",
+        "contourd.dicom.rtstruct_read",
+        "contourd.dicom.rtstruct_write",
+        "contourd.dicom.rtstruct_check",
+        "contourd.dicom.series",
+        "contourd.dicom.spool",
+        "contourd.model.predictor",
+        "contourd.pictures",
+        "contourd.reference",
+    ),
+    2: (
+        "contourd.model.bundle",
+        "contourd.model.transforms",
+        "contourd.model.runtime",
+        "contourd.model.anatomynet",
+        "contourd.model.blocks",
+        "contourd.imaging.contours",
+        "contourd.imaging.volume",
+        "contourd.imaging.resample",
+    ),
+    1: (
+        "contourd.imaging.grid",
+        "contourd.model.structures",
+        "contourd.jobs.job",
+        "contourd.settings",
+        "contourd.logs",
+    ),
+    0: (
+        "contourd.errors",
+        "contourd",
+        "contourd.dicom",
+        "contourd.imaging",
+        "contourd.jobs",
+        "contourd.model",
+        "trainer",
+    ),
+}
+LAYER = {module: layer for layer, modules in LAYERS.items() for module in modules}
+
+# Where a library may be imported: modules, or packages with everything in them.
+PLACES: Mapping[str, tuple[str, ...]] = {
+    "torch": ("contourd.model", "contourd.contouring", "contourd.worker", "trainer"),
+    "safetensors": ("contourd.model", "trainer"),
+    "pynetdicom": ("contourd.dicom.scp", "contourd.dicom.scu"),
+    "sqlalchemy": ("contourd.jobs",),
+    "alembic": ("contourd.jobs",),
+    "apscheduler": ("contourd.daemon",),
+    "typer": ("contourd.cli",),
+    "matplotlib": ("contourd.pictures", "trainer"),
+    "SimpleITK": ("trainer.population",),
+}
+TRAINER_MAY_IMPORT = (
+    "contourd.model",
+    "contourd.imaging",
+    "contourd.dicom.series",
+    "contourd.dicom.rtstruct_read",
+    "contourd.dicom.ct_write",  # evaluation through the structure set begins with a CT series on disk
+    "contourd.contouring",
+    "contourd.errors",
+)
+BANNED_WORDS = frozenset({"util", "utils", "helper", "helpers", "common", "manager", "impl", "core"})
+BANNED_VERBS = frozenset({"process", "handle", "data", "info"})
+CATCHES_EVERYTHING = ("contourd.worker", "contourd.dicom.scp", "contourd.cli")
+
+
+@cache
+def sources() -> Mapping[str, Path]:
+    """Module name -> file, of everything that is installed."""
+    found = {}
+    for package in ("contourd", "trainer"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Every module that one imports anywhere in its file, those under TYPE_CHECKING included."""
+    names = set()
+    for node in ast.walk(tree(sources()[module])):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}:{node.lineno}: relative import"
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
+            names |= {name if name in sources() else str(node.module) for name in submodules}
+    return frozenset(names)
+
+
+def ours(module: str) -> set[str]:
+    return {name for name in imports(module) if name in sources() and name != module}
+
+
+def within(module: str, places: tuple[str, ...]) -> bool:
+    return any(module == place or module.startswith(place + ".") for place in places)
+
+
+def names(path: Path) -> Iterator[tuple[int, str]]:
+    """Names that a file gives to classes, functions and their arguments."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.lineno, node.name
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+
+
+def words(name: str) -> set[str]:
+    return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
+
+
+def test_every_module_has_a_layer() -> None:
+    assert {"contourd.errors", "contourd.cli", "trainer.fit"} <= set(sources())
+    assert not sorted(set(sources()) - set(LAYER))
+
+
+def test_imports_go_down_only() -> None:
+    wrong = [
+        f"{module} ({LAYER[module]}) imports {name} ({LAYER[name]})"
+        for module in sources()
+        for name in ours(module)
+        if LAYER[name] > LAYER[module]
+    ]
+    assert not wrong
+
+
+def test_no_cycles() -> None:
+    remaining = {module: ours(module) for module in sources()}
+    while leaves := {module for module, needs in remaining.items() if not needs & set(remaining)}:
+        remaining = {module: needs for module, needs in remaining.items() if module not in leaves}
+    assert not remaining
+
+
+@pytest.mark.parametrize("library", PLACES)
+def test_library_only_in_its_place(library: str) -> None:
+    users = {module for module in sources() if any(within(name, (library,)) for name in imports(module))}
+    assert not sorted(module for module in users if not within(module, PLACES[library]))
+
+
+def test_imaging_and_model_know_neither_dicom_nor_jobs() -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module in sources()
+        if within(module, ("contourd.imaging", "contourd.model"))
+        for name in imports(module)
+        if within(name, ("contourd.dicom", "contourd.jobs", "pydicom"))
+    ]
+    assert not wrong
+
+
+def test_contourd_imports_the_trainer_only_in_cli() -> None:
+    users = {m for m in sources() if within(m, ("contourd",)) and any(within(n, ("trainer",)) for n in imports(m))}
+    assert users <= {"contourd.cli"}
+
+
+def test_trainer_imports_the_model_side_only() -> None:
+    wrong = [
+        f"{module} imports {name}"
+        for module in sources()
+        if within(module, ("trainer",))
+        for name in ours(module)
+        if within(name, ("contourd",)) and not within(name, TRAINER_MAY_IMPORT)
+    ]
+    assert not wrong
+
+
+def test_no_long_file() -> None:
+    files = [
+        path
+        for folder in ("contourd", "trainer", "migrations", "tests", "benchmarks")
+        for path in (ROOT / folder).rglob("*.py")
+    ]
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert {path: n for path, n in lengths.items() if n > LINES} == {}
+
+
+def test_no_banned_name() -> None:
+    wrong = [module for module in sources() if words(module.rpartition(".")[2]) & (BANNED_WORDS | BANNED_VERBS)]
+    for module, path in sources().items():
+        for line, name in names(path):
+            if words(name) & BANNED_WORDS or name.lower().strip("_") in BANNED_VERBS or name.startswith("handle_"):
+                wrong.append(f"{module}:{line} {name}")
+    assert not wrong
+
+
+def test_everything_is_caught_in_three_places_only() -> None:
+    wrong = []
+    for module, path in sources().items():
+        for node in ast.walk(tree(path)):
+            if not isinstance(node, ast.ExceptHandler):
+                continue
+            caught = ast.unparse(node.type) if node.type else "BaseException"
+            raised_again = isinstance(node.body[-1], ast.Raise) and node.body[-1].exc is None
+            if re.search(r"\b(Base)?Exception\b", caught) and not raised_again and module not in CATCHES_EVERYTHING:
+                wrong.append(f"{module}:{node.lineno} except {caught}")
+    assert not wrong
+
+
+def test_future_annotations_everywhere() -> None:
+    wrong = [
+        module
+        for module, path in sources().items()
+        if any(isinstance(node, ast.Import | ast.ImportFrom) for node in tree(path).body)
+        and "from __future__ import annotations" not in path.read_text(encoding="utf-8").splitlines()
+    ]
+    assert not wrong
+
+
+def test_status_and_help_do_not_load_the_network() -> None:
+    """They must start in under a second, which torch alone would take."""
+    code = (
+        "import sys, contourd.cli, contourd.settings, contourd.status\n"
+        "print(sorted({'torch', 'scipy', 'matplotlib', 'pynetdicom'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)
+    assert ran.stdout.strip() == "[]"
