@@ -49,7 +49,7 @@ class Augment:
         return image[start : start + length], organs[:, start : start + length]
 
     def _grid(self, shape: torch.Size, rng: np.random.Generator) -> Tensor:
-        """Sampling positions (1, d, h, w, 3), last axis (x, y, z) in [-1, 1]."""
+        """Draw sampling positions (1, d, h, w, 3), last axis (x, y, z) in [-1, 1]."""
         size_mm = torch.tensor([n * s for n, s in zip(shape, self.spacing_mm, strict=True)])  # (z, y, x)
         c = self.config
         angles = np.deg2rad(rng.uniform(-c.rotation_deg, c.rotation_deg, 3))
@@ -80,7 +80,9 @@ class Augment:
         return torch.where(body, image, -1.0).clamp(-1, 1)
 
 
-def _rotation(angles_rad: np.ndarray[tuple[int], np.dtype[np.float64]]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+def _rotation(
+    angles_rad: np.ndarray[tuple[int], np.dtype[np.float64]],
+) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     (cx, cy, cz), (sx, sy, sz) = np.cos(angles_rad), np.sin(angles_rad)
     about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])

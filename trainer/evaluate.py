@@ -1,4 +1,4 @@
-"""Bundle + split -> Dice per organ through the structure set: contoured, written, read back, compared on the CT's grid."""
+"""Bundle + split -> Dice per organ, contoured, written as RTSTRUCT, read back and compared on the CT's own grid."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from contourd.dicom.rtstruct_read import rasterise, read_structure_set
+from contourd.dicom.series import find_series
 
 from contourd.contouring import contour_series
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
-from contourd.dicom.rtstruct_read import rasterise, read_structure_set
-from contourd.dicom.series import find_series
 from contourd.model.bundle import load_bundle
 from contourd.model.predictor import Predictor
 from trainer.archive import Case, find_cases, read_case
@@ -49,7 +49,9 @@ def evaluate_case(case: Case, predictor: Predictor) -> CaseResult:
     return CaseResult(case.identifier, scores)
 
 
-def evaluate(bundle: str | Path, split: Path, report: Callable[[CaseResult], None], device: str = "auto") -> list[CaseResult]:
+def evaluate(
+    bundle: str | Path, split: Path, report: Callable[[CaseResult], None], device: str = "auto"
+) -> list[CaseResult]:
     """Evaluate every case of a split; ``report`` is called after each."""
     predictor = Predictor(load_bundle(bundle), device)
     results = []
@@ -77,7 +79,7 @@ def table(results: list[CaseResult]) -> dict[str, dict[str, float]]:
 
 
 def run(bundle: str, dataset: Path, output: Path | None = None) -> None:
-    """Print the table of a split, by default ``dataset/validation``, and write it as JSON, as ``contourd evaluate`` does."""
+    """Print the table of ``dataset/validation`` (or of ``dataset`` itself) and write it as JSON."""
     split = dataset / "validation" if (dataset / "validation").is_dir() else dataset
 
     def report(result: CaseResult) -> None:

@@ -19,7 +19,7 @@ from contourd.errors import DatasetError
 from contourd.model.anatomynet import AnatomyNet
 from contourd.model.bundle import ModelBundle, load_bundle, save_bundle
 from contourd.model.predictor import Predictor
-from contourd.model.runtime import choose_device
+from contourd.model.runtime import choose_device, place
 from contourd.model.structures import etc_folder, mirrored_order
 from contourd.model.transforms import Preprocess
 from trainer.archive import find_cases, read_case
@@ -133,9 +133,7 @@ def train_step(state: State, sample: Sample, config: TrainConfig, loss: Loss, we
     device = next(state.network.parameters()).device
     rng = np.random.default_rng([config.seed, 1, state.step])
     augment = Augment(config.augment, config.preprocess.spacing_mm, mirrored_order(config.model.structures))
-    image, organs = augment(
-        torch.from_numpy(sample.image).float(), torch.from_numpy(sample.organs).float() / FULL, rng
-    )
+    image, organs = augment(torch.from_numpy(sample.image).float(), torch.from_numpy(sample.organs).float() / FULL, rng)
     target, annotated = to_target(organs, [bool(a) for a in sample.annotated])
     x = image[None, None].to(device, memory_format=torch.channels_last_3d)  # (1, 1, d, h, w)
     rate = learning_rate(state.step, config.optimiser.learning_rate, config.schedule)
@@ -165,8 +163,8 @@ def _update_average(state: State, decay: float) -> None:
 def set_up(config: TrainConfig, device: torch.device) -> State:
     """Build the network, its moving average and the optimiser from the seed."""
     torch.manual_seed(config.seed)
-    network = AnatomyNet(config.model).to(device, memory_format=torch.channels_last_3d)
-    average = AnatomyNet(config.model).to(device, memory_format=torch.channels_last_3d)
+    network = place(AnatomyNet(config.model), device)
+    average = place(AnatomyNet(config.model), device)
     average.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=config.optimiser.weight_decay)
     return State(network, average, optimiser)

@@ -53,7 +53,7 @@ def cross_entropy_term(probability: Tensor, target: Tensor) -> Tensor:
 def balanced_focal_term(probability: Tensor, target: Tensor) -> Tensor:
     """Focal loss as a mean over the voxels of each class instead of the whole volume, (B, C).
 
-    A small organ that the network does not see at all yet keeps a gradient; Dice and the plain focal term have nearly none.
+    A small organ that the network does not see yet keeps a gradient, which Dice and the focal term hardly give it.
     """
     p = probability.clamp(min=EPSILON)
     summed = -(target * (1 - p) ** 2 * torch.log(p)).sum(SPATIAL)

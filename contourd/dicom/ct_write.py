@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, UID
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from contourd import __version__
 from contourd.imaging.grid import Grid
@@ -65,7 +65,12 @@ def _header(grid: Grid, k: int, identity: SeriesIdentity) -> Dataset:
     ds = FileDataset("", Dataset(), file_meta=meta, preamble=b"\0" * 128)
     ds.SpecificCharacterSet = "ISO_IR 192"
     ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, instance
-    ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = identity.patient_name, identity.patient_id, "", "O"
+    ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = (
+        identity.patient_name,
+        identity.patient_id,
+        "",
+        "O",
+    )
     ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = (
         derived_uid(identity.patient_id, kind) for kind in ("study", "series", "frame")
     )

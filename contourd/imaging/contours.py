@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from contourpy import FillType, contour_generator
@@ -85,7 +86,7 @@ class MaskInBox:
 def trace(probability: NDArray[np.float32], box: Box, grid: Grid, level: float = 0.5) -> tuple[Contour, ...]:
     """Contour one organ at a level of its probability, slice by slice, on each slice's own plane.
 
-    Marching squares with linear interpolation between voxel centres, so the loops are smooth and part exactly the voxels
+    Marching squares with linear interpolation between voxel centres: the loops are smooth and part exactly the voxels
     at or over the level from those under it. Holes are joined to their loop by a keyhole (PS3.3 C.8.8.6.3); what is
     smaller than a pixel, and holes under SMALLEST_HOLE_MM2, are left out.
 
@@ -99,7 +100,9 @@ def trace(probability: NDArray[np.float32], box: Box, grid: Grid, level: float =
     if not probability.size:
         return ()
     dy, dx = grid.pixel_spacing_mm
-    first = np.array([box[1].start - 1, box[2].start - 1], dtype=np.float64)  # row and column of the padded plane's corner
+    first = np.array(
+        [box[1].start - 1, box[2].start - 1], dtype=np.float64
+    )  # row and column of the padded plane's corner
     contours = []
     for offset, plane in enumerate(probability):
         if plane.max() < level:
@@ -107,7 +110,7 @@ def trace(probability: NDArray[np.float32], box: Box, grid: Grid, level: float =
         k = box[0].start + offset
         generator = contour_generator(z=np.pad(plane, 1), fill_type=FillType.OuterOffset)
         for points, offsets in zip(*generator.filled(level, np.inf), strict=True):
-            rings = [points[a:b, ::-1] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]  # (n, 2): row, column
+            rings = [points[a:b, ::-1] for a, b in pairwise(offsets)]  # (n, 2): row, column
             for ring in _loops(rings, SMALLEST_HOLE_MM2 / (dy * dx)):
                 index = np.column_stack([np.full(len(ring), float(k)), ring + first])
                 contours.append(Contour(k, grid.to_patient(index)))
@@ -127,7 +130,7 @@ def _loops(rings: list[FloatArray], smallest_hole: float) -> list[FloatArray]:
 
 
 def _keyholed(shape: Polygon) -> FloatArray:
-    """Join the holes to the outer ring by slits of no width, nearest hole first, so that no slit crosses another hole."""
+    """Join the holes to the outer ring by slits of no width, the nearest hole first: no slit crosses another hole."""
     loop = np.asarray(shape.exterior.coords)[:-1]
     holes = [np.asarray(hole.coords)[:-1] for hole in shape.interiors]
     while holes:

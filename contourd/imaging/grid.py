@@ -48,7 +48,7 @@ class Grid:
         spacing_mm: Sequence[float],
         origin_mm: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> Self:
-        """Build an axial grid aligned with LPS, with equal spacing (z, y, x), from the first voxel's centre (x, y, z)."""
+        """Build an axial grid along LPS with equal spacing (z, y, x) from the first voxel's centre (x, y, z)."""
         dz, dy, dx = spacing_mm
         origins = np.tile(np.asarray(origin_mm, dtype=np.float64), (shape[0], 1))
         origins[:, 2] += np.arange(shape[0]) * dz
@@ -59,8 +59,8 @@ class Grid:
         """The unit vector across the slices, in the order of the slices."""
         normal = np.cross(self.row_direction, self.column_direction)
         if self.shape[0] > 1 and float((self.slice_origins_mm[-1] - self.slice_origins_mm[0]) @ normal) < 0:
-            return -normal
-        return normal
+            return np.asarray(-normal)
+        return np.asarray(normal)
 
     @property
     def slice_positions_mm(self) -> FloatArray:
@@ -87,7 +87,7 @@ class Grid:
         index = np.atleast_2d(np.asarray(index_zyx, dtype=np.float64))
         points = self._origin_at(index[:, 0])
         points = points + index[:, 2:3] * self.pixel_spacing_mm[1] * np.asarray(self.row_direction)
-        return points + index[:, 1:2] * self.pixel_spacing_mm[0] * np.asarray(self.column_direction)
+        return np.asarray(points + index[:, 1:2] * self.pixel_spacing_mm[0] * np.asarray(self.column_direction))
 
     def to_index(self, points_mm: FloatArray) -> FloatArray:
         """Map patient points (n, 3) (x, y, z) in mm to voxel indices (n, 3) (z, y, x), with fractions."""
@@ -114,7 +114,7 @@ class Grid:
         return np.asarray(origins[low] + (k - low)[:, None] * (origins[low + 1] - origins[low]))
 
     def canonical(self) -> tuple[Self, Reorientation]:
-        """Turn the axes so that rows run to the patient's left and columns to the back, as far as turns of 90 degrees go.
+        """Turn the axes by 90 degrees and flips until rows run to the patient's left and columns to the back.
 
         Returns
         -------

@@ -31,7 +31,7 @@ def axis_weights(source_mm: FloatArray, target_mm: FloatArray) -> NDArray[np.flo
         weights[rows, low + 1] += fraction
         return weights
     tent = np.maximum(0.0, 1.0 - np.abs(inside[:, None] - source[None, :]) / step)
-    return (tent / tent.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(tent / tent.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def resample(array: NDArray[np.generic], source: Axes, target: Axes) -> NDArray[np.float32]:

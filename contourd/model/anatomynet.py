@@ -6,6 +6,7 @@ tables is a value of :class:`ModelConfig`, never a subclass.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Self
 
 import torch
@@ -57,8 +58,7 @@ class ModelConfig(BaseModel):
 
 def _stage(config: ModelConfig, in_channels: int, out_channels: int) -> nn.Sequential:
     widths = [in_channels] + [out_channels] * UNITS_PER_STAGE
-    pairs = zip(widths[:-1], widths[1:], strict=True)
-    return nn.Sequential(*(Unit(config.block, config.norm, a, b) for a, b in pairs))
+    return nn.Sequential(*(Unit(config.block, config.norm, a, b) for a, b in pairwise(widths)))
 
 
 def _down(stage: int, pools: int) -> int:
@@ -92,6 +92,7 @@ class AnatomyNet(nn.Module):
         self.classify = nn.Conv3d(config.output_channels, config.classes, 3, padding=1)
 
     def forward(self, image: Tensor) -> Tensor:
+        """Map image (B, 1, D, H, W) to logits (B, C, D, H, W)."""
         x = self.stem(image)  # (B, c0, D/2, H/2, W/2)
         skips = []
         for down, stage in zip(self.down, self.encoder, strict=True):

@@ -41,6 +41,7 @@ class SqueezeExcitation(nn.Module):
         self.excite = nn.Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Scale each channel of x (B, C, D, H, W)."""
         z = x.mean(dim=(2, 3, 4))  # (B, C)
         s = torch.sigmoid(self.excite(nn.functional.leaky_relu(self.squeeze(z), LEAKY_SLOPE)))
         return x * s[:, :, None, None, None]  # (B, C, D, H, W)
@@ -66,6 +67,7 @@ class Unit(nn.Module):
             self.projection = nn.Identity() if same else nn.Conv3d(in_channels, out_channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map x (B, in, D, H, W) to (B, out, D, H, W)."""
         y = nn.functional.leaky_relu(self.norm1(self.conv1(x)), LEAKY_SLOPE)
         y = self.norm2(self.conv2(y))
         if self.excitation is not None:
@@ -89,6 +91,7 @@ class Skip(nn.Module):
         self.mapping = nn.Conv3d(skip_channels, channels, 1, bias=False) if mapped else nn.Identity()
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """Join x and skip, both (B, *, D, H, W) of one size."""
         if self.kind == "concat":
             return torch.cat([x, skip], dim=1)
         return x + self.mapping(skip)  # type: ignore[no-any-return]

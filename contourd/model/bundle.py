@@ -107,7 +107,8 @@ def load_bundle(name_or_folder: str | Path) -> ModelBundle:
     except OSError as error:
         known = ", ".join(bundle_names()) or "none"
         raise ModelError(
-            f"no model {str(name_or_folder)!r}: {error.strerror} ({error.filename}); give a bundle folder or one of: {known}"
+            f"no model {str(name_or_folder)!r}: {error.strerror} ({error.filename}); "
+            f"give a bundle folder or one of: {known}"
         ) from error
     try:
         config = BundleConfig.model_validate_json(text)

@@ -16,7 +16,7 @@ from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Box
 from contourd.imaging.volume import Volume
 from contourd.model.bundle import ModelBundle
-from contourd.model.runtime import check_memory, choose_device
+from contourd.model.runtime import check_memory, choose_device, place
 from contourd.model.structures import mirrored_order
 from contourd.model.transforms import Prepared, Preprocess
 
@@ -58,7 +58,7 @@ class Predictor:
         self.bundle = bundle
         self.device = choose_device(device)
         self.preprocess = Preprocess(bundle.config.preprocess)
-        self._network = bundle.network().to(self.device, memory_format=torch.channels_last_3d)
+        self._network = place(bundle.network(), self.device)
         self._mirrored = torch.tensor([0, *(i + 1 for i in mirrored_order(bundle.config.model.structures))])
 
     def predict(self, volume: Volume, progress: Progress | None = None) -> Prediction:
@@ -91,7 +91,9 @@ class Predictor:
                     p = (p + self._softmax(x.flip(-1)).flip(-1)[self._mirrored]) / 2
                 return np.asarray(p.cpu().numpy())  # (C, d, h, w)
         except torch.OutOfMemoryError as error:
-            raise DeviceError(f"{self.device} ran out of memory for a volume of {image.shape} voxels: {error}") from error
+            raise DeviceError(
+                f"{self.device} ran out of memory for a volume of {image.shape} voxels: {error}"
+            ) from error
 
     def _softmax(self, x: Tensor) -> Tensor:
         d, h, w = x.shape[2:]

@@ -71,7 +71,11 @@ class Prepared:
 def grid_axes_mm(grid: Grid) -> Axes:
     """Positions of a canonical grid's slices, rows and columns, in mm from its first voxel."""
     dy, dx = grid.pixel_spacing_mm
-    return grid.slice_positions_mm, np.arange(grid.shape[1]) * dy, np.arange(grid.shape[2]) * dx
+    return (
+        grid.slice_positions_mm,
+        np.arange(grid.shape[1], dtype=float) * dy,
+        np.arange(grid.shape[2], dtype=float) * dx,
+    )
 
 
 def lattice_axes_mm(grid: Grid, spacing_mm: tuple[float, float, float]) -> Axes:
@@ -80,7 +84,7 @@ def lattice_axes_mm(grid: Grid, spacing_mm: tuple[float, float, float]) -> Axes:
     def fill(axis: NDArray[np.float64], step: float) -> NDArray[np.float64]:
         length = float(axis[-1] - axis[0])
         count = int(length // step) + 1
-        return axis[0] + (length - (count - 1) * step) / 2 + np.arange(count) * step
+        return np.asarray(axis[0] + (length - (count - 1) * step) / 2 + np.arange(count) * step)
 
     z, y, x = (fill(a, s) for a, s in zip(grid_axes_mm(grid), spacing_mm, strict=True))
     return z, y, x
@@ -147,7 +151,9 @@ class Preprocess:
         slices, rows, columns = (np.flatnonzero(body.any(axis=a)) for a in ((1, 2), (0, 2), (0, 1)))
         top = int(slices[-1])
         bottom = max(int(slices[0]), top - int(self.config.length_mm / dz))
-        upper = body[max(bottom, top - int(MIDLINE_LENGTH_MM / dz)) : top + 1].any(axis=1)  # (slices, columns)
+        upper = np.asarray(
+            body[max(bottom, top - int(MIDLINE_LENGTH_MM / dz)) : top + 1].any(axis=1)
+        )  # (slices, columns)
         centres = [float(np.flatnonzero(row)[[0, -1]].mean()) for row in upper if row.any()]
         midline, half = float(np.median(centres)), self.config.half_width_mm / dx
         margin = self.config.margin_mm

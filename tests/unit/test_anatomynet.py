@@ -88,7 +88,9 @@ def test_any_size(size, pools):
         assert network(torch.zeros(1, 1, *size)).shape == (1, 2, *size)
 
 
-@pytest.mark.parametrize(("pools", "sizes"), [(1, (8, 8, 8, 8)), (2, (8, 4, 4, 4)), (3, (8, 4, 2, 2)), (4, (8, 4, 2, 1))])
+@pytest.mark.parametrize(
+    ("pools", "sizes"), [(1, (8, 8, 8, 8)), (2, (8, 4, 4, 4)), (3, (8, 4, 2, 2)), (4, (8, 4, 2, 1))]
+)
 def test_resolutions_of_table_2(pools, sizes):
     network = AnatomyNet(ModelConfig(structures=("a",), pools=pools, channels=(4, 4, 4, 4), norm="batch")).eval()
     seen = []
@@ -132,7 +134,14 @@ def test_a_residual_unit_passes_its_input_on():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"pools": 0}, {"pools": 5}, {"structures": ("a", "a")}, {"structures": ()}, {"channels": (4, 4, 0, 4)}, {"colour": 1}],
+    [
+        {"pools": 0},
+        {"pools": 5},
+        {"structures": ("a", "a")},
+        {"structures": ()},
+        {"channels": (4, 4, 0, 4)},
+        {"colour": 1},
+    ],
 )
 def test_wrong_configurations(wrong):
     with pytest.raises(ValidationError):

@@ -52,7 +52,7 @@ def test_nothing_annotated_is_zero_without_nan(name, missing):
 @EACH
 @ALL
 def test_perfect_is_the_minimum(name, missing):
-    logits, target, annotated, weights = example()
+    _, target, annotated, weights = example()
     annotated[1, 3] = False
     if missing == "marginal":
         target[1, 0] += target[1, 3]

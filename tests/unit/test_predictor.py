@@ -20,7 +20,7 @@ MODEL = ModelConfig(structures=("Brainstem", "Parotid_L", "Parotid_R"), channels
 
 def volume() -> Volume:
     grid = Grid.regular((40, 60, 60), (3.0, 4.0, 4.0), (-118.0, -118.0, 0.0))
-    z, y, x = np.indices(grid.shape)
+    _, y, x = np.indices(grid.shape)
     body = ((x - 29.5) / 20) ** 2 + ((y - 29.5) / 24) ** 2 <= 1
     rng = np.random.default_rng(0)
     hu = np.where(body, 40 + rng.normal(0, 60, grid.shape), -1000)
@@ -80,7 +80,7 @@ def test_devices():
     assert choose_device("cpu").type == "cpu"
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     for name in ("cuda:99", "gpu", "mps"):
-        with pytest.raises(DeviceError, match="worker.device"):
+        with pytest.raises(DeviceError, match=r"worker\.device"):
             choose_device(name)
 
 

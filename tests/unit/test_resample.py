@@ -24,7 +24,9 @@ def test_downsampling_averages_with_a_tent():
 
 
 def test_beyond_the_ends_the_last_sample_continues():
-    np.testing.assert_allclose(axis_weights(np.array([0.0, 1.0]), np.array([-0.5, 0.0, 1.0, 1.5])), [[1, 0], [1, 0], [0, 1], [0, 1]])
+    np.testing.assert_allclose(
+        axis_weights(np.array([0.0, 1.0]), np.array([-0.5, 0.0, 1.0, 1.5])), [[1, 0], [1, 0], [0, 1], [0, 1]]
+    )
 
 
 def test_single_slice():
@@ -35,7 +37,7 @@ def test_a_ramp_stays_a_ramp_in_every_axis():
     source = (np.arange(6) * 2.5, np.arange(8) * 1.0, np.arange(10) * 3.0)
     target = (np.arange(2, 11) * 1.0, np.arange(1, 6) * 1.1, np.arange(4, 20) * 1.3)
     z, y, x = np.meshgrid(*source, indexing="ij")
-    wanted = [np.add.outer(np.add.outer(2 * t0, -t1), 0.5 * t2) for t0, t1, t2 in [target]][0]
+    wanted = np.add.outer(np.add.outer(2 * target[0], -target[1]), 0.5 * target[2])
     # The tent is symmetric around samples on the source's lattice only: y is downsampled by 1.1, so allow its ripple.
     got = resample(2 * z - y + 0.5 * x, source, target)
     np.testing.assert_allclose(got, wanted, atol=0.15)
