@@ -23,7 +23,7 @@ from contourd.model.structures import catalogue
 SETTINGS = {
     "level": 0.5,
     "tolerance_pixels": contours.TOLERANCE_PIXELS,
-    "smallest_area_pixels": contours.SMALLEST_AREA_PIXELS,
+    "smallest_area_mm2": contours.SMALLEST_AREA_MM2,
     "smallest_hole_mm2": contours.SMALLEST_HOLE_MM2,
 }
 SETTINGS_HASH = hashlib.sha256(json.dumps(SETTINGS, sort_keys=True).encode()).hexdigest()

@@ -13,9 +13,9 @@ from shapely import MultiPolygon, Polygon
 
 from contourd.imaging.grid import Box, FloatArray, Grid
 
-# In pixels: how far simplification may move the line, and the smallest loop that is kept.
+# How far simplification may move the line, and the smallest loop that is kept (never more than one pixel).
 TOLERANCE_PIXELS = 0.02
-SMALLEST_AREA_PIXELS = 1.0
+SMALLEST_AREA_MM2 = 1.0
 SMALLEST_HOLE_MM2 = 10.0
 
 
@@ -111,22 +111,22 @@ def trace(probability: NDArray[np.float32], box: Box, grid: Grid, level: float =
         generator = contour_generator(z=np.pad(plane, 1), fill_type=FillType.OuterOffset)
         for points, offsets in zip(*generator.filled(level, np.inf), strict=True):
             rings = [points[a:b, ::-1] for a, b in pairwise(offsets)]  # (n, 2): row, column
-            for ring in _loops(rings, SMALLEST_HOLE_MM2 / (dy * dx)):
+            for ring in _loops(rings, dy * dx):
                 index = np.column_stack([np.full(len(ring), float(k)), ring + first])
                 contours.append(Contour(k, grid.to_patient(index)))
     return tuple(contours)
 
 
-def _loops(rings: list[FloatArray], smallest_hole: float) -> list[FloatArray]:
+def _loops(rings: list[FloatArray], pixel_mm2: float) -> list[FloatArray]:
     """Simplify an outer ring and its holes, in pixels, and join each part to one loop (n, 2), not closed."""
-    holes = [ring for ring in rings[1:] if len(ring) > 3 and Polygon(ring).area >= smallest_hole]
+    holes = [ring for ring in rings[1:] if len(ring) > 3 and Polygon(ring).area * pixel_mm2 >= SMALLEST_HOLE_MM2]
     if len(rings[0]) <= 3:
         return []
     shape = Polygon(rings[0], holes).simplify(TOLERANCE_PIXELS, preserve_topology=True)
     if not shape.is_valid:
         shape = shape.buffer(0)
     parts = shape.geoms if isinstance(shape, MultiPolygon) else [shape]
-    return [_keyholed(part) for part in parts if not part.is_empty and part.area >= SMALLEST_AREA_PIXELS]
+    return [_keyholed(part) for part in parts if not part.is_empty and part.area >= min(1.0, SMALLEST_AREA_MM2 / pixel_mm2)]
 
 
 def _keyholed(shape: Polygon) -> FloatArray:

@@ -1,0 +1,222 @@
+"""StructureSet -> RTSTRUCT dataset that planning systems take.
+
+DICOM PS3.3 A.19.3 (RT Structure Set IOD), C.8.8.5 (Structure Set), C.8.8.6 (ROI Contour), C.8.8.8 (RT ROI Observations).
+The same job gives the same bytes: UIDs, dates and times come from the input, never from the clock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import UID, CTImageStorage, ImplicitVRLittleEndian, RTStructureSetStorage
+
+from contourd import __version__
+from contourd.dicom.ct_write import derived_uid
+from contourd.dicom.series import Series
+from contourd.errors import StructureSetRejected
+from contourd.imaging.contours import ROI, Contour, StructureSet
+from contourd.model.structures import Structure
+
+DETACHED_STUDY = UID("1.2.840.10008.3.1.2.3.1")
+IMPLEMENTATION = UID("2.25.127382910475690278431592360129835521437")
+LABEL = "AI-HN DRAFT"
+NOT_REVIEWED = "AI generated, not reviewed"
+MOST_POINTS = 2000
+MOST_BYTES = 60_000
+UNKNOWN_COLOUR = (255, 255, 255)
+# Copied from the CT as they are; those that are missing are written empty (type 2).
+PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
+STUDY = ("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber")
+IF_PRESENT = ("IssuerOfPatientID", "OtherPatientIDsSequence", "PatientAge", "PatientSize", "PatientWeight",
+              "StudyDescription", "InstitutionName")
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What made the structure set.
+
+    Attributes
+    ----------
+    model_hash, settings_hash
+        sha256, hexadecimal.
+    revision
+        Of the series: 1, and one more for each late slice.
+    """
+
+    model: str
+    model_version: str
+    model_hash: str
+    settings_hash: str
+    revision: int = 1
+
+    def uid(self, series: Series, kind: str) -> UID:
+        """Derive a UID from the input's instances, the model and the settings."""
+        instances = sorted(i.sop_instance_uid for i in series.instances)
+        return derived_uid(kind, *instances, self.model_hash, self.settings_hash, self.revision)
+
+
+def structure_set_dataset(
+    structures: StructureSet, series: Series, provenance: Provenance, catalogue: Mapping[str, Structure]
+) -> FileDataset:
+    """Build the complete file dataset, Implicit VR Little Endian.
+
+    An organ without contours is left out of all three sequences and named in the description.
+
+    Raises
+    ------
+    StructureSetRejected
+        Nothing was found, a name is not fit for planning systems, or a contour is too long for its attribute.
+    """
+    found = [roi for roi in structures.rois if roi.contours]
+    if not found:
+        raise StructureSetRejected("no organ was found in the series; check that it shows the head and neck")
+    ds = _file(provenance.uid(series, "rtstruct"))
+    _copy_patient_and_study(ds, series.header)
+    _describe(ds, series, provenance, [roi.name for roi in structures.rois if not roi.contours])
+    ds.ReferencedFrameOfReferenceSequence = [_frame_of_reference(series)]
+    ds.StructureSetROISequence = [_structure_set_roi(n, roi, series, provenance) for n, roi in enumerate(found, 1)]
+    ds.ROIContourSequence = [_roi_contour(n, roi, series, catalogue) for n, roi in enumerate(found, 1)]
+    ds.RTROIObservationsSequence = [_observation(n, roi, catalogue) for n, roi in enumerate(found, 1)]
+    ds.ApprovalStatus = "UNAPPROVED"
+    return ds
+
+
+def save_structure_set(dataset: Dataset, path: Path) -> None:
+    """Write the file durably: temporary file, fsync, rename, fsync of the folder."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    with temporary.open("wb") as file:
+        dataset.save_as(file, enforce_file_format=True)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _file(instance: UID) -> FileDataset:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = RTStructureSetStorage, instance
+    meta.TransferSyntaxUID, meta.ImplementationClassUID = ImplicitVRLittleEndian, IMPLEMENTATION
+    meta.ImplementationVersionName = f"CONTOURD_{__version__}"[:16]
+    ds = FileDataset("", Dataset(), file_meta=meta, preamble=b"\0" * 128)
+    ds.SOPClassUID, ds.SOPInstanceUID = RTStructureSetStorage, instance
+    return ds
+
+
+def _copy_patient_and_study(ds: Dataset, header: Dataset) -> None:
+    if "SpecificCharacterSet" in header:
+        ds["SpecificCharacterSet"] = header["SpecificCharacterSet"]
+    for keyword in (*PATIENT, *STUDY):
+        if keyword in header:
+            ds[keyword] = header[keyword]
+        else:
+            setattr(ds, keyword, "")
+    for keyword in IF_PRESENT:
+        if keyword in header:
+            ds[keyword] = header[keyword]
+    ds.StudyInstanceUID = header.StudyInstanceUID
+    ds.FrameOfReferenceUID = header.FrameOfReferenceUID
+    ds.PositionReferenceIndicator = str(header.get("PositionReferenceIndicator", "") or "")
+
+
+def _describe(ds: Dataset, series: Series, provenance: Provenance, not_found: Sequence[str]) -> None:
+    header = series.header
+    dates = (header.get(k) for k in ("ContentDate", "AcquisitionDate", "SeriesDate", "StudyDate"))
+    times = (header.get(k) for k in ("ContentTime", "AcquisitionTime", "SeriesTime", "StudyTime"))
+    date, time = next((str(d) for d in dates if d), ""), next((str(t) for t in times if t), "")
+    ds.Modality, ds.SeriesInstanceUID = "RTSTRUCT", provenance.uid(series, "series")
+    ds.SeriesNumber, ds.InstanceNumber, ds.OperatorsName = "1", str(provenance.revision), ""
+    ds.SeriesDescription = f"contourd {NOT_REVIEWED}"
+    ds.Manufacturer, ds.ManufacturerModelName = "contourd", f"contourd {provenance.model}"
+    ds.SoftwareVersions, ds.DeviceSerialNumber = __version__, provenance.model_hash[:16]
+    ds.StructureSetLabel, ds.StructureSetDate, ds.StructureSetTime = LABEL, date, time
+    ds.StructureSetName = f"{provenance.model} {provenance.model_version}"
+    missing = f"; not found: {', '.join(not_found)}" if not_found else ""
+    ds.StructureSetDescription = f"{NOT_REVIEWED}. Model {provenance.model} {provenance.model_version}{missing}"[:1024]
+    equipment = Dataset()
+    purpose = Dataset()
+    purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = "109103", "DCM", "Modifying Equipment"
+    equipment.PurposeOfReferenceCodeSequence = [purpose]
+    equipment.Manufacturer, equipment.ManufacturerModelName = "contourd", provenance.model
+    equipment.SoftwareVersions = [__version__, provenance.model_version]
+    equipment.ContributionDescription = (
+        f"model sha256 {provenance.model_hash}; settings sha256 {provenance.settings_hash}; revision {provenance.revision}"
+    )
+    ds.ContributingEquipmentSequence = [equipment]
+
+
+def _frame_of_reference(series: Series) -> Dataset:
+    of_series, of_study, of_frame = Dataset(), Dataset(), Dataset()
+    of_series.SeriesInstanceUID = series.uid
+    of_series.ContourImageSequence = [_image(i.sop_instance_uid) for i in series.instances]
+    of_study.ReferencedSOPClassUID = DETACHED_STUDY
+    of_study.ReferencedSOPInstanceUID = series.header.StudyInstanceUID
+    of_study.RTReferencedSeriesSequence = [of_series]
+    of_frame.FrameOfReferenceUID = series.header.FrameOfReferenceUID
+    of_frame.RTReferencedStudySequence = [of_study]
+    return of_frame
+
+
+def _image(sop_instance_uid: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = CTImageStorage, sop_instance_uid
+    return item
+
+
+def _structure_set_roi(number: int, roi: ROI, series: Series, provenance: Provenance) -> Dataset:
+    if not 0 < len(roi.name) <= 16 or not all(c.isascii() and (c.isalnum() or c in "_+-~^") for c in roi.name):
+        raise StructureSetRejected(f"ROI name {roi.name!r} is not fit for planning systems (16 characters, A-Z a-z 0-9 _)")
+    item = Dataset()
+    item.ROINumber, item.ROIName = str(number), roi.name
+    item.ReferencedFrameOfReferenceUID = series.header.FrameOfReferenceUID
+    item.ROIGenerationAlgorithm = "AUTOMATIC"
+    item.ROIGenerationDescription = f"contourd {provenance.model} {provenance.model_version} {provenance.model_hash[:12]}"[:64]
+    return item
+
+
+def _roi_contour(number: int, roi: ROI, series: Series, catalogue: Mapping[str, Structure]) -> Dataset:
+    item = Dataset()
+    item.ReferencedROINumber = str(number)
+    item.ROIDisplayColor = list(catalogue[roi.name].colour if roi.name in catalogue else UNKNOWN_COLOUR)
+    item.ContourSequence = [_contour(roi.name, contour, series) for contour in roi.contours]
+    return item
+
+
+def _contour(name: str, contour: Contour, series: Series) -> Dataset:
+    instance = series.instances[contour.slice_index]
+    assert instance.position_text is not None  # noqa: S101
+    points = _contour_text(contour.points_mm, instance.position_text[2])
+    length = sum(map(len, points)) + len(points) - 1
+    if len(points) // 3 > MOST_POINTS or length > MOST_BYTES:
+        raise StructureSetRejected(f"{name}: a contour of {len(points) // 3} points ({length} bytes) is too long")
+    item = Dataset()
+    item.ContourImageSequence = [_image(instance.sop_instance_uid)]
+    item.ContourGeometricType = "CLOSED_PLANAR"
+    item.NumberOfContourPoints = str(len(points) // 3)
+    item.ContourData = points
+    return item
+
+
+def _contour_text(points_mm: NDArray[np.float64], z_text: str) -> list[str]:
+    """Write x and y with three decimals and z as the slice has it; neighbours that become equal are dropped."""
+    xy = np.round(points_mm[:, :2], 3) + 0.0
+    keep = np.any(xy != np.roll(xy, 1, axis=0), axis=1)
+    return [text for x, y in xy[keep] for text in (f"{x:.3f}", f"{y:.3f}", z_text)]
+
+
+def _observation(number: int, roi: ROI, catalogue: Mapping[str, Structure]) -> Dataset:
+    item = Dataset()
+    item.ObservationNumber, item.ReferencedROINumber = str(number), str(number)
+    item.ROIObservationLabel = roi.name[:16]
+    item.RTROIInterpretedType = catalogue[roi.name].interpreted_type if roi.name in catalogue else "ORGAN"
+    item.ROIInterpreter = ""
+    return item
