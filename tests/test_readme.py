@@ -1,0 +1,113 @@
+"""What the documents promise is there: sections, commands, options, keys, links, version."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from pydantic import BaseModel
+
+from contourd import __version__
+from contourd.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+SECTIONS = [
+    "Two commands",
+    "The first contour of your own CT",
+    "Configuration",
+    "Operating",
+    "Training",
+    "Architecture",
+    "Conformance, security, licence",
+]
+
+
+@cache
+def commands() -> list[str]:
+    """Every command line in a shell block of the documents."""
+    blocks = [b for d in DOCUMENTS for b in re.findall(r"```sh\n(.*?)```", d.read_text(encoding="utf-8"), re.DOTALL)]
+    lines = [line.split("#")[0].strip().removeprefix(".venv/bin/") for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+@cache
+def help_of(*subcommand: str) -> str:
+    ran = subprocess.run(
+        [sys.executable, "-m", "contourd", *subcommand, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
+    )
+    return ran.stdout
+
+
+def settings_keys(model: type[BaseModel] = Settings, prefix: str = "") -> set[str]:
+    """Every key of the settings, as ``section.key``."""
+    keys = set()
+    for name, field in model.model_fields.items():
+        inner = [t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type)]
+        section = next((t for t in inner if issubclass(t, BaseModel)), None)
+        keys |= settings_keys(section, f"{prefix}{name}.") if section else {f"{prefix}{field.alias or name}"}
+    return keys
+
+
+def example_keys() -> set[str]:
+    """Every key of etc/contourd.toml, those that are commented out included."""
+    keys, section = set(), ""
+    for line in (ROOT / "etc" / "contourd.toml").read_text(encoding="utf-8").splitlines():
+        if header := re.match(r"(?:# ?)?\[\[?([a-z_]+)\]\]?\s*$", line):
+            section = header[1]
+        elif key := re.match(r"(?:# ?)?([a-z_]+) = ", line):
+            keys.add(f"{section}.{key[1]}")
+    return keys
+
+
+def test_sections_in_their_order() -> None:
+    assert re.findall(r"^## (.*)$", README, re.MULTILINE) == SECTIONS
+
+
+def test_make_targets_exist() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {line.split()[1] for line in commands() if line.startswith("make ")}
+    assert {"demo", "test"} <= named <= targets
+
+
+def test_subcommands_and_their_options_exist() -> None:
+    lines = [line.split() for line in commands() if line.startswith("contourd ")]
+    assert {"serve", "contour", "status"} <= {words[1] for words in lines}
+    for words in lines:
+        subcommand = words[1]
+        assert re.search(rf"^\W*{subcommand}\b", help_of(), re.MULTILINE), f"contourd {subcommand}"
+        for option in re.findall(r"--[a-z-]+", " ".join(words)):
+            assert option in help_of(subcommand), f"contourd {subcommand} {option}"
+
+
+def test_the_configuration_table_names_every_key() -> None:
+    section = README.split("## Configuration")[1].split("\n## ")[0]
+    named = re.findall(r"^\| `([a-z_.]+)` \|", section, re.MULTILINE)
+    assert sorted(named) == sorted(settings_keys())
+
+
+def test_the_example_configuration_names_every_key() -> None:
+    assert sorted(example_keys()) == sorted(settings_keys())
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_resolve(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8"))
+    relative = [link for link in links if "://" not in link]
+    assert [link for link in relative if not (document.parent / link).exists()] == []
+
+
+def test_the_changelog_has_this_version() -> None:
+    assert re.search(rf"^## {re.escape(__version__)} \(\d{{4}}-\d\d-\d\d\)$", DOCUMENTS[1].read_text(), re.MULTILINE)
