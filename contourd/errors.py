@@ -5,12 +5,16 @@
     ContourdError
     ├── SettingsError            the configuration cannot be used; every problem at once
     ├── SeriesUnusable           the input gate: a person must look, the series is held
-    │   └── SlicesMissing        names the missing z
+    │   └── SeriesIncomplete     more slices may still come
+    │       └── SlicesMissing    names the missing z
     ├── StructureSetRejected     the read-back check: what would be sent is not what was contoured
     ├── ModelError               a bundle is missing, damaged or does not fit the code
     ├── DeviceError              the device that the settings name is absent or too small
+    ├── NodeError                the node cannot serve: port taken, spool in use
     ├── SpoolError               the file store cannot take or give an instance
     │   └── SpoolFull            below the watermark, or no space left
+    ├── InstanceMismatch         a dataset is not what its command says
+    ├── QueueUnavailable         the database cannot take a row now
     ├── InvalidTransition        a (state, event) pair that is not in the table
     ├── LeaseLost                another worker owns the job now
     ├── SchemaMismatch           the database belongs to another version of contourd
@@ -40,7 +44,11 @@ class SeriesUnusable(ContourdError):
     """The series fails the input gate: hold it and say why."""
 
 
-class SlicesMissing(SeriesUnusable):
+class SeriesIncomplete(SeriesUnusable):
+    """Too few slices so far; more may still come."""
+
+
+class SlicesMissing(SeriesIncomplete):
     """The slices are not contiguous."""
 
     def __init__(self, missing_z_mm: Sequence[float]) -> None:
@@ -62,12 +70,24 @@ class DeviceError(ContourdError):
     """The device is absent, or its memory too small for the volume."""
 
 
+class NodeError(ContourdError):
+    """The node cannot serve here."""
+
+
 class SpoolError(ContourdError):
     """The spool cannot take or give a file."""
 
 
 class SpoolFull(SpoolError):
     """No space is left for another instance."""
+
+
+class InstanceMismatch(ContourdError):
+    """The dataset is not the instance that the C-STORE request names."""
+
+
+class QueueUnavailable(ContourdError):
+    """The database cannot take a row now."""
 
 
 class InvalidTransition(ContourdError):

@@ -186,7 +186,7 @@ def fit(dataset: Path, output: Path, config: TrainConfig, device: str = "auto") 
     background = known.any(1) if config.loss.missing == "marginal" else known.all(1)
     weights = class_weights(torch.cat([background[:, None], known], dim=1))
     named = Loss(config.loss.name, config.loss.lambda_, config.loss.missing)
-    discovery = Loss("dice_focal_balanced", config.loss.lambda_, config.loss.missing)
+    discovery = Loss("dice_focal_balanced", 0.5, config.loss.missing)
     schedule, losses, began = config.schedule, list[float](), time.monotonic()
     while state.step < schedule.steps:
         sample = samples[order(len(samples), config.seed, state.step)]

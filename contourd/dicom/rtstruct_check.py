@@ -92,7 +92,9 @@ def _check_references(dataset: Dataset, series: Series, rois: tuple[ReadROI, ...
                 raise StructureSetRejected(f"{roi.name}: a contour refers to an image that is not of the series")
             z = series.grid.slice_origins_mm[slices[image], 2]
             if np.abs(points[:, 2] - z).max() > 1e-6:
-                raise StructureSetRejected(f"{roi.name}: a contour at z = {points[0, 2]:.3f} is not on its slice {z:.3f}")
+                raise StructureSetRejected(
+                    f"{roi.name}: a contour at z = {points[0, 2]:.3f} is not on its slice {z:.3f}"
+                )
 
 
 def _check_roi(roi: ReadROI, mask: MaskInBox, grid: Grid) -> None:

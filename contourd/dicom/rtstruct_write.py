@@ -33,8 +33,15 @@ UNKNOWN_COLOUR = (255, 255, 255)
 # Copied from the CT as they are; those that are missing are written empty (type 2).
 PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
 STUDY = ("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber")
-IF_PRESENT = ("IssuerOfPatientID", "OtherPatientIDsSequence", "PatientAge", "PatientSize", "PatientWeight",
-              "StudyDescription", "InstitutionName")
+IF_PRESENT = (
+    "IssuerOfPatientID",
+    "OtherPatientIDsSequence",
+    "PatientAge",
+    "PatientSize",
+    "PatientWeight",
+    "StudyDescription",
+    "InstitutionName",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +155,7 @@ def _describe(ds: Dataset, series: Series, provenance: Provenance, not_found: Se
     equipment.PurposeOfReferenceCodeSequence = [purpose]
     equipment.Manufacturer, equipment.ManufacturerModelName = "contourd", provenance.model
     equipment.SoftwareVersions = [__version__, provenance.model_version]
-    equipment.ContributionDescription = (
-        f"model sha256 {provenance.model_hash}; settings sha256 {provenance.settings_hash}; revision {provenance.revision}"
-    )
+    equipment.ContributionDescription = f"model sha256 {provenance.model_hash}; settings sha256 {provenance.settings_hash}; revision {provenance.revision}"
     ds.ContributingEquipmentSequence = [equipment]
 
 
@@ -174,12 +179,16 @@ def _image(sop_instance_uid: str) -> Dataset:
 
 def _structure_set_roi(number: int, roi: ROI, series: Series, provenance: Provenance) -> Dataset:
     if not 0 < len(roi.name) <= 16 or not all(c.isascii() and (c.isalnum() or c in "_+-~^") for c in roi.name):
-        raise StructureSetRejected(f"ROI name {roi.name!r} is not fit for planning systems (16 characters, A-Z a-z 0-9 _)")
+        raise StructureSetRejected(
+            f"ROI name {roi.name!r} is not fit for planning systems (16 characters, A-Z a-z 0-9 _)"
+        )
     item = Dataset()
     item.ROINumber, item.ROIName = str(number), roi.name
     item.ReferencedFrameOfReferenceUID = series.header.FrameOfReferenceUID
     item.ROIGenerationAlgorithm = "AUTOMATIC"
-    item.ROIGenerationDescription = f"contourd {provenance.model} {provenance.model_version} {provenance.model_hash[:12]}"[:64]
+    item.ROIGenerationDescription = (
+        f"contourd {provenance.model} {provenance.model_version} {provenance.model_hash[:12]}"[:64]
+    )
     return item
 
 

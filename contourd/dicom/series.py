@@ -6,21 +6,21 @@ DICOM PS3.3 A.3 (CT Image IOD) and C.7.6.2 (Image Plane). What fails the gate is
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import CTImageStorage
 
-from contourd.errors import SeriesUnusable, SlicesMissing
+from contourd.dicom.instance import Instance, find_series, read_instance
+from contourd.errors import SeriesIncomplete, SeriesUnusable, SlicesMissing
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import AIR_HU, Volume
+
+__all__ = ["Instance", "Series", "find_series", "gate", "missing_positions_mm", "read_instance", "read_volume"]
 
 FEWEST_SLICES = 16
 WIDEST_SPACING_MM = 5.0
@@ -28,52 +28,6 @@ LARGEST_TILT = 0.9999
 SPACING_TOLERANCE = 0.01
 SPACING_TOLERANCE_MM = 0.01
 SAME_POSITION_MM = 0.01
-
-
-@dataclass(frozen=True, slots=True)
-class Instance:
-    """What the header of one stored image says; None where it says nothing.
-
-    Attributes
-    ----------
-    position_mm, position_text
-        ImagePositionPatient as numbers, and as the file writes it.
-    orientation
-        ImageOrientationPatient: along a row, then along a column.
-    pixel_spacing_mm
-        Between rows, between columns.
-    frames
-        NumberOfFrames, 1 where absent.
-    """
-
-    path: Path
-    sop_class_uid: str
-    sop_instance_uid: str
-    series_instance_uid: str
-    study_instance_uid: str
-    modality: str
-    image_type: tuple[str, ...]
-    patient_id: str
-    series_description: str
-    body_part: str
-    frame_of_reference_uid: str
-    position_mm: tuple[float, float, float] | None
-    position_text: tuple[str, str, str] | None
-    orientation: tuple[float, ...] | None
-    pixel_spacing_mm: tuple[float, float] | None
-    rows: int
-    columns: int
-    frames: int
-    photometric: str
-    samples: int
-    bits_allocated: int
-    rescale_type: str
-    lossy: bool
-
-    @property
-    def z_mm(self) -> float | None:
-        """Position along the patient's axis."""
-        return self.position_mm[2] if self.position_mm is not None else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,100 +48,6 @@ class Series:
     header: Dataset
 
 
-def read_instance(path: Path) -> Instance:
-    """Read one file's header.
-
-    Raises
-    ------
-    SeriesUnusable
-        The file is no DICOM file, is cut off, or lacks what identifies it.
-    """
-    try:
-        ds = pydicom.dcmread(path, defer_size=1024)
-        _refuse_truncated(ds, path)
-        return _instance(ds, path)
-    except (InvalidDicomError, EOFError, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise SeriesUnusable(f"{path.name} cannot be read as a DICOM image ({error}); send it again") from error
-
-
-def _refuse_truncated(ds: Dataset, path: Path) -> None:
-    raw = ds.get_item("PixelData")
-    if raw is None:
-        return
-    tell, length = getattr(raw, "value_tell", None), getattr(raw, "length", None)
-    if tell is not None and length not in (None, 0xFFFFFFFF) and path.stat().st_size < tell + length:
-        raise SeriesUnusable(f"{path.name} is cut off: {path.stat().st_size} bytes of {tell + length}; send it again")
-
-
-def _instance(ds: Dataset, path: Path) -> Instance:
-    position = ds.get("ImagePositionPatient")
-    texts = tuple(str(getattr(v, "original_string", v)).strip() for v in position) if position else None
-    spacing = ds.get("PixelSpacing")
-    orientation = ds.get("ImageOrientationPatient")
-    return Instance(
-        path=path,
-        sop_class_uid=str(ds.SOPClassUID),
-        sop_instance_uid=str(ds.SOPInstanceUID),
-        series_instance_uid=str(ds.SeriesInstanceUID),
-        study_instance_uid=str(ds.StudyInstanceUID),
-        modality=str(ds.get("Modality", "") or ""),
-        image_type=tuple(str(v) for v in _values(ds.get("ImageType"))),
-        patient_id=str(ds.get("PatientID", "") or "").strip(),
-        series_description=str(ds.get("SeriesDescription", "") or ""),
-        body_part=str(ds.get("BodyPartExamined", "") or ""),
-        frame_of_reference_uid=str(ds.get("FrameOfReferenceUID", "") or ""),
-        position_mm=_three(position),
-        position_text=(texts[0], texts[1], texts[2]) if texts and len(texts) == 3 else None,
-        orientation=tuple(float(v) for v in orientation) if orientation and len(orientation) == 6 else None,
-        pixel_spacing_mm=(float(spacing[0]), float(spacing[1])) if spacing and len(spacing) == 2 else None,
-        rows=int(ds.get("Rows", 0) or 0),
-        columns=int(ds.get("Columns", 0) or 0),
-        frames=int(ds.get("NumberOfFrames", 1) or 1),
-        photometric=str(ds.get("PhotometricInterpretation", "") or ""),
-        samples=int(ds.get("SamplesPerPixel", 1) or 1),
-        bits_allocated=int(ds.get("BitsAllocated", 0) or 0),
-        rescale_type=str(ds.get("RescaleType", "") or ""),
-        lossy=str(ds.get("LossyImageCompression", "") or "") == "01",
-    )
-
-
-def _values(value: Any) -> Iterable[Any]:
-    if value is None:
-        return ()
-    return (value,) if isinstance(value, str) else value
-
-
-def _three(value: Any) -> tuple[float, float, float] | None:
-    if value is None or len(value) != 3:
-        return None
-    return float(value[0]), float(value[1]), float(value[2])
-
-
-def find_series(folder: Path) -> dict[str, tuple[Instance, ...]]:
-    """Read the headers of every DICOM image below a folder, by SeriesInstanceUID; what is no image is passed over."""
-    found: dict[str, list[Instance]] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        try:
-            instance = read_instance(path)
-        except SeriesUnusable as error:
-            if isinstance(error.__cause__, InvalidDicomError):
-                continue
-            if not _has_preamble(path):
-                continue
-            ds = pydicom.dcmread(path, stop_before_pixels=True)
-            if "Rows" in ds:
-                raise
-            continue
-        if instance.rows:
-            found.setdefault(instance.series_instance_uid, []).append(instance)
-    return {uid: tuple(instances) for uid, instances in found.items()}
-
-
-def _has_preamble(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
 def gate(instances: Sequence[Instance]) -> Series:
     """Decide whether a series may be contoured, and order its slices.
 
@@ -204,11 +64,16 @@ def gate(instances: Sequence[Instance]) -> Series:
         check(instances)
     ordered = _without_duplicates(sorted(instances, key=_along_z))
     if len(ordered) < FEWEST_SLICES:
-        raise SeriesUnusable(f"{len(ordered)} slices are fewer than the {FEWEST_SLICES} that a head and neck needs")
+        raise SeriesIncomplete(f"{len(ordered)} slices are fewer than the {FEWEST_SLICES} that a head and neck needs")
     missing = missing_positions_mm([_along_z(i) for i in ordered])
     if missing:
         raise SlicesMissing(missing)
     grid = _grid(ordered)
+    steps = np.diff(grid.slice_positions_mm)
+    if np.abs(steps - grid.spacing_mm[0]).max() > _tolerance_mm(grid.spacing_mm[0]):
+        raise SeriesUnusable(
+            f"slices are {steps.min():.3f} to {steps.max():.3f} mm apart; send one reconstruction with equal spacing"
+        )
     if grid.spacing_mm[0] > WIDEST_SPACING_MM:
         raise SeriesUnusable(
             f"slices are {grid.spacing_mm[0]:.2f} mm apart, more than {WIDEST_SPACING_MM:g} mm; send a thinner reconstruction"
@@ -220,23 +85,33 @@ def gate(instances: Sequence[Instance]) -> Series:
 def missing_positions_mm(positions_mm: Sequence[float]) -> tuple[float, ...]:
     """Name the slice positions that are missing between the given ones, in any order and with repeats.
 
-    The spacing is the smallest that occurs; two neighbours at more than 1 % (or 0.01 mm) over it have a gap, filled at
-    the nearest whole number of slices.
+    The spacing is the smallest step if all others are whole multiples of it, else the median; a step of at least 1.5
+    spacings has a gap, which is filled at the nearest whole number of slices.
     """
     positions = _distinct(sorted(positions_mm))
     if len(positions) < 3:
         return ()
     steps = np.diff(positions)
-    step = float(np.median(steps))
-    smaller = steps[steps < step - max(SPACING_TOLERANCE * step, SPACING_TOLERANCE_MM)]
-    if len(smaller):
-        step = float(np.median(smaller))
+    spacing = _spacing(steps)
     missing: list[float] = []
     for low, gap in zip(positions[:-1], steps, strict=True):
-        if gap > step + max(SPACING_TOLERANCE * step, SPACING_TOLERANCE_MM):
-            parts = max(2, round(gap / step))
+        parts = round(gap / spacing)
+        if gap >= 1.5 * spacing:
             missing.extend(float(low + gap * i / parts) for i in range(1, parts))
     return tuple(missing)
+
+
+def _spacing(steps: NDArray[np.float64]) -> float:
+    smallest = float(steps.min())
+    near = steps[steps < 1.5 * smallest]
+    common = float(np.median(near))
+    multiples = np.maximum(np.rint(steps / common), 1)
+    even = np.abs(steps - multiples * common) <= multiples * _tolerance_mm(common)
+    return common if even.all() else float(np.median(steps))
+
+
+def _tolerance_mm(spacing_mm: float) -> float:
+    return max(SPACING_TOLERANCE * spacing_mm, SPACING_TOLERANCE_MM)
 
 
 def _distinct(positions: Sequence[float]) -> NDArray[np.float64]:
@@ -267,6 +142,8 @@ def _refuse_other_images(instances: Sequence[Instance]) -> None:
             raise SeriesUnusable(
                 f"pixels are {i.photometric}, {i.samples} sample(s) of {i.bits_allocated} bits; a CT has MONOCHROME2, 1, 16"
             )
+        if i.modality_table:
+            raise SeriesUnusable("pixel values pass through a Modality LUT, not a rescale slope; send Hounsfield units")
         if i.rescale_type not in ("", "HU"):
             raise SeriesUnusable(f"pixel values are {i.rescale_type}, not Hounsfield units")
     derived = [i for i in instances if "MPR" in i.image_type or "PROJECTION IMAGE" in i.image_type]
@@ -277,11 +154,15 @@ def _refuse_other_images(instances: Sequence[Instance]) -> None:
 def _refuse_incomplete_headers(instances: Sequence[Instance]) -> None:
     for i in instances:
         if not i.patient_id:
-            raise SeriesUnusable("the patient has no ID (PatientID is empty); a structure set could go to the wrong patient")
+            raise SeriesUnusable(
+                "the patient has no ID (PatientID is empty); a structure set could go to the wrong patient"
+            )
         if not i.frame_of_reference_uid:
             raise SeriesUnusable("FrameOfReferenceUID is missing; a structure set could not be placed on the CT")
         if i.position_mm is None or i.orientation is None or i.pixel_spacing_mm is None or not i.rows or not i.columns:
-            raise SeriesUnusable("a slice lacks its position, orientation, pixel spacing or matrix; send the original CT")
+            raise SeriesUnusable(
+                "a slice lacks its position, orientation, pixel spacing or matrix; send the original CT"
+            )
 
 
 def _refuse_mixtures(instances: Sequence[Instance]) -> None:
@@ -306,7 +187,9 @@ def _refuse_tilt(instances: Sequence[Instance]) -> None:
     if abs(np.linalg.norm(row) - 1) > 1e-3 or abs(np.linalg.norm(column) - 1) > 1e-3 or abs(row @ column) > 1e-3:
         raise SeriesUnusable("ImageOrientationPatient is no pair of unit vectors; send the original CT")
     if abs(np.cross(row, column)[2]) <= LARGEST_TILT:
-        raise SeriesUnusable("the slices are not axial (tilted gantry, oblique, coronal or sagittal); send axial slices")
+        raise SeriesUnusable(
+            "the slices are not axial (tilted gantry, oblique, coronal or sagittal); send axial slices"
+        )
     places = np.array([i.position_mm for i in instances])
     if np.ptp(places[:, :2], axis=0).max() > 0.1:
         raise SeriesUnusable("the slices are shifted sideways against each other (tilted gantry); send axial slices")
@@ -364,7 +247,9 @@ def _pixels(instance: Instance) -> NDArray[np.int16]:
         padding = ds.get("PixelPaddingValue")
         limit = ds.get("PixelPaddingRangeLimit", padding)
     except (OSError, EOFError, ValueError, AttributeError, RuntimeError, NotImplementedError) as error:
-        raise SeriesUnusable(f"slice z = {_along_z(instance):.2f} mm cannot be decoded ({error}); send it again") from error
+        raise SeriesUnusable(
+            f"slice z = {_along_z(instance):.2f} mm cannot be decoded ({error}); send it again"
+        ) from error
     if stored.shape != (instance.rows, instance.columns):
         raise SeriesUnusable(f"slice z = {_along_z(instance):.2f} mm has {stored.shape} pixels; send it again")
     hu = stored.astype(np.float32) * slope + intercept

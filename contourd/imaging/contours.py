@@ -126,7 +126,9 @@ def _loops(rings: list[FloatArray], pixel_mm2: float) -> list[FloatArray]:
     if not shape.is_valid:
         shape = shape.buffer(0)
     parts = shape.geoms if isinstance(shape, MultiPolygon) else [shape]
-    return [_keyholed(part) for part in parts if not part.is_empty and part.area >= min(1.0, SMALLEST_AREA_MM2 / pixel_mm2)]
+    return [
+        _keyholed(part) for part in parts if not part.is_empty and part.area >= min(1.0, SMALLEST_AREA_MM2 / pixel_mm2)
+    ]
 
 
 def _keyholed(shape: Polygon) -> FloatArray:

@@ -1,0 +1,215 @@
+"""The header of one stored or received image (DICOM PS3.3 A.3, C.7.6.2); what is cut off or unreadable is refused."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from pydicom import config
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.uid import UID, CTImageStorage
+
+from contourd.errors import SeriesUnusable
+
+# pydicom's warnings quote the value that is wrong, and a patient's name has no place in a log.
+config.settings.reading_validation_mode = config.IGNORE
+
+IDENTIFYING = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
+# What pydicom raises on bytes that are no dataset.
+UNREADABLE = (
+    *(InvalidDicomError, EOFError, OSError, ValueError, TypeError, AttributeError),
+    *(LookupError, ArithmeticError, NotImplementedError, RecursionError, struct.error),
+)
+DEFERRED_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What the header of one image says; None or empty where it says nothing.
+
+    Attributes
+    ----------
+    position_mm, position_text
+        ImagePositionPatient as numbers, and as the file writes it.
+    orientation
+        ImageOrientationPatient: along a row, then along a column.
+    pixel_spacing_mm
+        Between rows, between columns.
+    frames
+        NumberOfFrames, 1 where absent.
+    """
+
+    path: Path
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    modality: str
+    image_type: tuple[str, ...]
+    patient_id: str
+    series_description: str
+    body_part: str
+    frame_of_reference_uid: str
+    position_mm: tuple[float, float, float] | None
+    position_text: tuple[str, str, str] | None
+    orientation: tuple[float, ...] | None
+    pixel_spacing_mm: tuple[float, float] | None
+    rows: int
+    columns: int
+    frames: int
+    photometric: str
+    samples: int
+    bits_allocated: int
+    rescale_type: str
+    modality_table: bool
+    lossy: bool
+
+    @property
+    def z_mm(self) -> float | None:
+        """Position along the patient's axis."""
+        return self.position_mm[2] if self.position_mm is not None else None
+
+
+def read_instance(path: Path) -> Instance:
+    """Read one file's header.
+
+    Raises
+    ------
+    SeriesUnusable
+        The file is no DICOM file, is cut off, or lacks what identifies it.
+    """
+    try:
+        ds = pydicom.dcmread(path, defer_size=DEFERRED_BYTES)
+        return _instance(ds, path, path.stat().st_size)
+    except UNREADABLE as error:
+        raise SeriesUnusable(
+            f"{path.name} cannot be read as a DICOM image ({_reason(error)}); send it again"
+        ) from error
+
+
+def read_encoded(dataset: BytesIO, transfer_syntax: UID) -> Instance:
+    """Read the header of a dataset as it came over the network, without file meta information; its path is empty.
+
+    Raises
+    ------
+    SeriesUnusable
+        The bytes are no dataset, are cut off, or lack what identifies the image.
+    """
+    size = dataset.seek(0, 2)
+    dataset.seek(0)
+    try:
+        ds = read_dataset(dataset, transfer_syntax.is_implicit_VR, transfer_syntax.is_little_endian)
+        return _instance(ds, Path(), size)
+    except UNREADABLE as error:
+        raise SeriesUnusable(f"dataset cannot be read ({_reason(error)}); send it again") from error
+
+
+def find_series(folder: Path) -> dict[str, tuple[Instance, ...]]:
+    """Read the headers of every DICOM image below a folder, by SeriesInstanceUID; what is no image is passed over.
+
+    Raises
+    ------
+    SeriesUnusable
+        A CT image is cut off or cannot be read.
+    """
+    found: dict[str, list[Instance]] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        try:
+            instance = read_instance(path)
+        except SeriesUnusable:
+            if _claims_to_be_ct(path):
+                raise
+            continue
+        if instance.rows:
+            found.setdefault(instance.series_instance_uid, []).append(instance)
+    return {uid: tuple(instances) for uid, instances in found.items()}
+
+
+def _claims_to_be_ct(path: Path) -> bool:
+    try:
+        return bool(read_file_meta_info(path).get("MediaStorageSOPClassUID") == CTImageStorage)
+    except InvalidDicomError:
+        return False
+    except UNREADABLE:
+        return True
+
+
+def _reason(error: Exception) -> str:
+    """Name the kind of an error and not its text, which may quote the patient."""
+    return "no DICOM file" if isinstance(error, InvalidDicomError) else type(error).__name__
+
+
+def _instance(ds: Dataset, path: Path, size: int) -> Instance:
+    what = path.name or "dataset"
+    _refuse_truncated(ds, what, size)
+    missing = [keyword for keyword in IDENTIFYING if not ds.get(keyword)]
+    if missing:
+        raise SeriesUnusable(f"{what} lacks {', '.join(missing)}; send it again")
+    position, spacing, orientation = (
+        _numbers(ds, keyword, n)
+        for keyword, n in (("ImagePositionPatient", 3), ("PixelSpacing", 2), ("ImageOrientationPatient", 6))
+    )
+    texts = [str(getattr(v, "original_string", v)).strip() for v in ds.ImagePositionPatient] if position else []
+    return Instance(
+        path=path,
+        sop_class_uid=str(ds.SOPClassUID),
+        sop_instance_uid=str(ds.SOPInstanceUID),
+        series_instance_uid=str(ds.SeriesInstanceUID),
+        study_instance_uid=str(ds.StudyInstanceUID),
+        modality=_text(ds, "Modality"),
+        image_type=_texts(ds.get("ImageType")),
+        patient_id=_text(ds, "PatientID"),
+        series_description=_text(ds, "SeriesDescription"),
+        body_part=_text(ds, "BodyPartExamined"),
+        frame_of_reference_uid=_text(ds, "FrameOfReferenceUID"),
+        position_mm=(position[0], position[1], position[2]) if position else None,
+        position_text=(texts[0], texts[1], texts[2]) if texts else None,
+        orientation=orientation or None,
+        pixel_spacing_mm=(spacing[0], spacing[1]) if spacing else None,
+        rows=int(ds.get("Rows") or 0),
+        columns=int(ds.get("Columns") or 0),
+        frames=int(ds.get("NumberOfFrames") or 1),
+        photometric=_text(ds, "PhotometricInterpretation"),
+        samples=int(ds.get("SamplesPerPixel") or 1),
+        bits_allocated=int(ds.get("BitsAllocated") or 0),
+        rescale_type=_text(ds, "RescaleType"),
+        modality_table="ModalityLUTSequence" in ds,
+        lossy=_text(ds, "LossyImageCompression") == "01",
+    )
+
+
+def _refuse_truncated(ds: Dataset, what: str, size: int) -> None:
+    """Refuse an element that goes beyond the end: pydicom reads what there is and says nothing."""
+    for element in ds.values():
+        tell, length = getattr(element, "value_tell", None), getattr(element, "length", None)
+        if tell is not None and length not in (None, 0xFFFFFFFF) and tell + length > size:
+            raise SeriesUnusable(f"{what} is cut off: {size} bytes of {tell + length}; send it again")
+    if ds.get("SOPClassUID") == CTImageStorage and "PixelData" not in ds:
+        raise SeriesUnusable(f"{what} has no pixels; send it again")
+
+
+def _text(ds: Dataset, keyword: str) -> str:
+    return str(ds.get(keyword) or "").strip()
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not value:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(map(str, value))
+
+
+def _numbers(ds: Dataset, keyword: str, n: int) -> tuple[float, ...]:
+    """Return the n values of an attribute; empty where there are not n finite ones."""
+    value = ds.get(keyword)
+    if value is None or not isinstance(value, Sequence | pydicom.multival.MultiValue) or len(value) != n:
+        return ()
+    numbers = tuple(float(v) for v in value)
+    return numbers if all(map(math.isfinite, numbers)) else ()

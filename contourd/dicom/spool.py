@@ -1,0 +1,127 @@
+"""The durable file store. Paths come from our own ids, never from a received UID.
+
+A file is written under a temporary name, fsynced, renamed, and its folder fsynced: after ``store`` returned it survives a
+power cut, and no reader ever sees half of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import hmac
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+from contourd.errors import SpoolError, SpoolFull
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+INCOMING, OUTGOING, PARTIAL = "incoming", "outgoing", "partial"
+
+
+class Spool:
+    """A folder with ``incoming``, ``outgoing`` and ``partial``.
+
+    Parameters
+    ----------
+    root
+        Made if it is not there.
+    min_free_bytes
+        Below this much free space nothing more is taken.
+    """
+
+    def __init__(self, root: Path, min_free_bytes: int = 0) -> None:
+        self.root = root
+        self._min_free_bytes = min_free_bytes
+        try:
+            for name in (INCOMING, OUTGOING, PARTIAL):
+                (root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SpoolError(f"spool.root {root} cannot be used: {error.strerror}") from error
+
+    def sweep(self) -> None:
+        """Remove what an earlier run left half written; nothing of it was acknowledged."""
+        for path in (self.root / PARTIAL).iterdir():
+            path.unlink(missing_ok=True)
+
+    def free_bytes(self) -> int:
+        """Return the free space of the spool's file system."""
+        return shutil.disk_usage(self.root).free
+
+    def store_instance(self, chunks: Iterable[bytes], accept: Callable[[Path], None]) -> str:
+        """Store a received instance and return its path relative to the root.
+
+        Parameters
+        ----------
+        chunks
+            The bytes of the file.
+        accept
+            Called with the partial file before it becomes durable; an exception discards it.
+
+        Raises
+        ------
+        SpoolFull
+            No space is left.
+        SpoolError
+            The file system refuses.
+        """
+        relative = f"{INCOMING}/{datetime.now(UTC):%Y%m%d}/{uuid4().hex}.dcm"
+        self._store(relative, chunks, accept)
+        return relative
+
+    def store_output(self, job_id: int, content: bytes) -> str:
+        """Store a job's structure set, in place of an earlier one of the same job; returns its relative path."""
+        relative = f"{OUTGOING}/{job_id}.dcm"
+        self._store(relative, [content], lambda path: None)
+        return relative
+
+    def _store(self, relative: str, chunks: Iterable[bytes], accept: Callable[[Path], None]) -> None:
+        if self.free_bytes() < self._min_free_bytes:
+            raise SpoolFull(f"less than {self._min_free_bytes / 1e9:.1f} GB are free in {self.root}")
+        partial, final = self.root / PARTIAL / uuid4().hex, self.root / relative
+        try:
+            try:
+                with partial.open("wb") as file:
+                    file.writelines(chunks)
+                    file.flush()
+                    accept(partial)
+                    os.fsync(file.fileno())
+                if not final.parent.is_dir():
+                    final.parent.mkdir(parents=True, exist_ok=True)
+                    _fsync_folder(final.parent.parent)
+                partial.replace(final)
+                _fsync_folder(final.parent)
+            finally:
+                partial.unlink(missing_ok=True)
+        except OSError as error:
+            kind = SpoolFull if error.errno in NO_SPACE else SpoolError
+            raise kind(f"{self.root} cannot take a file: {error.strerror}") from error
+
+    def pseudonym(self, text: str) -> str:
+        """Return a keyed name for a patient: the same in every log and report of this site, and nowhere else."""
+        return hmac.digest(self._site_key(), text.encode(), "sha256").hex()[:10] if text else ""
+
+    def _site_key(self) -> bytes:
+        path = self.root / "site.key"
+        if not path.exists():
+            partial = self.root / PARTIAL / uuid4().hex
+            partial.touch(mode=0o600)
+            partial.write_bytes(secrets.token_bytes(32))
+            try:
+                os.link(partial, path)  # the first to come wins
+            except FileExistsError:
+                pass
+            finally:
+                partial.unlink()
+        return path.read_bytes()
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,168 @@
+"""States and events of series, jobs and deliveries: pure values, no database.
+
+A series is what was received; a job is one series revision contoured by one model; a delivery is one job's structure set
+on its way to one destination. A pair that is not in its table raises InvalidTransition.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from types import MappingProxyType
+
+from contourd.errors import InvalidTransition
+
+
+class SeriesState(StrEnum):
+    """Of a received series."""
+
+    RECEIVING = "RECEIVING"  # instances may still come
+    COMPLETE = "COMPLETE"  # contiguous and quiet; routed
+    HELD = "HELD"  # a person must look; the reason says why
+
+
+class SeriesEvent(StrEnum):
+    """What happens to a series."""
+
+    INSTANCE = "instance"
+    COMPLETED = "completed"
+    HOLD = "hold"
+    RELEASE = "release"
+
+
+class JobState(StrEnum):
+    """Of one series revision with one model."""
+
+    QUEUED = "QUEUED"  # waits for a worker
+    CONTOURING = "CONTOURING"  # a worker holds its lease
+    DELIVERING = "DELIVERING"  # the structure set is on disk, its deliveries are under way
+    DELIVERED = "DELIVERED"  # every destination has it
+    HELD = "HELD"  # the gate or the read-back check refused it
+    FAILED = "FAILED"  # the attempts are spent
+    SUPERSEDED = "SUPERSEDED"  # a newer revision of the series took its place
+
+
+class JobEvent(StrEnum):
+    """What happens to a job."""
+
+    CLAIM = "claim"
+    REQUEUE = "requeue"  # the lease ran out, or the worker died
+    CONTOURED = "contoured"
+    ALL_DELIVERED = "all delivered"
+    HOLD = "hold"
+    FAIL = "fail"
+    SUPERSEDE = "supersede"
+    RELEASE = "release"  # a person asks for another try
+    REDELIVER = "redeliver"  # a refused delivery was released
+
+
+class DeliveryState(StrEnum):
+    """Of one structure set to one destination."""
+
+    PENDING = "PENDING"  # waits for its time
+    SENDING = "SENDING"  # an association is under way
+    DELIVERED = "DELIVERED"  # the destination answered Success or a warning
+    REFUSED = "REFUSED"  # retrying cannot help, or was given up
+
+
+class DeliveryEvent(StrEnum):
+    """What happens to a delivery."""
+
+    CLAIM = "claim"
+    ACCEPTED = "accepted"
+    RETRY = "retry"
+    REFUSE = "refuse"
+    RELEASE = "release"
+
+
+SERIES_TRANSITIONS: Mapping[tuple[SeriesState, SeriesEvent], SeriesState] = MappingProxyType(
+    {
+        (SeriesState.RECEIVING, SeriesEvent.INSTANCE): SeriesState.RECEIVING,
+        (SeriesState.RECEIVING, SeriesEvent.COMPLETED): SeriesState.COMPLETE,
+        (SeriesState.RECEIVING, SeriesEvent.HOLD): SeriesState.HELD,
+        (SeriesState.COMPLETE, SeriesEvent.INSTANCE): SeriesState.RECEIVING,
+        (SeriesState.HELD, SeriesEvent.INSTANCE): SeriesState.RECEIVING,
+        (SeriesState.HELD, SeriesEvent.RELEASE): SeriesState.RECEIVING,
+    }
+)
+
+JOB_TRANSITIONS: Mapping[tuple[JobState, JobEvent], JobState] = MappingProxyType(
+    {
+        (JobState.QUEUED, JobEvent.CLAIM): JobState.CONTOURING,
+        (JobState.QUEUED, JobEvent.HOLD): JobState.HELD,
+        (JobState.QUEUED, JobEvent.SUPERSEDE): JobState.SUPERSEDED,
+        (JobState.CONTOURING, JobEvent.REQUEUE): JobState.QUEUED,
+        (JobState.CONTOURING, JobEvent.CONTOURED): JobState.DELIVERING,
+        (JobState.CONTOURING, JobEvent.HOLD): JobState.HELD,
+        (JobState.CONTOURING, JobEvent.FAIL): JobState.FAILED,
+        (JobState.CONTOURING, JobEvent.SUPERSEDE): JobState.SUPERSEDED,
+        (JobState.DELIVERING, JobEvent.ALL_DELIVERED): JobState.DELIVERED,
+        (JobState.DELIVERING, JobEvent.FAIL): JobState.FAILED,
+        (JobState.DELIVERING, JobEvent.SUPERSEDE): JobState.SUPERSEDED,
+        (JobState.HELD, JobEvent.RELEASE): JobState.QUEUED,
+        (JobState.HELD, JobEvent.SUPERSEDE): JobState.SUPERSEDED,
+        (JobState.FAILED, JobEvent.RELEASE): JobState.QUEUED,
+        (JobState.FAILED, JobEvent.REDELIVER): JobState.DELIVERING,
+        (JobState.FAILED, JobEvent.SUPERSEDE): JobState.SUPERSEDED,
+    }
+)
+
+DELIVERY_TRANSITIONS: Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState] = MappingProxyType(
+    {
+        (DeliveryState.PENDING, DeliveryEvent.CLAIM): DeliveryState.SENDING,
+        (DeliveryState.PENDING, DeliveryEvent.REFUSE): DeliveryState.REFUSED,
+        (DeliveryState.SENDING, DeliveryEvent.ACCEPTED): DeliveryState.DELIVERED,
+        (DeliveryState.SENDING, DeliveryEvent.RETRY): DeliveryState.PENDING,
+        (DeliveryState.SENDING, DeliveryEvent.REFUSE): DeliveryState.REFUSED,
+        (DeliveryState.REFUSED, DeliveryEvent.RELEASE): DeliveryState.PENDING,
+    }
+)
+
+
+def next_series_state(state: SeriesState, event: SeriesEvent) -> SeriesState:
+    """Look the pair up.
+
+    Raises
+    ------
+    InvalidTransition
+        It is not in the table.
+    """
+    if (state, event) not in SERIES_TRANSITIONS:
+        raise InvalidTransition(f"a series that is {state} cannot take {event!s}")
+    return SERIES_TRANSITIONS[state, event]
+
+
+def next_job_state(state: JobState, event: JobEvent) -> JobState:
+    """Look the pair up; raises InvalidTransition."""
+    if (state, event) not in JOB_TRANSITIONS:
+        raise InvalidTransition(f"a job that is {state} cannot take {event!s}")
+    return JOB_TRANSITIONS[state, event]
+
+
+def next_delivery_state(state: DeliveryState, event: DeliveryEvent) -> DeliveryState:
+    """Look the pair up; raises InvalidTransition."""
+    if (state, event) not in DELIVERY_TRANSITIONS:
+        raise InvalidTransition(f"a delivery that is {state} cannot take {event!s}")
+    return DELIVERY_TRANSITIONS[state, event]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Exponential backoff with jitter; decides, and neither sleeps nor writes."""
+
+    first_s: float
+    max_s: float
+    give_up_after_s: float
+
+    def next_try(self, attempts: int, created_at: datetime, now: datetime) -> datetime | None:
+        """Return when to try again after ``attempts`` tries, None to give up.
+
+        The wait doubles from ``first_s`` to ``max_s``; up to a tenth is added, so that destinations are not met at once.
+        """
+        if (now - created_at).total_seconds() >= self.give_up_after_s:
+            return None
+        wait = min(self.max_s, self.first_s * 2 ** min(attempts - 1, 30))
+        return now + timedelta(seconds=wait * random.uniform(1.0, 1.1))  # noqa: S311

@@ -1,0 +1,124 @@
+"""What the queue holds, read in one consistent state: for ``contourd status`` and the web page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select
+
+from contourd.jobs.database import Database
+from contourd.jobs.job import DeliveryState, JobState, SeriesState
+from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryLine:
+    """One delivery; ``next_try`` while it waits."""
+
+    destination: str
+    state: str
+    attempts: int
+    reason: str
+    next_try: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobLine:
+    """One job."""
+
+    id: int
+    state: str
+    reason: str
+    series_uid: str
+    revision: int
+    patient: str
+    model: str
+    attempts: int
+    created_at: datetime
+    updated_at: datetime
+    deliveries: tuple[DeliveryLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesLine:
+    """A series that is no job yet: still received, or held."""
+
+    id: int
+    state: str
+    reason: str
+    series_uid: str
+    patient: str
+    calling_ae: str
+    instances: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Counts by state (``series RECEIVING`` ... and job states), the newest jobs, and the series that are no job."""
+
+    counts: dict[str, int]
+    jobs: tuple[JobLine, ...]
+    series: tuple[SeriesLine, ...]
+
+
+def read_report(database: Database, most_jobs: int = 50) -> Report:
+    """Read the newest ``most_jobs`` jobs, the open ones first, and all series that are being received or held."""
+    with database.reading() as session:
+        counts = {str(state): 0 for state in (*JobState, SeriesState.RECEIVING)}
+        for state, number in session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)):
+            counts[state] += number
+        open_series = (SeriesState.RECEIVING, SeriesState.HELD)
+        by_state = (
+            select(SeriesRow.state, func.count()).where(SeriesRow.state.in_(open_series)).group_by(SeriesRow.state)
+        )
+        for state, number in session.execute(by_state):
+            counts[state] += number
+        done = JobRow.state.in_((JobState.DELIVERED, JobState.SUPERSEDED))
+        newest = select(JobRow, SeriesRow).join(SeriesRow, SeriesRow.id == JobRow.series_id)
+        rows = session.execute(newest.order_by(done, JobRow.id.desc()).limit(most_jobs)).all()
+        ids = [job.id for job, _ in rows]
+        deliveries: dict[int, list[DeliveryRow]] = {}
+        for row in session.scalars(select(DeliveryRow).where(DeliveryRow.job_id.in_(ids)).order_by(DeliveryRow.id)):
+            deliveries.setdefault(row.job_id, []).append(row)
+        jobs = tuple(_job_line(job, series, deliveries.get(job.id, [])) for job, series in rows)
+        number = select(func.count()).where(InstanceRow.series_id == SeriesRow.id).scalar_subquery()
+        waiting = select(SeriesRow, number).where(SeriesRow.state.in_(open_series)).order_by(SeriesRow.id.desc())
+        lines = tuple(_series_line(series, count) for series, count in session.execute(waiting))
+    return Report(counts, jobs, lines)
+
+
+def _job_line(job: JobRow, series: SeriesRow, deliveries: list[DeliveryRow]) -> JobLine:
+    lines = tuple(
+        DeliveryLine(
+            d.destination, d.state, d.attempts, d.reason, d.not_before if d.state == DeliveryState.PENDING else None
+        )
+        for d in deliveries
+    )
+    return JobLine(
+        job.id,
+        job.state,
+        job.reason,
+        series.series_uid,
+        job.revision,
+        series.patient,
+        job.model,
+        job.attempts,
+        job.created_at,
+        job.updated_at,
+        lines,
+    )
+
+
+def _series_line(series: SeriesRow, instances: int) -> SeriesLine:
+    return SeriesLine(
+        series.id,
+        series.state,
+        series.reason,
+        series.series_uid,
+        series.patient,
+        series.calling_ae,
+        instances,
+        series.created_at,
+    )

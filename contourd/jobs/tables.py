@@ -1,0 +1,147 @@
+"""The queue's tables. Invariants live here as constraints: one row per instance, series, job, delivery and event."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, String, Text, TypeDecorator, UniqueConstraint, text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from contourd.jobs.job import DeliveryState, JobState, SeriesState
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """Aware datetimes, stored in UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Refuse naive datetimes."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime has no place in the queue")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """SQLite forgets the zone."""
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+class Table(DeclarativeBase):
+    """Base of the tables."""
+
+    type_annotation_map = {datetime: UTCDateTime}  # noqa: RUF012
+
+
+def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
+    listed = ", ".join(f"'{s.value}'" for s in states)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_is_known")
+
+
+class SeriesRow(Table):
+    """A received series; ``revision`` counts from 1, one more for each time that new instances re-opened it."""
+
+    __tablename__ = "series"
+    __table_args__ = (_one_of("state", SeriesState), Index("series_by_state", "state", "last_instance_at"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    state: Mapped[str] = mapped_column(String(16))
+    revision: Mapped[int] = mapped_column(default=1)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    interrupted: Mapped[str] = mapped_column(String(16), default="")  # aborted, restart, or empty
+    calling_ae: Mapped[str] = mapped_column(String(16), default="")
+    patient: Mapped[str] = mapped_column(String(32), default="")  # a keyed pseudonym
+    created_at: Mapped[datetime]
+    last_instance_at: Mapped[datetime]
+
+
+class InstanceRow(Table):
+    """A stored instance; ``path`` is relative to the spool."""
+
+    __tablename__ = "instances"
+    __table_args__ = (UniqueConstraint("series_id", "sop_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    path: Mapped[str] = mapped_column(String(255))
+    sha256: Mapped[str] = mapped_column(String(64))
+    received_at: Mapped[datetime]
+
+
+class JobRow(Table):
+    """One series revision, one model."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        _one_of("state", JobState),
+        UniqueConstraint("series_id", "revision", "model"),
+        Index(
+            "jobs_to_claim",
+            "created_at",
+            sqlite_where=text("state = 'QUEUED'"),
+            postgresql_where=text("state = 'QUEUED'"),
+        ),
+        Index("jobs_by_state", "state"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    revision: Mapped[int]
+    model: Mapped[str] = mapped_column(String(255))
+    destinations: Mapped[str] = mapped_column(Text)  # names, separated by commas
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    attempts: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str] = mapped_column(String(64), default="")
+    lease_until: Mapped[datetime | None]
+    output: Mapped[str] = mapped_column(String(255), default="")  # relative to the spool
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class DeliveryRow(Table):
+    """One job's structure set to one destination."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        _one_of("state", DeliveryState),
+        UniqueConstraint("job_id", "destination"),
+        Index(
+            "deliveries_due",
+            "destination",
+            "not_before",
+            sqlite_where=text("state = 'PENDING'"),
+            postgresql_where=text("state = 'PENDING'"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    destination: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(default=0)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    not_before: Mapped[datetime]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class EventRow(Table):
+    """The record of every transition: appended, never changed."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("events_of_subject", "subject", "subject_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    subject: Mapped[str] = mapped_column(String(16))  # series, job or delivery
+    subject_id: Mapped[int]
+    event: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(16))
+    detail: Mapped[str] = mapped_column(Text, default="")

@@ -1,0 +1,194 @@
+"""The settings tree: read once, validated as a whole, every problem at once with its key's path."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from contourd.errors import SettingsError
+
+SEARCHED = (Path("contourd.toml"), Path("/etc/contourd/contourd.toml"))
+SHIPPED_MODELS = Path(__file__).resolve().parent / "model" / "bundles"
+
+
+def _ae_title(text: str) -> str:
+    if not 0 < len(text.strip()) <= 16 or not text.isascii() or not text.isprintable() or "\\" in text:
+        raise ValueError("an AE title has 1 to 16 printable ASCII characters and no backslash")
+    return text.strip()
+
+
+def _regex(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    return text
+
+
+AETitle = Annotated[str, AfterValidator(_ae_title)]
+Regex = Annotated[str, AfterValidator(_regex)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NodeSettings(_Section):
+    """The listening side."""
+
+    ae_title: AETitle = "CONTOURD"
+    host: str = "0.0.0.0"  # noqa: S104
+    port: Port = 11112
+    allowed_callers: tuple[AETitle, ...] = ()
+    max_associations: int = Field(default=20, ge=1)
+    network_timeout_s: Seconds = 60.0
+
+
+class SpoolSettings(_Section):
+    """Where instances and structure sets are kept."""
+
+    root: Path = Path("/var/lib/contourd")
+    min_free_gb: float = Field(default=2.0, ge=0)
+
+
+class DatabaseSettings(_Section):
+    """The queue's database; empty: SQLite inside the spool."""
+
+    url: str = ""
+
+
+class SeriesSettings(_Section):
+    """When a series is complete."""
+
+    quiet_s: float = Field(default=15.0, ge=0)
+    gapped_s: float = Field(default=180.0, ge=0)
+
+
+class WorkerSettings(_Section):
+    """The process that contours."""
+
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    lease_s: Seconds = 60.0
+    time_limit_s: Seconds = 1800.0
+    max_attempts: int = Field(default=2, ge=1)
+
+
+class DeliverySettings(_Section):
+    """Retries of a delivery: first_retry_s, doubled each time up to max_retry_s, until give_up_after_s."""
+
+    first_retry_s: Seconds = 30.0
+    max_retry_s: Seconds = 1800.0
+    give_up_after_s: Seconds = 86400.0
+
+
+class Destination(_Section):
+    """A DICOM node that takes structure sets."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")
+    ae_title: AETitle
+    host: str = Field(min_length=1)
+    port: Port
+    connect_timeout_s: Seconds = 15.0
+    response_timeout_s: Seconds = 60.0
+
+
+class Route(_Section):
+    """Which series go to which model and where its structure set goes; the first route that fits is taken."""
+
+    model: str = Field(min_length=1)
+    destinations: tuple[str, ...] = Field(min_length=1)
+    calling_ae: AETitle | None = None
+    series_description: Regex | None = None
+    body_part: str | None = None
+
+
+class Settings(_Section):
+    """The whole configuration file."""
+
+    node: NodeSettings = NodeSettings()
+    spool: SpoolSettings = SpoolSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    series: SeriesSettings = SeriesSettings()
+    worker: WorkerSettings = WorkerSettings()
+    delivery: DeliverySettings = DeliverySettings()
+    destination: tuple[Destination, ...] = Field(min_length=1)
+    route: tuple[Route, ...] = Field(min_length=1)
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the queue."""
+        return self.database.url or f"sqlite:///{self.spool.root.resolve() / 'contourd.sqlite'}"
+
+
+def model_exists(name_or_folder: str) -> bool:
+    """Tell whether a bundle is there, without loading it."""
+    return any((folder / "model.json").is_file() for folder in (SHIPPED_MODELS / name_or_folder, Path(name_or_folder)))
+
+
+def find_settings_file(path: Path | None) -> Path:
+    """Return the file that was named, or the first that is searched.
+
+    Raises
+    ------
+    SettingsError
+        There is none.
+    """
+    if path is not None:
+        return path
+    for candidate in SEARCHED:
+        if candidate.is_file():
+            return candidate
+    raise SettingsError(
+        "no configuration", [f"neither {' nor '.join(map(str, SEARCHED))} is there; give --config FILE"]
+    )
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read and validate a TOML file.
+
+    Raises
+    ------
+    SettingsError
+        Every problem, each with its key's path.
+    """
+    file = find_settings_file(path)
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(str(file), [f"cannot be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(str(file), [f"not valid TOML: {error}"]) from error
+    problems = _unresolved(content)
+    try:
+        settings = Settings.model_validate(content)
+    except ValidationError as error:
+        for item in error.errors():
+            key = ".".join(map(str, item["loc"]))
+            problems.append(f"{key}: {item['msg'].removeprefix('Value error, ')}")
+    if problems:
+        raise SettingsError(str(file), problems)
+    return settings
+
+
+def _unresolved(content: dict[str, Any]) -> list[str]:
+    """Find names that lead nowhere; works on the raw file, so that these are told together with all else."""
+    destinations, routes = (content.get(key) for key in ("destination", "route"))
+    destinations = [d for d in destinations if isinstance(d, dict)] if isinstance(destinations, list) else []
+    routes = [r for r in routes if isinstance(r, dict)] if isinstance(routes, list) else []
+    counts = Counter(str(d.get("name")) for d in destinations)
+    problems = [f"destination: the name {name!r} stands {n} times" for name, n in counts.items() if n > 1]
+    for i, route in enumerate(routes):
+        named, model = route.get("destinations", []), route.get("model")
+        for name in named if isinstance(named, list) else []:
+            if str(name) not in counts:
+                problems.append(f"route.{i}.destinations: there is no destination {name!r}")
+        if isinstance(model, str) and not model_exists(model):
+            problems.append(f"route.{i}.model: no model {model!r}; give a shipped model's name or a bundle's folder")
+    return problems
