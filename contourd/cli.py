@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from contourd.errors import ContourdError, NodeError, SettingsError
 
 if TYPE_CHECKING:
     from contourd.dicom.series import Instance
+    from contourd.jobs.database import Database
     from contourd.settings import Settings
 
 app = typer.Typer(
@@ -31,7 +32,7 @@ DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
 def main() -> None:
-    """Run a command; an error of ours is one message on standard error and exit status 1, or 2 for the configuration."""
+    """Run a command; an error of ours is one message on standard error and exit status 1, or 2 for the set-up."""
     try:
         app()
     except (SettingsError, NodeError) as error:
@@ -110,7 +111,7 @@ def _choose_series(
 
 
 @contextmanager
-def _stages() -> Iterator[object]:
+def _stages() -> Iterator[Callable[[str, float], None]]:
     """Show a progress bar for each stage, on a terminal only."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -185,7 +186,7 @@ def release(series: Annotated[int, typer.Argument(help="Number of the series.")]
 
 
 @contextmanager
-def _database(settings: Settings) -> Iterator[object]:
+def _database(settings: Settings) -> Iterator[Database]:
     from contourd.jobs.database import Database
 
     database = Database(settings.database_url)

@@ -1,4 +1,4 @@
-"""Logging set-up: one line a record, key=value after the sentence; job and association numbers, never patient identity."""
+"""Logging set-up: one line a record, key=value after the sentence; numbers and names of ours, never a patient's."""
 
 from __future__ import annotations
 

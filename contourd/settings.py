@@ -44,7 +44,7 @@ class NodeSettings(_Section):
     """The listening side."""
 
     ae_title: AETitle = "CONTOURD"
-    host: str = "0.0.0.0"  # noqa: S104
+    host: str = "0.0.0.0"
     port: Port = 11112
     allowed_callers: tuple[AETitle, ...] = ()
     max_associations: int = Field(default=20, ge=1)

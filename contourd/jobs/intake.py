@@ -1,7 +1,7 @@
 """Instance stored -> series; completion by geometry; late slices.
 
-A series is complete when no association holds it, it has been quiet for ``quiet_s`` and its slices are contiguous. With a
-gap, or after an interruption, it waits ``gapped_s``; what is then incomplete is held, with the missing z named.
+A series is complete when no association holds it, it has been quiet for ``quiet_s`` and its slices are contiguous. With
+a gap, or after an interruption, it waits ``gapped_s``; what is then incomplete is held, with the missing z named.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ class Intake:
         self._open: dict[int, set[str]] = {}  # association -> SeriesInstanceUIDs
         self._read: dict[str, Instance] = {}  # path -> header
 
-    def association_opened(self, association_id: int, calling_ae: str, peer: str) -> None:
+    def association_opened(self, association_id: int, calling_ae: str, peer: str) -> None:  # noqa: ARG002
         """Remember an association; it holds no series yet."""
         with self._lock:
             self._open[association_id] = set()
 
     def association_closed(self, association_id: int, aborted: bool) -> None:
-        """Let go of the series that the association held; an abort marks them as interrupted, a release clears the mark."""
+        """Let go of the series that the association held; an abort marks them as interrupted, a release unmarks."""
         with self._lock:
             held = self._open.pop(association_id, set())
         if not held:

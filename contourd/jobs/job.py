@@ -1,7 +1,7 @@
 """States and events of series, jobs and deliveries: pure values, no database.
 
-A series is what was received; a job is one series revision contoured by one model; a delivery is one job's structure set
-on its way to one destination. A pair that is not in its table raises InvalidTransition.
+A series is what was received; a job is one series revision contoured by one model; a delivery is one job's structure
+set on its way to one destination. A pair that is not in its table raises InvalidTransition.
 """
 
 from __future__ import annotations
@@ -160,9 +160,9 @@ class RetryPolicy:
     def next_try(self, attempts: int, created_at: datetime, now: datetime) -> datetime | None:
         """Return when to try again after ``attempts`` tries, None to give up.
 
-        The wait doubles from ``first_s`` to ``max_s``; up to a tenth is added, so that destinations are not met at once.
+        The wait doubles from ``first_s`` to ``max_s``; up to a tenth is added, so that retries spread out.
         """
         if (now - created_at).total_seconds() >= self.give_up_after_s:
             return None
         wait = min(self.max_s, self.first_s * 2 ** min(attempts - 1, 30))
-        return now + timedelta(seconds=wait * random.uniform(1.0, 1.1))  # noqa: S311
+        return now + timedelta(seconds=wait * random.uniform(1.0, 1.1))

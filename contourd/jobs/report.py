@@ -83,8 +83,8 @@ def read_report(database: Database, most_jobs: int = 50) -> Report:
         for row in session.scalars(select(DeliveryRow).where(DeliveryRow.job_id.in_(ids)).order_by(DeliveryRow.id)):
             deliveries.setdefault(row.job_id, []).append(row)
         jobs = tuple(_job_line(job, series, deliveries.get(job.id, [])) for job, series in rows)
-        number = select(func.count()).where(InstanceRow.series_id == SeriesRow.id).scalar_subquery()
-        waiting = select(SeriesRow, number).where(SeriesRow.state.in_(open_series)).order_by(SeriesRow.id.desc())
+        images = select(func.count()).where(InstanceRow.series_id == SeriesRow.id).scalar_subquery()
+        waiting = select(SeriesRow, images).where(SeriesRow.state.in_(open_series)).order_by(SeriesRow.id.desc())
         lines = tuple(_series_line(series, count) for series, count in session.execute(waiting))
     return Report(counts, jobs, lines)
 
