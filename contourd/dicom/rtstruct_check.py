@@ -116,4 +116,4 @@ def _check_roi(roi: ReadROI, mask: MaskInBox, grid: Grid) -> None:
 
 def _centroid(inside: NDArray[np.bool_], mask: MaskInBox, grid: Grid) -> NDArray[np.float64]:
     index = np.argwhere(inside).mean(axis=0) + [part.start for part in mask.box]
-    return grid.to_patient(index)[0]
+    return np.asarray(grid.to_patient(index)[0])

@@ -45,7 +45,7 @@ def _roi(item: Dataset, of_contours: Dataset | None) -> ReadROI:
     loops: list[FloatArray] = []
     images: list[str] = []
     for contour in (of_contours.get("ContourSequence") or ()) if of_contours is not None else ():
-        values = np.array(contour.get("ContourData") or (), dtype=np.float64)
+        values: FloatArray = np.asarray(contour.get("ContourData") or (), dtype=np.float64)
         if str(contour.get("ContourGeometricType", "")) not in CLOSED or len(values) < 9 or len(values) % 3:
             continue
         references = contour.get("ContourImageSequence") or ()

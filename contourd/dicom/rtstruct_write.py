@@ -1,6 +1,6 @@
 """StructureSet -> RTSTRUCT dataset that planning systems take.
 
-DICOM PS3.3 A.19.3 (RT Structure Set IOD), C.8.8.5 (Structure Set), C.8.8.6 (ROI Contour), C.8.8.8 (RT ROI Observations).
+DICOM PS3.3 A.19.3 (the IOD), C.8.8.5 (Structure Set), C.8.8.6 (ROI Contour), C.8.8.8 (RT ROI Observations).
 The same job gives the same bytes: UIDs, dates and times come from the input, never from the clock.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,14 @@ from pydicom.uid import UID, CTImageStorage, ImplicitVRLittleEndian, RTStructure
 from contourd import __version__
 from contourd.dicom.ct_write import derived_uid
 from contourd.dicom.series import Series
+from contourd.dicom.spool import write_durably
 from contourd.errors import StructureSetRejected
 from contourd.imaging.contours import ROI, Contour, StructureSet
 from contourd.model.structures import Structure
 
 DETACHED_STUDY = UID("1.2.840.10008.3.1.2.3.1")
 IMPLEMENTATION = UID("2.25.127382910475690278431592360129835521437")
+IMPLEMENTATION_NAME = f"CONTOURD_{__version__}"[:16]
 LABEL = "AI-HN DRAFT"
 NOT_REVIEWED = "AI generated, not reviewed"
 MOST_POINTS = 2000
@@ -95,25 +98,17 @@ def structure_set_dataset(
 
 
 def save_structure_set(dataset: Dataset, path: Path) -> None:
-    """Write the file durably: temporary file, fsync, rename, fsync of the folder."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with temporary.open("wb") as file:
-        dataset.save_as(file, enforce_file_format=True)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    """Write the file durably, in place of what may be there."""
+    buffer = BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    write_durably(path.with_name(f".{path.name}.{os.getpid()}.partial"), path, [buffer.getbuffer()])
 
 
 def _file(instance: UID) -> FileDataset:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = RTStructureSetStorage, instance
     meta.TransferSyntaxUID, meta.ImplementationClassUID = ImplicitVRLittleEndian, IMPLEMENTATION
-    meta.ImplementationVersionName = f"CONTOURD_{__version__}"[:16]
+    meta.ImplementationVersionName = IMPLEMENTATION_NAME
     ds = FileDataset("", Dataset(), file_meta=meta, preamble=b"\0" * 128)
     ds.SOPClassUID, ds.SOPInstanceUID = RTStructureSetStorage, instance
     return ds
@@ -155,7 +150,8 @@ def _describe(ds: Dataset, series: Series, provenance: Provenance, not_found: Se
     equipment.PurposeOfReferenceCodeSequence = [purpose]
     equipment.Manufacturer, equipment.ManufacturerModelName = "contourd", provenance.model
     equipment.SoftwareVersions = [__version__, provenance.model_version]
-    equipment.ContributionDescription = f"model sha256 {provenance.model_hash}; settings sha256 {provenance.settings_hash}; revision {provenance.revision}"
+    hashes = f"model sha256 {provenance.model_hash}; settings sha256 {provenance.settings_hash}"
+    equipment.ContributionDescription = f"{hashes}; revision {provenance.revision}"
     ds.ContributingEquipmentSequence = [equipment]
 
 
@@ -202,7 +198,7 @@ def _roi_contour(number: int, roi: ROI, series: Series, catalogue: Mapping[str, 
 
 def _contour(name: str, contour: Contour, series: Series) -> Dataset:
     instance = series.instances[contour.slice_index]
-    assert instance.position_text is not None  # noqa: S101
+    assert instance.position_text is not None
     points = _contour_text(contour.points_mm, instance.position_text[2])
     length = sum(map(len, points)) + len(points) - 1
     if len(points) // 3 > MOST_POINTS or length > MOST_BYTES:

@@ -76,7 +76,7 @@ def gate(instances: Sequence[Instance]) -> Series:
         )
     if grid.spacing_mm[0] > WIDEST_SPACING_MM:
         raise SeriesUnusable(
-            f"slices are {grid.spacing_mm[0]:.2f} mm apart, more than {WIDEST_SPACING_MM:g} mm; send a thinner reconstruction"
+            f"slices are {grid.spacing_mm[0]:.2f} mm apart, more than {WIDEST_SPACING_MM:g} mm; send thinner slices"
         )
     header = pydicom.dcmread(ordered[0].path, stop_before_pixels=True)
     return Series(ordered[0].series_instance_uid, tuple(ordered), grid, header)
@@ -123,7 +123,7 @@ def _distinct(positions: Sequence[float]) -> NDArray[np.float64]:
 
 
 def _along_z(instance: Instance) -> float:
-    assert instance.position_mm is not None  # noqa: S101
+    assert instance.position_mm is not None
     return instance.position_mm[2]
 
 
@@ -140,7 +140,7 @@ def _refuse_other_images(instances: Sequence[Instance]) -> None:
             raise SeriesUnusable("the images were compressed with losses; send the original reconstruction")
         if i.photometric != "MONOCHROME2" or i.samples != 1 or i.bits_allocated != 16:
             raise SeriesUnusable(
-                f"pixels are {i.photometric}, {i.samples} sample(s) of {i.bits_allocated} bits; a CT has MONOCHROME2, 1, 16"
+                f"pixels are {i.photometric}, {i.samples} x {i.bits_allocated} bits, not MONOCHROME2, 1 x 16"
             )
         if i.modality_table:
             raise SeriesUnusable("pixel values pass through a Modality LUT, not a rescale slope; send Hounsfield units")
@@ -201,7 +201,7 @@ def _without_duplicates(ordered: Sequence[Instance]) -> list[Instance]:
         if kept and _along_z(instance) - _along_z(kept[-1]) <= SAME_POSITION_MM:
             if _pixels(instance).tobytes() != _pixels(kept[-1]).tobytes():
                 raise SeriesUnusable(
-                    f"two different slices lie at z = {_along_z(instance):.2f} mm (several phases or acquisitions); send one"
+                    f"two different images lie at z = {_along_z(instance):.2f} mm (phases, acquisitions); send one"
                 )
             continue
         kept.append(instance)
@@ -211,8 +211,8 @@ def _without_duplicates(ordered: Sequence[Instance]) -> list[Instance]:
 def _grid(ordered: Sequence[Instance]) -> Grid:
     first = ordered[0]
     o, spacing = first.orientation, first.pixel_spacing_mm
-    assert o is not None  # noqa: S101
-    assert spacing is not None  # noqa: S101
+    assert o is not None
+    assert spacing is not None
     origins = np.array([i.position_mm for i in ordered], dtype=np.float64)
     return Grid((len(ordered), first.rows, first.columns), spacing, origins, (o[0], o[1], o[2]), (o[3], o[4], o[5]))
 

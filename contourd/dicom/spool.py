@@ -1,6 +1,6 @@
 """The durable file store. Paths come from our own ids, never from a received UID.
 
-A file is written under a temporary name, fsynced, renamed, and its folder fsynced: after ``store`` returned it survives a
+A file is written under a temporary name, fsynced, renamed, and its folder fsynced: once a store returned it survives a
 power cut, and no reader ever sees half of it.
 """
 
@@ -11,7 +11,9 @@ import hmac
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -36,9 +38,13 @@ class Spool:
     def __init__(self, root: Path, min_free_bytes: int = 0) -> None:
         self.root = root
         self._min_free_bytes = min_free_bytes
+        self._lock = threading.Lock()
+        self._durable: set[Path] = set()
+        self._key = b""
         try:
             for name in (INCOMING, OUTGOING, PARTIAL):
                 (root / name).mkdir(parents=True, exist_ok=True)
+            _fsync_folder(root)
         except OSError as error:
             raise SpoolError(f"spool.root {root} cannot be used: {error.strerror}") from error
 
@@ -51,15 +57,13 @@ class Spool:
         """Return the free space of the spool's file system."""
         return shutil.disk_usage(self.root).free
 
-    def store_instance(self, chunks: Iterable[bytes], accept: Callable[[Path], None]) -> str:
+    def store_instance(self, chunks: Iterable[bytes | memoryview]) -> str:
         """Store a received instance and return its path relative to the root.
 
         Parameters
         ----------
         chunks
             The bytes of the file.
-        accept
-            Called with the partial file before it becomes durable; an exception discards it.
 
         Raises
         ------
@@ -69,54 +73,86 @@ class Spool:
             The file system refuses.
         """
         relative = f"{INCOMING}/{datetime.now(UTC):%Y%m%d}/{uuid4().hex}.dcm"
-        self._store(relative, chunks, accept)
+        self._store(relative, chunks)
         return relative
 
     def store_output(self, job_id: int, content: bytes) -> str:
-        """Store a job's structure set, in place of an earlier one of the same job; returns its relative path."""
+        """Store a job's structure set, in place of an earlier one of the same job; returns its relative path.
+
+        Raises
+        ------
+        SpoolError
+            As for an instance.
+        """
         relative = f"{OUTGOING}/{job_id}.dcm"
-        self._store(relative, [content], lambda path: None)
+        self._store(relative, [content])
         return relative
 
-    def _store(self, relative: str, chunks: Iterable[bytes], accept: Callable[[Path], None]) -> None:
+    def _store(self, relative: str, chunks: Iterable[bytes | memoryview]) -> None:
         if self.free_bytes() < self._min_free_bytes:
-            raise SpoolFull(f"less than {self._min_free_bytes / 1e9:.1f} GB are free in {self.root}")
+            raise SpoolFull(f"less than {self._min_free_bytes / 1e9:.1f} GB are free in {self.root}; make room")
         partial, final = self.root / PARTIAL / uuid4().hex, self.root / relative
         try:
+            self._make_folder(final.parent)
             try:
-                with partial.open("wb") as file:
-                    file.writelines(chunks)
-                    file.flush()
-                    accept(partial)
-                    os.fsync(file.fileno())
-                if not final.parent.is_dir():
-                    final.parent.mkdir(parents=True, exist_ok=True)
-                    _fsync_folder(final.parent.parent)
-                partial.replace(final)
-                _fsync_folder(final.parent)
+                write_durably(partial, final, chunks)
             finally:
                 partial.unlink(missing_ok=True)
         except OSError as error:
             kind = SpoolFull if error.errno in NO_SPACE else SpoolError
             raise kind(f"{self.root} cannot take a file: {error.strerror}") from error
 
+    def _make_folder(self, folder: Path) -> None:
+        """Make a folder that survives a power cut; the lock keeps a second thread from using it before it does."""
+        with self._lock:
+            if folder not in self._durable:
+                folder.mkdir(parents=True, exist_ok=True)
+                _fsync_folder(folder.parent)
+                self._durable.add(folder)
+
     def pseudonym(self, text: str) -> str:
         """Return a keyed name for a patient: the same in every log and report of this site, and nowhere else."""
         return hmac.digest(self._site_key(), text.encode(), "sha256").hex()[:10] if text else ""
 
     def _site_key(self) -> bytes:
-        path = self.root / "site.key"
-        if not path.exists():
-            partial = self.root / PARTIAL / uuid4().hex
-            partial.touch(mode=0o600)
-            partial.write_bytes(secrets.token_bytes(32))
-            try:
-                os.link(partial, path)  # the first to come wins
-            except FileExistsError:
-                pass
-            finally:
-                partial.unlink()
-        return path.read_bytes()
+        with self._lock:
+            if not self._key:
+                path = self.root / "site.key"
+                if not path.exists():
+                    self._make_key(path)
+                self._key = path.read_bytes()
+            return self._key
+
+    def _make_key(self, path: Path) -> None:
+        partial = self.root / PARTIAL / uuid4().hex
+        partial.touch(mode=0o600)
+        try:
+            _write(partial, [secrets.token_bytes(32)])
+            with suppress(FileExistsError):  # another process was first: its key counts
+                os.link(partial, path)
+            _fsync_folder(self.root)
+        finally:
+            partial.unlink()
+
+
+def write_durably(partial: Path, final: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    """Write a file so that it is whole or absent, whatever happens: fsync, rename, fsync of the folder.
+
+    Parameters
+    ----------
+    partial
+        Temporary name, on the same file system as ``final``.
+    """
+    _write(partial, chunks)
+    partial.replace(final)
+    _fsync_folder(final.parent)
+
+
+def _write(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
+    with path.open("wb") as file:
+        file.writelines(chunks)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _fsync_folder(folder: Path) -> None:
