@@ -48,9 +48,9 @@ def _roi(item: Dataset, of_contours: Dataset | None) -> ReadROI:
         values: FloatArray = np.asarray(contour.get("ContourData") or (), dtype=np.float64)
         if str(contour.get("ContourGeometricType", "")) not in CLOSED or len(values) < 9 or len(values) % 3:
             continue
-        references = contour.get("ContourImageSequence") or ()
+        references = list(contour.get("ContourImageSequence") or [])
         loops.append(values.reshape(-1, 3))
-        images.append(str(references[0].ReferencedSOPInstanceUID) if len(references) else "")
+        images.append(str(references[0].ReferencedSOPInstanceUID) if references else "")
     return ReadROI(int(item.ROINumber), str(item.get("ROIName", "") or ""), tuple(loops), tuple(images))
 
 
