@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
 import pydicom
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RTStructureSetStorage
-from pynetdicom import AE, evt
+from pydicom.dataset import Dataset
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RTStructureSetStorage
+from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from contourd.dicom.instance import UNREADABLE
 from contourd.settings import Destination
 
+# PS3.4 B.2.3, PS3.7 annex C.
 WARNINGS = (0xB000, 0xB006, 0xB007)
+DUPLICATE, PROCESSING_FAILURE = 0x0111, 0x0110
 TRANSIENT_REJECTION = 0x02
-PROCESSING_FAILURE = 0x0110
+
+# Its own handlers format every message for a log that nobody reads, with what the messages carry.
+_config.LOG_HANDLER_LEVEL = "none"
 
 
 class OutcomeKind(Enum):
@@ -41,7 +48,7 @@ class Sender(Protocol):
     """Delivers a file."""
 
     def deliver(self, path: Path, destination: Destination) -> Outcome:
-        """Send one structure set; never raises for what a peer does."""
+        """Send one structure set; whatever goes wrong is an outcome, never an exception."""
 
 
 class StorageSCU:
@@ -52,31 +59,44 @@ class StorageSCU:
 
     def deliver(self, path: Path, destination: Destination) -> Outcome:
         """Send one structure set; Implicit VR Little Endian is preferred, for contours may be longer than 64 kB."""
-        ae = self._ae(destination)
-        ae.add_requested_context(RTStructureSetStorage, [ImplicitVRLittleEndian])
-        ae.add_requested_context(RTStructureSetStorage, [ExplicitVRLittleEndian])
-        association = self._associate(ae, destination)
-        if not association.is_established:
-            return _not_established(association, destination)
         try:
-            if not association.accepted_contexts:
-                return Outcome(OutcomeKind.REFUSED, f"{destination.name} does not take RT structure sets")
-            return _classify(association.send_c_store(pydicom.dcmread(path)), destination)
-        except ValueError as error:
-            return Outcome(OutcomeKind.REFUSED, f"{destination.name} does not take RT structure sets ({error})")
-        finally:
-            if association.is_established:
-                association.release()
+            dataset = pydicom.dcmread(path)
+        except UNREADABLE as error:
+            return Outcome(
+                OutcomeKind.REFUSED, f"the structure set {path.name} cannot be read ({error}); contour again"
+            )
+        contexts = [(RTStructureSetStorage, syntax) for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)]
+        return self._ask(destination, contexts, lambda association: association.send_c_store(dataset))
 
     def echo(self, destination: Destination) -> Outcome:
         """Send one verification request."""
+        return self._ask(
+            destination, [(Verification, ImplicitVRLittleEndian)], lambda association: association.send_c_echo()
+        )
+
+    def _ask(
+        self, destination: Destination, contexts: Sequence[tuple[UID, UID]], send: Callable[[Any], Dataset]
+    ) -> Outcome:
         ae = self._ae(destination)
-        ae.add_requested_context(Verification)
-        association = self._associate(ae, destination)
+        for abstract_syntax, transfer_syntax in contexts:
+            ae.add_requested_context(abstract_syntax, transfer_syntax)
+        try:
+            association = ae.associate(
+                destination.host,
+                destination.port,
+                ae_title=destination.ae_title,
+                evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay)],
+            )
+        except OSError as error:  # the host's name cannot be resolved
+            return Outcome(OutcomeKind.RETRY, f"{_where(destination)} cannot be reached: {error.strerror or error}")
         if not association.is_established:
             return _not_established(association, destination)
         try:
-            return _classify(association.send_c_echo(), destination)
+            return _classify(send(association), destination)
+        except ValueError as error:
+            return Outcome(OutcomeKind.REFUSED, f"{_where(destination)} cannot be sent to: {error}")
+        except RuntimeError:  # the association ended before the request went out
+            return Outcome(OutcomeKind.RETRY, f"{_where(destination)} closed the connection")
         finally:
             if association.is_established:
                 association.release()
@@ -88,46 +108,43 @@ class StorageSCU:
         ae.maximum_pdu_size = 0
         return ae
 
-    def _associate(self, ae: AE, destination: Destination) -> Any:
-        return ae.associate(
-            destination.host,
-            destination.port,
-            ae_title=destination.ae_title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay)],
-        )
-
 
 def _without_delay(event: Any) -> None:
     event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
+def _where(destination: Destination) -> str:
+    return f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port})"
+
+
 def _not_established(association: Any, destination: Destination) -> Outcome:
-    where = f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port})"
+    where = _where(destination)
     if association.is_rejected:
         primitive = association.acceptor.primitive
-        result, reason = getattr(primitive, "result", None), getattr(primitive, "reason_str", "")
-        transient = result == TRANSIENT_REJECTION
-        kind = OutcomeKind.RETRY if transient else OutcomeKind.REFUSED
-        return Outcome(kind, f"{where} rejected the association: {reason or 'no reason given'}; check the AE titles")
-    if (
-        association.acceptor.primitive is not None
-        and not association.accepted_contexts
-        and association.rejected_contexts
-    ):
-        return Outcome(OutcomeKind.REFUSED, f"{where} does not take RT structure sets")
+        if primitive.result == TRANSIENT_REJECTION:
+            return Outcome(OutcomeKind.RETRY, f"{where} rejected the association for now: {primitive.reason_str}")
+        return Outcome(
+            OutcomeKind.REFUSED, f"{where} rejected the association: {primitive.reason_str}; check the AE titles"
+        )
+    if association.rejected_contexts:
+        wanted = association.rejected_contexts[0].abstract_syntax.name
+        return Outcome(OutcomeKind.REFUSED, f"{where} does not take {wanted}; allow it there")
     return Outcome(OutcomeKind.RETRY, f"{where} cannot be reached")
 
 
-def _classify(response: Any, destination: Destination) -> Outcome:
+def _classify(response: Dataset, destination: Destination) -> Outcome:
+    where = _where(destination)
     if "Status" not in response:
-        return Outcome(OutcomeKind.RETRY, f"{destination.name} did not answer, or the connection broke")
+        return Outcome(OutcomeKind.RETRY, f"{where} did not answer, or the connection broke")
     status = int(response.Status)
-    comment = str(response.get("ErrorComment", "") or "")
+    comment = str(response.get("ErrorComment") or "")
     told = f"status 0x{status:04X}" + (f" ({comment})" if comment else "")
     if status == 0x0000:
         return Outcome(OutcomeKind.ACCEPTED, "", status)
     if status in WARNINGS:
-        return Outcome(OutcomeKind.ACCEPTED, f"{destination.name} took it with a warning: {told}", status)
+        return Outcome(OutcomeKind.ACCEPTED, f"{where} took it with a warning: {told}", status)
+    if status == DUPLICATE:  # an earlier answer was lost
+        return Outcome(OutcomeKind.ACCEPTED, f"{where} has it already: {told}", status)
     if status >> 8 == 0xA7 or status == PROCESSING_FAILURE:
-        return Outcome(OutcomeKind.RETRY, f"{destination.name} has no room now: {told}", status)
-    return Outcome(OutcomeKind.REFUSED, f"{destination.name} refused the structure set: {told}", status)
+        return Outcome(OutcomeKind.RETRY, f"{where} cannot take it now: {told}", status)
+    return Outcome(OutcomeKind.REFUSED, f"{where} refused the structure set: {told}", status)
