@@ -77,7 +77,7 @@ class WorkerSettings(_Section):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     lease_s: Seconds = 60.0
     time_limit_s: Seconds = 1800.0
-    max_attempts: int = Field(default=2, ge=1)
+    max_attempts: int = Field(default=3, ge=1)
 
 
 class DeliverySettings(_Section):
@@ -118,8 +118,8 @@ class Settings(_Section):
     series: SeriesSettings = SeriesSettings()
     worker: WorkerSettings = WorkerSettings()
     delivery: DeliverySettings = DeliverySettings()
-    destination: tuple[Destination, ...] = Field(min_length=1)
-    route: tuple[Route, ...] = Field(min_length=1)
+    destination: tuple[Destination, ...]
+    route: tuple[Route, ...]
 
     @property
     def database_url(self) -> str:
@@ -183,7 +183,10 @@ def _unresolved(content: dict[str, Any]) -> list[str]:
     destinations = [d for d in destinations if isinstance(d, dict)] if isinstance(destinations, list) else []
     routes = [r for r in routes if isinstance(r, dict)] if isinstance(routes, list) else []
     counts = Counter(str(d.get("name")) for d in destinations)
-    problems = [f"destination: the name {name!r} stands {n} times" for name, n in counts.items() if n > 1]
+    problems = [
+        f"{key}: at least one [[{key}]] is needed" for key in ("destination", "route") if content.get(key) == []
+    ]
+    problems += [f"destination: the name {name!r} stands {n} times" for name, n in counts.items() if n > 1]
     for i, route in enumerate(routes):
         named, model = route.get("destinations", []), route.get("model")
         for name in named if isinstance(named, list) else []:

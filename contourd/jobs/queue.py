@@ -127,7 +127,7 @@ class Queue:
         self._end(job_id, worker, JobEvent.HOLD, reason)
 
     def fail(self, job_id: int, worker: str, reason: str, max_attempts: int) -> None:
-        """Queue a claimed job again after an error of ours, or fail it when the attempts are spent. """
+        """Queue a claimed job again after an error of ours, or fail it when the attempts are spent."""
         with self._database.transaction() as session:
             job = self._owned(session, job_id, worker)
             spent = job.attempts >= max_attempts

@@ -81,13 +81,7 @@ class JobRow(Table):
     __table_args__ = (
         _one_of("state", JobState),
         UniqueConstraint("series_id", "revision", "model"),
-        Index(
-            "jobs_to_claim",
-            "created_at",
-            sqlite_where=text("state = 'QUEUED'"),
-            postgresql_where=text("state = 'QUEUED'"),
-        ),
-        Index("jobs_by_state", "state"),
+        Index("jobs_by_state", "state", "created_at", "id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

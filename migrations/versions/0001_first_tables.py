@@ -64,9 +64,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("series_id", "revision", "model"),
     )
     op.create_index("ix_jobs_series_id", "jobs", ["series_id"])
-    op.create_index("jobs_by_state", "jobs", ["state"])
-    queued = sa.text("state = 'QUEUED'")
-    op.create_index("jobs_to_claim", "jobs", ["created_at"], sqlite_where=queued, postgresql_where=queued)
+    op.create_index("jobs_by_state", "jobs", ["state", "created_at", "id"])
     op.create_table(
         "deliveries",
         sa.Column("id", sa.Integer, primary_key=True),

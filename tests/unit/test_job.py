@@ -1,0 +1,66 @@
+"""States: every pair is either in its table or raises."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from contourd.errors import InvalidTransition
+from contourd.jobs import job
+from contourd.jobs.job import DeliveryState, JobState, RetryPolicy, SeriesState
+
+MACHINES = [
+    (job.SeriesState, job.SeriesEvent, job.SERIES_TRANSITIONS, job.next_series_state),
+    (job.JobState, job.JobEvent, job.JOB_TRANSITIONS, job.next_job_state),
+    (job.DeliveryState, job.DeliveryEvent, job.DELIVERY_TRANSITIONS, job.next_delivery_state),
+]
+PAIRS = [
+    (table, advance, state, event)
+    for states, events, table, advance in MACHINES
+    for state, event in itertools.product(states, events)
+]
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("table", "advance", "state", "event"), PAIRS)
+def test_every_pair(table, advance, state, event):
+    if (state, event) in table:
+        assert advance(state, event) is table[state, event]
+    else:
+        with pytest.raises(InvalidTransition, match=str(state)):
+            advance(state, event)
+
+
+@pytest.mark.parametrize(("states", "events", "table", "advance"), MACHINES)
+def test_every_state_but_the_first_can_be_reached(states, events, table, advance):
+    assert set(table.values()) | {list(states)[0]} == set(states)
+
+
+def test_what_is_over_stays_over():
+    for final in (JobState.DELIVERED, JobState.SUPERSEDED):
+        assert not [pair for pair in job.JOB_TRANSITIONS if pair[0] is final]
+    assert not [pair for pair in job.DELIVERY_TRANSITIONS if pair[0] is DeliveryState.DELIVERED]
+
+
+def test_what_is_held_can_be_released():
+    assert (SeriesState.HELD, job.SeriesEvent.RELEASE) in job.SERIES_TRANSITIONS
+    for state in (JobState.HELD, JobState.FAILED):
+        assert (state, job.JobEvent.RELEASE) in job.JOB_TRANSITIONS
+    assert (DeliveryState.REFUSED, job.DeliveryEvent.RELEASE) in job.DELIVERY_TRANSITIONS
+
+
+@pytest.mark.parametrize(("attempts", "least"), [(1, 30), (2, 60), (3, 120), (6, 960), (7, 1800), (1000, 1800)])
+def test_the_wait_doubles_up_to_the_most(attempts, least):
+    policy = RetryPolicy(30, 1800, 86400)
+    waits = [(policy.next_try(attempts, NOW, NOW) - NOW).total_seconds() for _ in range(50)]
+    assert least <= min(waits)
+    assert max(waits) <= 1.1 * least
+    assert len(set(waits)) > 10
+
+
+def test_giving_up():
+    policy = RetryPolicy(30, 1800, 100)
+    assert policy.next_try(5, NOW, NOW + timedelta(seconds=99)) is not None
+    assert policy.next_try(5, NOW, NOW + timedelta(seconds=100)) is None

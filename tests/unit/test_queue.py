@@ -1,0 +1,341 @@
+"""The queue, on a real SQLite file: claims, leases, deliveries, retries."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import select, text
+
+from contourd.errors import InvalidTransition, LeaseLost, SchemaMismatch
+from contourd.jobs.database import Database
+from contourd.jobs.job import DeliveryState, JobState, RetryPolicy, SeriesState
+from contourd.jobs.queue import Queue
+from contourd.jobs.report import read_report
+from contourd.jobs.tables import DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
+
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+POLICY = RetryPolicy(30, 1800, 3600)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def database(tmp_path):
+    database = Database(f"sqlite:///{tmp_path / 'queue.sqlite'}")
+    database.upgrade()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def queue(database, clock) -> Queue:
+    return Queue(database, clock)
+
+
+def add_job(database, number: int = 1, destinations: str = "pacs") -> int:
+    with database.transaction() as session:
+        series = SeriesRow(
+            series_uid=f"1.2.{number}",
+            state=SeriesState.COMPLETE,
+            created_at=START,
+            last_instance_at=START,
+        )
+        session.add(series)
+        session.flush()
+        for k in range(2):
+            session.add(
+                InstanceRow(
+                    series_id=series.id,
+                    sop_instance_uid=f"1.2.{number}.{k}",
+                    path=f"{number}/{k}",
+                    sha256="",
+                    received_at=START,
+                )
+            )
+        job = JobRow(
+            series_id=series.id,
+            revision=1,
+            model="hn7",
+            destinations=destinations,
+            state=JobState.QUEUED,
+            created_at=START + timedelta(seconds=number),
+            updated_at=START,
+            lease_until=None,
+        )
+        session.add(job)
+        session.flush()
+        return job.id
+
+
+def state(database, job_id: int) -> str:
+    with database.reading() as session:
+        return session.get_one(JobRow, job_id).state
+
+
+def events(database, subject: str) -> list[str]:
+    with database.reading() as session:
+        return list(session.scalars(select(EventRow.state).where(EventRow.subject == subject).order_by(EventRow.id)))
+
+
+def test_the_oldest_is_claimed_first_and_once(database, queue):
+    second, first = add_job(database, 2), add_job(database, 1)
+    claimed = queue.claim("a", 60)
+    assert claimed is not None
+    assert (claimed.id, claimed.series_uid, claimed.paths, claimed.attempts) == (first, "1.2.1", ("1/0", "1/1"), 1)
+    assert queue.claim("b", 60).id == second
+    assert queue.claim("c", 60) is None
+
+
+def test_a_job_s_way_to_its_destinations(database, queue):
+    job = add_job(database, destinations="pacs,tps")
+    queue.claim("a", 60)
+    queue.contoured(job, "a", "outgoing/1.dcm")
+    assert state(database, job) == JobState.DELIVERING
+    pacs = queue.claim_delivery("pacs")
+    assert (pacs.output, pacs.attempts) == ("outgoing/1.dcm", 1)
+    assert queue.claim_delivery("pacs") is None
+    queue.delivered(pacs.id, "")
+    assert state(database, job) == JobState.DELIVERING
+    queue.delivered(queue.claim_delivery("tps").id, "")
+    assert state(database, job) == JobState.DELIVERED
+    assert events(database, "job") == ["CONTOURING", "DELIVERING", "DELIVERED"]
+    assert events(database, "delivery") == ["SENDING", "DELIVERED", "SENDING", "DELIVERED"]
+
+
+def test_a_lease_that_is_renewed_holds(database, queue, clock):
+    job = add_job(database)
+    queue.claim("a", 60)
+    clock.advance(50)
+    queue.renew(job, "a", 60)
+    clock.advance(50)
+    assert queue.expire_leases(3) == []
+    clock.advance(20)
+    assert queue.expire_leases(3) == [job]
+    assert state(database, job) == JobState.QUEUED
+
+
+def test_who_lost_the_lease_changes_nothing(database, queue, clock):
+    job = add_job(database)
+    queue.claim("a", 60)
+    clock.advance(61)
+    queue.expire_leases(3)
+    assert queue.claim("b", 60).attempts == 2
+    for call in (
+        lambda: queue.renew(job, "a", 60),
+        lambda: queue.contoured(job, "a", "x"),
+        lambda: queue.hold(job, "a", "x"),
+        lambda: queue.fail(job, "a", "x", 3),
+    ):
+        with pytest.raises(LeaseLost):
+            call()
+    queue.contoured(job, "b", "y")
+    assert state(database, job) == JobState.DELIVERING
+
+
+def test_a_job_that_workers_die_on_is_held_and_blocks_nothing(database, queue):
+    poison, next_job = add_job(database, 1), add_job(database, 2)
+    for worker in ("a", "b"):
+        assert queue.claim(worker, 60).id == poison
+        assert queue.abandon(worker, 2) == [poison]
+    assert state(database, poison) == JobState.HELD
+    assert queue.claim("c", 60).id == next_job
+    (line,) = [j for j in read_report(database).jobs if j.id == poison]
+    assert "died 2 times" in line.reason
+
+
+def test_errors_of_ours_are_tried_again_and_then_fail(database, queue):
+    job = add_job(database)
+    for attempt in (1, 2):
+        assert queue.claim("a", 60).attempts == attempt
+        queue.fail(job, "a", "ValueError: x", 2)
+    assert state(database, job) == JobState.FAILED
+    queue.retry(job)
+    assert state(database, job) == JobState.QUEUED
+    assert queue.claim("a", 60).attempts == 1
+
+
+def test_a_restart_takes_up_what_was_under_way(database, queue):
+    contouring, sending = add_job(database, 1), add_job(database, 2)
+    queue.claim("a", 60)
+    queue.claim("a", 60)
+    queue.contoured(sending, "a", "x")
+    first = queue.claim_delivery("pacs")
+    queue.recover()
+    assert state(database, contouring) == JobState.QUEUED
+    assert queue.claim("b", 60).attempts == 1  # the killed daemon's attempt does not count
+    again = queue.claim_delivery("pacs")
+    assert (again.id, again.output) == (first.id, "x")
+
+
+def test_a_delivery_waits_longer_each_time_and_delays_no_other(database, queue, clock):
+    for number, names in ((1, "down"), (2, "up")):
+        add_job(database, number, names)
+        queue.contoured(queue.claim("a", 60).id, "a", "x")
+    down = queue.claim_delivery("down")
+    queue.postpone(down.id, "cannot be reached", POLICY)
+    assert queue.claim_delivery("down") is None
+    assert queue.claim_delivery("up") is not None
+    clock.advance(34)  # 30 s and up to a tenth
+    again = queue.claim_delivery("down")
+    assert again.attempts == 2
+    queue.postpone(again.id, "cannot be reached", POLICY)
+    clock.advance(59)
+    assert queue.claim_delivery("down") is None
+    clock.advance(8)
+    assert queue.claim_delivery("down") is not None
+
+
+def test_giving_up_fails_the_job_and_retry_sends_the_same_file(database, queue, clock):
+    job = add_job(database)
+    queue.claim("a", 60)
+    queue.contoured(job, "a", "outgoing/1.dcm")
+    clock.advance(3601)
+    delivery = queue.claim_delivery("pacs")
+    queue.postpone(delivery.id, "cannot be reached", POLICY)
+    assert state(database, job) == JobState.FAILED
+    (line,) = read_report(database).jobs
+    assert "given up after 1 tries" in line.deliveries[0].reason
+    assert "cannot be reached" in line.reason
+    queue.retry(job)
+    assert state(database, job) == JobState.DELIVERING
+    again = queue.claim_delivery("pacs")
+    assert (again.id, again.output) == (delivery.id, "outgoing/1.dcm")
+    queue.delivered(again.id, "")
+    assert state(database, job) == JobState.DELIVERED
+
+
+def test_refused_by_one_destination_and_taken_by_the_other(database, queue):
+    job = add_job(database, destinations="pacs,tps")
+    queue.claim("a", 60)
+    queue.contoured(job, "a", "x")
+    queue.refuse(queue.claim_delivery("pacs").id, "status 0xA900")
+    assert state(database, job) == JobState.FAILED
+    queue.delivered(queue.claim_delivery("tps").id, "")
+    assert state(database, job) == JobState.FAILED
+    queue.retry(job)
+    assert queue.claim_delivery("tps") is None
+    queue.delivered(queue.claim_delivery("pacs").id, "")
+    assert state(database, job) == JobState.DELIVERED
+
+
+def test_a_waiting_delivery_can_be_sent_now(database, queue):
+    job = add_job(database)
+    queue.claim("a", 60)
+    queue.contoured(job, "a", "x")
+    queue.postpone(queue.claim_delivery("pacs").id, "cannot be reached", POLICY)
+    queue.retry(job)
+    assert queue.claim_delivery("pacs") is not None
+
+
+def test_what_is_delivered_is_not_retried(database, queue):
+    job = add_job(database)
+    queue.claim("a", 60)
+    queue.contoured(job, "a", "x")
+    queue.delivered(queue.claim_delivery("pacs").id, "")
+    with pytest.raises(InvalidTransition):
+        queue.retry(job)
+    with pytest.raises(InvalidTransition, match="no job 77"):
+        queue.retry(77)
+
+
+def test_a_superseded_job_is_not_sent(database, queue):
+    job = add_job(database)
+    queue.claim("a", 60)
+    queue.contoured(job, "a", "x")
+    with database.transaction() as session:
+        queue.supersede(session, [session.get_one(JobRow, job)], "another slice arrived")
+    assert state(database, job) == JobState.SUPERSEDED
+    assert queue.claim_delivery("pacs") is None
+
+
+def test_the_database_keeps_its_own_invariants(database):
+    job = add_job(database)
+    with pytest.raises(Exception, match="CHECK"), database.transaction() as session:
+        session.execute(text("UPDATE jobs SET state = 'LOST'"))
+    with pytest.raises(Exception, match="UNIQUE"), database.transaction() as session:
+        for _ in range(2):
+            session.add(
+                DeliveryRow(
+                    job_id=job,
+                    destination="pacs",
+                    state=DeliveryState.PENDING,
+                    not_before=START,
+                    created_at=START,
+                    updated_at=START,
+                )
+            )
+    with pytest.raises(Exception, match="naive"), database.transaction() as session:
+        session.get_one(JobRow, job).created_at = datetime(2026, 1, 1)  # noqa: DTZ001
+
+
+def test_pragmas(database):
+    with database.reading() as session:
+        values = [
+            session.execute(text(f"PRAGMA {p}")).scalar() for p in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    assert values == ["wal", 2, 1]
+
+
+def test_claims_use_their_index(database):
+    with database.reading() as session:
+        claim = "EXPLAIN QUERY PLAN SELECT * FROM jobs WHERE state = 'QUEUED' ORDER BY created_at, id LIMIT 1"
+        due = (
+            "EXPLAIN QUERY PLAN SELECT * FROM deliveries WHERE state = 'PENDING' AND destination = 'p' "
+            "AND not_before <= '2026' ORDER BY not_before, id LIMIT 1"
+        )
+        for query, index in ((claim, "jobs_by_state"), (due, "deliveries_due")):
+            plan = str(session.execute(text(query)).all())
+            assert index in plan
+            assert "TEMP B-TREE" not in plan
+
+
+def test_migrations_make_the_tables_that_the_code_has(tmp_path):
+    from alembic import command
+    from alembic.autogenerate import compare_metadata
+    from alembic.runtime.migration import MigrationContext
+
+    from contourd.jobs.database import _alembic_config
+    from contourd.jobs.tables import Table
+
+    database = Database(f"sqlite:///{tmp_path / 'fresh.sqlite'}")
+    assert database.revision() is None
+    with pytest.raises(SchemaMismatch, match="contourd serve"):
+        database.check()
+    database.upgrade()
+    database.check()
+    add_job(database)
+    database.upgrade()  # once more, with rows: nothing changes
+    with database.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
+    config = _alembic_config()
+    with database.engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+        connection.commit()
+        tables = connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars().all()
+    assert set(tables) == {"alembic_version"}
+    database.upgrade()
+    database.check()
+    database.close()
+
+
+def test_a_newer_database_is_refused(database):
+    with database.transaction() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(SchemaMismatch, match="newer contourd"):
+        database.upgrade()

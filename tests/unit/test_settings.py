@@ -1,0 +1,123 @@
+"""The configuration file."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from contourd.errors import SettingsError
+from contourd.settings import Settings, load_settings
+
+ETC = Path(__file__).parents[2] / "etc" / "contourd.toml"
+GOOD = """
+[[destination]]
+name = "pacs"
+ae_title = "ORTHANC"
+host = "127.0.0.1"
+port = 4242
+[[route]]
+model = "{model}"
+destinations = ["pacs"]
+"""
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.json").write_text("{}")
+    return folder
+
+
+def write(tmp_path, text: str) -> Path:
+    path = tmp_path / "contourd.toml"
+    path.write_text(text)
+    return path
+
+
+def problems(path: Path) -> tuple[str, ...]:
+    with pytest.raises(SettingsError) as error:
+        load_settings(path)
+    assert all(problem in str(error.value) for problem in error.value.problems)
+    return error.value.problems
+
+
+def test_defaults(tmp_path, model):
+    settings = load_settings(write(tmp_path, GOOD.format(model=model)))
+    assert (settings.node.ae_title, settings.node.port, settings.node.host) == ("CONTOURD", 11112, "0.0.0.0")
+    assert (settings.series.quiet_s, settings.series.gapped_s) == (15.0, 180.0)
+    assert settings.database_url == "sqlite:////var/lib/contourd/contourd.sqlite"
+    assert settings.route[0].destinations == ("pacs",)
+
+
+def test_every_problem_is_told_at_once(tmp_path):
+    text = """
+[node]
+ae_title = "MUCH TOO LONG A TITLE"
+port = 70000
+colour = "red"
+[series]
+quiet_s = -1
+[[destination]]
+name = "pacs"
+ae_title = "A"
+host = "h"
+port = 1
+[[destination]]
+name = "pacs"
+ae_title = "B"
+host = "h"
+port = 2
+[[route]]
+model = "nowhere"
+destinations = ["tps"]
+series_description = "("
+"""
+    found = problems(write(tmp_path, text))
+    for start in (
+        "node.ae_title:",
+        "node.port:",
+        "node.colour:",
+        "series.quiet_s:",
+        "destination: the name 'pacs'",
+        "route.0.model: no model 'nowhere'",
+        "route.0.destinations: there is no destination 'tps'",
+        "route.0.series_description: not a regular expression",
+    ):
+        assert any(problem.startswith(start) for problem in found), start
+    assert len(found) == 8
+
+
+@pytest.mark.parametrize("part", ["destination", "route"])
+def test_a_node_without_route_or_destination_is_refused(tmp_path, model, part):
+    head, tail = GOOD.format(model=model).split("[[route]]")
+    text = head if part == "route" else "[[route]]" + tail
+    assert any(problem.startswith(part) for problem in problems(write(tmp_path, text)))
+
+
+def test_not_toml_and_not_there(tmp_path):
+    assert "not valid TOML" in problems(write(tmp_path, "[node"))[0]
+    assert "cannot be read" in problems(tmp_path / "absent.toml")[0]
+
+
+def test_search(tmp_path, model, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match="--config"):
+        load_settings(None)
+    write(tmp_path, GOOD.format(model=model))
+    assert load_settings(None).destination[0].name == "pacs"
+
+
+def test_the_documented_file_has_every_key_and_its_default():
+    content = tomllib.loads(ETC.read_text())
+    documented = Settings.model_validate(content)
+    for section in ("node", "spool", "database", "series", "worker", "delivery"):
+        fields = type(getattr(documented, section)).model_fields
+        assert set(content[section]) == set(fields)
+        assert getattr(documented, section) == type(getattr(documented, section))()
+    text = ETC.read_text()
+    for section in ("destination", "route"):
+        for key in type(getattr(documented, section)[0]).model_fields:
+            assert f"{key} = " in text
