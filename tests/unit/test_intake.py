@@ -1,0 +1,366 @@
+"""When a series is complete, held, re-opened or left alone: real files, a real database, a clock of the test's."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import ImplicitVRLittleEndian
+from sqlalchemy import select
+
+from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
+from contourd.dicom.scp import ReceivedInstance
+from contourd.errors import InvalidTransition
+from contourd.imaging.grid import Grid
+from contourd.imaging.volume import Volume
+from contourd.jobs.database import Database
+from contourd.jobs.intake import Intake
+from contourd.jobs.job import JobState, SeriesState
+from contourd.jobs.queue import Queue
+from contourd.jobs.report import read_report
+from contourd.jobs.routing import choose_route
+from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
+from contourd.settings import Route, SeriesSettings
+
+SETTINGS = SeriesSettings(quiet_s=10, gapped_s=60)
+ROUTE = Route(model="hn7", destinations=("pacs",))
+
+
+class Node:
+    """An intake with its spool, its clock and a sender."""
+
+    def __init__(self, folder: Path, routes=(ROUTE,)) -> None:
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.root = folder / "spool"
+        self.root.mkdir()
+        self.database = Database(f"sqlite:///{folder / 'queue.sqlite'}")
+        self.database.upgrade()
+        self.intake = self.restarted(routes)
+        self.queue = Queue(self.database, lambda: self.now)
+        self.associations = 0
+        self.sent = 0
+
+    def restarted(self, routes=(ROUTE,)) -> Intake:
+        self.intake = Intake(self.database, self.root, SETTINGS, routes, lambda: self.now)
+        return self.intake
+
+    def wait(self, seconds: float) -> None:
+        self.now += timedelta(seconds=seconds)
+        self.intake.close_quiet()
+
+    def open(self, calling_ae: str = "CT1") -> int:
+        self.associations += 1
+        self.intake.association_opened(self.associations, calling_ae, "127.0.0.1")
+        return self.associations
+
+    def store(self, association: int, path: Path, calling_ae: str = "CT1") -> str:
+        self.sent += 1
+        relative = f"{self.sent}.dcm"
+        shutil.copy(path, self.root / relative)
+        ds = pydicom.dcmread(path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        received = ReceivedInstance(
+            association, calling_ae, str(ds.SeriesInstanceUID), str(ds.SOPInstanceUID), relative, digest, "pseudonym"
+        )
+        self.intake.instance_stored(received)
+        return relative
+
+    def send(self, paths, calling_ae: str = "CT1", aborted: bool = False) -> None:
+        association = self.open(calling_ae)
+        for path in paths:
+            self.store(association, path, calling_ae)
+        self.intake.association_closed(association, aborted)
+
+    def series(self) -> SeriesRow:
+        with self.database.reading() as session:
+            return session.scalars(select(SeriesRow)).one()
+
+    def jobs(self) -> list[JobRow]:
+        with self.database.reading() as session:
+            return list(session.scalars(select(JobRow).order_by(JobRow.id)))
+
+    def instances(self) -> int:
+        with self.database.reading() as session:
+            return len(session.scalars(select(InstanceRow)).all())
+
+
+@pytest.fixture
+def node(tmp_path):
+    node = Node(tmp_path)
+    yield node
+    node.database.close()
+
+
+def ct(folder: Path, patient: str = "p", slices: int = 20) -> list[Path]:
+    grid = Grid.regular((slices, 8, 8), (3.0, 1.0, 1.0), (0.0, 0.0, -30.0))
+    hu = np.random.default_rng(0).integers(-1000, 1000, grid.shape).astype(np.int16)
+    write_ct_series(Volume(grid, hu), folder, SeriesIdentity(patient, "A^B"))
+    return sorted(folder.iterdir())
+
+
+def edit(path: Path, **changes) -> Path:
+    ds = pydicom.dcmread(path)
+    for keyword, value in changes.items():
+        setattr(ds, keyword, value)
+    if "SOPClassUID" in changes:
+        ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    ds.save_as(path)
+    return path
+
+
+def test_contiguous_and_quiet_is_complete(node, tmp_path):
+    node.send(ct(tmp_path / "ct"))
+    node.wait(9)
+    assert node.series().state == SeriesState.RECEIVING
+    node.wait(1)
+    assert node.series().state == SeriesState.COMPLETE
+    (job,) = node.jobs()
+    assert (job.state, job.revision, job.model, job.destinations) == (JobState.QUEUED, 1, "hn7", "pacs")
+    node.wait(100)
+    assert len(node.jobs()) == 1
+
+
+def test_an_open_association_holds_its_series(node, tmp_path):
+    association = node.open()
+    for path in ct(tmp_path / "ct"):
+        node.store(association, path)
+    node.wait(1000)
+    assert node.series().state == SeriesState.RECEIVING
+    node.intake.association_closed(association, aborted=False)
+    node.wait(9)
+    assert node.series().state == SeriesState.RECEIVING
+    node.wait(1)
+    assert node.series().state == SeriesState.COMPLETE
+
+
+def test_an_association_of_another_series_holds_nothing(node, tmp_path):
+    other = node.open()
+    node.send(ct(tmp_path / "ct"))
+    node.wait(10)
+    assert node.series().state == SeriesState.COMPLETE
+    node.intake.association_closed(other, aborted=False)
+
+
+def test_a_gap_waits_and_is_then_held_with_its_z(node, tmp_path):
+    paths = ct(tmp_path / "ct")
+    node.send(paths[:7] + paths[8:])
+    node.wait(59)
+    assert node.series().state == SeriesState.RECEIVING
+    node.wait(1)
+    series = node.series()
+    assert series.state == SeriesState.HELD
+    assert "-9.00 mm" in series.reason  # slice 7 of -30, 3 mm apart
+    node.send([paths[7]])
+    node.wait(10)
+    assert node.series().state == SeriesState.COMPLETE
+    (job,) = node.jobs()
+    assert job.revision == 1
+
+
+def test_one_association_for_each_image(node, tmp_path):
+    for path in reversed(ct(tmp_path / "ct")):
+        node.send([path])
+        node.now += timedelta(seconds=8)
+        node.intake.close_quiet()
+    node.wait(10)
+    assert node.series().state == SeriesState.COMPLETE
+
+
+def test_an_aborted_series_is_held_even_if_contiguous(node, tmp_path):
+    paths = ct(tmp_path / "ct")
+    node.send(paths[:18], aborted=True)
+    node.wait(59)
+    assert node.series().state == SeriesState.RECEIVING
+    node.wait(1)
+    assert node.series().state == SeriesState.HELD
+    assert "aborted" in node.series().reason
+    assert node.jobs() == []
+    node.intake.release(node.series().id)
+    node.wait(0)
+    assert node.series().state == SeriesState.COMPLETE
+
+
+def test_sent_again_after_an_abort_is_complete(node, tmp_path):
+    paths = ct(tmp_path / "ct")
+    node.send(paths[:18], aborted=True)
+    node.send(paths)
+    node.wait(10)
+    assert node.series().state == SeriesState.COMPLETE
+    assert node.instances() == 20
+
+
+def test_after_a_restart_a_contiguous_series_waits_longer(node, tmp_path):
+    association = node.open()
+    for path in ct(tmp_path / "ct"):
+        node.store(association, path)
+    node.restarted().recover()
+    node.wait(59)
+    assert node.series().state == SeriesState.RECEIVING
+    node.wait(1)
+    assert node.series().state == SeriesState.COMPLETE
+
+
+def test_the_same_series_twice_is_one_job(node, tmp_path):
+    paths = ct(tmp_path / "ct")
+    node.send(paths)
+    node.wait(10)
+    node.send(paths)
+    node.wait(1000)
+    assert (len(node.jobs()), node.instances(), node.series().revision) == (1, 20, 1)
+    assert len(list(node.root.iterdir())) == 20  # the second copies are gone
+
+
+def test_the_same_image_in_another_encoding_is_the_same(node, tmp_path):
+    paths = ct(tmp_path / "ct")
+    node.send(paths)
+    ds = pydicom.dcmread(paths[3])
+    ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    ds.save_as(tmp_path / "implicit.dcm")
+    node.send([tmp_path / "implicit.dcm"])
+    node.wait(10)
+    assert node.series().state == SeriesState.COMPLETE
+
+
+def test_the_same_uid_with_other_pixels_is_held_and_both_are_kept(node, tmp_path):
+    paths = ct(tmp_path / "ct")
+    node.send(paths)
+    other = pydicom.dcmread(paths[3])
+    other.PixelData = b"\1\0" * 64
+    other.save_as(tmp_path / "other.dcm")
+    node.send([tmp_path / "other.dcm"])
+    assert node.series().state == SeriesState.HELD
+    assert "different content" in node.series().reason
+    assert len(list(node.root.iterdir())) == 21
+
+
+def test_a_late_slice_makes_a_new_revision(node, tmp_path):
+    paths = ct(tmp_path / "ct", slices=22)
+    node.send(paths[:21])
+    node.wait(10)
+    node.send(paths[21:])
+    series = node.series()
+    assert (series.state, series.revision) == (SeriesState.RECEIVING, 2)
+    assert [job.state for job in node.jobs()] == [JobState.SUPERSEDED]
+    node.wait(10)
+    first, second = node.jobs()
+    assert (first.state, second.state, second.revision) == (JobState.SUPERSEDED, JobState.QUEUED, 2)
+
+
+def test_a_late_slice_leaves_what_was_delivered(node, tmp_path):
+    paths = ct(tmp_path / "ct", slices=22)
+    node.send(paths[:21])
+    node.wait(10)
+    job = node.queue.claim("w", 60)
+    node.queue.contoured(job.id, "w", "x")
+    node.queue.delivered(node.queue.claim_delivery("pacs").id, "")
+    node.send(paths[21:])
+    node.wait(10)
+    assert [j.state for j in node.jobs()] == [JobState.DELIVERED, JobState.QUEUED]
+    assert node.queue.claim("w", 60).revision == 2
+
+
+def test_a_late_slice_while_contouring_takes_the_job_from_the_worker(node, tmp_path):
+    paths = ct(tmp_path / "ct", slices=22)
+    node.send(paths[:21])
+    node.wait(10)
+    job = node.queue.claim("w", 60)
+    node.send(paths[21:])
+    with pytest.raises(Exception, match="no longer"):
+        node.queue.contoured(job.id, "w", "x")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"Modality": "MR"}, "MR"),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, "localizer"),
+        ({"PatientID": ""}, "no ID"),
+    ],
+)
+def test_what_is_no_planning_ct_is_held_as_soon_as_it_is_quiet(node, tmp_path, changes, reason):
+    node.send([edit(path, **changes) for path in ct(tmp_path / "ct")])
+    node.wait(10)
+    assert node.series().state == SeriesState.HELD
+    assert reason in node.series().reason
+    assert node.jobs() == []
+
+
+def test_too_few_slices_wait_for_more(node, tmp_path):
+    paths = ct(tmp_path / "ct")
+    node.send(paths[:5])
+    node.wait(59)
+    assert node.series().state == SeriesState.RECEIVING
+    node.wait(1)
+    assert node.series().state == SeriesState.HELD
+    assert "5 slices" in node.series().reason
+
+
+def test_no_route_is_held_with_the_remedy_and_can_be_released(node, tmp_path):
+    node.restarted((Route(model="hn7", destinations=("pacs",), calling_ae="OTHER"),))
+    node.send(ct(tmp_path / "ct"))
+    node.wait(10)
+    series = node.series()
+    assert series.state == SeriesState.HELD
+    assert "[[route]]" in series.reason
+    node.restarted().release(series.id)
+    node.wait(0)
+    assert node.series().state == SeriesState.COMPLETE
+    with pytest.raises(InvalidTransition):
+        node.intake.release(series.id)
+    with pytest.raises(InvalidTransition, match="no series 99"):
+        node.intake.release(99)
+
+
+def test_two_series_in_one_association_are_two(node, tmp_path):
+    one, two = ct(tmp_path / "one", "p1"), ct(tmp_path / "two", "p2")
+    node.send([path for pair in zip(one, two, strict=True) for path in pair])
+    node.wait(10)
+    assert [job.state for job in node.jobs()] == [JobState.QUEUED, JobState.QUEUED]
+
+
+def test_the_report_shows_what_waits_and_what_is_held(node, tmp_path):
+    paths = ct(tmp_path / "ct")
+    node.send(paths[:10] + paths[12:])
+    report = read_report(node.database)
+    assert report.counts["RECEIVING"] == 1
+    assert report.series[0].instances == 18
+    node.wait(60)
+    report = read_report(node.database)
+    assert (report.counts["HELD"], report.counts["RECEIVING"]) == (1, 0)
+    assert "0.00, 3.00 mm" in report.series[0].reason
+
+
+@pytest.mark.parametrize(
+    ("route", "fits"),
+    [
+        ({}, True),
+        ({"calling_ae": "CT1"}, True),
+        ({"calling_ae": "CT2"}, False),
+        ({"series_description": "h.*neck"}, True),
+        ({"series_description": "^neck"}, False),
+        ({"body_part": "headneck"}, True),
+        ({"body_part": "HEAD"}, False),
+        ({"calling_ae": "CT1", "body_part": "CHEST"}, False),
+    ],
+)
+def test_routes(tmp_path, route, fits):
+    from contourd.dicom.series import read_instance
+
+    instance = read_instance(ct(tmp_path / "ct")[0])
+    taken = choose_route([Route(model="hn7", destinations=("pacs",), **route)], instance, "CT1")
+    assert (taken is not None) is fits
+
+
+def test_the_first_route_that_fits_is_taken(tmp_path):
+    from contourd.dicom.series import read_instance
+
+    instance = read_instance(ct(tmp_path / "ct")[0])
+    routes = [
+        Route(model=name, destinations=("pacs",), calling_ae=ae) for name, ae in (("a", "X"), ("b", "CT1"), ("c", None))
+    ]
+    assert choose_route(routes, instance, "CT1").model == "b"
