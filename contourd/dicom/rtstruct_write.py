@@ -13,16 +13,17 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import UID, CTImageStorage, ImplicitVRLittleEndian, RTStructureSetStorage
+from shapely import LineString
 
 from contourd import __version__
 from contourd.dicom.ct_write import derived_uid
-from contourd.dicom.series import Series
+from contourd.dicom.series import Instance, Series
 from contourd.dicom.spool import write_durably
 from contourd.errors import StructureSetRejected
 from contourd.imaging.contours import ROI, Contour, StructureSet
+from contourd.imaging.grid import FloatArray
 from contourd.model.structures import Structure
 
 DETACHED_STUDY = UID("1.2.840.10008.3.1.2.3.1")
@@ -32,6 +33,9 @@ LABEL = "AI-HN DRAFT"
 NOT_REVIEWED = "AI generated, not reviewed"
 MOST_POINTS = 2000
 MOST_BYTES = 60_000
+LONGEST_DS = 16
+DECIMALS = 3
+TOLERANCES_MM = (0.0, 0.02, 0.05, 0.1, 0.2)
 UNKNOWN_COLOUR = (255, 255, 255)
 # Copied from the CT as they are; those that are missing are written empty (type 2).
 PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
@@ -115,16 +119,13 @@ def _file(instance: UID) -> FileDataset:
 
 
 def _copy_patient_and_study(ds: Dataset, header: Dataset) -> None:
-    if "SpecificCharacterSet" in header:
-        ds["SpecificCharacterSet"] = header["SpecificCharacterSet"]
-    for keyword in (*PATIENT, *STUDY):
-        if keyword in header:
-            ds[keyword] = header[keyword]
-        else:
+    for keyword in (*PATIENT, *STUDY, *IF_PRESENT, "SpecificCharacterSet"):
+        # Undecoded where it was not looked at: the very bytes, whatever the character set. Sequences must be decoded.
+        element = header.get_item(keyword)
+        if element is not None:
+            ds[keyword] = header[keyword] if element.VR == "SQ" else element
+        elif keyword in PATIENT or keyword in STUDY:
             setattr(ds, keyword, "")
-    for keyword in IF_PRESENT:
-        if keyword in header:
-            ds[keyword] = header[keyword]
     ds.StudyInstanceUID = header.StudyInstanceUID
     ds.FrameOfReferenceUID = header.FrameOfReferenceUID
     ds.PositionReferenceIndicator = str(header.get("PositionReferenceIndicator", "") or "")
@@ -198,24 +199,40 @@ def _roi_contour(number: int, roi: ROI, series: Series, catalogue: Mapping[str, 
 
 def _contour(name: str, contour: Contour, series: Series) -> Dataset:
     instance = series.instances[contour.slice_index]
-    assert instance.position_text is not None
-    points = _contour_text(contour.points_mm, instance.position_text[2])
-    length = sum(map(len, points)) + len(points) - 1
-    if len(points) // 3 > MOST_POINTS or length > MOST_BYTES:
-        raise StructureSetRejected(f"{name}: a contour of {len(points) // 3} points ({length} bytes) is too long")
     item = Dataset()
     item.ContourImageSequence = [_image(instance.sop_instance_uid)]
     item.ContourGeometricType = "CLOSED_PLANAR"
+    points = _contour_text(name, contour.points_mm, _z_text(instance))
     item.NumberOfContourPoints = str(len(points) // 3)
     item.ContourData = points
     return item
 
 
-def _contour_text(points_mm: NDArray[np.float64], z_text: str) -> list[str]:
-    """Write x and y with three decimals and z as the slice has it; neighbours that become equal are dropped."""
-    xy = np.round(points_mm[:, :2], 3) + 0.0
-    keep = np.any(xy != np.roll(xy, 1, axis=0), axis=1)
-    return [text for x, y in xy[keep] for text in (f"{x:.3f}", f"{y:.3f}", z_text)]
+def _z_text(instance: Instance) -> str:
+    """Return the slice's own text, for readers that match planes by z; shortened only where it is longer than a DS."""
+    assert instance.position_text is not None
+    text = instance.position_text[2]
+    return text if len(text) <= LONGEST_DS else f"{float(text):.6f}"[:LONGEST_DS]
+
+
+def _contour_text(name: str, points_mm: FloatArray, z_text: str) -> list[str]:
+    """Write x and y with three decimals and z as the slice has it; a loop that is too long is simplified."""
+    for tolerance_mm in TOLERANCES_MM:
+        xy = np.round(_simplified(points_mm[:, :2], tolerance_mm), DECIMALS) + 0.0  # + 0.0: no negative zero
+        xy = xy[np.any(xy != np.roll(xy, 1, axis=0), axis=1)]
+        text = [part for x, y in xy for part in (f"{x:.{DECIMALS}f}", f"{y:.{DECIMALS}f}", z_text)]
+        length = sum(map(len, text)) + len(text) - 1
+        if len(xy) <= MOST_POINTS and length <= MOST_BYTES:
+            return text
+    raise StructureSetRejected(f"{name}: a contour of {len(xy)} points ({length} bytes) is too long at z = {z_text}")
+
+
+def _simplified(loop: FloatArray, tolerance_mm: float) -> FloatArray:
+    """Drop points (n, 2) of a closed loop by Douglas and Peucker; a keyhole's slit keeps its ends."""
+    if not tolerance_mm:
+        return loop
+    closed = np.concatenate([loop, loop[:1]])
+    return np.asarray(LineString(closed).simplify(tolerance_mm, preserve_topology=False).coords)[:-1]
 
 
 def _observation(number: int, roi: ROI, catalogue: Mapping[str, Structure]) -> Dataset:
