@@ -10,10 +10,12 @@ import pydicom
 from numpy.typing import NDArray
 
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
+from contourd.dicom.rtstruct_write import Provenance, structure_set_dataset
 from contourd.dicom.series import Series, find_series, gate
-from contourd.imaging.contours import MaskInBox
+from contourd.imaging.contours import ROI, MaskInBox, StructureSet, trace
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import AIR_HU, Volume
+from contourd.model.structures import catalogue
 
 Vector = tuple[float, float, float]
 
@@ -35,6 +37,8 @@ BALLS: Mapping[str, tuple[Vector, float]] = {
     "Parotid_R": ((-24.0, 2.0, -6.0), 7.0),
     "SpinalCord": ((1.0, 20.0, 2.0), 5.0),
 }
+NOT_FOUND = "Larynx"
+PROVENANCE = Provenance("hn7", "1.0", "a" * 64, "b" * 64)
 BALL_HU = {"Parotid_L": 300, "Parotid_R": 500, "SpinalCord": 700}
 TISSUE_HU = 40
 
@@ -54,25 +58,14 @@ def centres_mm(on: Grid) -> NDArray[np.float64]:
     return on.to_patient(np.indices(on.shape).reshape(3, -1).T.astype(float)).reshape(*on.shape, 3)
 
 
-def ball_masks(on: Grid) -> dict[str, MaskInBox]:
-    """Voxels of each ball, in a box around it."""
-    points = centres_mm(on)
-    masks = {}
-    for name, (centre, radius) in BALLS.items():
-        inside = np.linalg.norm(points - centre, axis=-1) <= radius
-        box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(inside))
-        masks[name] = MaskInBox((box[0], box[1], box[2]), inside[box])
-    return masks
-
-
 def phantom(on: Grid | None = None) -> Volume:
     """Make an oval trunk of soft tissue in air, with the balls."""
     on = on or grid()
     points = centres_mm(on)
     trunk = (points[..., 0] / 38) ** 2 + (points[..., 1] / 32) ** 2 <= 1
     hu = np.where(trunk, TISSUE_HU, AIR_HU + 24)
-    for name, mask in ball_masks(on).items():
-        hu[mask.on(on.shape)] = BALL_HU[name]
+    for name, (centre, radius) in BALLS.items():
+        hu[np.linalg.norm(points - centre, axis=-1) <= radius] = BALL_HU[name]
     return Volume(on, hu.astype(np.int16))
 
 
@@ -99,3 +92,22 @@ def read_series(folder: Path) -> Series:
     """Read the only series of a folder through the gate."""
     (instances,) = find_series(folder).values()
     return gate(instances)
+
+
+def traced(on: Grid) -> tuple[StructureSet, dict[str, MaskInBox]]:
+    """Contour each ball as a probability that falls from 1 to 0 over 4 mm and is 0.5 at the radius; one is empty."""
+    whole = (slice(0, on.shape[0]), slice(0, on.shape[1]), slice(0, on.shape[2]))
+    nothing = MaskInBox((slice(0, 0), slice(0, 0), slice(0, 0)), np.zeros((0, 0, 0), dtype=bool))
+    points = centres_mm(on)
+    rois, masks = [ROI(NOT_FOUND, (), 0.0)], {NOT_FOUND: nothing}
+    for name, (centre, radius) in BALLS.items():
+        depth_mm = radius - np.linalg.norm(points - centre, axis=-1)
+        probability = np.clip(0.5 + depth_mm / 4, 0, 1).astype(np.float32)
+        masks[name] = MaskInBox(whole, probability >= 0.5)
+        rois.append(ROI(name, trace(probability, whole, on), 0.0))
+    return StructureSet(tuple(rois)), masks
+
+
+def structure_set(series: Series, provenance: Provenance = PROVENANCE) -> pydicom.Dataset:
+    """Return the balls of a phantom's series as a structure set."""
+    return structure_set_dataset(traced(series.grid)[0], series, provenance, catalogue())

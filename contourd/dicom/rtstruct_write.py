@@ -126,6 +126,8 @@ def _copy_patient_and_study(ds: Dataset, header: Dataset) -> None:
             ds[keyword] = header[keyword] if element.VR == "SQ" else element
         elif keyword in PATIENT or keyword in STUDY:
             setattr(ds, keyword, "")
+    # Else pydicom decodes and encodes again what was copied undecoded.
+    ds.set_original_encoding(True, True, header.original_character_set)
     ds.StudyInstanceUID = header.StudyInstanceUID
     ds.FrameOfReferenceUID = header.FrameOfReferenceUID
     ds.PositionReferenceIndicator = str(header.get("PositionReferenceIndicator", "") or "")

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.uid import generate_uid
+
+from contourd.dicom.rtstruct_check import check_structure_set
+from contourd.dicom.rtstruct_write import structure_set_dataset
+from contourd.dicom.series import Series
+from contourd.errors import StructureSetRejected
+from contourd.imaging.contours import ROI, Contour, MaskInBox, StructureSet
+from contourd.imaging.grid import Grid
+from contourd.imaging.volume import Volume
+from contourd.model.structures import catalogue
+from tests.phantom import (
+    PROVENANCE,
+    read_series,
+    structure_set,
+    traced,
+    write_series,
+)
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
+    return read_series(write_series(tmp_path_factory.mktemp("ct")))
+
+
+@pytest.fixture
+def dataset(series: Series) -> pydicom.Dataset:
+    return structure_set(series)
+
+
+def test_the_check_passes_what_was_written(dataset: pydicom.Dataset, series: Series) -> None:
+    check_structure_set(dataset, series, traced(series.grid)[1])
+
+
+def moved(ds: pydicom.Dataset, axis: int, by_mm: float) -> None:
+    for contour in ds.ROIContourSequence[1].ContourSequence:
+        values = np.array(contour.ContourData, dtype=float)
+        values[axis::3] += by_mm
+        contour.ContourData = [f"{v:.3f}" for v in values]
+
+
+def without_contours(ds: pydicom.Dataset) -> None:
+    ds.ROIContourSequence[1].ContourSequence = ds.ROIContourSequence[1].ContourSequence[:1]
+
+
+def foreign_image(ds: pydicom.Dataset) -> None:
+    image = ds.ROIContourSequence[1].ContourSequence[0].ContourImageSequence[0]
+    image.ReferencedSOPInstanceUID = generate_uid()
+
+
+def one_image_less(ds: pydicom.Dataset) -> None:
+    frame = ds.ReferencedFrameOfReferenceSequence[0]
+    del frame.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0].ContourImageSequence[5]
+
+
+def foreign_frame(ds: pydicom.Dataset) -> None:
+    ds.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID = generate_uid()
+
+
+def renamed(ds: pydicom.Dataset) -> None:
+    ds.StructureSetROISequence[1].ROIName = "Brainstem"
+
+
+def observation_missing(ds: pydicom.Dataset) -> None:
+    del ds.RTROIObservationsSequence[1]
+
+
+DAMAGED: dict[str, tuple[Callable[[pydicom.Dataset], None], str]] = {
+    "moved by a pixel": (lambda ds: moved(ds, 0, 1.75), r"Parotid_R reads back with Dice 0\.\d{4}"),
+    "off its slice": (lambda ds: moved(ds, 2, 0.1), r"Parotid_R: a contour at z = .* is not on its slice"),
+    "contours lost": (without_contours, r"Parotid_R reads back with Dice 0\.\d{4}"),
+    "foreign image": (foreign_image, "Parotid_R: a contour refers to an image that is not of the series"),
+    "an image less": (one_image_less, "the referenced images are not the CT's"),
+    "foreign frame": (foreign_frame, "the frame of reference is not the CT's"),
+    "renamed": (renamed, "Parotid_R was found but has no contour"),
+    "an observation less": (observation_missing, "three ROI sequences do not name the same ROIs"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_the_check_names_what_is_wrong(dataset: pydicom.Dataset, series: Series, name: str) -> None:
+    damage, reason = DAMAGED[name]
+    damage(dataset)
+    with pytest.raises(StructureSetRejected, match=reason):
+        check_structure_set(dataset, series, traced(series.grid)[1])
+
+
+def test_the_check_finds_a_shift_that_dice_forgives(tmp_path: Path) -> None:
+    """30 voxels of 5 x 5 x 1 mm in a row, 0.75 cc, read back a column on: Dice is 2 x 29 / 60 = 0.967, over 0.95."""
+    flat = Grid.regular((16, 8, 40), (1.0, 5.0, 5.0), (-100.0, -20.0, 0.0))
+    series = read_series(write_series(tmp_path / "ct", Volume(flat, np.zeros(flat.shape, dtype=np.int16))))
+    mask = MaskInBox((slice(7, 8), slice(3, 4), slice(4, 34)), np.ones((1, 1, 30), dtype=bool))
+    # Column c lies at -100 + 5 c, so columns 5 to 34 from -77.5 to 72.5; row 3 at -5; slice 7 at 7 mm.
+    corners = np.array([(x, y, 7.0) for x, y in ((-77.5, -7.5), (72.5, -7.5), (72.5, -2.5), (-77.5, -2.5))])
+    roi = ROI("Brainstem", (Contour(7, corners),), 0.75)
+    ds = structure_set_dataset(StructureSet((roi,)), series, PROVENANCE, catalogue())
+    with pytest.raises(StructureSetRejected, match=r"Brainstem reads back moved by 0\.00 x 0\.00 x 5\.00 mm"):
+        check_structure_set(ds, series, {"Brainstem": mask})
