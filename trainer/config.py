@@ -24,8 +24,8 @@ class LossConfig(_Section):
         ``mask``: its terms, and the background's, are left out (equation 3). ``marginal``: its terms are left out and
         its probability counts as background (Shi et al., MedIA 2021).
     discovery_steps
-        The first steps use ``dice_focal_balanced`` with lambda 0.5: it finds small organs, to which Dice and focal alone
-        give nearly no gradient, and draws all organs too large, which the named loss then mends.
+        The first steps use ``dice_focal_balanced`` with lambda 0.5: it finds small organs, to which Dice and focal
+        alone give nearly no gradient, and draws all organs too large, which the named loss then mends.
     """
 
     name: Literal["dice", "exp_log", "dice_focal", "dice_ce", "dice_focal_balanced"] = "dice_focal"

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from contourd.dicom.rtstruct_read import rasterise, read_structure_set
-from contourd.dicom.series import find_series
 
 from contourd.contouring import contour_series
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
+from contourd.dicom.rtstruct_read import rasterise, read_structure_set
+from contourd.dicom.series import find_series
 from contourd.model.bundle import load_bundle
 from contourd.model.predictor import Predictor
 from trainer.archive import Case, find_cases, read_case
