@@ -1,0 +1,197 @@
+"""The report that people and programs read, and the command line around it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from contourd.jobs.database import Database
+from contourd.jobs.job import DeliveryState, JobState, SeriesState
+from contourd.jobs.report import read_report
+from contourd.jobs.tables import DeliveryRow, JobRow, SeriesRow
+from contourd.settings import Settings, load_settings
+from contourd.status import age, to_json, to_table
+
+NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def configuration(tmp_path) -> Path:
+    model = tmp_path / "model"
+    model.mkdir()
+    (model / "model.json").write_text("{}")
+    path = tmp_path / "contourd.toml"
+    path.write_text(
+        f'[spool]\nroot = "{tmp_path}"\n[[destination]]\nname = "pacs"\nae_title = "A"\nhost = "h"\nport = 1\n'
+        f'[[route]]\nmodel = "{model}"\ndestinations = ["pacs"]\n'
+    )
+    return path
+
+
+@pytest.fixture
+def settings(configuration) -> Settings:
+    return load_settings(configuration)
+
+
+@pytest.fixture
+def database(settings):
+    database = Database(settings.database_url)
+    database.upgrade()
+    yield database
+    database.close()
+
+
+def fill(database) -> None:
+    """A series that is held, a job that is held, a job whose delivery waits, a job that is delivered."""
+    times = {"created_at": NOW - timedelta(minutes=17), "updated_at": NOW}
+    with database.transaction() as session:
+        for n, (state, reason) in enumerate(
+            [(SeriesState.HELD, "missing slices at z = 6.00 mm"), *[(SeriesState.COMPLETE, "")] * 3], 1
+        ):
+            session.add(
+                SeriesRow(
+                    id=n,
+                    series_uid=f"1.2.{n}",
+                    state=state,
+                    reason=reason,
+                    patient=f"pseudo{n}",
+                    created_at=NOW - timedelta(hours=5),
+                    last_instance_at=NOW,
+                )
+            )
+        session.flush()
+        for n, (state, reason) in enumerate(
+            [(JobState.HELD, "no patient found"), (JobState.DELIVERING, ""), (JobState.DELIVERED, "")], 2
+        ):
+            session.add(
+                JobRow(
+                    id=n, series_id=n, revision=1, model="hn7", destinations="pacs", state=state, reason=reason, **times
+                )
+            )
+        session.flush()
+        for n, state, attempts in ((3, DeliveryState.PENDING, 4), (4, DeliveryState.DELIVERED, 1)):
+            session.add(
+                DeliveryRow(
+                    job_id=n,
+                    destination="pacs",
+                    state=state,
+                    attempts=attempts,
+                    reason="cannot be reached" if attempts > 1 else "",
+                    not_before=NOW + timedelta(seconds=240),
+                    **times,
+                )
+            )
+
+
+def test_json(database, settings):
+    fill(database)
+    report = json.loads(to_json(read_report(database), settings))
+    assert {state: n for state, n in report["counts"].items() if n} == {"HELD": 2, "DELIVERING": 1, "DELIVERED": 1}
+    jobs = {job["id"]: job for job in report["jobs"]}
+    assert jobs[2]["reason"] == "no patient found"
+    assert jobs[3]["deliveries"] == [
+        {
+            "destination": "pacs",
+            "state": "PENDING",
+            "attempts": 4,
+            "reason": "cannot be reached",
+            "next_try": (NOW + timedelta(seconds=240)).isoformat(),
+        }
+    ]
+    assert jobs[4]["series"] == "1.2.4"
+    (series,) = report["series"]
+    assert (series["id"], series["state"], series["instances"]) == (1, "HELD", 0)
+
+
+def test_the_table_says_what_to_do(database, settings):
+    fill(database)
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(to_table(read_report(database), settings, NOW))
+    console.file.close()
+    text = console.export_text()
+    for told in (
+        "HELD 2",
+        "missing slices at z = 6.00 mm",
+        "contourd release 1",
+        "5 h",
+        "contourd retry 2",
+        "PENDING, 4 tries, next in 4 min",
+        "contourd retry 3",
+        "cannot be reached",
+        "pseudo3",
+    ):
+        assert told in text
+    assert "contourd retry 4" not in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (0, "0 s"),
+        (59, "59 s"),
+        (60, "1 min"),
+        (7199, "119 min"),
+        (7200, "2 h"),
+        (172799, "47 h"),
+        (172800, "2 d"),
+        (-5, "0 s"),
+    ],
+)
+def test_age(seconds, told):
+    assert age(timedelta(seconds=seconds)) == told
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "contourd", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+
+
+def test_status_without_a_queue(configuration):
+    done = run("status", "--config", configuration)
+    assert done.returncode == 2
+    assert "contourd serve" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_configuration_is_one_message(tmp_path):
+    (tmp_path / "wrong.toml").write_text("[nodes]\n")
+    done = run("status", "--config", tmp_path / "wrong.toml")
+    assert done.returncode == 2
+    assert "nodes: Extra inputs are not permitted" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_retry_and_release_from_the_command_line(database, configuration):
+    fill(database)
+    assert run("retry", "2", "--config", configuration).returncode == 0
+    assert run("release", "1", "--config", configuration).returncode == 0
+    report = read_report(database)
+    assert {job.id: job.state for job in report.jobs}[2] == JobState.QUEUED
+    assert report.series[0].state == SeriesState.RECEIVING
+    for arguments in (("retry", "4"), ("retry", "99"), ("release", "1"), ("release", "99")):
+        done = run(*arguments, "--config", configuration)
+        assert done.returncode == 1
+        assert done.stderr.startswith("contourd: ")
+
+
+def test_status_never_imports_torch():
+    script = (
+        "import sys, contourd.cli, contourd.status, contourd.settings, contourd.jobs.report\n"
+        "heavy = {'torch', 'scipy', 'matplotlib', 'pynetdicom', 'pydicom', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_names_the_commands():
+    done = run("--help")
+    for command in ("serve", "contour", "status", "retry", "release", "train", "evaluate", "demo"):
+        assert command in done.stdout
