@@ -38,6 +38,8 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.contouring",
         "contourd.dicom.scp",
         "contourd.dicom.scu",
+        "contourd.dicom.send",
+        "contourd.dicom.receiver",
         "contourd.jobs.intake",
         "contourd.jobs.routing",
         "trainer.archive",
@@ -93,11 +95,11 @@ LAYER = {module: layer for layer, modules in LAYERS.items() for module in module
 PLACES: Mapping[str, tuple[str, ...]] = {
     "torch": ("contourd.model", "contourd.contouring", "contourd.worker", "trainer"),
     "safetensors": ("contourd.model", "trainer"),
-    "pynetdicom": ("contourd.dicom.scp", "contourd.dicom.scu"),
+    "pynetdicom": ("contourd.dicom.scp", "contourd.dicom.scu", "contourd.dicom.send", "contourd.dicom.receiver"),
     "sqlalchemy": ("contourd.jobs",),
     "alembic": ("contourd.jobs",),
     "apscheduler": ("contourd.daemon",),
-    "typer": ("contourd.cli",),
+    "typer": ("contourd.cli", "trainer.population"),
     "matplotlib": ("contourd.pictures", "trainer"),
     "SimpleITK": ("trainer.population",),
 }

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Engine, create_engine, event, inspect, text
 from sqlalchemy.orm import Session, sessionmaker
 
 from contourd.errors import SchemaMismatch
+from contourd.jobs.tables import SCHEMA_REVISION
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 BUSY_TIMEOUT_MS = 30_000
 
@@ -56,7 +56,10 @@ class Database:
         SchemaMismatch
             The database was written by a newer contourd.
         """
-        config = _alembic_config()
+        from alembic import command
+        from alembic.script import ScriptDirectory
+
+        config = alembic_config()
         known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
         current = self.revision()
         if current is not None and current not in known:
@@ -77,17 +80,19 @@ class Database:
         SchemaMismatch
             With the command that mends it.
         """
-        head = ScriptDirectory.from_config(_alembic_config()).get_current_head()
         current = self.revision()
-        if current != head:
+        if current != SCHEMA_REVISION:
             raise SchemaMismatch(
-                f"the database is at revision {current}, this version needs {head}: run `contourd serve`"
+                f"the database is at revision {current}, this version needs {SCHEMA_REVISION}: run `contourd serve`"
             )
 
     def revision(self) -> str | None:
         """Return the revision that the database is at, None for an empty one."""
         with self.engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            if not inspect(connection).has_table("alembic_version"):
+                return None
+            revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+            return revision
 
     def close(self) -> None:
         """Give the connections back."""
@@ -107,7 +112,10 @@ def _begin(connection: Any) -> None:
     connection.exec_driver_sql(f"BEGIN {mode}")
 
 
-def _alembic_config() -> Config:
+def alembic_config() -> Config:
+    """Point alembic at the migrations: inside the installed package, or beside it in a checkout."""
+    from alembic.config import Config
+
     package = Path(__file__).resolve().parents[1]
     shipped = package / "migrations"
     config = Config()

@@ -11,6 +11,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
 
+# The revision of migrations/ that makes these tables.
+SCHEMA_REVISION = "0001"
+
 
 class UTCDateTime(TypeDecorator[datetime]):
     """Aware datetimes, stored in UTC."""

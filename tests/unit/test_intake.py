@@ -23,7 +23,6 @@ from contourd.jobs.intake import Intake
 from contourd.jobs.job import JobState, SeriesState
 from contourd.jobs.queue import Queue
 from contourd.jobs.report import read_report
-from contourd.jobs.routing import choose_route
 from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
 from contourd.settings import Route, SeriesSettings
 
@@ -333,34 +332,3 @@ def test_the_report_shows_what_waits_and_what_is_held(node, tmp_path):
     report = read_report(node.database)
     assert (report.counts["HELD"], report.counts["RECEIVING"]) == (1, 0)
     assert "0.00, 3.00 mm" in report.series[0].reason
-
-
-@pytest.mark.parametrize(
-    ("route", "fits"),
-    [
-        ({}, True),
-        ({"calling_ae": "CT1"}, True),
-        ({"calling_ae": "CT2"}, False),
-        ({"series_description": "h.*neck"}, True),
-        ({"series_description": "^neck"}, False),
-        ({"body_part": "headneck"}, True),
-        ({"body_part": "HEAD"}, False),
-        ({"calling_ae": "CT1", "body_part": "CHEST"}, False),
-    ],
-)
-def test_routes(tmp_path, route, fits):
-    from contourd.dicom.series import read_instance
-
-    instance = read_instance(ct(tmp_path / "ct")[0])
-    taken = choose_route([Route(model="hn7", destinations=("pacs",), **route)], instance, "CT1")
-    assert (taken is not None) is fits
-
-
-def test_the_first_route_that_fits_is_taken(tmp_path):
-    from contourd.dicom.series import read_instance
-
-    instance = read_instance(ct(tmp_path / "ct")[0])
-    routes = [
-        Route(model=name, destinations=("pacs",), calling_ae=ae) for name, ae in (("a", "X"), ("b", "CT1"), ("c", None))
-    ]
-    assert choose_route(routes, instance, "CT1").model == "b"

@@ -33,9 +33,9 @@ def test_every_pair(table, advance, state, event):
             advance(state, event)
 
 
-@pytest.mark.parametrize(("states", "events", "table", "advance"), MACHINES)
-def test_every_state_but_the_first_can_be_reached(states, events, table, advance):
-    assert set(table.values()) | {list(states)[0]} == set(states)
+@pytest.mark.parametrize(("states", "table"), [(states, table) for states, _, table, _ in MACHINES])
+def test_every_state_but_the_first_can_be_reached(states, table):
+    assert set(table.values()) | {next(iter(states))} == set(states)
 
 
 def test_what_is_over_stays_over():

@@ -267,20 +267,12 @@ def test_the_database_keeps_its_own_invariants(database):
     job = add_job(database)
     with pytest.raises(Exception, match="CHECK"), database.transaction() as session:
         session.execute(text("UPDATE jobs SET state = 'LOST'"))
+    row = {"job_id": job, "destination": "pacs", "state": DeliveryState.PENDING}
+    twice = [DeliveryRow(**row, not_before=START, created_at=START, updated_at=START) for _ in range(2)]
     with pytest.raises(Exception, match="UNIQUE"), database.transaction() as session:
-        for _ in range(2):
-            session.add(
-                DeliveryRow(
-                    job_id=job,
-                    destination="pacs",
-                    state=DeliveryState.PENDING,
-                    not_before=START,
-                    created_at=START,
-                    updated_at=START,
-                )
-            )
+        session.add_all(twice)
     with pytest.raises(Exception, match="naive"), database.transaction() as session:
-        session.get_one(JobRow, job).created_at = datetime(2026, 1, 1)  # noqa: DTZ001
+        session.get_one(JobRow, job).created_at = datetime(2026, 1, 1)
 
 
 def test_pragmas(database):
@@ -308,9 +300,10 @@ def test_migrations_make_the_tables_that_the_code_has(tmp_path):
     from alembic import command
     from alembic.autogenerate import compare_metadata
     from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
 
-    from contourd.jobs.database import _alembic_config
-    from contourd.jobs.tables import Table
+    from contourd.jobs.database import alembic_config
+    from contourd.jobs.tables import SCHEMA_REVISION, Table
 
     database = Database(f"sqlite:///{tmp_path / 'fresh.sqlite'}")
     assert database.revision() is None
@@ -318,11 +311,12 @@ def test_migrations_make_the_tables_that_the_code_has(tmp_path):
         database.check()
     database.upgrade()
     database.check()
+    assert database.revision() == ScriptDirectory.from_config(alembic_config()).get_current_head() == SCHEMA_REVISION
     add_job(database)
     database.upgrade()  # once more, with rows: nothing changes
     with database.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
-    config = _alembic_config()
+    config = alembic_config()
     with database.engine.connect() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, "base")
