@@ -10,13 +10,14 @@ from io import BytesIO
 
 import numpy as np
 import pydicom
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from contourd.dicom.rtstruct_read import ReadROI, rasterise, read_structure_set
 from contourd.dicom.series import Series
 from contourd.errors import StructureSetRejected
 from contourd.imaging.contours import MaskInBox
-from contourd.imaging.grid import Grid
+from contourd.imaging.grid import FloatArray, Grid
 
 LARGE_CC = 1.0
 LEAST_DICE_LARGE, LEAST_DICE_SMALL = 0.99, 0.95
@@ -99,15 +100,22 @@ def _check_references(dataset: Dataset, series: Series, rois: tuple[ReadROI, ...
 
 def _check_roi(roi: ReadROI, mask: MaskInBox, grid: Grid) -> None:
     whole = rasterise(roi.contours, grid)
-    wanted, got = int(mask.mask.sum()), int(whole.sum())
-    dice = 2 * int((whole[mask.box] & mask.mask).sum()) / (wanted + got) if wanted + got else 1.0
+    wanted, got = np.count_nonzero(mask.mask), np.count_nonzero(whole)
+    dice = 2 * np.count_nonzero(whole[mask.box] & mask.mask) / (wanted + got) if wanted + got else 1.0
     least = LEAST_DICE_LARGE if wanted * grid.voxel_volume_mm3 > LARGE_CC * 1000 else LEAST_DICE_SMALL
     if dice < least:
         raise StructureSetRejected(f"{roi.name} reads back with Dice {dice:.4f} (at least {least})")
     if wanted and got:
         first = [part.start for part in mask.box]
-        shift = np.abs(np.argwhere(whole).mean(axis=0) - np.argwhere(mask.mask).mean(axis=0) - first)  # (z, y, x)
+        shift = np.abs(_centroid(whole) - _centroid(mask.mask) - first)  # (z, y, x)
         spacing_mm = np.array(grid.spacing_mm)
         if np.any(shift * spacing_mm > np.maximum(MOST_SHIFT_MM, MOST_SHIFT_VOXELS * spacing_mm)):
             moved = " x ".join(f"{mm:.2f}" for mm in shift * spacing_mm)
             raise StructureSetRejected(f"{roi.name} reads back moved by {moved} mm (slices, rows, columns)")
+
+
+def _centroid(inside: NDArray[np.bool_]) -> FloatArray:
+    """Mean index (z, y, x); only the slices that hold something are searched."""
+    slices = np.flatnonzero(inside.any(axis=(1, 2)))
+    index = np.argwhere(inside[slices[0] : slices[-1] + 1]).mean(axis=0)
+    return np.asarray(index + np.array([slices[0], 0, 0]))

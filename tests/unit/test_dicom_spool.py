@@ -95,9 +95,7 @@ def test_everything_is_synced_before_it_gets_its_name(tmp_path: Path, monkeypatc
     assert seen == ["partial unnamed", f"{tmp_path.name} named"]
 
 
-def test_a_day_folder_is_durable_before_the_first_file_is_in_it(
-    spool: Spool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_day_folder_is_durable_before_the_first_file_is_in_it(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     fsync = os.fsync
 
