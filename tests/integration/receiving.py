@@ -1,0 +1,88 @@
+"""A running SCP, what it told its sink, and a sender."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydicom.uid import (
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+)
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from contourd.dicom.scp import ReceivedInstance, StorageSCP
+from contourd.dicom.spool import Spool
+from tests.peers import LOOPBACK
+
+WAIT_S = 20.0
+
+
+@dataclass
+class Recorder:
+    """A sink that keeps what it is told; ``before_storing`` runs where a database would be written."""
+
+    root: Path
+    before_storing: Callable[[], None] = lambda: None
+    told: list[tuple[Any, ...]] = field(default_factory=list)
+    received: list[ReceivedInstance] = field(default_factory=list)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def association_opened(self, association_id: int, calling_ae: str, peer: str) -> None:
+        self._note("opened", association_id, calling_ae, peer)
+
+    def instance_stored(self, received: ReceivedInstance) -> None:
+        self.before_storing()
+        assert (self.root / received.path).is_file()
+        self.received.append(received)
+        self._note("stored", received.association_id)
+
+    def association_closed(self, association_id: int, aborted: bool) -> None:
+        self._note("closed", association_id, aborted)
+
+    def _note(self, *what: Any) -> None:
+        with self.changed:
+            self.told.append(what)
+            self.changed.notify_all()
+
+    def wait_for(self, *what: Any) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: what in self.told, WAIT_S), f"{what} did not come: {self.told}"
+
+
+@dataclass
+class Receiver:
+    scp: StorageSCP
+    sink: Recorder
+    spool: Spool
+
+    @property
+    def port(self) -> int:
+        return self.scp.port
+
+    def files(self) -> list[Path]:
+        return sorted(path for path in self.spool.root.rglob("*.dcm"))
+
+
+Start = Callable[..., Receiver]
+
+
+def associate(port: int, *syntaxes: str, calling: str = "SCANNER", called: str = "CONTOURD") -> Any:
+    sender = AE(calling)
+    for syntax in syntaxes or [ExplicitVRLittleEndian]:
+        sender.add_requested_context(CTImageStorage, syntax)
+    sender.add_requested_context(Verification)
+    return sender.associate(LOOPBACK, port, ae_title=called)
+
+
+@contextmanager
+def sending(port: int, *syntaxes: str) -> Iterator[Any]:
+    association = associate(port, *syntaxes)
+    assert association.is_established
+    yield association
+    association.release()
