@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from contourd.imaging.grid import Box
 from contourd.imaging.volume import Volume
 from contourd.model.structures import catalogue
 
 WINDOW_HU = (-160, 240)
 AXIAL_SLICES = 3
+MARGIN_MM = 55.0
 BACKGROUND = "#101418"
 Masks = Mapping[str, NDArray[np.bool_]]
 
@@ -34,9 +36,10 @@ def draw_contours(volume: Volume, masks: Masks, path: Path, title: str = "") -> 
         ROI name -> bool (z, y, x) on the volume's grid.
     """
     canonical, turn = volume.grid.canonical()
-    hu = turn.apply(volume.hu)
-    shown = {name: turn.apply(mask) for name, mask in masks.items() if mask.any()}
     dz, (dy, dx) = canonical.spacing_mm[0], canonical.pixel_spacing_mm
+    shown = {name: turn.apply(mask) for name, mask in masks.items() if mask.any()}
+    box = _around(shown, canonical.shape, (dy, dx))
+    hu, shown = turn.apply(volume.hu)[box], {name: mask[box] for name, mask in shown.items()}
     figure = Figure(figsize=(15, 10.5), facecolor=BACKGROUND)
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 6, left=0.02, right=0.98, bottom=0.09, top=0.93, wspace=0.08, hspace=0.12)
@@ -61,6 +64,19 @@ def colour(name: str) -> tuple[float, float, float]:
     """Return the catalogue's colour, 0 to 1; white for a name that it does not know."""
     red, green, blue = catalogue()[name].colour if name in catalogue() else (255, 255, 255)
     return red / 255, green / 255, blue / 255
+
+
+def _around(masks: Masks, shape: tuple[int, int, int], pixel_spacing_mm: tuple[float, float]) -> Box:
+    """Cut rows and columns to the organs and a margin around them."""
+    parts = []
+    for axis, (length, step) in enumerate(zip(shape[1:], pixel_spacing_mm, strict=True), 1):
+        others = tuple(a for a in range(3) if a != axis)
+        used = (
+            np.flatnonzero(np.any([m.any(axis=others) for m in masks.values()], axis=0)) if masks else np.arange(length)
+        )
+        margin = int(MARGIN_MM / step)
+        parts.append(slice(max(int(used[0]) - margin, 0), min(int(used[-1]) + margin + 1, length)))
+    return slice(None), parts[0], parts[1]
 
 
 def _axial_levels(masks: Masks, slices: int) -> list[int]:
