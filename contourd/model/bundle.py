@@ -130,6 +130,7 @@ def save_bundle(folder: Path, config: BundleConfig | Mapping[str, object], netwo
     folder.mkdir(parents=True, exist_ok=True)
     weights = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     safetensors.torch.save_file(weights, folder / WEIGHTS_FILE)
+    (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors leaves it to its owner alone
     digest = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
     fields = config.model_dump(mode="json") if isinstance(config, BundleConfig) else dict(config)
     try:

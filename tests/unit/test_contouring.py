@@ -1,0 +1,111 @@
+"""One series on disk -> a structure set that was read back, with a network whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pydicom
+import pytest
+
+from contourd.contouring import contour_series
+from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
+from contourd.dicom.rtstruct_read import rasterise, read_structure_set
+from contourd.dicom.series import find_series, gate
+from contourd.errors import SeriesUnusable, StructureSetRejected
+from contourd.imaging.grid import Grid
+from contourd.imaging.volume import Volume
+from contourd.model.predictor import Predictor
+from tests.interop.conftest import BALL_CC, bright_bundle, phantom  # noqa: F401  a fixture
+from trainer.archive import Annotation, Case
+from trainer.evaluate import CaseResult, evaluate_case, table
+
+
+@pytest.fixture
+def predictor(bright_bundle) -> Predictor:  # noqa: F811
+    from contourd.model.bundle import load_bundle
+
+    return Predictor(load_bundle(bright_bundle), "cpu")
+
+
+def written(folder, volume: Volume):
+    (instances,) = find_series(write_ct_series(volume, folder, SeriesIdentity("p1", "A^B"))).values()
+    return instances
+
+
+def test_what_is_bright_becomes_the_organ(tmp_path, predictor):
+    stages = []
+    instances = written(tmp_path, phantom())
+    contoured = contour_series(instances, predictor, progress=lambda stage, fraction: stages.append((stage, fraction)))
+    volumes = {roi.name: roi.volume_cc for roi in contoured.structures.rois}
+    assert volumes["Brainstem"] == pytest.approx(BALL_CC, rel=0.12)
+    assert volumes["SpinalCord"] == 0
+    (roi,) = read_structure_set(contoured.dataset)
+    assert roi.name == "Brainstem"
+    mask = rasterise(roi.contours, gate(instances).grid)
+    np.testing.assert_array_equal(mask, contoured.masks["Brainstem"].on(mask.shape))
+    assert [stage for stage, fraction in stages if fraction == 1.0] == ["read", "prepare", "contour", "trace", "write"]
+
+
+def test_the_same_job_gives_the_same_bytes(tmp_path, predictor):
+    instances = written(tmp_path, phantom())
+    files = []
+    for order in (instances, instances[::-1]):
+        contour_series(order, predictor).dataset.save_as(tmp_path / "rt.dcm", enforce_file_format=True)
+        files.append((tmp_path / "rt.dcm").read_bytes())
+    assert files[0] == files[1]
+
+
+def test_another_revision_is_another_structure_set(tmp_path, predictor):
+    instances = written(tmp_path, phantom())
+    one, two = (contour_series(instances, predictor, revision).dataset for revision in (1, 2))
+    assert one.SOPInstanceUID != two.SOPInstanceUID
+
+
+def test_nothing_found_is_refused(tmp_path, predictor):
+    volume = phantom()
+    dark = Volume(volume.grid, np.minimum(volume.hu, 40).astype(np.int16))
+    with pytest.raises(StructureSetRejected, match="no organ was found"):
+        contour_series(written(tmp_path, dark), predictor)
+
+
+def test_no_patient_is_refused(tmp_path, predictor):
+    volume = phantom()
+    with pytest.raises(SeriesUnusable, match="no patient"):
+        contour_series(written(tmp_path, Volume(volume.grid, np.full_like(volume.hu, -1000))), predictor)
+
+
+def test_nothing_of_the_input_is_changed(tmp_path, predictor):
+    instances = written(tmp_path, phantom())
+    before = {i.path: i.path.read_bytes() for i in instances}
+    contour_series(instances, predictor)
+    assert {path: path.read_bytes() for path in before} == before
+    assert pydicom.dcmread(instances[0].path).Modality == "CT"
+
+
+def test_evaluation_goes_through_the_structure_set(predictor):
+    volume = phantom()
+    ball = volume.hu > 250
+    masks = {"Brainstem": ball, "SpinalCord": ball, "Larynx": ball}
+    case = Case("p1", volume, masks, dict.fromkeys(masks, Annotation.PRESENT))
+    result = evaluate_case(case, predictor)
+    assert result.dice["Brainstem"] > 0.9
+    assert result.dice["SpinalCord"] == 0  # annotated and not found
+    assert "Larynx" not in result.dice  # the model does not know it
+
+
+def test_a_table_by_hand():
+    results = [CaseResult("a", {"X": 0.2, "Y": 1.0}), CaseResult("b", {"X": 0.6}), CaseResult("c", {"X": 0.7})]
+    rows = table(results)
+    assert rows["X"] == pytest.approx({"cases": 3, "mean": 0.5, "median": 0.6, "least": 0.2, "failures": 1 / 3})
+    assert rows["mean"] == {"cases": 3, "mean": pytest.approx(0.75)}
+
+
+def test_a_small_organ_between_coarse_voxels_is_kept(tmp_path, predictor):
+    """A ball of 12 mm on a fine grid: smaller than four voxels of the network's lattice."""
+    grid = Grid.regular((40, 200, 200), (2.0, 1.0, 1.0), (-100.0, -100.0, 0.0))
+    z, y, x = np.indices(grid.shape)
+    hu = np.where(((x - 100) / 75) ** 2 + ((y - 100) / 90) ** 2 <= 1, 40, -1000)
+    hu[(x - 100) ** 2 + (y - 100) ** 2 + (2 * z - 40) ** 2 <= 6**2] = 1500
+    contoured = contour_series(written(tmp_path, Volume(grid, hu.astype(np.int16))), predictor)
+    (organ,) = [r for r in contoured.structures.rois if r.contours]
+    centre = np.concatenate([c.points_mm for c in organ.contours]).mean(axis=0)
+    np.testing.assert_allclose(centre, [0, 0, 40], atol=1.0)
