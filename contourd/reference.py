@@ -98,9 +98,17 @@ def reference_series(folder: Path, seed: int = 0) -> Path:
 
 
 def reference_masks(grid: Grid) -> dict[str, NDArray[np.bool_]]:
-    """Return the mean organs on a clinical grid: TG-263 name -> bool (z, y, x)."""
+    """Return the mean organs on a clinical grid: TG-263 name -> bool (z, y, x).
+
+    Each is cut at the level that keeps the organ's mean volume: at 0.5 a thin organ would lose much of it.
+    """
     reference = load_reference()
-    return {name: _on(grid, reference, organ) >= 0.5 for name, organ in reference.organs.items()}
+    return {name: _on(grid, reference, organ) >= _level(organ) for name, organ in reference.organs.items()}
+
+
+def _level(organ: NDArray[np.float32]) -> float:
+    kept = round(float(organ.sum()))
+    return float(np.partition(organ, organ.size - kept, axis=None)[organ.size - kept])
 
 
 def _on(grid: Grid, reference: ReferencePatient, array: NDArray[np.float32]) -> NDArray[np.float32]:
