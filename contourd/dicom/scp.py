@@ -205,8 +205,9 @@ class StorageSCP:
             self._under_way += 1
         try:
             with opened.lock:
-                if not opened.ended:
-                    self._sink.instance_stored(self._receive(event, opened))
+                if opened.ended:  # nobody is there to hear the answer; it must not be Success all the same
+                    return _answer(OUT_OF_RESOURCES, "the association has ended")
+                self._sink.instance_stored(self._receive(event, opened))
         except Exception as error:  # an exception must become a status: the sender waits for it
             return self._refuse(error, opened)
         finally:
