@@ -52,9 +52,10 @@ def _complain(error: Exception, status: int) -> int:
 def serve(config: ConfigOption = None) -> None:
     """Listen for CT series, contour them and deliver the structure sets, until SIGTERM or Ctrl-C."""
     from contourd.logs import set_up_logging
-    from contourd.settings import load_settings
+    from contourd.settings import load_settings, require_models
 
     settings = load_settings(config)
+    require_models(settings)
     set_up_logging()
     from contourd.daemon import Daemon
 

@@ -188,10 +188,25 @@ def _unresolved(content: dict[str, Any]) -> list[str]:
     ]
     problems += [f"destination: the name {name!r} stands {n} times" for name, n in counts.items() if n > 1]
     for i, route in enumerate(routes):
-        named, model = route.get("destinations", []), route.get("model")
+        named = route.get("destinations", [])
         for name in named if isinstance(named, list) else []:
             if str(name) not in counts:
                 problems.append(f"route.{i}.destinations: there is no destination {name!r}")
-        if isinstance(model, str) and not model_exists(model):
-            problems.append(f"route.{i}.model: no model {model!r}; give a shipped model's name or a bundle's folder")
     return problems
+
+
+def require_models(settings: Settings) -> None:
+    """Refuse routes to models that are not there; for ``serve`` alone, so that ``status`` works when one has vanished.
+
+    Raises
+    ------
+    SettingsError
+        Names each route.
+    """
+    problems = [
+        f"route.{i}.model: no model {route.model!r}; give a shipped model's name or a bundle's folder"
+        for i, route in enumerate(settings.route)
+        if not model_exists(route.model)
+    ]
+    if problems:
+        raise SettingsError("the configuration", problems)

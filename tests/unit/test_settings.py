@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contourd.errors import SettingsError
-from contourd.settings import Settings, load_settings
+from contourd.settings import Settings, load_settings, require_models
 
 ETC = Path(__file__).parents[2] / "etc" / "contourd.toml"
 GOOD = """
@@ -82,12 +82,11 @@ series_description = "("
         "node.colour:",
         "series.quiet_s:",
         "destination: the name 'pacs'",
-        "route.0.model: no model 'nowhere'",
         "route.0.destinations: there is no destination 'tps'",
         "route.0.series_description: not a regular expression",
     ):
         assert any(problem.startswith(start) for problem in found), start
-    assert len(found) == 8
+    assert len(found) == 7
 
 
 @pytest.mark.parametrize("part", ["destination", "route"])
@@ -95,6 +94,17 @@ def test_a_node_without_route_or_destination_is_refused(tmp_path, model, part):
     head, tail = GOOD.format(model=model).split("[[route]]")
     text = head if part == "route" else "[[route]]" + tail
     assert any(problem.startswith(part) for problem in problems(write(tmp_path, text)))
+
+
+def test_a_model_that_is_not_there_stops_serve_alone(tmp_path, model):
+    text = GOOD.format(model=model) + GOOD.format(model="nowhere")[GOOD.index("[[route]]") :]
+    settings = load_settings(write(tmp_path, text))
+    with pytest.raises(SettingsError) as error:
+        require_models(settings)
+    assert error.value.problems == (
+        "route.1.model: no model 'nowhere'; give a shipped model's name or a bundle's folder",
+    )
+    require_models(load_settings(write(tmp_path, GOOD.format(model=model))))
 
 
 def test_not_toml_and_not_there(tmp_path):
