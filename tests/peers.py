@@ -84,7 +84,7 @@ def running(command: Sequence[str], port: int, log: Path) -> Iterator[subprocess
 
 @dataclass(frozen=True)
 class StoreSCP:
-    """DCMTK's storescp; every received object is a file in ``folder``."""
+    """DCMTK's storescp; each C-STORE is a file of its own in ``folder``."""
 
     ae_title: str
     port: int
@@ -100,7 +100,7 @@ def storescp(folder: Path, ae_title: str = "STORESCP", port: int | None = None) 
     received = folder / "received"
     received.mkdir(parents=True, exist_ok=True)
     port = port or free_port()
-    command = [program, "--fork", "-aet", ae_title, "-od", str(received), str(port)]
+    command = [program, "--fork", "--unique-filenames", "-aet", ae_title, "-od", str(received), str(port)]
     with running(command, port, folder / "storescp.log"):
         yield StoreSCP(ae_title, port, received)
 
@@ -134,13 +134,6 @@ class Orthanc:
         return [
             json.loads(self.get(f"/studies/{i}"))["MainDicomTags"]["StudyInstanceUID"] for i in self._ids("studies")
         ]
-
-    def upload(self, path: Path) -> None:
-        self._open(
-            urllib.request.Request(
-                f"http://{LOOPBACK}:{self.rest_port}/instances", data=path.read_bytes(), method="POST"
-            )
-        )
 
     def send(self, modality: str) -> None:
         """Send every study by C-STORE to a peer of its configuration, and wait until that is done."""
@@ -208,14 +201,11 @@ def run(program: str, *arguments: str | Path, timeout_s: float = RUN_S) -> Ran:
 
 
 def storescu(
-    port: int, *paths: Path, called: str = "CONTOURD", calling: str = "STORESCU", required: bool = True
+    port: int, *paths: Path, called: str = "CONTOURD", calling: str = "STORESCU", options: Sequence[str] = ()
 ) -> Ran:
-    """Send files, or whole folders, by DCMTK's storescu in one association.
-
-    ``required``: of two presentation contexts per SOP class, only those that the files need are proposed.
-    """
-    options = ["-R"] if required else []
-    return run("storescu", "-v", *options, "+sd", "+r", "-aet", calling, "-aec", called, LOOPBACK, str(port), *paths)
+    """Send files, or whole folders, by DCMTK's storescu in one association that proposes what the files need."""
+    arguments = ("-v", "-R", "+sd", "+r", *options, "-aet", calling, "-aec", called, LOOPBACK, str(port))
+    return run("storescu", *arguments, *paths)
 
 
 def echoscu(port: int, called: str = "CONTOURD", calling: str = "ECHOSCU") -> Ran:
