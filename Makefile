@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 CT ?=
 
-.PHONY: demo test lint types format
+.PHONY: demo test lint types format bench
 .SILENT:
 
 demo: $(STAMP)
@@ -24,6 +24,9 @@ types: $(STAMP)
 format: $(STAMP)
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
+
+bench: $(STAMP)
+	for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
 
 $(STAMP): pyproject.toml constraints.txt
 	echo "Installing contourd into $(VENV) (once; some minutes) ..."
