@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from contourd.errors import SettingsError
 from contourd.model.anatomynet import ModelConfig
@@ -17,21 +17,39 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class LossStage(_Section):
+    """One of ``trainer.losses.LOSSES`` with its lambda, used before step ``until``; None: to the end."""
+
+    name: Literal["dice", "exp_log", "dice_focal", "dice_ce", "dice_focal_balanced"] = "dice_focal"
+    lambda_: float = Field(default=0.5, ge=0, alias="lambda")
+    until: int | None = Field(default=None, ge=1)
+
+
 class LossConfig(_Section):
-    """Which of ``trainer.losses.LOSSES``, lambda, and what an unannotated organ does.
+    """The losses of a run, one stage after the other, and what an unannotated organ does.
 
     missing
         ``mask``: its terms, and the background's, are left out (equation 3). ``marginal``: its terms are left out and
         its probability counts as background (Shi et al., MedIA 2021).
-    discovery_steps
-        The first steps use ``dice_focal_balanced`` with lambda 0.5: it finds small organs, to which Dice and focal
-        alone give nearly no gradient, and draws all organs too large, which the named loss then mends.
+    stage
+        ``dice_focal_balanced`` first finds small organs, to which Dice and focal alone give nearly no gradient, and
+        draws all organs too large; a stage after it mends that.
     """
 
-    name: Literal["dice", "exp_log", "dice_focal", "dice_ce", "dice_focal_balanced"] = "dice_focal"
-    lambda_: float = Field(default=0.5, ge=0, alias="lambda")
     missing: Literal["mask", "marginal"] = "marginal"
-    discovery_steps: int = Field(default=0, ge=0)
+    stage: tuple[LossStage, ...] = Field(default=(LossStage(),), min_length=1)
+
+    @model_validator(mode="after")
+    def _stages_follow_each_other(self) -> Self:
+        ends = [stage.until for stage in self.stage]
+        numbers = [end for end in ends[:-1] if end is not None]
+        if ends[-1] is not None or len(numbers) < len(ends) - 1 or numbers != sorted(set(numbers)):
+            raise ValueError("every stage but the last ends at a later step than the one before it, the last at none")
+        return self
+
+    def at(self, step: int) -> LossStage:
+        """Return the stage of a step."""
+        return next(stage for stage in self.stage if stage.until is None or step < stage.until)
 
 
 class ScheduleConfig(_Section):

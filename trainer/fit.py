@@ -68,8 +68,8 @@ class State:
             The checkpoint belongs to another model or preprocessing.
         """
         content = torch.load(path, map_location="cpu", weights_only=True)
-        saved = TrainConfig.model_validate(content["config"])
-        if saved.model != config.model or saved.preprocess != config.preprocess:
+        saved, current = content["config"], config.model_dump(mode="json", by_alias=True)
+        if any(saved[part] != current[part] for part in ("model", "preprocess")):
             raise DatasetError(f"{path} was trained with another model or preprocessing: choose another output")
         self.network.load_state_dict(content["network"])
         self.average.load_state_dict(content["average"])
@@ -185,13 +185,11 @@ def fit(dataset: Path, output: Path, config: TrainConfig, device: str = "auto") 
     known = torch.tensor(np.stack([s.annotated for s in samples]))
     background = known.any(1) if config.loss.missing == "marginal" else known.all(1)
     weights = class_weights(torch.cat([background[:, None], known], dim=1))
-    named = Loss(config.loss.name, config.loss.lambda_, config.loss.missing)
-    discovery = Loss("dice_focal_balanced", 0.5, config.loss.missing)
+    stages = {stage: Loss(stage.name, stage.lambda_, config.loss.missing) for stage in config.loss.stage}
     schedule, losses, began = config.schedule, list[float](), time.monotonic()
     while state.step < schedule.steps:
         sample = samples[order(len(samples), config.seed, state.step)]
-        loss = discovery if state.step < config.loss.discovery_steps else named
-        losses.append(train_step(state, sample, config, loss, weights))
+        losses.append(train_step(state, sample, config, stages[config.loss.at(state.step)], weights))
         last = state.step == schedule.steps
         if state.step % 25 == 0 or last:
             pace = (time.monotonic() - began) / len(losses)

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from contourd.errors import DatasetError, SettingsError
 from contourd.model.bundle import load_bundle
 from contourd.model.transforms import Preprocess, PreprocessConfig
 from trainer.archive import Annotation, find_cases, read_case
 from trainer.augment import Augment
-from trainer.config import AugmentConfig, ScheduleConfig, TrainConfig, load_recipe
+from trainer.config import AugmentConfig, LossConfig, ScheduleConfig, TrainConfig, load_recipe
 from trainer.dataset import make_sample
 from trainer.fit import CHECKPOINT, fit, learning_rate, order, to_target
 from trainer.metrics import dice
@@ -60,7 +61,7 @@ def config(steps: int, **more) -> TrainConfig:
             "name": "tiny",
             "model": {"structures": ORGANS, "channels": (6, 6, 6, 6), "output_channels": 6},
             "preprocess": {"spacing_mm": (6.0, 6.0, 6.0)},
-            "loss": {"name": "dice_focal_balanced"},
+            "loss": {"stage": [{"name": "dice_focal_balanced", "until": 60}, {"name": "dice_focal"}]},
             "schedule": {
                 "steps": steps,
                 "warmup_steps": 2,
@@ -188,6 +189,14 @@ def test_learning_rate():
     assert rates == pytest.approx([0.2, 2.0, 2.0, 2.0, 1.0, 0.1])
 
 
+def test_stages_of_the_loss():
+    loss = LossConfig.model_validate({"stage": [{"name": "dice", "until": 5}, {"name": "dice_ce"}]})
+    assert [loss.at(step).name for step in (0, 4, 5, 1000)] == ["dice", "dice", "dice_ce", "dice_ce"]
+    for ends in ([5], [None, None], [5, 5, None], [7, 5, None]):
+        with pytest.raises(ValidationError, match="every stage"):
+            LossConfig.model_validate({"stage": [{"until": end} for end in ends]})
+
+
 def test_every_epoch_sees_every_case_once():
     first, second = ([order(7, 5, step) for step in range(start, start + 7)] for start in (0, 7))
     assert sorted(first) == sorted(second) == list(range(7))
@@ -230,7 +239,7 @@ def test_recipes(tmp_path):
     for path in (root / "etc" / "recipes").glob("*.toml"):
         assert load_recipe(path).name
     wrong = tmp_path / "wrong.toml"
-    wrong.write_text('name = "x"\n[model]\nstructures = ["a"]\npools = 9\n[loss]\nnmae = "dice"\n')
+    wrong.write_text('name = "x"\n[model]\nstructures = ["a"]\npools = 9\n[loss]\nmising = "mask"\n')
     with pytest.raises(SettingsError) as error:
         load_recipe(wrong)
     assert len(error.value.problems) == 2
