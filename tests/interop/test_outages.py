@@ -88,7 +88,7 @@ def test_a_model_that_vanishes_later_holds_the_job(
 
 
 def test_orthanc_sends_and_gets_it_back(tmp_path: Path, bright_bundle: Path, make_series: SeriesMaker) -> None:
-    folder, node_port = make_series("orthanc"), free_port()
+    folder, node_port = make_series("series"), free_port()
     with orthanc(tmp_path / "orthanc", {"contourd": ("CONTOURD", node_port)}) as pacs:
         assert storescu(pacs.port, folder, called=pacs.ae_title).status == 0
         with serve(tmp_path / "node", bright_bundle, {"pacs": (pacs.ae_title, pacs.port)}, node_port) as node:
