@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from contourd.errors import ContourdError, NodeError, SettingsError
+from contourd.profiles import PROFILES
 
 if TYPE_CHECKING:
     from contourd.dicom.series import Instance
@@ -27,6 +28,9 @@ app = typer.Typer(
 )
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Configuration; else ./contourd.toml, then /etc/contourd/contourd.toml.")
+]
+OverrideOption = Annotated[
+    str, typer.Option(metavar="REASON", help="Let the model run outside of its limits; the reason is kept.")
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
@@ -69,25 +73,35 @@ def contour(
     model: Annotated[str, typer.Option(help="A shipped model's name, or a bundle's folder.")] = "hn7",
     device: DeviceOption = "auto",
     series_uid: Annotated[str | None, typer.Option(help="Which series, where the folder holds several.")] = None,
+    profile: Annotated[str, typer.Option(help=f"How it is written: {', '.join(PROFILES)}.")] = "strict",
+    override: OverrideOption = "",
 ) -> None:
     """Contour one CT series of a folder, without a daemon."""
     from contourd.dicom.series import find_series
 
     if not ct_folder.is_dir():
         raise NodeError(f"{ct_folder} is no folder")
+    if profile not in PROFILES:
+        raise NodeError(f"there is no profile {profile!r}; there are: {', '.join(PROFILES)}")
     instances = _choose_series(find_series(ct_folder), ct_folder, series_uid)
-    from contourd.contouring import contour_series
+    from contourd.contouring import Order, contour_series
     from contourd.dicom.rtstruct_write import save_structure_set
     from contourd.model.bundle import load_bundle
     from contourd.model.predictor import Predictor
 
     predictor = Predictor(load_bundle(model), device)
+    order = Order(profiles=(PROFILES[profile],), override=_signed(override))
     with _stages() as report:
-        contoured = contour_series(instances, predictor, progress=report)
+        contoured = contour_series(instances, predictor, order, report)
     output.parent.mkdir(parents=True, exist_ok=True)
     save_structure_set(contoured.dataset, output)
     for roi in contoured.structures.rois:
-        typer.echo(f"{roi.name:<16} {roi.volume_cc:8.1f} cc" + ("" if roi.contours else "   not found"))
+        told = "" if roi.contours else "   not found"
+        if roi.name in contoured.remarks.flagged:
+            told = f"   CHECK: {contoured.remarks.flagged[roi.name]}"
+        if roi.name in contoured.remarks.withheld:
+            told = f"   withheld: {contoured.remarks.withheld[roi.name]}"
+        typer.echo(f"{roi.name:<16} {roi.volume_cc:8.1f} cc{told}")
     typer.echo(f"{output}: AI generated, not reviewed")
 
 
@@ -109,6 +123,15 @@ def _choose_series(
                 told = f"{len(instances)} images, {instances[0].modality}, {instances[0].series_description!r}"
                 typer.echo(f"  not taken: {uid} ({told}); choose it with --series-uid", err=True)
     return found[taken]
+
+
+def _signed(override: str) -> str:
+    """Add who gave the reason."""
+    if not override.strip():
+        return ""
+    import getpass
+
+    return f"{override.strip()} ({getpass.getuser()})"
 
 
 @contextmanager
@@ -164,13 +187,17 @@ def status(
 
 
 @app.command()
-def retry(job: Annotated[int, typer.Argument(help="Number of the job.")], config: ConfigOption = None) -> None:
+def retry(
+    job: Annotated[int, typer.Argument(help="Number of the job.")],
+    config: ConfigOption = None,
+    override: OverrideOption = "",
+) -> None:
     """Try a held or failed job again, or send its waiting deliveries now."""
     from contourd.jobs.queue import Queue
     from contourd.settings import load_settings
 
     with _database(load_settings(config)) as database:
-        Queue(database).retry(job)
+        Queue(database).retry(job, _signed(override))
     typer.echo(f"job {job} will be tried again")
 
 

@@ -1,4 +1,4 @@
-"""One CT series on disk -> a structure set that was read back: no database, no network.
+"""One CT series on disk -> structure sets that were read back: no database, no network.
 
 ``contourd contour``, the worker and the trainer's evaluation all call it.
 """
@@ -7,26 +7,65 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 
+from contourd.dicom.acquisition import acquisition_of
 from contourd.dicom.rtstruct_check import check_structure_set
-from contourd.dicom.rtstruct_write import Provenance, structure_set_dataset
+from contourd.dicom.rtstruct_write import Provenance, Remarks, structure_set_dataset
 from contourd.dicom.series import Instance, gate, read_volume
+from contourd.errors import OutsideLimits, SeriesUnusable
 from contourd.imaging import contours
 from contourd.imaging.contours import ROI, MaskInBox, StructureSet, trace
+from contourd.imaging.grid import Grid
+from contourd.model.bundle import ModelBundle
+from contourd.model.limits import outside
+from contourd.model.plausibility import Finding, Organ, assess, organ, recognised
 from contourd.model.predictor import Prediction, Predictor, Progress
 from contourd.model.structures import catalogue
+from contourd.profiles import STRICT, Profile
+from contourd.settings import PlausibilitySettings, Verdict
 
-SETTINGS = {
-    "level": 0.5,
-    "tolerance_pixels": contours.TOLERANCE_PIXELS,
-    "smallest_area_mm2": contours.SMALLEST_AREA_MM2,
-    "smallest_hole_mm2": contours.SMALLEST_HOLE_MM2,
-}
-SETTINGS_HASH = hashlib.sha256(json.dumps(SETTINGS, sort_keys=True).encode()).hexdigest()
+LEVEL = 0.5
+FEWEST_ORGANS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How a series is to be contoured.
+
+    Attributes
+    ----------
+    revision
+        Of the series: a late slice makes a new one, and so a new structure set.
+    profiles
+        One structure set is written for each.
+    override
+        Why a person lets the model run outside of its limits, and who; empty: such a series is held.
+    """
+
+    revision: int = 1
+    profiles: tuple[Profile, ...] = (STRICT,)
+    plausibility: PlausibilitySettings = field(default_factory=PlausibilitySettings)
+    override: str = ""
+
+    def settings_hash(self, profile: Profile) -> str:
+        """Hash what else than the input and the model decides the structure set's content; part of its UID."""
+        content = {
+            "level": LEVEL,
+            "tolerance_pixels": contours.TOLERANCE_PIXELS,
+            "smallest_area_mm2": contours.SMALLEST_AREA_MM2,
+            "smallest_hole_mm2": contours.SMALLEST_HOLE_MM2,
+            "plausibility": self.plausibility.model_dump(mode="json"),
+            "override": self.override,
+            "profile": profile.identity(),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+ORDER = Order()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,21 +74,29 @@ class Contoured:
 
     Attributes
     ----------
-    dataset
-        The RTSTRUCT, read back and compared with the masks.
+    datasets
+        For each profile, in order, the RTSTRUCT, read back and compared with the masks.
     structures
         The same contours, with volumes.
     masks
         TG-263 name -> voxels with probability at least 0.5 on the CT's own grid.
+    remarks
+        What is to be looked at first, and what was withheld.
     """
 
-    dataset: Dataset
+    datasets: tuple[Dataset, ...]
     structures: StructureSet
     masks: dict[str, MaskInBox]
+    remarks: Remarks
+
+    @property
+    def dataset(self) -> Dataset:
+        """The first profile's structure set."""
+        return self.datasets[0]
 
 
 def contour_series(
-    instances: Sequence[Instance], predictor: Predictor, revision: int = 1, progress: Progress | None = None
+    instances: Sequence[Instance], predictor: Predictor, order: Order = ORDER, progress: Progress | None = None
 ) -> Contoured:
     """Contour one CT series.
 
@@ -57,32 +104,75 @@ def contour_series(
     ----------
     instances
         Of one series, in any order.
-    revision
-        Of the series: a late slice makes a new one, and so a new structure set.
     progress
         Called with the stage's name and the fraction of it that is done.
 
     Raises
     ------
     SeriesUnusable
-        The input gate refuses the series, or no patient is in it.
+        The input gate refuses the series, or it shows no patient or no head and neck.
+    OutsideLimits
+        The model was not made for such a series, and nobody released it.
     DeviceError
         The device's memory does not suffice.
     StructureSetRejected
         What was written does not read back as it was contoured.
     """
     report = progress or (lambda stage, fraction: None)
+    bundle = predictor.bundle
     series = gate(instances)
+    beyond = outside(bundle.config.limits, acquisition_of(series))
+    if beyond and not order.override:
+        raise OutsideLimits(bundle.name, beyond)
     volume = read_volume(series, lambda done, total: report("read", done / total))
     prediction = predictor.predict(volume, progress)
     structures, masks = _structures(prediction, report)
-    report("write", 0.0)
-    bundle = predictor.bundle
-    provenance = Provenance(bundle.name, bundle.version, bundle.sha256, SETTINGS_HASH, revision)
-    dataset = structure_set_dataset(structures, series, provenance, catalogue())
-    check_structure_set(dataset, series, masks)
+    remarks = _remarks(_organs(masks, series.grid), predictor.bundle, order, beyond)
+    datasets = []
+    for i, profile in enumerate(order.profiles):
+        report("write", i / len(order.profiles))
+        hashed = order.settings_hash(profile)
+        provenance = Provenance(bundle.name, bundle.version, bundle.sha256, hashed, order.revision)
+        dataset = structure_set_dataset(structures, series, provenance, catalogue(), profile, remarks)
+        check_structure_set(dataset, series, _named(masks, profile, remarks))
+        datasets.append(dataset)
     report("write", 1.0)
-    return Contoured(dataset, structures, masks)
+    return Contoured(tuple(datasets), structures, masks, remarks)
+
+
+def _organs(masks: Mapping[str, MaskInBox], grid: Grid) -> list[Organ]:
+    return [found for name, mask in masks.items() if (found := organ(name, mask, grid)) is not None]
+
+
+def _named(masks: Mapping[str, MaskInBox], profile: Profile, remarks: Remarks) -> dict[str, MaskInBox]:
+    return {profile.name_of(name): mask for name, mask in masks.items() if name not in remarks.withheld}
+
+
+def _remarks(organs: Sequence[Organ], bundle: ModelBundle, order: Order, beyond: Sequence[str]) -> Remarks:
+    """Judge what was found by the training set; too little of a head and neck is no head and neck."""
+    distribution = bundle.config.distribution
+    findings = assess(organs, distribution, order.plausibility.limit_sd) if distribution else ()
+    known = recognised(organs, findings)
+    if len(known) < min(FEWEST_ORGANS, len(distribution)) and not order.override:
+        found = ", ".join(known) or "none"
+        raise SeriesUnusable(
+            f"the series does not look like a head and neck: of the organs of {bundle.name}, "
+            f"those with their usual size and place are: {found}; check what was scanned, or release it with "
+            "`--override REASON`"
+        )
+    released = f"{order.override} ({'; '.join(beyond)})" if beyond else ""
+    withheld = _by_organ(findings, order.plausibility, "withhold")
+    flagged = _by_organ(findings, order.plausibility, "flag")
+    return Remarks({name: why for name, why in flagged.items() if name not in withheld}, withheld, released)
+
+
+def _by_organ(findings: Sequence[Finding], settings: PlausibilitySettings, verdict: Verdict) -> dict[str, str]:
+    """Structure -> its reasons for one verdict."""
+    reasons: dict[str, list[str]] = {}
+    for finding in findings:
+        if settings.verdict(finding.check) == verdict:
+            reasons.setdefault(finding.structure, []).append(finding.reason)
+    return {name: "; ".join(told) for name, told in reasons.items()}
 
 
 def _structures(prediction: Prediction, report: Progress) -> tuple[StructureSet, dict[str, MaskInBox]]:
@@ -91,9 +181,9 @@ def _structures(prediction: Prediction, report: Progress) -> tuple[StructureSet,
     for i, name in enumerate(prediction.structures):
         report("trace", i / len(prediction.structures))
         box, probability = prediction.restored(name)
-        mask = MaskInBox(box, probability >= SETTINGS["level"])
+        mask = MaskInBox(box, probability >= LEVEL)
         volume_cc = float(mask.mask.sum()) * grid.voxel_volume_mm3 / 1000
-        rois.append(ROI(name, trace(probability, box, grid), volume_cc))
+        rois.append(ROI(name, trace(probability, box, grid, LEVEL), volume_cc))
         masks[name] = mask
     report("trace", 1.0)
     return StructureSet(tuple(rois)), masks

@@ -5,6 +5,7 @@
     ContourdError
     ├── SettingsError            the configuration cannot be used; every problem at once
     ├── SeriesUnusable           the input gate: a person must look, the series is held
+    │   ├── OutsideLimits        the model was not made for such a series
     │   └── SeriesIncomplete     more slices may still come
     │       └── SlicesMissing    names the missing z
     ├── StructureSetRejected     the read-back check: what would be sent is not what was contoured
@@ -42,6 +43,17 @@ class SettingsError(ContourdError):
 
 class SeriesUnusable(ContourdError):
     """The series fails the input gate: hold it and say why."""
+
+
+class OutsideLimits(SeriesUnusable):
+    """The model was not made for such a series; a person may release it."""
+
+    def __init__(self, model: str, reasons: Sequence[str]) -> None:
+        self.reasons = tuple(reasons)
+        super().__init__(
+            f"the series is outside the limits of {model}: {'; '.join(reasons)}; "
+            "a person who answers for it releases it with `--override REASON`"
+        )
 
 
 class SeriesIncomplete(SeriesUnusable):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from contourd.errors import SettingsError
+from contourd.profiles import PROFILES, HoleStyleName, Profile, ProfileName
 
 SEARCHED = (Path("contourd.toml"), Path("/etc/contourd/contourd.toml"))
 SHIPPED_MODELS = Path(__file__).resolve().parent / "model" / "bundles"
@@ -34,6 +37,10 @@ AETitle = Annotated[str, AfterValidator(_ae_title)]
 Regex = Annotated[str, AfterValidator(_regex)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
+Verdict = Literal["send", "flag", "withhold"]
+InterpretedType = Literal["ORGAN", "AVOIDANCE", "CONTROL", ""]
+StructureSetLabel = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")]
+ROIName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_+~^-]{1,64}$")]
 
 
 class _Section(BaseModel):
@@ -88,8 +95,29 @@ class DeliverySettings(_Section):
     give_up_after_s: Seconds = 86400.0
 
 
+class PlausibilitySettings(_Section):
+    """What becomes of an organ that fails a check, and how many robust standard deviations are still plausible."""
+
+    volume: Verdict = "flag"
+    position: Verdict = "flag"
+    laterality: Verdict = "withhold"
+    symmetry: Verdict = "flag"
+    limit_sd: float = Field(default=4.5, gt=0)
+
+    def verdict(self, check: str) -> Verdict:
+        """Return what is to be done for one check, by its key."""
+        verdict: Verdict = getattr(self, check)
+        return verdict
+
+
+class CheckSettings(_Section):
+    """The check of each structure set before it is sent: always ours, and by rt-utils too where that is wanted."""
+
+    rt_utils: bool = False
+
+
 class Destination(_Section):
-    """A DICOM node that takes structure sets."""
+    """A DICOM node that takes structure sets; holes to interpreted_type replace what its profile says."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")
     ae_title: AETitle
@@ -97,6 +125,30 @@ class Destination(_Section):
     port: Port
     connect_timeout_s: Seconds = 15.0
     response_timeout_s: Seconds = 60.0
+    profile: ProfileName = "strict"
+    holes: HoleStyleName | None = None
+    decimals: int | None = Field(default=None, ge=2, le=4)
+    label: StructureSetLabel | None = None
+    interpreted_type: InterpretedType | None = None
+    names: Mapping[str, ROIName] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        longest = PROFILES[self.profile].name_length
+        long = [name for name in self.names.values() if len(name) > longest]
+        if long:
+            raise ValueError(f"names: {', '.join(long)}: profile {self.profile} takes {longest} characters")
+        twice = [name for name, n in Counter(name.casefold() for name in self.names.values()).items() if n > 1]
+        if twice:
+            raise ValueError(f"names: {', '.join(twice)} is given to several organs")
+        return self
+
+    @property
+    def structure_set_profile(self) -> Profile:
+        """How its structure sets are written."""
+        asked = ("holes", "decimals", "label", "interpreted_type")
+        changed = {key: value for key in asked if (value := getattr(self, key)) is not None}
+        return replace(PROFILES[self.profile], names=dict(self.names), **changed)
 
 
 class Route(_Section):
@@ -118,6 +170,8 @@ class Settings(_Section):
     series: SeriesSettings = SeriesSettings()
     worker: WorkerSettings = WorkerSettings()
     delivery: DeliverySettings = DeliverySettings()
+    plausibility: PlausibilitySettings = PlausibilitySettings()
+    check: CheckSettings = CheckSettings()
     destination: tuple[Destination, ...]
     route: tuple[Route, ...]
 

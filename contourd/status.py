@@ -62,6 +62,7 @@ def to_json(report: Report, settings: Settings) -> str:
                 "patient": job.patient,
                 "model": job.model,
                 "attempts": job.attempts,
+                "remarks": job.remarks,
                 "created_at": job.created_at.isoformat(),
                 "updated_at": job.updated_at.isoformat(),
                 "deliveries": [
@@ -136,7 +137,7 @@ def _jobs_table(lines: tuple[JobLine, ...], now: datetime) -> Table:
         late = any(d.state == "PENDING" and d.attempts for d in job.deliveries)
         reasons = [job.reason, *(d.reason for d in job.deliveries if d.reason and d.reason not in job.reason)]
         advice = [f"contourd retry {job.id}"] if job.state in ("HELD", "FAILED") or late else []
-        told = "\n".join(filter(None, [*reasons, *advice]))
+        told = "\n".join(filter(None, [*reasons, job.remarks, *advice]))
         table.add_row(
             str(job.id), _styled(job.state), age(now - job.created_at), job.patient, job.model, deliveries, told
         )

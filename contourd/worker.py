@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from multiprocessing.connection import Connection
 
-from contourd.contouring import contour_series
+from contourd.contouring import Order, contour_series
 from contourd.dicom.series import read_instance
 from contourd.dicom.spool import Spool
 from contourd.errors import ContourdError, LeaseLost, SpoolError
@@ -23,6 +23,7 @@ from contourd.jobs.queue import Job, Queue
 from contourd.logs import set_up_logging
 from contourd.model.bundle import load_bundle
 from contourd.model.predictor import Predictor
+from contourd.profiles import STRICT
 from contourd.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Worker:
         self._queue = Queue(self._database)
         self._spool = Spool(settings.spool.root)
         self._predictors: dict[str, Predictor] = {}
+        self._profiles = {d.name: d.structure_set_profile for d in settings.destination}
         self.stopping = threading.Event()
 
     def warm_up(self) -> None:
@@ -65,9 +67,11 @@ class Worker:
         log.info("contouring", extra={"action": "claim", "job": job.id, "worker": self._name})
         try:
             with self._lease(job):
-                output = self._contour(job)
-            self._queue.contoured(job.id, self._name, output)
+                outputs, remarks = self._contour(job)
+            self._queue.contoured(job.id, self._name, outputs, remarks)
             log.info("contoured", extra={"action": "contoured", "job": job.id})
+            if remarks:
+                log.warning("a person is to look: %s", remarks, extra={"action": "remark", "job": job.id})
         except LeaseLost:
             log.warning("the job is another worker's now", extra={"action": "lease lost", "job": job.id})
         except SpoolError as error:
@@ -78,12 +82,19 @@ class Worker:
             log.exception("the job failed", extra={"action": "fail", "job": job.id})
             self._fail(job, f"{type(error).__name__}: {error}")
 
-    def _contour(self, job: Job) -> str:
+    def _contour(self, job: Job) -> tuple[dict[str, str], str]:
+        """Contour a job; returns destination -> structure set, and the remarks."""
         instances = [read_instance(self._settings.spool.root / path) for path in job.paths]
-        contoured = contour_series(instances, self._predictor(job.model), job.revision)
-        buffer = BytesIO()
-        contoured.dataset.save_as(buffer, enforce_file_format=True)
-        return self._spool.store_output(job.id, buffer.getvalue())
+        wanted = {name: self._profiles.get(name, STRICT) for name in job.destinations}
+        profiles = {profile.identity(): profile for profile in wanted.values()}  # one structure set for those alike
+        order = Order(job.revision, tuple(profiles.values()), self._settings.plausibility, job.override)
+        contoured = contour_series(instances, self._predictor(job.model), order)
+        stored = {}
+        for part, (identity, dataset) in enumerate(zip(profiles, contoured.datasets, strict=True), 1):
+            buffer = BytesIO()
+            dataset.save_as(buffer, enforce_file_format=True)
+            stored[identity] = self._spool.store_output(job.id, buffer.getvalue(), part)
+        return {name: stored[p.identity()] for name, p in wanted.items()}, contoured.remarks.told()
 
     def _predictor(self, model: str) -> Predictor:
         bundle = load_bundle(model)

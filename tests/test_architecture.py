@@ -56,6 +56,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.rtstruct_write",
         "contourd.dicom.rtstruct_check",
         "contourd.dicom.instance",
+        "contourd.dicom.acquisition",
         "contourd.dicom.series",
         "contourd.dicom.spool",
         "contourd.model.predictor",
@@ -64,6 +65,8 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     ),
     2: (
         "contourd.model.bundle",
+        "contourd.model.limits",
+        "contourd.model.plausibility",
         "contourd.model.transforms",
         "contourd.model.runtime",
         "contourd.model.anatomynet",
@@ -77,6 +80,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.model.structures",
         "contourd.jobs.job",
         "contourd.settings",
+        "contourd.profiles",
         "contourd.logs",
     ),
     0: (

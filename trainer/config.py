@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from contourd.errors import SettingsError
 from contourd.model.anatomynet import ModelConfig
+from contourd.model.limits import Limits
 from contourd.model.transforms import PreprocessConfig
 
 
@@ -107,6 +108,7 @@ class TrainConfig(_Section):
     schedule: ScheduleConfig = ScheduleConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     augment: AugmentConfig = AugmentConfig()
+    limits: Limits = Limits()
 
 
 def load_recipe(path: Path) -> TrainConfig:

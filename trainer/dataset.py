@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contourd.imaging.contours import MaskInBox
 from contourd.imaging.resample import resample
+from contourd.model.plausibility import Organ, OrganSpread, distribution_of, organ
 from contourd.model.transforms import Preprocess, grid_axes_mm
-from trainer.archive import Annotation, Case
+from trainer.archive import Annotation, Case, find_cases, read_case
 
 FULL = 255
 
@@ -52,3 +55,22 @@ def make_sample(case: Case, structures: Sequence[str], preprocess: Preprocess) -
             organs[i] = np.rint(part * FULL)
     annotated = np.array([case.annotation(name) is not Annotation.UNKNOWN for name in structures])
     return Sample(case.identifier, prepared.image.astype(np.float16), organs, annotated)
+
+
+def measure_organs(case: Case) -> list[Organ]:
+    """Measure volume, centroid and cut of each PRESENT organ, on the CT's own grid."""
+    grid = case.volume.grid
+    whole = (slice(0, grid.shape[0]), slice(0, grid.shape[1]), slice(0, grid.shape[2]))
+    measured = (organ(name, MaskInBox(whole, mask), grid) for name, mask in case.masks.items())
+    return [o for o in measured if o is not None]
+
+
+def measure_split(folder: Path) -> dict[str, OrganSpread]:
+    """Measure the organs of all cases of a split, for the model's plausibility check.
+
+    Raises
+    ------
+    DatasetError
+        A case cannot be read.
+    """
+    return distribution_of([measure_organs(read_case(path)) for path in find_cases(folder)])

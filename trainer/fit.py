@@ -18,6 +18,7 @@ from torch import Tensor
 from contourd.errors import DatasetError
 from contourd.model.anatomynet import AnatomyNet
 from contourd.model.bundle import ModelBundle, load_bundle, save_bundle
+from contourd.model.plausibility import Distribution
 from contourd.model.predictor import Predictor
 from contourd.model.runtime import choose_device, place
 from contourd.model.structures import etc_folder, mirrored_order
@@ -25,7 +26,7 @@ from contourd.model.transforms import Preprocess
 from trainer.archive import find_cases, read_case
 from trainer.augment import Augment
 from trainer.config import ScheduleConfig, TrainConfig, load_recipe
-from trainer.dataset import FULL, Sample, make_sample
+from trainer.dataset import FULL, Sample, make_sample, measure_split
 from trainer.losses import Loss, class_weights
 from trainer.metrics import dice
 
@@ -184,6 +185,7 @@ def fit(dataset: Path, output: Path, config: TrainConfig, device: str = "auto") 
     samples = list(load_samples(dataset / "train", config, run_folder / "cache"))
     known = torch.tensor(np.stack([s.annotated for s in samples]))
     background = known.any(1) if config.loss.missing == "marginal" else known.all(1)
+    distribution = measure_split(dataset / "train")
     weights = class_weights(torch.cat([background[:, None], known], dim=1))
     stages = {stage: Loss(stage.name, stage.lambda_, config.loss.missing) for stage in config.loss.stage}
     schedule, losses, began = config.schedule, list[float](), time.monotonic()
@@ -196,15 +198,16 @@ def fit(dataset: Path, output: Path, config: TrainConfig, device: str = "auto") 
             recent = float(np.mean(losses[-25:]))
             print(f"step {state.step}/{schedule.steps}  loss {recent:.4f}  {pace:.2f} s/step", flush=True)
         if state.step % schedule.validate_every == 0 or last:
-            _validate_and_keep(state, dataset / "validation", output, config, device)
+            predictor = Predictor(_write_bundle(run_folder / "last", state, config, distribution), device)
+            if _is_best(state, validate(predictor, dataset / "validation"), run_folder):
+                _write_bundle(output, state, config, distribution)
         if state.step % schedule.checkpoint_every == 0 or last:
             state.save(run_folder / CHECKPOINT, config)
     return state
 
 
-def _validate_and_keep(state: State, folder: Path, output: Path, config: TrainConfig, device: str) -> None:
-    run_folder = output.with_name(output.name + ".run")
-    scores = dict(validate(Predictor(_write_bundle(run_folder / "last", state, config, {}), device), folder))
+def _is_best(state: State, scores: Scores, run_folder: Path) -> bool:
+    """Take note of a validation; True where none was better."""
     mean = float(np.mean(list(scores.values())))
     state.history.append({"step": float(state.step), "mean": mean, **scores})
     with (run_folder / "validation.csv").open("w", newline="", encoding="utf-8") as file:
@@ -213,25 +216,36 @@ def _validate_and_keep(state: State, folder: Path, output: Path, config: TrainCo
         writer.writerows(state.history)
     shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
     print(f"step {state.step}  validation Dice {mean:.4f}  {shown}", flush=True)
-    if math.isfinite(mean) and mean > state.best:
-        state.best = mean
-        _write_bundle(output, state, config, scores)
+    if not math.isfinite(mean) or mean <= state.best:
+        return False
+    state.best = mean
+    return True
 
 
-def _write_bundle(folder: Path, state: State, config: TrainConfig, scores: Scores) -> ModelBundle:
+def _write_bundle(folder: Path, state: State, config: TrainConfig, distribution: Distribution) -> ModelBundle:
+    """Write the averaged weights with what the run knows of them."""
     fields = {
         "name": config.name,
         "version": config.version,
         "model": config.model.model_dump(mode="json"),
         "preprocess": config.preprocess.model_dump(mode="json"),
         "mirror": any(partner != i for i, partner in enumerate(mirrored_order(config.model.structures))),
+        "limits": config.limits.model_dump(mode="json"),
+        "distribution": {name: spread.model_dump(mode="json") for name, spread in distribution.items()},
         "provenance": {
             "recipe": config.model_dump(mode="json", by_alias=True),
             "step": state.step,
-            "validation_dice": dict(scores),
+            "validation_dice": _scores_at(state),
         },
     }
     return save_bundle(folder, fields, state.average)
+
+
+def _scores_at(state: State) -> Scores:
+    """Return the validation Dice per organ of this very step; empty where it was not validated."""
+    if not state.history or state.history[-1]["step"] != state.step:
+        return {}
+    return {name: value for name, value in state.history[-1].items() if name not in ("step", "mean")}
 
 
 def run(dataset: Path, output: Path, recipe: Path | None = None, device: str = "auto") -> None:

@@ -7,8 +7,9 @@ The same job gives the same bytes: UIDs, dates and times come from the input, ne
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 
@@ -25,16 +26,17 @@ from contourd.errors import StructureSetRejected
 from contourd.imaging.contours import ROI, Contour, StructureSet
 from contourd.imaging.grid import FloatArray
 from contourd.model.structures import Structure
+from contourd.profiles import STRICT, Profile
 
 DETACHED_STUDY = UID("1.2.840.10008.3.1.2.3.1")
 IMPLEMENTATION = UID("2.25.127382910475690278431592360129835521437")
 IMPLEMENTATION_NAME = f"CONTOURD_{__version__}"[:16]
-LABEL = "AI-HN DRAFT"
 NOT_REVIEWED = "AI generated, not reviewed"
 MOST_POINTS = 2000
 MOST_BYTES = 60_000
 LONGEST_DS = 16
-DECIMALS = 3
+LONGEST_DESCRIPTION = 1024
+CHECK = "CHECK"
 TOLERANCES_MM = (0.0, 0.02, 0.05, 0.1, 0.2)
 UNKNOWN_COLOUR = (255, 255, 255)
 # Copied from the CT as they are; those that are missing are written empty (type 2).
@@ -75,28 +77,67 @@ class Provenance:
         return derived_uid(kind, *instances, self.model_hash, self.settings_hash, self.revision)
 
 
+@dataclass(frozen=True, slots=True)
+class Remarks:
+    """What a person must know of a structure set.
+
+    Attributes
+    ----------
+    flagged
+        Organ -> why it is to be looked at first: the ROI is labelled CHECK.
+    withheld
+        Organ -> why it is not in the structure set.
+    released
+        Why the series lies outside the model's limits, and who released it; empty where it does not.
+    """
+
+    flagged: Mapping[str, str] = field(default_factory=dict)
+    withheld: Mapping[str, str] = field(default_factory=dict)
+    released: str = ""
+
+    def told(self) -> str:
+        """Return them in words, empty where there is nothing to tell."""
+        parts = [f"outside the model's limits, released: {self.released}"] if self.released else []
+        parts += [f"withheld: {name} ({why})" for name, why in self.withheld.items()]
+        parts += [f"check: {name} ({why})" for name, why in self.flagged.items()]
+        return "; ".join(parts)
+
+
+NO_REMARKS = Remarks()
+
+
 def structure_set_dataset(
-    structures: StructureSet, series: Series, provenance: Provenance, catalogue: Mapping[str, Structure]
+    structures: StructureSet,
+    series: Series,
+    provenance: Provenance,
+    catalogue: Mapping[str, Structure],
+    profile: Profile = STRICT,
+    remarks: Remarks = NO_REMARKS,
 ) -> FileDataset:
     """Build the complete file dataset, Implicit VR Little Endian.
 
-    An organ without contours is left out of all three sequences and named in the description.
+    An organ without contours, or withheld, is left out of all three sequences and named in the description.
 
     Raises
     ------
     StructureSetRejected
         Nothing was found, a name is not fit for planning systems, or a contour is too long for its attribute.
     """
-    found = [roi for roi in structures.rois if roi.contours]
+    found = [roi for roi in structures.rois if roi.contours and roi.name not in remarks.withheld]
     if not found:
-        raise StructureSetRejected("no organ was found in the series; check that it shows the head and neck")
+        raise StructureSetRejected(_nothing_left(remarks))
+    _refuse_names([profile.name_of(roi.name) for roi in found], profile)
     ds = _file(provenance.uid(series, "rtstruct"))
     _copy_patient_and_study(ds, series.header)
-    _describe(ds, series, provenance, [roi.name for roi in structures.rois if not roi.contours])
+    _describe(ds, series, provenance)
+    not_found = [roi.name for roi in structures.rois if not roi.contours and roi.name not in remarks.withheld]
+    ds.StructureSetLabel = profile.label
+    ds.StructureSetDescription = _description(provenance, remarks, not_found)[:LONGEST_DESCRIPTION]
     ds.ReferencedFrameOfReferenceSequence = [_frame_of_reference(series)]
-    ds.StructureSetROISequence = [_structure_set_roi(n, roi, series, provenance) for n, roi in enumerate(found, 1)]
-    ds.ROIContourSequence = [_roi_contour(n, roi, series, catalogue) for n, roi in enumerate(found, 1)]
-    ds.RTROIObservationsSequence = [_observation(n, roi, catalogue) for n, roi in enumerate(found, 1)]
+    names = [profile.name_of(roi.name) for roi in found]
+    ds.StructureSetROISequence = [_structure_set_roi(n, name, series, provenance) for n, name in enumerate(names, 1)]
+    ds.ROIContourSequence = [_roi_contour(n, roi, series, catalogue, profile) for n, roi in enumerate(found, 1)]
+    ds.RTROIObservationsSequence = [_observation(n, roi, profile, remarks) for n, roi in enumerate(found, 1)]
     ds.ApprovalStatus = "UNAPPROVED"
     return ds
 
@@ -133,7 +174,7 @@ def _copy_patient_and_study(ds: Dataset, header: Dataset) -> None:
     ds.PositionReferenceIndicator = str(header.get("PositionReferenceIndicator", "") or "")
 
 
-def _describe(ds: Dataset, series: Series, provenance: Provenance, not_found: Sequence[str]) -> None:
+def _describe(ds: Dataset, series: Series, provenance: Provenance) -> None:
     header = series.header
     dates = (header.get(k) for k in ("ContentDate", "AcquisitionDate", "SeriesDate", "StudyDate"))
     times = (header.get(k) for k in ("ContentTime", "AcquisitionTime", "SeriesTime", "StudyTime"))
@@ -143,10 +184,8 @@ def _describe(ds: Dataset, series: Series, provenance: Provenance, not_found: Se
     ds.SeriesDescription = f"contourd {NOT_REVIEWED}"
     ds.Manufacturer, ds.ManufacturerModelName = "contourd", f"contourd {provenance.model}"
     ds.SoftwareVersions, ds.DeviceSerialNumber = __version__, provenance.model_hash[:16]
-    ds.StructureSetLabel, ds.StructureSetDate, ds.StructureSetTime = LABEL, date, time
+    ds.StructureSetDate, ds.StructureSetTime = date, time
     ds.StructureSetName = f"{provenance.model} {provenance.model_version}"
-    missing = f"; not found: {', '.join(not_found)}" if not_found else ""
-    ds.StructureSetDescription = f"{NOT_REVIEWED}. Model {provenance.model} {provenance.model_version}{missing}"[:1024]
     equipment = Dataset()
     purpose = Dataset()
     purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = "109103", "DCM", "Modifying Equipment"
@@ -176,13 +215,9 @@ def _image(sop_instance_uid: str) -> Dataset:
     return item
 
 
-def _structure_set_roi(number: int, roi: ROI, series: Series, provenance: Provenance) -> Dataset:
-    if not 0 < len(roi.name) <= 16 or not all(c.isascii() and (c.isalnum() or c in "_+-~^") for c in roi.name):
-        raise StructureSetRejected(
-            f"ROI name {roi.name!r} is not fit for planning systems (16 characters, A-Z a-z 0-9 _)"
-        )
+def _structure_set_roi(number: int, name: str, series: Series, provenance: Provenance) -> Dataset:
     item = Dataset()
-    item.ROINumber, item.ROIName = str(number), roi.name
+    item.ROINumber, item.ROIName = str(number), name
     item.ReferencedFrameOfReferenceUID = series.header.FrameOfReferenceUID
     item.ROIGenerationAlgorithm = "AUTOMATIC"
     item.ROIGenerationDescription = (
@@ -191,20 +226,27 @@ def _structure_set_roi(number: int, roi: ROI, series: Series, provenance: Proven
     return item
 
 
-def _roi_contour(number: int, roi: ROI, series: Series, catalogue: Mapping[str, Structure]) -> Dataset:
+def _roi_contour(
+    number: int, roi: ROI, series: Series, catalogue: Mapping[str, Structure], profile: Profile
+) -> Dataset:
     item = Dataset()
     item.ReferencedROINumber = str(number)
     item.ROIDisplayColor = list(catalogue[roi.name].colour if roi.name in catalogue else UNKNOWN_COLOUR)
-    item.ContourSequence = [_contour(roi.name, contour, series) for contour in roi.contours]
+    on_slice = Counter(contour.slice_index for contour in roi.contours)
+    item.ContourSequence = []
+    for contour in roi.contours:
+        several = profile.holes == "xor" and on_slice[contour.slice_index] > 1
+        geometry = "CLOSEDPLANAR_XOR" if several else "CLOSED_PLANAR"
+        item.ContourSequence.append(_contour(roi.name, contour, series, geometry, profile.decimals))
     return item
 
 
-def _contour(name: str, contour: Contour, series: Series) -> Dataset:
+def _contour(name: str, contour: Contour, series: Series, geometry: str, decimals: int) -> Dataset:
     instance = series.instances[contour.slice_index]
     item = Dataset()
     item.ContourImageSequence = [_image(instance.sop_instance_uid)]
-    item.ContourGeometricType = "CLOSED_PLANAR"
-    points = _contour_text(name, contour.points_mm, _z_text(instance))
+    item.ContourGeometricType = geometry
+    points = _contour_text(name, contour.points_mm, _z_text(instance), decimals)
     item.NumberOfContourPoints = str(len(points) // 3)
     item.ContourData = points
     return item
@@ -217,12 +259,12 @@ def _z_text(instance: Instance) -> str:
     return text if len(text) <= LONGEST_DS else f"{float(text):.6f}"[:LONGEST_DS]
 
 
-def _contour_text(name: str, points_mm: FloatArray, z_text: str) -> list[str]:
-    """Write x and y with three decimals and z as the slice has it; a loop that is too long is simplified."""
+def _contour_text(name: str, points_mm: FloatArray, z_text: str, decimals: int) -> list[str]:
+    """Write x and y with fixed decimals and z as the slice has it; a loop that is too long is simplified."""
     for tolerance_mm in TOLERANCES_MM:
-        xy = np.round(_simplified(points_mm[:, :2], tolerance_mm), DECIMALS) + 0.0  # + 0.0: no negative zero
+        xy = np.round(_simplified(points_mm[:, :2], tolerance_mm), decimals) + 0.0  # + 0.0: no negative zero
         xy = xy[np.any(xy != np.roll(xy, 1, axis=0), axis=1)]
-        text = [part for x, y in xy for part in (f"{x:.{DECIMALS}f}", f"{y:.{DECIMALS}f}", z_text)]
+        text = [part for x, y in xy for part in (f"{x:.{decimals}f}", f"{y:.{decimals}f}", z_text)]
         length = sum(map(len, text)) + len(text) - 1
         if len(xy) <= MOST_POINTS and length <= MOST_BYTES:
             return text
@@ -237,10 +279,43 @@ def _simplified(loop: FloatArray, tolerance_mm: float) -> FloatArray:
     return np.asarray(LineString(closed).simplify(tolerance_mm, preserve_topology=False).coords)[:-1]
 
 
-def _observation(number: int, roi: ROI, catalogue: Mapping[str, Structure]) -> Dataset:
+def _observation(number: int, roi: ROI, profile: Profile, remarks: Remarks) -> Dataset:
     item = Dataset()
     item.ObservationNumber, item.ReferencedROINumber = str(number), str(number)
-    item.ROIObservationLabel = roi.name[:16]
-    item.RTROIInterpretedType = catalogue[roi.name].interpreted_type if roi.name in catalogue else "ORGAN"
+    item.ROIObservationLabel = profile.name_of(roi.name)[:16]
+    if roi.name in remarks.flagged:
+        item.ROIObservationLabel = CHECK
+        item.ROIObservationDescription = remarks.flagged[roi.name][:LONGEST_DESCRIPTION]
+    item.RTROIInterpretedType = profile.interpreted_type
     item.ROIInterpreter = ""
     return item
+
+
+def _nothing_left(remarks: Remarks) -> str:
+    if remarks.withheld:
+        told = "; ".join(f"{name}: {why}" for name, why in remarks.withheld.items())
+        return f"every organ that was found is withheld ({told}); look at the series"
+    return "no organ was found in the series; check that it shows the head and neck"
+
+
+def _refuse_names(names: Sequence[str], profile: Profile) -> None:
+    """Planning systems compare without case, and cut or refuse what is long."""
+    for name in names:
+        if not 0 < len(name) <= profile.name_length or not all(
+            c.isascii() and (c.isalnum() or c in "_+-~^") for c in name
+        ):
+            raise StructureSetRejected(
+                f"ROI name {name!r} is not fit for planning systems ({profile.name_length} characters, A-Z a-z 0-9 _)"
+            )
+    twice = [name for name, n in Counter(name.casefold() for name in names).items() if n > 1]
+    if twice:
+        raise StructureSetRejected(f"two ROIs are called {twice[0]!r}, apart from case; change the destination's names")
+
+
+def _description(provenance: Provenance, remarks: Remarks, not_found: Sequence[str]) -> str:
+    parts = [f"{NOT_REVIEWED}. Model {provenance.model} {provenance.model_version}"]
+    if told := remarks.told():
+        parts.append(told)
+    if not_found:
+        parts.append(f"not found: {', '.join(not_found)}")
+    return "; ".join(parts)

@@ -76,15 +76,15 @@ class Spool:
         self._store(relative, chunks)
         return relative
 
-    def store_output(self, job_id: int, content: bytes) -> str:
-        """Store a job's structure set, in place of an earlier one of the same job; returns its relative path.
+    def store_output(self, job_id: int, content: bytes, part: int = 1) -> str:
+        """Store one of a job's structure sets, in place of an earlier one of its number; returns its relative path.
 
         Raises
         ------
         SpoolError
             As for an instance.
         """
-        relative = f"{OUTGOING}/{job_id}.dcm"
+        relative = f"{OUTGOING}/{job_id}.dcm" if part == 1 else f"{OUTGOING}/{job_id}-{part}.dcm"
         self._store(relative, [content])
         return relative
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -45,7 +45,9 @@ class Job:
     revision: int
     model: str
     paths: tuple[str, ...]
+    destinations: tuple[str, ...]
     attempts: int
+    override: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,16 @@ class Queue:
             paths = session.scalars(
                 select(InstanceRow.path).where(InstanceRow.series_id == job.series_id).order_by(InstanceRow.id)
             )
-            return Job(job.id, series.series_uid, job.revision, job.model, tuple(paths), job.attempts)
+            return Job(
+                job.id,
+                series.series_uid,
+                job.revision,
+                job.model,
+                tuple(paths),
+                tuple(job.destinations.split(",")),
+                job.attempts,
+                job.override,
+            )
 
     def renew(self, job_id: int, worker: str, lease_s: float) -> None:
         """Extend the lease.
@@ -96,8 +107,15 @@ class Queue:
         with self._database.transaction() as session:
             self._owned(session, job_id, worker).lease_until = self._now() + timedelta(seconds=lease_s)
 
-    def contoured(self, job_id: int, worker: str, output: str) -> None:
-        """Record the structure set and make a pending delivery for each destination, together.
+    def contoured(self, job_id: int, worker: str, outputs: Mapping[str, str], remarks: str = "") -> None:
+        """Record the structure sets and make a pending delivery for each destination, together.
+
+        Parameters
+        ----------
+        outputs
+            Destination -> its structure set, relative to the spool.
+        remarks
+            What a person is to look at.
 
         Raises
         ------
@@ -106,15 +124,16 @@ class Queue:
         """
         with self._database.transaction() as session:
             job, now = self._owned(session, job_id, worker), self._now()
-            job.output, job.lease_until, job.reason = output, None, ""
-            self._advance(session, job, JobEvent.CONTOURED, output)
-            for name in job.destinations.split(","):
+            job.lease_until, job.reason, job.remarks = None, "", remarks
+            self._advance(session, job, JobEvent.CONTOURED, remarks)
+            for name, output in outputs.items():
                 known = select(DeliveryRow).where(DeliveryRow.job_id == job_id, DeliveryRow.destination == name)
                 if session.scalars(known).first() is None:
                     session.add(
                         DeliveryRow(
                             job_id=job_id,
                             destination=name,
+                            output=output,
                             state=DeliveryState.PENDING,
                             not_before=now,
                             created_at=now,
@@ -194,8 +213,7 @@ class Queue:
                 return None
             row.attempts += 1
             self._advance_delivery(session, row, DeliveryEvent.CLAIM, "")
-            output = session.get_one(JobRow, row.job_id).output
-            return Delivery(row.id, row.job_id, row.destination, output, row.attempts, row.created_at)
+            return Delivery(row.id, row.job_id, row.destination, row.output, row.attempts, row.created_at)
 
     def delivered(self, delivery_id: int, reason: str) -> None:
         """Record the destination's acceptance; the job is delivered with its last delivery."""
@@ -235,8 +253,13 @@ class Queue:
             job.reason = f"{row.destination}: {reason}"
             self._advance(session, job, JobEvent.FAIL, job.reason)
 
-    def retry(self, job_id: int) -> None:
+    def retry(self, job_id: int, override: str = "") -> None:
         """Release a held or failed job, or make its refused and waiting deliveries due now.
+
+        Parameters
+        ----------
+        override
+            Why, and who lets the model run outside of its limits; it is kept with the job.
 
         Raises
         ------
@@ -257,8 +280,9 @@ class Queue:
                     row.not_before = now
             if job.state == JobState.DELIVERING:
                 return
-            job.attempts, job.reason = 0, ""
-            self._advance(session, job, JobEvent.REDELIVER if deliveries else JobEvent.RELEASE, "released by a person")
+            job.attempts, job.reason, job.override = 0, "", override or job.override
+            event = JobEvent.REDELIVER if deliveries else JobEvent.RELEASE
+            self._advance(session, job, event, "released by a person" + (f": {override}" if override else ""))
 
     def supersede(self, session: Session, jobs: Sequence[JobRow], why: str) -> None:
         """End jobs of an older revision inside the caller's transaction; what was delivered stays delivered."""

@@ -35,6 +35,7 @@ class JobLine:
     patient: str
     model: str
     attempts: int
+    remarks: str
     created_at: datetime
     updated_at: datetime
     deliveries: tuple[DeliveryLine, ...]
@@ -105,6 +106,7 @@ def _job_line(job: JobRow, series: SeriesRow, deliveries: list[DeliveryRow]) -> 
         series.patient,
         job.model,
         job.attempts,
+        job.remarks,
         job.created_at,
         job.updated_at,
         lines,

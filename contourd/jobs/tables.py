@@ -12,7 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
 
 # The revision of migrations/ that makes these tables.
-SCHEMA_REVISION = "0001"
+SCHEMA_REVISION = "0002"
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -97,7 +97,8 @@ class JobRow(Table):
     attempts: Mapped[int] = mapped_column(default=0)
     worker: Mapped[str] = mapped_column(String(64), default="")
     lease_until: Mapped[datetime | None]
-    output: Mapped[str] = mapped_column(String(255), default="")  # relative to the spool
+    override: Mapped[str] = mapped_column(Text, default="")  # why, and who lets the model run outside of its limits
+    remarks: Mapped[str] = mapped_column(Text, default="")  # organs to be looked at, organs withheld
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
 
@@ -121,6 +122,7 @@ class DeliveryRow(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
     destination: Mapped[str] = mapped_column(String(32))
+    output: Mapped[str] = mapped_column(String(255), default="")  # relative to the spool
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(default=0)
     reason: Mapped[str] = mapped_column(Text, default="")

@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 
 from contourd.errors import ModelError
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
+from contourd.model.limits import Limits
+from contourd.model.plausibility import OrganSpread
 from contourd.model.transforms import PreprocessConfig
 
 BUNDLES = Path(__file__).resolve().parent / "bundles"
@@ -30,6 +32,10 @@ class BundleConfig(BaseModel):
         Average with the prediction of the mirror image, paired organs exchanged.
     weights_sha256
         Of weights.safetensors.
+    limits
+        What the model was made for.
+    distribution
+        Organ -> its size and place in the training set; empty: nothing is judged.
     provenance
         What the trainer knows of the weights' origin: data, splits, recipe, steps, validation figures.
     """
@@ -42,6 +48,8 @@ class BundleConfig(BaseModel):
     preprocess: PreprocessConfig
     mirror: bool = False
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    limits: Limits = Limits()
+    distribution: Mapping[str, OrganSpread] = Field(default_factory=dict)
     provenance: Mapping[str, object] = Field(default_factory=dict)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from contourd.contouring import contour_series
+from contourd.contouring import Order, contour_series
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.rtstruct_read import rasterise, read_structure_set
 from contourd.dicom.series import find_series, gate
@@ -56,7 +56,7 @@ def test_the_same_job_gives_the_same_bytes(tmp_path, predictor):
 
 def test_another_revision_is_another_structure_set(tmp_path, predictor):
     instances = written(tmp_path, phantom())
-    one, two = (contour_series(instances, predictor, revision).dataset for revision in (1, 2))
+    one, two = (contour_series(instances, predictor, Order(revision)).dataset for revision in (1, 2))
     assert one.SOPInstanceUID != two.SOPInstanceUID
 
 

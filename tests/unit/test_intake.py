@@ -255,7 +255,7 @@ def test_a_late_slice_leaves_what_was_delivered(node, tmp_path):
     node.send(paths[:21])
     node.wait(10)
     job = node.queue.claim("w", 60)
-    node.queue.contoured(job.id, "w", "x")
+    node.queue.contoured(job.id, "w", {"pacs": "x"})
     node.queue.delivered(node.queue.claim_delivery("pacs").id, "")
     node.send(paths[21:])
     node.wait(10)
@@ -270,7 +270,7 @@ def test_a_late_slice_while_contouring_takes_the_job_from_the_worker(node, tmp_p
     job = node.queue.claim("w", 60)
     node.send(paths[21:])
     with pytest.raises(Exception, match="no longer"):
-        node.queue.contoured(job.id, "w", "x")
+        node.queue.contoured(job.id, "w", {"pacs": "x"})
 
 
 @pytest.mark.parametrize(

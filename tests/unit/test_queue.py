@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import select, text
 
-from contourd.errors import InvalidTransition, LeaseLost, SchemaMismatch
+from contourd.errors import InvalidTransition, LeaseLost
 from contourd.jobs.database import Database
 from contourd.jobs.job import DeliveryState, JobState, RetryPolicy, SeriesState
 from contourd.jobs.queue import Queue
@@ -104,7 +104,7 @@ def test_the_oldest_is_claimed_first_and_once(database, queue):
 def test_a_job_s_way_to_its_destinations(database, queue):
     job = add_job(database, destinations="pacs,tps")
     queue.claim("a", 60)
-    queue.contoured(job, "a", "outgoing/1.dcm")
+    queue.contoured(job, "a", {"pacs": "outgoing/1.dcm", "tps": "outgoing/1-2.dcm"})
     assert state(database, job) == JobState.DELIVERING
     pacs = queue.claim_delivery("pacs")
     assert (pacs.output, pacs.attempts) == ("outgoing/1.dcm", 1)
@@ -137,13 +137,13 @@ def test_who_lost_the_lease_changes_nothing(database, queue, clock):
     assert queue.claim("b", 60).attempts == 2
     for call in (
         lambda: queue.renew(job, "a", 60),
-        lambda: queue.contoured(job, "a", "x"),
+        lambda: queue.contoured(job, "a", {"pacs": "x"}),
         lambda: queue.hold(job, "a", "x"),
         lambda: queue.fail(job, "a", "x", 3),
     ):
         with pytest.raises(LeaseLost):
             call()
-    queue.contoured(job, "b", "y")
+    queue.contoured(job, "b", {"pacs": "y"})
     assert state(database, job) == JobState.DELIVERING
 
 
@@ -173,7 +173,7 @@ def test_a_restart_takes_up_what_was_under_way(database, queue):
     contouring, sending = add_job(database, 1), add_job(database, 2)
     queue.claim("a", 60)
     queue.claim("a", 60)
-    queue.contoured(sending, "a", "x")
+    queue.contoured(sending, "a", {"pacs": "x"})
     first = queue.claim_delivery("pacs")
     queue.recover()
     assert state(database, contouring) == JobState.QUEUED
@@ -185,7 +185,7 @@ def test_a_restart_takes_up_what_was_under_way(database, queue):
 def test_a_delivery_waits_longer_each_time_and_delays_no_other(database, queue, clock):
     for number, names in ((1, "down"), (2, "up")):
         add_job(database, number, names)
-        queue.contoured(queue.claim("a", 60).id, "a", "x")
+        queue.contoured(queue.claim("a", 60).id, "a", {names: "x"})
     down = queue.claim_delivery("down")
     queue.postpone(down.id, "cannot be reached", POLICY)
     assert queue.claim_delivery("down") is None
@@ -203,7 +203,7 @@ def test_a_delivery_waits_longer_each_time_and_delays_no_other(database, queue, 
 def test_giving_up_fails_the_job_and_retry_sends_the_same_file(database, queue, clock):
     job = add_job(database)
     queue.claim("a", 60)
-    queue.contoured(job, "a", "outgoing/1.dcm")
+    queue.contoured(job, "a", {"pacs": "outgoing/1.dcm"})
     clock.advance(3601)
     delivery = queue.claim_delivery("pacs")
     queue.postpone(delivery.id, "cannot be reached", POLICY)
@@ -222,7 +222,7 @@ def test_giving_up_fails_the_job_and_retry_sends_the_same_file(database, queue, 
 def test_refused_by_one_destination_and_taken_by_the_other(database, queue):
     job = add_job(database, destinations="pacs,tps")
     queue.claim("a", 60)
-    queue.contoured(job, "a", "x")
+    queue.contoured(job, "a", {"pacs": "x", "tps": "x"})
     queue.refuse(queue.claim_delivery("pacs").id, "status 0xA900")
     assert state(database, job) == JobState.FAILED
     queue.delivered(queue.claim_delivery("tps").id, "")
@@ -236,7 +236,7 @@ def test_refused_by_one_destination_and_taken_by_the_other(database, queue):
 def test_a_waiting_delivery_can_be_sent_now(database, queue):
     job = add_job(database)
     queue.claim("a", 60)
-    queue.contoured(job, "a", "x")
+    queue.contoured(job, "a", {"pacs": "x"})
     queue.postpone(queue.claim_delivery("pacs").id, "cannot be reached", POLICY)
     queue.retry(job)
     assert queue.claim_delivery("pacs") is not None
@@ -245,7 +245,7 @@ def test_a_waiting_delivery_can_be_sent_now(database, queue):
 def test_what_is_delivered_is_not_retried(database, queue):
     job = add_job(database)
     queue.claim("a", 60)
-    queue.contoured(job, "a", "x")
+    queue.contoured(job, "a", {"pacs": "x"})
     queue.delivered(queue.claim_delivery("pacs").id, "")
     with pytest.raises(InvalidTransition):
         queue.retry(job)
@@ -256,7 +256,7 @@ def test_what_is_delivered_is_not_retried(database, queue):
 def test_a_superseded_job_is_not_sent(database, queue):
     job = add_job(database)
     queue.claim("a", 60)
-    queue.contoured(job, "a", "x")
+    queue.contoured(job, "a", {"pacs": "x"})
     with database.transaction() as session:
         queue.supersede(session, [session.get_one(JobRow, job)], "another slice arrived")
     assert state(database, job) == JobState.SUPERSEDED
@@ -294,42 +294,3 @@ def test_claims_use_their_index(database):
             plan = str(session.execute(text(query)).all())
             assert index in plan
             assert "TEMP B-TREE" not in plan
-
-
-def test_migrations_make_the_tables_that_the_code_has(tmp_path):
-    from alembic import command
-    from alembic.autogenerate import compare_metadata
-    from alembic.runtime.migration import MigrationContext
-    from alembic.script import ScriptDirectory
-
-    from contourd.jobs.database import alembic_config
-    from contourd.jobs.tables import SCHEMA_REVISION, Table
-
-    database = Database(f"sqlite:///{tmp_path / 'fresh.sqlite'}")
-    assert database.revision() is None
-    with pytest.raises(SchemaMismatch, match="contourd serve"):
-        database.check()
-    database.upgrade()
-    database.check()
-    assert database.revision() == ScriptDirectory.from_config(alembic_config()).get_current_head() == SCHEMA_REVISION
-    add_job(database)
-    database.upgrade()  # once more, with rows: nothing changes
-    with database.engine.connect() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Table.metadata) == []
-    config = alembic_config()
-    with database.engine.connect() as connection:
-        config.attributes["connection"] = connection
-        command.downgrade(config, "base")
-        connection.commit()
-        tables = connection.execute(text("SELECT name FROM sqlite_master WHERE type = 'table'")).scalars().all()
-    assert set(tables) == {"alembic_version"}
-    database.upgrade()
-    database.check()
-    database.close()
-
-
-def test_a_newer_database_is_refused(database):
-    with database.transaction() as session:
-        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(SchemaMismatch, match="newer contourd"):
-        database.upgrade()

@@ -123,7 +123,7 @@ def test_search(tmp_path, model, monkeypatch):
 def test_the_documented_file_has_every_key_and_its_default():
     content = tomllib.loads(ETC.read_text())
     documented = Settings.model_validate(content)
-    for section in ("node", "spool", "database", "series", "worker", "delivery"):
+    for section in ("node", "spool", "database", "series", "worker", "delivery", "plausibility", "check"):
         fields = type(getattr(documented, section)).model_fields
         assert set(content[section]) == set(fields)
         assert getattr(documented, section) == type(getattr(documented, section))()

@@ -1,0 +1,229 @@
+"""Whether an organ has the size and the place that it has in the patients the model learnt from.
+
+Size: the logarithm of the volume. Place: the offset of its centroid from every other organ's. Side: left is left.
+Symmetry: the ratio of a pair's volumes. Medians and median absolute deviations: a few odd patients move nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import permutations
+from math import exp, log
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from contourd.imaging.contours import MaskInBox
+from contourd.imaging.grid import Grid
+from contourd.model.structures import Laterality, catalogue
+
+FEWEST_CASES = 10
+SMALLEST_SD_LOG, SMALLEST_SD_MM = 0.1, 2.0
+MAD_TO_SD = 1.4826
+
+
+class Check(StrEnum):
+    """What was found implausible."""
+
+    VOLUME = "volume"
+    POSITION = "position"
+    LATERALITY = "laterality"
+    SYMMETRY = "symmetry"
+
+
+class Spread(BaseModel):
+    """Median and robust standard deviation over the training cases."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    median: float
+    sd: float = Field(gt=0)
+
+    def score(self, value: float) -> float:
+        """Return the distance from the median in standard deviations."""
+        return abs(value - self.median) / self.sd
+
+
+class OrganSpread(BaseModel):
+    """One organ in the training set.
+
+    log_volume_cc
+        Natural logarithm.
+    offsets_mm
+        Other organ -> this organ's centroid less the other's, x, y and z (LPS).
+    log_asymmetry
+        Of the left organ of a pair: log of its volume over the right one's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    log_volume_cc: Spread
+    offsets_mm: Mapping[str, tuple[Spread, Spread, Spread]]
+    log_asymmetry: Spread | None = None
+
+
+Distribution = Mapping[str, OrganSpread]
+
+
+@dataclass(frozen=True, slots=True)
+class Organ:
+    """A contoured or annotated organ.
+
+    Attributes
+    ----------
+    centroid_mm
+        Patient coordinates (x, y, z), LPS.
+    cut
+        It reaches the first or the last slice: part of it may lie outside of the CT.
+    """
+
+    name: str
+    volume_cc: float
+    centroid_mm: tuple[float, float, float]
+    cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One organ that failed one check, with the reason for a person."""
+
+    structure: str
+    check: Check
+    reason: str
+
+
+def organ(name: str, mask: MaskInBox, grid: Grid) -> Organ | None:
+    """Measure an organ; None where it has no voxels."""
+    inside = np.argwhere(mask.mask)
+    if not len(inside):
+        return None
+    index = inside + [part.start for part in mask.box]
+    volume_cc = len(index) * grid.voxel_volume_mm3 / 1000
+    x, y, z = (float(v) for v in grid.to_patient(index.mean(axis=0)[None])[0])
+    cut = int(index[:, 0].min()) == 0 or int(index[:, 0].max()) == grid.shape[0] - 1
+    return Organ(name, volume_cc, (x, y, z), cut)
+
+
+def distribution_of(cases: Sequence[Sequence[Organ]]) -> dict[str, OrganSpread]:
+    """Measure the training set; organs, pairs and offsets of fewer than FEWEST_CASES cases are left out.
+
+    Volumes of organs that the field of view cuts do not count.
+    """
+    by_name = [{o.name: o for o in case} for case in cases]
+    names = sorted({name for case in by_name for name in case})
+    offsets: dict[str, dict[str, tuple[Spread, Spread, Spread]]] = {name: {} for name in names}
+    for a, b in permutations(names, 2):
+        both = np.array([np.subtract(c[a].centroid_mm, c[b].centroid_mm) for c in by_name if a in c and b in c])
+        if len(both) >= FEWEST_CASES:
+            x, y, z = (_spread(both[:, axis], SMALLEST_SD_MM) for axis in range(3))
+            offsets[a][b] = (x, y, z)
+    found = {}
+    for name in names:
+        volumes = np.array([c[name].volume_cc for c in by_name if name in c and not c[name].cut])
+        if len(volumes) >= FEWEST_CASES:
+            asymmetry = _asymmetry(by_name, name)
+            spread = _spread(np.log(volumes), SMALLEST_SD_LOG)
+            found[name] = OrganSpread(log_volume_cc=spread, offsets_mm=offsets[name], log_asymmetry=asymmetry)
+    return found
+
+
+def _asymmetry(cases: Sequence[Mapping[str, Organ]], name: str) -> Spread | None:
+    known = catalogue().get(name)
+    if known is None or known.pair is None or known.laterality is not Laterality.LEFT:
+        return None
+    whole = [
+        (c[name], c[known.pair])
+        for c in cases
+        if name in c and known.pair in c and not (c[name].cut or c[known.pair].cut)
+    ]
+    ratios = np.array([log(left.volume_cc / right.volume_cc) for left, right in whole])
+    return _spread(ratios, SMALLEST_SD_LOG) if len(ratios) >= FEWEST_CASES else None
+
+
+def _spread(values: np.typing.NDArray[np.float64], smallest_sd: float) -> Spread:
+    median = float(np.median(values))
+    deviation = MAD_TO_SD * float(np.median(np.abs(values - median)))
+    return Spread(median=round(median, 3), sd=round(max(deviation, smallest_sd), 3))
+
+
+def assess(organs: Sequence[Organ], distribution: Distribution, limit_sd: float) -> tuple[Finding, ...]:
+    """Compare the organs of one patient with the training set; organs that it does not know are not judged.
+
+    Parameters
+    ----------
+    limit_sd
+        How many robust standard deviations are still plausible.
+    """
+    by_name = {o.name: o for o in organs}
+    findings: list[Finding] = []
+    for o in organs:
+        spread = distribution.get(o.name)
+        if spread is not None:
+            findings += _volume(o, spread.log_volume_cc, limit_sd)
+            findings += _position(o, by_name, spread, limit_sd)
+            findings += _symmetry(o, by_name, spread, limit_sd)
+        findings += _laterality(o, by_name)
+    return tuple(findings)
+
+
+def recognised(organs: Sequence[Organ], findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Name the organs that have their size and their place."""
+    odd = {f.structure for f in findings if f.check in (Check.VOLUME, Check.POSITION, Check.LATERALITY)}
+    return tuple(o.name for o in organs if o.name not in odd)
+
+
+def _volume(o: Organ, spread: Spread, limit_sd: float) -> list[Finding]:
+    value = log(o.volume_cc)
+    if spread.score(value) <= limit_sd or (o.cut and value < spread.median):
+        return []
+    low, high = (exp(spread.median + sign * limit_sd * spread.sd) for sign in (-1, 1))
+    return [Finding(o.name, Check.VOLUME, f"volume {o.volume_cc:.1f} cc, expected {low:.1f} to {high:.1f} cc")]
+
+
+def _position(o: Organ, others: Mapping[str, Organ], spread: OrganSpread, limit_sd: float) -> list[Finding]:
+    scores = []
+    for name, axes in spread.offsets_mm.items():
+        if name in others:
+            offset = np.subtract(o.centroid_mm, others[name].centroid_mm)
+            scores.append(max(axis.score(float(mm)) for axis, mm in zip(axes, offset, strict=True)))
+    # The median: one misplaced organ accuses itself, not all the others.
+    if len(scores) < 2 or float(np.median(scores)) <= limit_sd:
+        return []
+    told = f"its place among the other organs is {np.median(scores):.1f} standard deviations from the usual one"
+    return [Finding(o.name, Check.POSITION, told)]
+
+
+def _laterality(o: Organ, others: Mapping[str, Organ]) -> list[Finding]:
+    known = catalogue().get(o.name)
+    if known is None or known.laterality is Laterality.MIDLINE:
+        return []
+    partner = others.get(known.pair or "")
+    middle = [m.centroid_mm[0] for m in others.values() if _is_midline(m.name)]
+    if partner is not None:
+        reference = partner.centroid_mm[0]
+    elif middle:
+        reference = float(np.mean(middle))
+    else:
+        return []
+    to_the_left = o.centroid_mm[0] > reference  # LPS: x grows towards the patient's left
+    if to_the_left == (known.laterality is Laterality.LEFT):
+        return []
+    return [Finding(o.name, Check.LATERALITY, "it lies on the other side of the patient")]
+
+
+def _is_midline(name: str) -> bool:
+    known = catalogue().get(name)
+    return known is not None and known.laterality is Laterality.MIDLINE
+
+
+def _symmetry(o: Organ, others: Mapping[str, Organ], spread: OrganSpread, limit_sd: float) -> list[Finding]:
+    known = catalogue().get(o.name)
+    partner = others.get(known.pair or "") if known is not None else None
+    if spread.log_asymmetry is None or partner is None or o.cut or partner.cut:
+        return []
+    if spread.log_asymmetry.score(log(o.volume_cc / partner.volume_cc)) <= limit_sd:
+        return []
+    told = f"{o.name} has {o.volume_cc:.1f} cc and {partner.name} {partner.volume_cc:.1f} cc"
+    return [Finding(name, Check.SYMMETRY, told) for name in (o.name, partner.name)]
