@@ -97,11 +97,15 @@ destinations = {json.dumps(list(destinations))}
 
 @contextmanager
 def serve(
-    folder: Path, model: str | Path, destinations: Mapping[str, tuple[str, int]], port: int | None = None
+    folder: Path,
+    model: str | Path,
+    destinations: Mapping[str, tuple[str, int]],
+    port: int | None = None,
+    more: str = "",
 ) -> Iterator[Node]:
-    """Run `contourd serve` until the block ends."""
+    """Run `contourd serve` until the block ends; ``more`` is added to the last destination's settings."""
     port = port or free_port()
-    configuration = write_configuration(folder, port, model, destinations)
+    configuration = write_configuration(folder, port, model, destinations, more)
     command = [*CONTOURD, "serve", "--config", str(configuration)]
     with running(command, port, folder / "contourd.log") as server:
         yield Node(folder, port, server)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pydicom
 import pytest
@@ -10,10 +12,14 @@ from contourd.contouring import Order, contour_series
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.rtstruct_read import rasterise, read_structure_set
 from contourd.dicom.series import find_series, gate
-from contourd.errors import SeriesUnusable, StructureSetRejected
+from contourd.errors import OutsideLimits, SeriesUnusable, StructureSetRejected
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
+from contourd.model.bundle import load_bundle, save_bundle
+from contourd.model.plausibility import Organ, distribution_of
 from contourd.model.predictor import Predictor
+from contourd.profiles import PROFILES, STRICT
+from contourd.settings import PlausibilitySettings
 from tests.interop.conftest import BALL_CC, bright_bundle, phantom  # noqa: F401  a fixture
 from trainer.archive import Annotation, Case
 from trainer.evaluate import CaseResult, evaluate_case, table
@@ -21,8 +27,6 @@ from trainer.evaluate import CaseResult, evaluate_case, table
 
 @pytest.fixture
 def predictor(bright_bundle) -> Predictor:  # noqa: F811
-    from contourd.model.bundle import load_bundle
-
     return Predictor(load_bundle(bright_bundle), "cpu")
 
 
@@ -109,3 +113,67 @@ def test_a_small_organ_between_coarse_voxels_is_kept(tmp_path, predictor):
     (organ,) = [r for r in contoured.structures.rois if r.contours]
     centre = np.concatenate([c.points_mm for c in organ.contours]).mean(axis=0)
     np.testing.assert_allclose(centre, [0, 0, 40], atol=1.0)
+
+
+def changed(bundle_folder, tmp_path, **fields) -> Predictor:
+    """The same network in a bundle with other limits, or another distribution."""
+    bundle = load_bundle(bundle_folder)
+    config = {**bundle.config.model_dump(mode="json"), **fields}
+    return Predictor(save_bundle(tmp_path / "changed", config, bundle.network()), "cpu")
+
+
+def distribution_with(volume_cc: float) -> dict[str, object]:
+    """A training set in which the brainstem has this volume, and the spinal cord lies far from it."""
+    cases = [
+        [Organ("Brainstem", volume_cc, (0, 0, 0), cut=False), Organ("SpinalCord", 20, (0, 0, -200), cut=False)]
+        for _ in range(10)
+    ]
+    return {name: spread.model_dump(mode="json") for name, spread in distribution_of(cases).items()}
+
+
+def test_out_of_the_limits_is_held_until_a_person_answers_for_it(bright_bundle, tmp_path):  # noqa: F811
+    predictor = changed(bright_bundle, tmp_path, limits={"slice_spacing_mm": [None, 2.5]})
+    instances = written(tmp_path / "ct", phantom())
+    with pytest.raises(OutsideLimits, match=r"slices are 3\.00 mm apart, the model is for at most 2\.5.*--override"):
+        contour_series(instances, predictor)
+    released = contour_series(instances, predictor, Order(override="seen by the physicist (mp)"))
+    assert "released: seen by the physicist (mp) (slices are 3.00 mm apart" in released.dataset.StructureSetDescription
+    assert released.remarks.told().startswith("outside the model's limits, released: seen by")
+
+
+def test_no_head_and_neck_is_held(bright_bundle, tmp_path):  # noqa: F811
+    predictor = changed(bright_bundle, tmp_path, distribution=distribution_with(BALL_CC * 10))
+    instances = written(tmp_path / "ct", phantom())
+    with pytest.raises(SeriesUnusable, match=r"does not look like a head and neck.*are: none; check what was scanned"):
+        contour_series(instances, predictor)
+
+
+@pytest.mark.parametrize(("verdict", "label"), [("send", "Brainstem"), ("flag", "CHECK"), ("withhold", None)])
+def test_an_implausible_organ(bright_bundle, tmp_path, verdict, label):  # noqa: F811
+    predictor = changed(bright_bundle, tmp_path, distribution=distribution_with(BALL_CC * 10))
+    instances = written(tmp_path / "ct", phantom())
+    order = Order(plausibility=PlausibilitySettings(volume=verdict), override="a phantom (mp)")
+    if label is None:
+        with pytest.raises(StructureSetRejected, match=r"every organ that was found is withheld \(Brainstem: volume 4"):
+            contour_series(instances, predictor, order)
+        return
+    contoured = contour_series(instances, predictor, order)
+    (observation,) = contoured.dataset.RTROIObservationsSequence
+    assert observation.ROIObservationLabel == label
+    assert ("check: Brainstem (volume 4" in contoured.dataset.StructureSetDescription) == (verdict == "flag")
+    assert ("volume 4" in observation.get("ROIObservationDescription", "")) == (verdict == "flag")
+    assert contoured.remarks.told().startswith("check: Brainstem (volume 4") == (verdict == "flag")
+
+
+def test_each_profile_has_a_structure_set_of_its_own(tmp_path, predictor):
+    renamed = replace(PROFILES["eclipse"], names={"Brainstem": "Hirnstamm"}, label="ENTWURF")
+    instances = written(tmp_path, phantom())
+    strict, eclipse = contour_series(instances, predictor, Order(profiles=(STRICT, renamed))).datasets
+    assert strict.SOPInstanceUID != eclipse.SOPInstanceUID
+    assert strict.SOPInstanceUID == contour_series(instances, predictor).dataset.SOPInstanceUID
+    assert (strict.StructureSetLabel, eclipse.StructureSetLabel) == ("AI-HN DRAFT", "ENTWURF")
+    assert [item.ROIName for item in eclipse.StructureSetROISequence] == ["Hirnstamm"]
+    point = eclipse.ROIContourSequence[0].ContourSequence[0].ContourData[0]
+    assert len(str(point.original_string).split(".")[1]) == 2
+    colours = [list(ds.ROIContourSequence[0].ROIDisplayColor) for ds in (strict, eclipse)]
+    assert colours[0] == colours[1]

@@ -253,6 +253,27 @@ def test_what_is_delivered_is_not_retried(database, queue):
         queue.retry(77)
 
 
+def test_an_override_stays_with_its_job(database, queue):
+    job = add_job(database)
+    assert queue.claim("a", 60).override == ""
+    queue.hold(job, "a", "outside the limits")
+    queue.retry(job, "seen (mp)")
+    assert queue.claim("a", 60).override == "seen (mp)"
+    queue.hold(job, "a", "something else")
+    queue.retry(job)
+    assert queue.claim("a", 60).override == "seen (mp)"
+    with database.reading() as session:
+        details = list(session.scalars(select(EventRow.detail).where(EventRow.event == "release")))
+    assert details == ["released by a person: seen (mp)", "released by a person"]
+
+
+def test_what_a_person_is_to_look_at_is_reported(database, queue):
+    job = add_job(database)
+    queue.claim("a", 60)
+    queue.contoured(job, "a", {"pacs": "x"}, "check: Larynx (volume 1.0 cc)")
+    assert [line.remarks for line in read_report(database).jobs] == ["check: Larynx (volume 1.0 cc)"]
+
+
 def test_a_superseded_job_is_not_sent(database, queue):
     job = add_job(database)
     queue.claim("a", 60)

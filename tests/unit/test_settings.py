@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from contourd.errors import SettingsError
+from contourd.profiles import PROFILES
 from contourd.settings import Settings, load_settings, require_models
 
 ETC = Path(__file__).parents[2] / "etc" / "contourd.toml"
@@ -118,6 +119,37 @@ def test_search(tmp_path, model, monkeypatch):
         load_settings(None)
     write(tmp_path, GOOD.format(model=model))
     assert load_settings(None).destination[0].name == "pacs"
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('profile = "varian"', "destination.0.profile: Input should be 'strict', 'eclipse'"),
+        ('holes = "pinhole"', "destination.0.holes: Input should be 'keyhole' or 'xor'"),
+        ("decimals = 9", "destination.0.decimals: Input should be less than or equal to 4"),
+        ('label = "longer than sixteen"', "destination.0.label: String should have at most 16 characters"),
+        ('interpreted_type = "EXTERNAL"', "destination.0.interpreted_type: Input should be 'ORGAN'"),
+        ('names = { Larynx = "Kehlkopf links oben" }', "destination.0.names.Larynx: String should match pattern"),
+        (
+            'names = { Larynx = "TheWholeLarynxOfIt" }',
+            "destination.0: names: TheWholeLarynxOfIt: profile strict",
+        ),
+        ('names = { Larynx = "A", Brainstem = "a" }', "destination.0: names: a is given to several organs"),
+    ],
+)
+def test_a_destination_s_profile_is_checked(tmp_path, model, line, told):
+    text = GOOD.format(model=model).replace("port = 4242", f"port = 4242\n{line}")
+    (problem,) = problems(write(tmp_path, text))
+    assert problem.startswith(told)
+
+
+def test_a_destination_s_own_wishes_replace_its_profile_s(tmp_path, model):
+    line = 'profile = "eclipse"\nholes = "xor"\nlabel = "DRAFT"\nnames = { Bone_Mandible = "Mandible" }'
+    text = GOOD.format(model=model).replace("port = 4242", f"port = 4242\n{line}")
+    profile = load_settings(write(tmp_path, text)).destination[0].structure_set_profile
+    assert (profile.name, profile.holes, profile.decimals, profile.label) == ("eclipse", "xor", 2, "DRAFT")
+    assert (profile.name_of("Bone_Mandible"), profile.name_of("Larynx")) == ("Mandible", "Larynx")
+    assert profile.identity() != PROFILES["eclipse"].identity()
 
 
 def test_the_documented_file_has_every_key_and_its_default():

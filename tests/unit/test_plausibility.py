@@ -1,0 +1,138 @@
+"""Organs against the training set: every expected number is worked out here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import log
+
+import numpy as np
+import pytest
+
+from contourd.imaging.contours import MaskInBox
+from contourd.imaging.grid import Grid
+from contourd.model.plausibility import (
+    FEWEST_CASES,
+    SMALLEST_SD_LOG,
+    SMALLEST_SD_MM,
+    Check,
+    Organ,
+    assess,
+    distribution_of,
+    organ,
+    recognised,
+)
+
+CENTRES = {
+    "Brainstem": (0.0, 0.0, 100.0),
+    "SpinalCord": (0.0, 20.0, -30.0),
+    "Parotid_L": (60.0, -20.0, 60.0),
+    "Parotid_R": (-60.0, -20.0, 60.0),
+}
+
+
+def patient(shift: float = 0.0, size: float = 1.0, **changed: Organ) -> list[Organ]:
+    """Four organs of 20 cc times ``size``, moved as a whole."""
+    organs = {n: Organ(n, 20.0 * size, (x + shift, y, z), cut=False) for n, (x, y, z) in CENTRES.items()}
+    return list((organs | changed).values())
+
+
+@pytest.fixture(scope="module")
+def distribution():
+    sizes = np.exp(np.linspace(-0.4, 0.4, 21))
+    return distribution_of([patient(shift=50 * i, size=float(s)) for i, s in enumerate(sizes)])
+
+
+def findings(organs, distribution):
+    return [(f.structure, f.check) for f in assess(organs, distribution, 4.5)]
+
+
+def test_the_spread_by_hand(distribution):
+    volume = distribution["Brainstem"].log_volume_cc
+    assert volume.median == pytest.approx(log(20), abs=1e-3)
+    # 21 values from -0.4 to 0.4: the median distance from the middle is 0.2.
+    assert volume.sd == pytest.approx(1.4826 * 0.2, abs=1e-3)
+    x, y, z = distribution["Brainstem"].offsets_mm["SpinalCord"]
+    assert (x.median, y.median, z.median) == (0, -20, 130)
+    assert x.sd == y.sd == z.sd == SMALLEST_SD_MM  # whole patients were moved, not organs
+    assert distribution["Parotid_L"].log_asymmetry.sd == SMALLEST_SD_LOG
+    assert distribution["Parotid_R"].log_asymmetry is None
+
+
+def test_few_cases_judge_nothing():
+    assert distribution_of([patient() for _ in range(FEWEST_CASES - 1)]) == {}
+    assert set(distribution_of([patient() for _ in range(FEWEST_CASES)])) == set(CENTRES)
+
+
+def test_cut_organs_say_nothing_of_the_volume():
+    cut = [replace(o, volume_cc=1.0, cut=True) for o in patient()]
+    spread = distribution_of([patient() for _ in range(10)] + [cut for _ in range(90)])
+    assert spread["Brainstem"].log_volume_cc.median == pytest.approx(log(20), abs=1e-3)
+
+
+def test_a_usual_patient_is_plausible_anywhere(distribution):
+    assert findings(patient(), distribution) == []
+    assert findings(patient(shift=400), distribution) == []
+
+
+def test_volume(distribution):
+    # 4.5 x 0.297 = 1.3365 (kept to three decimals): 20 cc x exp(1.3365) = 76.1 cc, and 5.26 cc.
+    for volume_cc, implausible in ((75.5, False), (76.5, True), (5.4, False), (5.1, True)):
+        o = Organ("Brainstem", volume_cc, CENTRES["Brainstem"], cut=False)
+        assert findings(patient(Brainstem=o), distribution) == [("Brainstem", Check.VOLUME)] * implausible
+    told = assess(patient(Brainstem=o), distribution, 4.5)[0].reason
+    assert told == "volume 5.1 cc, expected 5.3 to 76.1 cc"
+
+
+def test_a_cut_organ_may_be_small_but_not_large(distribution):
+    small, large = (Organ("Brainstem", v, CENTRES["Brainstem"], cut=True) for v in (1.0, 200.0))
+    assert findings(patient(Brainstem=small), distribution) == []
+    assert findings(patient(Brainstem=large), distribution) == [("Brainstem", Check.VOLUME)]
+
+
+def test_one_misplaced_organ_accuses_itself_alone(distribution):
+    # 2 mm x 4.5 = 9 mm.
+    near, far = (Organ("Brainstem", 20.0, (0.0, 0.0, 100.0 + mm), cut=False) for mm in (8.9, 9.1))
+    assert findings(patient(Brainstem=near), distribution) == []
+    assert findings(patient(Brainstem=far), distribution) == [("Brainstem", Check.POSITION)]
+
+
+def test_sides(distribution):
+    left, right = (o for o in patient() if o.name.startswith("Parotid"))
+    swapped = patient(
+        Parotid_L=replace(left, centroid_mm=right.centroid_mm), Parotid_R=replace(right, centroid_mm=left.centroid_mm)
+    )
+    assert {f for f in findings(swapped, distribution) if f[1] is Check.LATERALITY} == {
+        ("Parotid_L", Check.LATERALITY),
+        ("Parotid_R", Check.LATERALITY),
+    }
+    alone = [o for o in swapped if o.name != "Parotid_R"]  # no partner: the midline organs tell
+    assert ("Parotid_L", Check.LATERALITY) in findings(alone, {})
+    assert findings([o for o in swapped if o.name == "Parotid_L"], {}) == []  # nothing to compare with
+
+
+def test_symmetry(distribution):
+    # SMALLEST_SD_LOG x 4.5 = 0.45: a ratio of 1.57 is the limit.
+    for ratio, implausible in ((1.55, 0), (1.6, 2)):
+        o = Organ("Parotid_L", 20.0 * ratio, CENTRES["Parotid_L"], cut=False)
+        assert findings(patient(Parotid_L=o), distribution).count(("Parotid_L", Check.SYMMETRY)) == implausible / 2
+        assert findings(patient(Parotid_L=o), distribution).count(("Parotid_R", Check.SYMMETRY)) == implausible / 2
+
+
+def test_what_is_recognised(distribution):
+    far = Organ("Brainstem", 20.0, (0.0, 0.0, 300.0), cut=False)
+    organs = patient(Brainstem=far)
+    assert recognised(organs, assess(organs, distribution, 4.5)) == ("SpinalCord", "Parotid_L", "Parotid_R")
+    assert recognised([], ()) == ()
+
+
+@pytest.mark.parametrize("edge", [0, 9])
+def test_an_organ_is_measured_on_the_ct_s_grid(edge):
+    grid = Grid.regular((10, 20, 30), (3.0, 2.0, 1.0), (-5.0, -7.0, 100.0))
+    mask = np.zeros((2, 2, 3), dtype=bool)
+    mask[1] = True
+    inner = organ("Larynx", MaskInBox((slice(3, 5), slice(5, 7), slice(10, 13)), mask), grid)
+    # Six voxels of 6 mm3 on slice 4, rows 5 and 6, columns 10 to 12.
+    assert inner == Organ("Larynx", 0.036, (-5 + 11.0, -7 + 5.5 * 2, 100 + 4 * 3.0), cut=False)
+    outer = organ("Larynx", MaskInBox((slice(edge, edge + 1), slice(0, 2), slice(0, 3)), mask[1:]), grid)
+    assert outer.cut
+    assert organ("Larynx", MaskInBox((slice(0, 2), slice(0, 2), slice(0, 3)), np.zeros_like(mask)), grid) is None
