@@ -141,6 +141,11 @@ def test_other_work_gives_other_uids(series: Series, other: Provenance) -> None:
     [
         ("ISO_IR 100", "Müller^Jürgen".encode("latin-1")),
         ("ISO_IR 192", "Müller^Jürgen=山田^太郎".encode()),
+        ("ISO_IR 144", "Люксембург^Элла^Юзефовна^Д".encode("iso8859-5")),
+        (
+            "\\ISO 2022 IR 149",
+            b"Hong^Gildong=\x1b$)C\xfb\xf3^\x1b$)C\xd1\xce\xd4\xd7=\x1b$)C\xc8\xab^\x1b$)C\xb1\xe6\xb5\xbf",
+        ),
         ("\\ISO 2022 IR 87", b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B"),
         (None, b"DOE^JOHN "),
     ],
