@@ -182,7 +182,7 @@ def _structures(prediction: Prediction, report: Progress) -> tuple[StructureSet,
         report("trace", i / len(prediction.structures))
         box, probability = prediction.restored(name)
         mask = MaskInBox(box, probability >= LEVEL)
-        volume_cc = float(mask.mask.sum()) * grid.voxel_volume_mm3 / 1000
+        volume_cc = grid.volume_mm3(mask.mask, box[0].start) / 1000
         rois.append(ROI(name, trace(probability, box, grid, LEVEL), volume_cc))
         masks[name] = mask
     report("trace", 1.0)

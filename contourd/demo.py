@@ -188,7 +188,7 @@ def _show(instances: Sequence[Instance], dataset: Any, output: Path, is_referenc
     masks = {roi.name: rasterise(roi.contours, series.grid) for roi in read_structure_set(dataset)}
     truths = reference_masks(series.grid) if is_reference else {}
     for name, mask in masks.items():
-        volume_cc = float(mask.sum()) * series.grid.voxel_volume_mm3 / 1000
+        volume_cc = series.grid.volume_mm3(mask) / 1000
         told = f"   Dice {_dice(mask, truths[name]):.2f} against the mean contour" if name in truths else ""
         console.print(f"{name:<16} {volume_cc:7.1f} cc{told}", highlight=False)
     picture = output / "contours.png"

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from contourd.imaging.grid import Box
+from contourd.imaging.grid import Box, Grid
 from contourd.imaging.volume import Volume
 from contourd.model.structures import catalogue
 
@@ -36,7 +36,7 @@ def draw_contours(volume: Volume, masks: Masks, path: Path, title: str = "") -> 
         ROI name -> bool (z, y, x) on the volume's grid.
     """
     canonical, turn = volume.grid.canonical()
-    dz, (dy, dx) = canonical.spacing_mm[0], canonical.pixel_spacing_mm
+    dy, dx = canonical.pixel_spacing_mm
     shown = {name: turn.apply(mask) for name, mask in masks.items() if mask.any()}
     box = _around(shown, canonical.shape, (dy, dx))
     hu, shown = turn.apply(volume.hu)[box], {name: mask[box] for name, mask in shown.items()}
@@ -48,12 +48,14 @@ def draw_contours(volume: Volume, masks: Masks, path: Path, title: str = "") -> 
         axes = figure.add_subplot(grid[0, 2 * column : 2 * column + 2])
         _plane(axes, hu[k], {n: m[k] for n, m in shown.items()}, dy / dx, "RLAP", f"axial  z = {z[k]:.1f} mm")
     y, x = _best(shown, 1, hu.shape[1]), _best(shown, 2, hu.shape[2])
-    upside_down = {n: m[::-1] for n, m in shown.items()}
+    upwards, dz = _even_slices(canonical)
+    down = upwards[::-1]
+    upside_down = {n: m[down] for n, m in shown.items()}
     axes = figure.add_subplot(grid[1, 0:3])
-    _plane(axes, hu[::-1, y], {n: m[:, y] for n, m in upside_down.items()}, dz / dx, "RLHF", "coronal")
+    _plane(axes, hu[down, y], {n: m[:, y] for n, m in upside_down.items()}, dz / dx, "RLHF", "coronal")
     axes = figure.add_subplot(grid[1, 3:6])
-    _plane(axes, hu[::-1, :, x], {n: m[:, :, x] for n, m in upside_down.items()}, dz / dy, "APHF", "sagittal")
-    volumes = {n: float(m.sum()) * volume.grid.voxel_volume_mm3 / 1000 for n, m in shown.items()}
+    _plane(axes, hu[down, :, x], {n: m[:, :, x] for n, m in upside_down.items()}, dz / dy, "APHF", "sagittal")
+    volumes = {n: canonical.volume_mm3(m) / 1000 for n, m in shown.items()}
     handles = [Line2D([], [], color=colour(n), lw=3, label=f"{n}  {volumes[n]:.1f} cc") for n in shown]
     figure.legend(handles=handles, loc="lower center", ncols=4, labelcolor="white", frameon=False, fontsize=11)
     figure.suptitle(title, color="white", fontsize=13)
@@ -64,6 +66,14 @@ def colour(name: str) -> tuple[float, float, float]:
     """Return the catalogue's colour, 0 to 1; white for a name that it does not know."""
     red, green, blue = catalogue()[name].colour if name in catalogue() else (255, 255, 255)
     return red / 255, green / 255, blue / 255
+
+
+def _even_slices(grid: Grid) -> tuple[NDArray[np.intp], float]:
+    """Choose the nearest slice at each of equal steps, the smallest that there are; returns indices and the step."""
+    z = grid.slice_positions_mm
+    dz = float(np.diff(z).min()) if len(z) > 1 else grid.spacing_mm[0]
+    levels = np.arange(round(z[-1] / dz) + 1) * dz
+    return np.abs(levels[:, None] - z[None, :]).argmin(axis=1), dz
 
 
 def _around(masks: Masks, shape: tuple[int, int, int], pixel_spacing_mm: tuple[float, float]) -> Box:

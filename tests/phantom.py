@@ -88,6 +88,16 @@ def rewrite(path: Path, change: Callable[[pydicom.Dataset], None]) -> None:
     dataset.save_as(path, enforce_file_format=True)
 
 
+def setting(**values: object) -> Callable[[pydicom.Dataset], None]:
+    """Return a change that sets attributes."""
+
+    def change(ds: pydicom.Dataset) -> None:
+        for keyword, value in values.items():
+            setattr(ds, keyword, value)
+
+    return change
+
+
 def read_series(folder: Path) -> Series:
     """Read the only series of a folder through the gate."""
     (instances,) = find_series(folder).values()

@@ -86,7 +86,7 @@ def _header(grid: Grid, k: int, identity: SeriesIdentity) -> Dataset:
     ds.ImagePositionPatient, ds.SliceLocation = [x, y, z], z
     ds.ImageOrientationPatient = [_decimal(v) for v in (*grid.row_direction, *grid.column_direction)]
     ds.PixelSpacing = [_decimal(v) for v in grid.pixel_spacing_mm]
-    ds.SliceThickness = _decimal(grid.spacing_mm[0])
+    ds.SliceThickness = _decimal(grid.slice_thicknesses_mm[k])
     ds.Rows, ds.Columns = grid.shape[1:]
     ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = 1, "MONOCHROME2", 0
     ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 11

@@ -15,8 +15,9 @@ from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
-from pydicom.uid import UID, CTImageStorage
+from pydicom.uid import UID, CTImageStorage, DeflatedExplicitVRLittleEndian
 
+from contourd.dicom.decoders import LOSSY, inflate
 from contourd.errors import SeriesUnusable
 
 # pydicom's warnings quote the value that is wrong, and a patient's name has no place in a log.
@@ -29,6 +30,10 @@ UNREADABLE = (
     *(LookupError, ArithmeticError, NotImplementedError, RecursionError, struct.error),
 )
 DEFERRED_BYTES = 1024
+# PS3.10 7.1: preamble, prefix, and the group length element itself, which counts what comes after it.
+BEFORE_META_BYTES = 128 + 4 + 12
+# Where one scan is repeated in time: any of these tells the phases of a 4D CT apart.
+PHASE = ("TemporalPositionIdentifier", "TemporalPositionIndex", "NominalPercentageOfRespiratoryPhase")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +50,14 @@ class Instance:
         Between rows, between columns.
     frames
         NumberOfFrames, 1 where absent.
+    rescale
+        Slope and intercept.
+    phase
+        What tells one phase of a 4D CT from another, empty in other series.
     """
 
     path: Path
+    transfer_syntax: str
     sop_class_uid: str
     sop_instance_uid: str
     series_instance_uid: str
@@ -68,9 +78,14 @@ class Instance:
     photometric: str
     samples: int
     bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    rescale: tuple[float, float] | None
     rescale_type: str
     modality_table: bool
     lossy: bool
+    number: int | None
+    phase: tuple[str, ...]
 
     @property
     def z_mm(self) -> float | None:
@@ -87,8 +102,12 @@ def read_instance(path: Path) -> Instance:
         The file is no DICOM file, is cut off, or lacks what identifies it.
     """
     try:
+        meta = read_file_meta_info(path)
+        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            deflated = path.read_bytes()[BEFORE_META_BYTES + int(meta.FileMetaInformationGroupLength) :]
+            return _read_encoded(BytesIO(deflated), meta.TransferSyntaxUID, path)
         ds = pydicom.dcmread(path, defer_size=DEFERRED_BYTES)
-        return _instance(ds, path, path.stat().st_size)
+        return _instance(ds, path, path.stat().st_size, UID(ds.file_meta.get("TransferSyntaxUID", "")))
     except UNREADABLE as error:
         raise SeriesUnusable(
             f"{path.name} cannot be read as a DICOM image ({_reason(error)}); send it again"
@@ -103,13 +122,19 @@ def read_encoded(dataset: BytesIO, transfer_syntax: UID) -> Instance:
     SeriesUnusable
         The bytes are no dataset, are cut off, or lack what identifies the image.
     """
-    size = dataset.seek(0, 2)
-    dataset.seek(0)
     try:
-        ds = read_dataset(dataset, transfer_syntax.is_implicit_VR, transfer_syntax.is_little_endian)
-        return _instance(ds, Path(), size)
+        return _read_encoded(dataset, transfer_syntax, Path())
     except UNREADABLE as error:
         raise SeriesUnusable(f"dataset cannot be read ({_reason(error)}); send it again") from error
+
+
+def _read_encoded(dataset: BytesIO, transfer_syntax: UID, path: Path) -> Instance:
+    if transfer_syntax == DeflatedExplicitVRLittleEndian:
+        dataset = BytesIO(inflate(dataset.getbuffer(), path.name or "dataset"))
+    size = dataset.seek(0, 2)
+    dataset.seek(0)
+    ds = read_dataset(dataset, transfer_syntax.is_implicit_VR, transfer_syntax.is_little_endian)
+    return _instance(ds, path, size, transfer_syntax)
 
 
 def find_series(folder: Path) -> dict[str, tuple[Instance, ...]]:
@@ -147,7 +172,7 @@ def _reason(error: Exception) -> str:
     return "no DICOM file" if isinstance(error, InvalidDicomError) else type(error).__name__
 
 
-def _instance(ds: Dataset, path: Path, size: int) -> Instance:
+def _instance(ds: Dataset, path: Path, size: int, transfer_syntax: UID) -> Instance:
     what = path.name or "dataset"
     _refuse_truncated(ds, what, size)
     missing = [keyword for keyword in IDENTIFYING if not ds.get(keyword)]
@@ -157,9 +182,12 @@ def _instance(ds: Dataset, path: Path, size: int) -> Instance:
         _numbers(ds, keyword, n)
         for keyword, n in (("ImagePositionPatient", 3), ("PixelSpacing", 2), ("ImageOrientationPatient", 6))
     )
+    rescale = tuple(_numbers(ds, keyword, 1) for keyword in ("RescaleSlope", "RescaleIntercept"))
+    number = _text(ds, "InstanceNumber")
     texts = [str(getattr(v, "original_string", v)).strip() for v in ds.ImagePositionPatient] if position else []
     return Instance(
         path=path,
+        transfer_syntax=str(transfer_syntax),
         sop_class_uid=str(ds.SOPClassUID),
         sop_instance_uid=str(ds.SOPInstanceUID),
         series_instance_uid=str(ds.SeriesInstanceUID),
@@ -180,9 +208,14 @@ def _instance(ds: Dataset, path: Path, size: int) -> Instance:
         photometric=_text(ds, "PhotometricInterpretation"),
         samples=int(ds.get("SamplesPerPixel") or 1),
         bits_allocated=int(ds.get("BitsAllocated") or 0),
+        bits_stored=int(ds.get("BitsStored") or 0),
+        high_bit=int(ds.get("HighBit") or 0),
+        rescale=(rescale[0][0], rescale[1][0]) if all(rescale) else None,
         rescale_type=_text(ds, "RescaleType"),
         modality_table="ModalityLUTSequence" in ds,
-        lossy=_text(ds, "LossyImageCompression") == "01",
+        lossy=_text(ds, "LossyImageCompression") == "01" or transfer_syntax in LOSSY,
+        number=int(number) if number.lstrip("+-").isdecimal() else None,
+        phase=tuple(_text(ds, keyword) for keyword in PHASE if keyword in ds),
     )
 
 
@@ -209,6 +242,8 @@ def _texts(value: Any) -> tuple[str, ...]:
 def _numbers(ds: Dataset, keyword: str, n: int) -> tuple[float, ...]:
     """Return the n values of an attribute; empty where there are not n finite ones."""
     value = ds.get(keyword)
+    if n == 1 and value not in (None, "") and not isinstance(value, pydicom.multival.MultiValue):
+        value = [value]
     if value is None or not isinstance(value, Sequence | pydicom.multival.MultiValue) or len(value) != n:
         return ()
     numbers = tuple(float(v) for v in value)

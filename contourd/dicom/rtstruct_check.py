@@ -49,7 +49,7 @@ def check_structure_set(dataset: Dataset, series: Series, masks: Mapping[str, Ma
     for name, mask in masks.items():
         if name in rois:
             _check_roi(rois[name], mask, series.grid)
-        elif mask.mask.sum() * series.grid.voxel_volume_mm3 > LARGE_CC * 1000:
+        elif series.grid.volume_mm3(mask.mask, mask.box[0].start) > LARGE_CC * 1000:
             raise StructureSetRejected(f"{name} was found but has no contour")
     unknown = set(rois) - set(masks)
     if unknown:
@@ -102,7 +102,7 @@ def _check_roi(roi: ReadROI, mask: MaskInBox, grid: Grid) -> None:
     whole = rasterise(roi.contours, grid)
     wanted, got = np.count_nonzero(mask.mask), np.count_nonzero(whole)
     dice = 2 * np.count_nonzero(whole[mask.box] & mask.mask) / (wanted + got) if wanted + got else 1.0
-    least = LEAST_DICE_LARGE if wanted * grid.voxel_volume_mm3 > LARGE_CC * 1000 else LEAST_DICE_SMALL
+    least = LEAST_DICE_LARGE if grid.volume_mm3(mask.mask, mask.box[0].start) > LARGE_CC * 1000 else LEAST_DICE_SMALL
     if dice < least:
         raise StructureSetRejected(f"{roi.name} reads back with Dice {dice:.4f} (at least {least})")
     if wanted and got:

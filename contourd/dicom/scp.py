@@ -17,11 +17,12 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from pydicom.dataset import Dataset
-from pydicom.uid import UID, CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage
 from pynetdicom import AE, _config, evt
 from pynetdicom.pdu import A_RELEASE_RQ
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from contourd.dicom.decoders import UNCOMPRESSED, readable_syntaxes
 from contourd.dicom.instance import read_encoded
 from contourd.dicom.rtstruct_write import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.dicom.spool import Spool
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 # Its own handlers format every message for a log that nobody reads, with what the messages carry.
 _config.LOG_HANDLER_LEVEL = "none"
 
-TRANSFER_SYNTAXES = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian]
 STOP_GRACE_S = 10.0
 LONGEST_COMMENT = 64
 
@@ -117,8 +117,8 @@ class StorageSCP:
         self._ae.network_timeout = node.network_timeout_s
         self._ae.require_called_aet = True
         self._ae.require_calling_aet = list(node.allowed_callers)
-        self._ae.add_supported_context(CTImageStorage, TRANSFER_SYNTAXES)
-        self._ae.add_supported_context(Verification, TRANSFER_SYNTAXES)
+        self._ae.add_supported_context(CTImageStorage, readable_syntaxes())
+        self._ae.add_supported_context(Verification, list(UNCOMPRESSED))
         self._server: Any = None
 
     def start(self) -> None:

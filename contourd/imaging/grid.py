@@ -76,8 +76,23 @@ class Grid:
 
     @property
     def voxel_volume_mm3(self) -> float:
-        """The volume of one voxel."""
+        """The volume of one voxel of a slice of the median spacing; where spacing may be unequal, use volume_mm3."""
         return float(np.prod(self.spacing_mm))
+
+    @property
+    def slice_thicknesses_mm(self) -> FloatArray:
+        """(slices,): what each slice stands for, half the way to either neighbour; at the ends the only step."""
+        steps = np.diff(self.slice_positions_mm)
+        if not len(steps):
+            return np.array([self.spacing_mm[0]])
+        around = np.concatenate([steps[:1], steps, steps[-1:]])
+        return np.asarray((around[:-1] + around[1:]) / 2)
+
+    def volume_mm3(self, inside: NDArray[np.bool_], first_slice: int = 0) -> float:
+        """Return the volume of voxels (z, y, x), each as thick as its slice; the array may begin at a later slice."""
+        counts = np.count_nonzero(inside, axis=(1, 2))
+        thicknesses = self.slice_thicknesses_mm[first_slice : first_slice + len(counts)]
+        return float(counts @ thicknesses) * self.pixel_spacing_mm[0] * self.pixel_spacing_mm[1]
 
     def to_patient(self, index_zyx: FloatArray) -> FloatArray:
         """Map voxel indices (n, 3) (z, y, x), fractions allowed, to patient points (n, 3) (x, y, z) in mm.

@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float64]
+# Spacings that differ by less are equal: positions carry rounding errors.
+SAME_SPACING = 1e-6
 Axes = tuple[FloatArray, FloatArray, FloatArray]
 
 
@@ -14,24 +16,35 @@ def axis_weights(source_mm: FloatArray, target_mm: FloatArray) -> NDArray[np.flo
 
     Each target sample averages the sources with a tent as wide as the wider of the two spacings: linear interpolation
     where the target is finer, an anti-aliased mean where it is coarser. Beyond the ends the last sample continues.
-    The positions need not be equally spaced.
+    The positions need not be equally spaced: each target sample goes by the spacings around it, and in a mean each
+    source counts by what it stands for.
     """
     source, target = np.asarray(source_mm, dtype=np.float64), np.asarray(target_mm, dtype=np.float64)
     if len(source) == 1:
         return np.ones((len(target), 1), dtype=np.float32)
     inside = np.clip(target, source.min(), source.max())
-    step = abs(float(np.median(np.diff(target)))) if len(target) > 1 else 0.0
+    step = _extents(target)
     low = np.clip(np.searchsorted(source, inside, side="right") - 1, 0, len(source) - 2)
     gap = np.diff(source)[low]
-    if step <= float(np.median(np.abs(np.diff(source)))):
-        fraction = (inside - source[low]) / gap
-        weights = np.zeros((len(target), len(source)), dtype=np.float32)
-        rows = np.arange(len(target))
-        weights[rows, low] = 1.0 - fraction
-        weights[rows, low + 1] += fraction
-        return weights
-    tent = np.maximum(0.0, 1.0 - np.abs(inside[:, None] - source[None, :]) / step)
-    return np.asarray(tent / tent.sum(axis=1, keepdims=True), dtype=np.float32)
+    fraction = (inside - source[low]) / gap
+    weights = np.zeros((len(target), len(source)))
+    rows = np.arange(len(target))
+    weights[rows, low] = 1.0 - fraction
+    weights[rows, low + 1] += fraction
+    coarser = step > gap * (1 + SAME_SPACING)
+    tent = np.maximum(0.0, 1.0 - np.abs(inside[coarser, None] - source[None, :]) / step[coarser, None])
+    tent *= _extents(source)
+    weights[coarser] = tent / tent.sum(axis=1, keepdims=True)
+    return np.asarray(weights, dtype=np.float32)
+
+
+def _extents(positions_mm: FloatArray) -> FloatArray:
+    """Return what each sample of an axis stands for: half the way to either neighbour, at the ends the one step."""
+    if len(positions_mm) == 1:
+        return np.zeros(1)
+    steps = np.abs(np.diff(positions_mm))
+    around = np.concatenate([steps[:1], steps, steps[-1:]])
+    return np.asarray((around[:-1] + around[1:]) / 2)
 
 
 def resample(array: NDArray[np.generic], source: Axes, target: Axes) -> NDArray[np.float32]:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import pydicom
 from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from contourd.dicom.pixels import same_image
 from contourd.dicom.scp import ReceivedInstance
 from contourd.dicom.series import Instance, gate, read_instance
 from contourd.errors import InvalidTransition, QueueUnavailable, SeriesIncomplete, SeriesUnusable
@@ -149,9 +149,7 @@ class Intake:
     def _same(self, known: InstanceRow, received: ReceivedInstance) -> bool:
         if known.sha256 == received.sha256:
             return True
-        # The same image in another transfer syntax is no other image.
-        old, new = (pydicom.dcmread(self._root / path) for path in (known.path, received.path))
-        return bool(old == new)
+        return same_image(self._root / known.path, self._root / received.path)
 
     def recover(self) -> None:
         """After a start no association is open: what was being received waits for ``gapped_s`` before it is judged."""
@@ -208,16 +206,16 @@ class Intake:
                 if path not in self._read:
                     self._read[path] = read_instance(self._root / path)
             instances = [self._read[path] for path in paths]
-            gate(instances)
+            series = gate(instances)
         except SeriesIncomplete as error:
             return Verdict(None, str(error), incomplete=True)
         except SeriesUnusable as error:
             return Verdict(None, str(error))
-        route = choose_route(self._routes, instances[0], calling_ae)
+        route = choose_route(self._routes, series.instances[0], calling_ae)
         if route is None:
             return Verdict(
                 None,
-                f"no route fits (from {calling_ae}, body part {instances[0].body_part or 'not given'}); "
+                f"no route fits (from {calling_ae}, body part {series.instances[0].body_part or 'not given'}); "
                 "add a [[route]] to the configuration, restart, and release the series",
             )
         return Verdict(route)

@@ -100,7 +100,7 @@ def organ(name: str, mask: MaskInBox, grid: Grid) -> Organ | None:
     if not len(inside):
         return None
     index = inside + [part.start for part in mask.box]
-    volume_cc = len(index) * grid.voxel_volume_mm3 / 1000
+    volume_cc = grid.volume_mm3(mask.mask, mask.box[0].start) / 1000
     x, y, z = (float(v) for v in grid.to_patient(index.mean(axis=0)[None])[0])
     cut = int(index[:, 0].min()) == 0 or int(index[:, 0].max()) == grid.shape[0] - 1
     return Organ(name, volume_cc, (x, y, z), cut)

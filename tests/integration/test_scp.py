@@ -10,13 +10,15 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import (
+    JPEG2000,
     CTImageStorage,
-    DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEGLosslessSV1,
+    JPEGLSNearLossless,
     MRImageStorage,
+    SecondaryCaptureImageStorage,
 )
 from pynetdicom import AE, _config
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
@@ -74,11 +76,15 @@ def test_an_instance_is_kept_byte_for_byte_in_the_syntax_it_came_in(
     ("sop_class", "syntax"),
     [
         (MRImageStorage, ImplicitVRLittleEndian),
-        (CTImageStorage, JPEGLosslessSV1),
-        (CTImageStorage, DeflatedExplicitVRLittleEndian),
+        (EnhancedCTImageStorage, ImplicitVRLittleEndian),
+        (SecondaryCaptureImageStorage, ImplicitVRLittleEndian),
+        (CTImageStorage, JPEG2000),
+        (CTImageStorage, JPEGLSNearLossless),
     ],
 )
-def test_other_classes_and_compressed_pixels_are_not_taken(receiver: Receiver, sop_class: str, syntax: str) -> None:
+def test_other_classes_and_compression_with_losses_are_not_taken(
+    receiver: Receiver, sop_class: str, syntax: str
+) -> None:
     sender = AE("SCANNER")
     sender.add_requested_context(sop_class, syntax)
     sender.add_requested_context(Verification)

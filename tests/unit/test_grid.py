@@ -36,6 +36,25 @@ def test_unequal_slices_keep_their_own_z():
     np.testing.assert_allclose(points[:, 2], [30.0, 32.0, 33.5, 35.0])
 
 
+def test_each_slice_is_as_thick_as_half_the_way_to_its_neighbours():
+    # z = 30, 32, 35: (2 + 2) / 2, (2 + 3) / 2, (3 + 3) / 2; pixels of 2 x 3 mm.
+    for name in ("HFS", "HFP"):
+        grid = grid_of(*ORIENTATIONS[name])
+        np.testing.assert_allclose(grid.slice_thicknesses_mm, [2.0, 2.5, 3.0])
+        inside = np.zeros(grid.shape, dtype=bool)
+        inside[0, 0, :2] = inside[1, 1, 1] = inside[2, 3, :3] = True
+        assert grid.volume_mm3(inside) == pytest.approx(6 * (2 * 2.0 + 1 * 2.5 + 3 * 3.0))
+        assert grid.volume_mm3(inside[1:], 1) == pytest.approx(6 * (2.5 + 9.0))
+        assert grid.volume_mm3(inside[:0, :0, :0]) == 0
+
+
+def test_equal_slices_are_as_thick_as_their_step():
+    grid = Grid.regular((4, 2, 2), (2.5, 1.0, 1.0))
+    np.testing.assert_allclose(grid.slice_thicknesses_mm, [2.5] * 4)
+    assert grid.volume_mm3(np.ones(grid.shape, dtype=bool)) == pytest.approx(16 * grid.voxel_volume_mm3)
+    np.testing.assert_allclose(Grid.regular((1, 2, 2), (1.0, 1.0, 1.0)).slice_thicknesses_mm, [1.0])
+
+
 @pytest.mark.parametrize("name", ORIENTATIONS)
 def test_round_trip(name):
     grid = grid_of(*ORIENTATIONS[name])

@@ -23,6 +23,32 @@ def test_downsampling_averages_with_a_tent():
     np.testing.assert_allclose(weights[1], [0, 0.25, 0.5, 0.25, 0])
 
 
+def test_a_mean_over_unequal_slices_counts_each_by_its_thickness():
+    """At 4 the tent of 4 is 1/2 on 2, 1 on 4 and 1/4 on 7; they stand for 2, 2.5 and 3 mm: 1, 2.5 and 0.75 of 4.25."""
+    weights = axis_weights(np.array([0.0, 2.0, 4.0, 7.0, 10.0]), np.array([0.0, 4.0, 8.0]))
+    np.testing.assert_allclose(weights[1], [0, 1 / 4.25, 2.5 / 4.25, 0.75 / 4.25, 0], rtol=1e-6)
+
+
+def test_where_the_source_is_coarser_it_is_interpolated_and_where_it_is_finer_averaged():
+    """Blocks of 1 mm and of 5 mm: a lattice of 4 mm averages the first and interpolates in the second."""
+    source = np.array([0, 1, 2, 3, 4, 5, 6, 7, 8, 13, 18, 23, 28], dtype=float)
+    target = np.arange(0.0, 28.1, 4.0)
+    weights = axis_weights(source, target)
+    # 16 lies 3/5 of the way from 13 to 18.
+    np.testing.assert_allclose(weights[4, 9:11], [0.4, 0.6], rtol=1e-6)
+    assert np.count_nonzero(weights[1]) == 7  # 1 to 7; the tent is zero on 0 and 8
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
+    ramp = weights @ source
+    np.testing.assert_allclose(ramp[[1, 3, 4, 5, 6, 7]], target[[1, 3, 4, 5, 6, 7]], rtol=1e-6)
+
+
+def test_thick_target_slices_average_and_thin_ones_interpolate():
+    weights = axis_weights(np.arange(0.0, 21.0, 4.0), np.array([0.0, 2.0, 4.0, 12.0, 20.0]))
+    np.testing.assert_allclose(weights[1], [0.5, 0.5, 0, 0, 0, 0])
+    # At 12 the tent of 8: 1/2 on 8 and 16, 1 on 12, zero on 4 and 20; all stand for 4 mm.
+    np.testing.assert_allclose(weights[3], [0, 0, 0.25, 0.5, 0.25, 0])
+
+
 def test_beyond_the_ends_the_last_sample_continues():
     np.testing.assert_allclose(
         axis_weights(np.array([0.0, 1.0]), np.array([-0.5, 0.0, 1.0, 1.5])), [[1, 0], [1, 0], [0, 1], [0, 1]]

@@ -1,0 +1,203 @@
+"""The part of the input gate that headers decide: what is set aside, and what is refused, with the remedy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    LegacyConvertedEnhancedCTImageStorage,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameSingleBitSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+)
+
+from contourd.dicom.decoders import has_decoder
+from contourd.dicom.instance import Instance
+from contourd.errors import SeriesUnusable
+
+LOCALIZER = "LOCALIZER"
+# ImageType of pictures of a screen, a dose report or a protocol that scanners add to a series.
+SCREENS = frozenset({"SCREEN SAVE", "SCREENSAVE", "DOSE_INFO", "DOSE REPORT", "CSA REPORT", "PROTOCOL"})
+CAPTURES = frozenset(
+    {
+        SecondaryCaptureImageStorage,
+        MultiFrameSingleBitSecondaryCaptureImageStorage,
+        MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+        MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+        MultiFrameTrueColorSecondaryCaptureImageStorage,
+    }
+)
+ENHANCED = frozenset({EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage})
+DERIVED = frozenset({"MPR", "PROJECTION IMAGE"})
+LARGEST_MATRIX = 1024
+BITS_ALLOCATED = 16
+# Degrees. A slice of 500 mm tilted by 0.1 degree leaves its own z by less than 0.5 mm at its edge.
+LARGEST_TILT, LARGEST_TURN = 0.1, 5.0
+LARGEST_SHIFT_MM = 0.1
+
+
+def set_aside(instances: Sequence[Instance]) -> tuple[list[Instance], list[Instance]]:
+    """Part the slices from scouts and pictures that a scanner keeps in the same series.
+
+    Returns
+    -------
+    The slices, and what is set aside; a series of nothing else is no series with something beside it, and stays whole.
+    """
+    slices = [i for i in instances if not _is_beside(i)]
+    if not slices:
+        return list(instances), []
+    return slices, [i for i in instances if _is_beside(i)]
+
+
+def _is_beside(instance: Instance) -> bool:
+    words = set(instance.image_type)
+    return LOCALIZER in words or bool(words & SCREENS) or instance.sop_class_uid in CAPTURES
+
+
+def refuse_unfit(instances: Sequence[Instance]) -> None:
+    """Refuse what is no axial CT in Hounsfield units of one scan of one patient.
+
+    Raises
+    ------
+    SeriesUnusable
+        The first reason that is found, in words.
+    """
+    for instance in instances:
+        _refuse_other_image(instance)
+        _refuse_other_pixels(instance)
+        _refuse_incomplete_header(instance)
+    _refuse_mixtures(instances)
+    _refuse_oblique(instances)
+
+
+def refuse_patients(instances: Sequence[Instance]) -> None:
+    """Refuse more than one patient or study, also in what is set aside.
+
+    Raises
+    ------
+    SeriesUnusable
+        There are several.
+    """
+    _refuse_mixture(instances, "series", lambda i: i.series_instance_uid)
+    _refuse_mixture(instances, "studies", lambda i: i.study_instance_uid)
+    _refuse_mixture(instances, "patients", lambda i: i.patient_id)
+
+
+def _refuse_other_image(i: Instance) -> None:
+    if i.sop_class_uid in ENHANCED:
+        raise SeriesUnusable(
+            f"{UID(i.sop_class_uid).name} (multi-frame) is not contoured; "
+            "let the scanner or the PACS send CT Image Storage, one image per slice"
+        )
+    if i.modality != "CT" or i.sop_class_uid != CTImageStorage:
+        kind = UID(i.sop_class_uid).name
+        raise SeriesUnusable(f"modality {i.modality or 'unknown'} ({kind}) is not contoured; send the planning CT")
+    if LOCALIZER in i.image_type:
+        raise SeriesUnusable("the series is a localizer (scout), not an axial CT; send the planning CT")
+    if SCREENS & set(i.image_type):
+        raise SeriesUnusable("the series is a picture of a screen or a report, not an axial CT; send the planning CT")
+    if DERIVED & set(i.image_type):
+        raise SeriesUnusable(f"the series is derived ({chr(92).join(i.image_type)}); send the original slices")
+    if i.frames > 1:
+        raise SeriesUnusable("multi-frame images are not contoured; send one image per slice")
+
+
+def _refuse_other_pixels(i: Instance) -> None:
+    if i.lossy:
+        raise SeriesUnusable("the images were compressed with losses; send the original reconstruction")
+    if not has_decoder(i.transfer_syntax):
+        raise SeriesUnusable(
+            f"transfer syntax {UID(i.transfer_syntax).name or 'unknown'} cannot be decoded here; "
+            "send the images uncompressed, or install the decoders: pip install 'contourd[codecs]'"
+        )
+    if i.photometric != "MONOCHROME2" or i.samples != 1 or i.bits_allocated != BITS_ALLOCATED:
+        raise SeriesUnusable(
+            f"pixels are {i.photometric}, {i.samples} x {i.bits_allocated} bits, not MONOCHROME2, 1 x 16; "
+            "send the original reconstruction"
+        )
+    if not 0 < i.bits_stored <= BITS_ALLOCATED or i.high_bit != i.bits_stored - 1:
+        raise SeriesUnusable(
+            f"pixels have {i.bits_stored} bits stored up to bit {i.high_bit}; "
+            "the high bit must be one less than the bits stored: send the original reconstruction"
+        )
+    if i.modality_table:
+        raise SeriesUnusable("pixel values pass through a Modality LUT, not a rescale slope; send Hounsfield units")
+    if i.rescale_type not in ("", "HU"):
+        raise SeriesUnusable(f"pixel values are {i.rescale_type}, not Hounsfield units; send Hounsfield units")
+    if i.rescale is None or i.rescale[0] == 0:
+        raise SeriesUnusable(
+            "RescaleSlope or RescaleIntercept is missing or zero, so that there are no Hounsfield units; "
+            "send the original reconstruction"
+        )
+
+
+def _refuse_incomplete_header(i: Instance) -> None:
+    if not i.patient_id:
+        raise SeriesUnusable(
+            "the patient has no ID (PatientID is empty); a structure set could go to the wrong patient: "
+            "enter the ID and send it again"
+        )
+    if not i.frame_of_reference_uid:
+        raise SeriesUnusable(
+            "FrameOfReferenceUID is missing; a structure set could not be placed on the CT: send the original CT"
+        )
+    if i.position_mm is None or i.orientation is None or i.pixel_spacing_mm is None or not i.rows or not i.columns:
+        raise SeriesUnusable("a slice lacks its position, orientation, pixel spacing or matrix; send the original CT")
+    if min(i.pixel_spacing_mm) <= 0:
+        raise SeriesUnusable("the pixel spacing is not positive; send the original CT")
+    if max(i.rows, i.columns) > LARGEST_MATRIX:
+        raise SeriesUnusable(
+            f"the matrix of {i.rows} x {i.columns} is larger than {LARGEST_MATRIX} x {LARGEST_MATRIX}; "
+            "send a reconstruction with fewer pixels"
+        )
+
+
+def _refuse_mixtures(instances: Sequence[Instance]) -> None:
+    phases = {i.phase for i in instances}
+    if len(phases) > 1:
+        raise SeriesUnusable(
+            f"the series holds {len(phases)} phases of a 4D CT; send one phase, or the average, as a series of its own"
+        )
+    alike: dict[str, Callable[[Instance], object]] = {
+        "frames of reference": lambda i: i.frame_of_reference_uid,
+        "orientations": lambda i: tuple(round(v, 4) for v in i.orientation or ()),
+        "pixel spacings": lambda i: tuple(round(v, 5) for v in i.pixel_spacing_mm or ()),
+        "matrix sizes": lambda i: (i.rows, i.columns),
+        "rescale slopes or intercepts": lambda i: i.rescale,
+    }
+    for what, key in alike.items():
+        _refuse_mixture(instances, what, key)
+
+
+def _refuse_mixture(instances: Sequence[Instance], what: str, key: Callable[[Instance], object]) -> None:
+    counts = Counter(key(i) for i in instances)
+    if len(counts) > 1:
+        raise SeriesUnusable(f"the series mixes {len(counts)} {what}; send one reconstruction")
+
+
+def _refuse_oblique(instances: Sequence[Instance]) -> None:
+    direction = np.array(instances[0].orientation, dtype=np.float64)
+    row, column = direction[:3], direction[3:]
+    if abs(np.linalg.norm(row) - 1) > 1e-3 or abs(np.linalg.norm(column) - 1) > 1e-3 or abs(row @ column) > 1e-3:
+        raise SeriesUnusable("ImageOrientationPatient is no pair of unit vectors; send the original CT")
+    tilt = float(np.degrees(np.arcsin(min(1.0, np.hypot(row[2], column[2])))))
+    if tilt > LARGEST_TILT:
+        raise SeriesUnusable(
+            f"the slices are not axial, but inclined by {tilt:.1f} degrees (tilted gantry, oblique, coronal or "
+            "sagittal); send axial slices"
+        )
+    turn = float(np.degrees(np.arccos(min(1.0, np.abs(row[:2]).max()))))
+    if turn > LARGEST_TURN:
+        raise SeriesUnusable(
+            f"the rows are turned by {turn:.0f} degrees against the patient; send a reconstruction that is not turned"
+        )
+    places = np.array([i.position_mm for i in instances])
+    if np.ptp(places[:, :2], axis=0).max() > LARGEST_SHIFT_MM:
+        raise SeriesUnusable("the slices are shifted sideways against each other (tilted gantry); send axial slices")

@@ -1,0 +1,92 @@
+"""The pixels of one image -> Hounsfield units (DICOM PS3.3 C.7.6.3, C.7.5.1.1.2, C.11.1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from contourd.dicom.decoders import decode_pixels
+from contourd.dicom.instance import UNREADABLE, Instance
+from contourd.errors import SeriesUnusable
+from contourd.imaging.volume import AIR_HU
+
+# pydicom's plugins raise RuntimeError on pixels that they cannot decode.
+UNDECODABLE = (*UNREADABLE, RuntimeError)
+ALLOCATED_BITS = 16
+
+
+def hounsfield(instance: Instance) -> NDArray[np.int16]:
+    """Return the Hounsfield units (rows, columns) of one image; padding is air.
+
+    Raises
+    ------
+    SeriesUnusable
+        The pixels cannot be decoded, or go beyond the bits that the header allows; names the z.
+    """
+    where = f"slice z = {instance.z_mm or 0.0:.2f} mm"
+    try:
+        ds = pydicom.dcmread(instance.path)
+        stored = decode_pixels(ds)
+        padding = _padding(ds, stored)
+        slope, intercept = float(ds.RescaleSlope), float(ds.RescaleIntercept)
+        overlaid = _has_embedded_overlay(ds)
+    except UNDECODABLE as error:
+        raise SeriesUnusable(f"{where} cannot be decoded ({_reason(error)}); send it again") from error
+    if stored.shape != (instance.rows, instance.columns):
+        raise SeriesUnusable(f"{where} has {stored.shape} pixels; send it again")
+    values = _within_bits(stored, instance.bits_stored)
+    if not overlaid and np.any((values != stored) & ~padding & (stored >> instance.bits_stored != 0)):
+        raise SeriesUnusable(
+            f"{where} has pixel values beyond its {instance.bits_stored} bits stored; send the original reconstruction"
+        )
+    hu = values.astype(np.float32) * slope + intercept
+    hu[padding] = AIR_HU
+    return np.asarray(np.clip(np.rint(hu), -32768, 32767).astype(np.int16))
+
+
+def same_image(one: Path, other: Path) -> bool:
+    """Tell whether two files hold the same image: in another transfer syntax it is no other image."""
+    try:
+        old, new = pydicom.dcmread(one), pydicom.dcmread(other)
+        if old == new:
+            return True
+        alike = np.array_equal(decode_pixels(old), decode_pixels(new))
+        for ds in (old, new):
+            del ds.PixelData
+        return bool(alike and old == new)
+    except UNDECODABLE:
+        return False
+
+
+def _reason(error: Exception) -> str:
+    """Shorten what a decoder says to its first sentence; a plugin's text goes over many lines."""
+    return str(error).strip().split("\n", 1)[0].rstrip(":") or type(error).__name__
+
+
+def _padding(ds: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_]:
+    """Find what is no part of the image; the value may lie outside of the bits stored, and in another VR's sign."""
+    value = ds.get("PixelPaddingValue")
+    if value is None:
+        return np.zeros(stored.shape, dtype=bool)
+    limit = ds.get("PixelPaddingRangeLimit")
+    ends = [int(v) % 2**ALLOCATED_BITS for v in (value, value if limit is None else limit)]
+    if stored.dtype.kind == "i":
+        ends = [end - 2**ALLOCATED_BITS if end >= 2 ** (ALLOCATED_BITS - 1) else end for end in ends]
+    return np.asarray((stored >= min(ends)) & (stored <= max(ends)))
+
+
+def _within_bits(stored: NDArray[Any], bits_stored: int) -> NDArray[Any]:
+    """Take the bits that count, and extend their sign."""
+    unused = ALLOCATED_BITS - bits_stored
+    return np.asarray((stored << unused) >> unused)
+
+
+def _has_embedded_overlay(ds: Dataset) -> bool:
+    """Tell whether unused bits of the pixels hold an overlay (retired; PS3.3 C.9.2, Overlay Bit Position over 0)."""
+    groups = (group for group in range(0x6000, 0x6020, 2) if (group, 0x0102) in ds)
+    return any(int(ds[group, 0x0102].value or 0) for group in groups)
