@@ -22,6 +22,7 @@ from contourd.model.structures import catalogue
 
 SETTINGS = {
     "level": 0.5,
+    "interpolation_order": 3,
     "tolerance_pixels": contours.TOLERANCE_PIXELS,
     "smallest_area_mm2": contours.SMALLEST_AREA_MM2,
     "smallest_hole_mm2": contours.SMALLEST_HOLE_MM2,
