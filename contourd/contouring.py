@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from contourd.dicom.acquisition import acquisition_of
@@ -18,7 +20,7 @@ from contourd.dicom.rtstruct_write import Provenance, Remarks, structure_set_dat
 from contourd.dicom.series import Instance, gate, read_volume
 from contourd.errors import OutsideLimits, SeriesUnusable
 from contourd.imaging import contours
-from contourd.imaging.contours import ROI, MaskInBox, StructureSet, trace
+from contourd.imaging.contours import ROI, HoleStyle, MaskInBox, StructureSet, trace
 from contourd.imaging.grid import Grid
 from contourd.model.bundle import ModelBundle
 from contourd.model.limits import outside
@@ -29,6 +31,7 @@ from contourd.profiles import STRICT, Profile
 from contourd.settings import PlausibilitySettings, Verdict
 
 LEVEL = 0.5
+INTERPOLATION_ORDER = 3
 FEWEST_ORGANS = 3
 
 
@@ -55,6 +58,7 @@ class Order:
         """Hash what else than the input and the model decides the structure set's content; part of its UID."""
         content = {
             "level": LEVEL,
+            "interpolation_order": INTERPOLATION_ORDER,
             "tolerance_pixels": contours.TOLERANCE_PIXELS,
             "smallest_area_mm2": contours.SMALLEST_AREA_MM2,
             "smallest_hole_mm2": contours.SMALLEST_HOLE_MM2,
@@ -126,18 +130,22 @@ def contour_series(
         raise OutsideLimits(bundle.name, beyond)
     volume = read_volume(series, lambda done, total: report("read", done / total))
     prediction = predictor.predict(volume, progress)
-    structures, masks = _structures(prediction, report)
-    remarks = _remarks(_organs(masks, series.grid), predictor.bundle, order, beyond)
+    found = _found(prediction, report)
+    masks = {o.name: o.mask for o in found}
+    remarks = _remarks(_organs(masks, series.grid), bundle, order, beyond)
+    structures = {style: _traced(found, series.grid, style) for style in {HoleStyle(p.holes) for p in order.profiles}}
+    report("trace", 1.0)
     datasets = []
     for i, profile in enumerate(order.profiles):
         report("write", i / len(order.profiles))
         hashed = order.settings_hash(profile)
         provenance = Provenance(bundle.name, bundle.version, bundle.sha256, hashed, order.revision)
-        dataset = structure_set_dataset(structures, series, provenance, catalogue(), profile, remarks)
+        traced = structures[HoleStyle(profile.holes)]
+        dataset = structure_set_dataset(traced, series, provenance, catalogue(), profile, remarks)
         check_structure_set(dataset, series, _named(masks, profile, remarks))
         datasets.append(dataset)
     report("write", 1.0)
-    return Contoured(tuple(datasets), structures, masks, remarks)
+    return Contoured(tuple(datasets), structures[HoleStyle(order.profiles[0].holes)], masks, remarks)
 
 
 def _organs(masks: Mapping[str, MaskInBox], grid: Grid) -> list[Organ]:
@@ -175,15 +183,27 @@ def _by_organ(findings: Sequence[Finding], settings: PlausibilitySettings, verdi
     return {name: "; ".join(told) for name, told in reasons.items()}
 
 
-def _structures(prediction: Prediction, report: Progress) -> tuple[StructureSet, dict[str, MaskInBox]]:
-    rois, masks = [], {}
-    grid = prediction.prepared.source
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """One organ on the CT's own grid: its probability inside its box, and the voxels at or over LEVEL."""
+
+    name: str
+    probability: NDArray[np.float32]
+    mask: MaskInBox
+
+
+def _found(prediction: Prediction, report: Progress) -> list[_Found]:
+    found = []
     for i, name in enumerate(prediction.structures):
         report("trace", i / len(prediction.structures))
         box, probability = prediction.restored(name)
-        mask = MaskInBox(box, probability >= LEVEL)
-        volume_cc = grid.volume_mm3(mask.mask, box[0].start) / 1000
-        rois.append(ROI(name, trace(probability, box, grid, LEVEL), volume_cc))
-        masks[name] = mask
-    report("trace", 1.0)
-    return StructureSet(tuple(rois)), masks
+        found.append(_Found(name, probability, MaskInBox(box, probability >= LEVEL)))
+    return found
+
+
+def _traced(found: Sequence[_Found], grid: Grid, style: HoleStyle) -> StructureSet:
+    rois = []
+    for o in found:
+        volume_cc = grid.volume_mm3(o.mask.mask, o.mask.box[0].start) / 1000
+        rois.append(ROI(o.name, trace(o.probability, o.mask.box, grid, LEVEL, style), volume_cc))
+    return StructureSet(tuple(rois))

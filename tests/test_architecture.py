@@ -76,6 +76,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.model.anatomynet",
         "contourd.model.blocks",
         "contourd.imaging.contours",
+        "contourd.imaging.isoline",
         "contourd.imaging.volume",
         "contourd.imaging.resample",
     ),

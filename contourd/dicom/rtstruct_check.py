@@ -11,19 +11,27 @@ from io import BytesIO
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 
-from contourd.dicom.rtstruct_read import ReadROI, rasterise, read_structure_set
+from contourd.dicom.rtstruct_read import ReadROI, extent, rasterise, read_structure_set
 from contourd.dicom.series import Series
 from contourd.errors import StructureSetRejected
 from contourd.imaging.contours import MaskInBox
-from contourd.imaging.grid import FloatArray, Grid
+from contourd.imaging.grid import Box, FloatArray, Grid
 
 LARGE_CC = 1.0
 LEAST_DICE_LARGE, LEAST_DICE_SMALL = 0.99, 0.95
-# Half a voxel is the error to find; on coarse grids a voxel lost at an end of the organ moves the centroid over 0.2 mm.
+# Half a voxel is the error to find; in a small organ one voxel left out at an end moves the centroid over 0.2 mm.
 MOST_SHIFT_MM, MOST_SHIFT_VOXELS = 0.2, 0.25
-LONGEST = {"DS": 16, "IS": 12, "SH": 16, "LO": 64, "CS": 16, "UI": 64, "DA": 8, "TM": 16, "ST": 1024}
+LONGEST = {
+    **{"DS": 16, "IS": 12, "SH": 16, "LO": 64, "CS": 16, "UI": 64, "DA": 8, "TM": 16, "DT": 26, "AE": 16, "AS": 4},
+    **{"ST": 1024, "LT": 10240},
+}
+NEVER_SPLIT = ("ST", "LT")
+# Whoever stores the file in an explicit transfer syntax has 16 bits for the length of a decimal string.
+LONGEST_EXPLICIT = 65534
 
 
 def check_structure_set(dataset: Dataset, series: Series, masks: Mapping[str, MaskInBox]) -> None:
@@ -57,23 +65,44 @@ def check_structure_set(dataset: Dataset, series: Series, masks: Mapping[str, Ma
 
 
 def _check_lengths(dataset: Dataset) -> None:
-    for element in dataset.iterall():
-        longest = LONGEST.get(element.VR)
-        if longest is None or element.value is None:
-            continue
-        values = element.value if element.VM > 1 else [element.value]
-        for value in values:
-            text = str(getattr(value, "original_string", value))
-            if len(text) > longest:
-                raise StructureSetRejected(f"{element.keyword}: {len(text)} characters, {element.VR} takes {longest}")
+    """Compare undecoded values with what their representation takes; only a value that looks long is decoded."""
+    for tag in dataset.keys():  # noqa: SIM118  # iterating over a Dataset itself decodes its values
+        element = dataset.get_item(tag)
+        representation = element.VR or dictionary_VR(tag)
+        if representation == "SQ":
+            for item in dataset[tag].value:
+                _check_lengths(item)
+        elif representation in LONGEST and isinstance(element, RawDataElement) and element.value:
+            longest = LONGEST[representation]
+            whole = representation in NEVER_SPLIT
+            parts = [element.value] if whole else element.value.split(b"\\")
+            if representation == "DS" and len(element.value) > LONGEST_EXPLICIT:
+                raise StructureSetRejected(
+                    f"{keyword_for_tag(tag)}: {len(element.value)} bytes, a 16-bit length takes {LONGEST_EXPLICIT}"
+                )
+            if max(map(len, parts)) > longest:
+                length = max(map(len, _texts(dataset[tag], whole)))
+                if length > longest:
+                    raise StructureSetRejected(
+                        f"{keyword_for_tag(tag)}: {length} characters, {representation} takes {longest}"
+                    )
+
+
+def _texts(element: DataElement, whole: bool) -> list[str]:
+    values = [element.value] if whole or element.VM < 2 else element.value
+    return [str(getattr(value, "original_string", value)) for value in values]
 
 
 def _check_references(dataset: Dataset, series: Series, rois: tuple[ReadROI, ...]) -> None:
     slices = {i.sop_instance_uid: k for k, i in enumerate(series.instances)}
     frame = dataset.ReferencedFrameOfReferenceSequence[0]
-    if frame.FrameOfReferenceUID != series.header.FrameOfReferenceUID:
+    frames = {frame.FrameOfReferenceUID, dataset.FrameOfReferenceUID, *(roi.frame_of_reference_uid for roi in rois)}
+    if frames != {series.header.FrameOfReferenceUID}:
         raise StructureSetRejected("the frame of reference is not the CT's")
-    referenced = frame.RTReferencedStudySequence[0].RTReferencedSeriesSequence[0]
+    study = frame.RTReferencedStudySequence[0]
+    if {study.ReferencedSOPInstanceUID, dataset.StudyInstanceUID} != {series.header.StudyInstanceUID}:
+        raise StructureSetRejected("the study is not the CT's")
+    referenced = study.RTReferencedSeriesSequence[0]
     named = {str(i.ReferencedSOPInstanceUID) for i in referenced.ContourImageSequence}
     if referenced.SeriesInstanceUID != series.uid or named != set(slices):
         raise StructureSetRejected("the referenced images are not the CT's")
@@ -99,23 +128,35 @@ def _check_references(dataset: Dataset, series: Series, rois: tuple[ReadROI, ...
 
 
 def _check_roi(roi: ReadROI, mask: MaskInBox, grid: Grid) -> None:
-    whole = rasterise(roi.contours, grid)
-    wanted, got = np.count_nonzero(mask.mask), np.count_nonzero(whole)
-    dice = 2 * np.count_nonzero(whole[mask.box] & mask.mask) / (wanted + got) if wanted + got else 1.0
-    least = LEAST_DICE_LARGE if grid.volume_mm3(mask.mask, mask.box[0].start) > LARGE_CC * 1000 else LEAST_DICE_SMALL
+    box = _around(mask.box, extent(roi.contours, grid))
+    read = rasterise(roi.contours, grid, box)
+    made = np.zeros_like(read)
+    made[tuple(slice(m.start - b.start, m.stop - b.start) for m, b in zip(mask.box, box, strict=True))] = mask.mask
+    wanted, got = np.count_nonzero(made), np.count_nonzero(read)
+    dice = 2 * np.count_nonzero(read & made) / (wanted + got) if wanted + got else 1.0
+    large = grid.volume_mm3(mask.mask, mask.box[0].start) > LARGE_CC * 1000
+    least = LEAST_DICE_LARGE if large else LEAST_DICE_SMALL
     if dice < least:
         raise StructureSetRejected(f"{roi.name} reads back with Dice {dice:.4f} (at least {least})")
     if wanted and got:
-        first = [part.start for part in mask.box]
-        shift = np.abs(_centroid(whole) - _centroid(mask.mask) - first)  # (z, y, x)
         spacing_mm = np.array(grid.spacing_mm)
-        if np.any(shift * spacing_mm > np.maximum(MOST_SHIFT_MM, MOST_SHIFT_VOXELS * spacing_mm)):
-            moved = " x ".join(f"{mm:.2f}" for mm in shift * spacing_mm)
+        shift_mm = np.abs(_centroid(read) - _centroid(made)) * spacing_mm  # (z, y, x)
+        if np.any(shift_mm > np.maximum(MOST_SHIFT_MM, 0 if large else MOST_SHIFT_VOXELS * spacing_mm)):
+            moved = " x ".join(f"{mm:.2f}" for mm in shift_mm)
             raise StructureSetRejected(f"{roi.name} reads back moved by {moved} mm (slices, rows, columns)")
 
 
+def _around(a: Box, b: Box) -> Box:
+    """Return the box around two boxes; an empty one does not count."""
+    if any(part.stop <= part.start for part in a):
+        return b
+    if any(part.stop <= part.start for part in b):
+        return a
+    z, y, x = (slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
+    return z, y, x
+
+
 def _centroid(inside: NDArray[np.bool_]) -> FloatArray:
-    """Mean index (z, y, x); only the slices that hold something are searched."""
-    slices = np.flatnonzero(inside.any(axis=(1, 2)))
-    index = np.argwhere(inside[slices[0] : slices[-1] + 1]).mean(axis=0)
-    return np.asarray(index + np.array([slices[0], 0, 0]))
+    """Mean index (z, y, x)."""
+    counts = [np.count_nonzero(inside, axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
+    return np.array([np.average(np.arange(len(n)), weights=n) for n in counts])

@@ -14,7 +14,9 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.tag import Tag
 from pydicom.uid import UID, CTImageStorage, ImplicitVRLittleEndian, RTStructureSetStorage
 from shapely import LineString
 
@@ -28,6 +30,7 @@ from contourd.imaging.grid import FloatArray
 from contourd.model.structures import Structure
 from contourd.profiles import STRICT, Profile
 
+CONTOUR_DATA = Tag("ContourData")
 DETACHED_STUDY = UID("1.2.840.10008.3.1.2.3.1")
 IMPLEMENTATION = UID("2.25.127382910475690278431592360129835521437")
 IMPLEMENTATION_NAME = f"CONTOURD_{__version__}"[:16]
@@ -232,11 +235,10 @@ def _roi_contour(
     item = Dataset()
     item.ReferencedROINumber = str(number)
     item.ROIDisplayColor = list(catalogue[roi.name].colour if roi.name in catalogue else UNKNOWN_COLOUR)
-    on_slice = Counter(contour.slice_index for contour in roi.contours)
+    holed = {contour.slice_index for contour in roi.contours if contour.hole}
     item.ContourSequence = []
     for contour in roi.contours:
-        several = profile.holes == "xor" and on_slice[contour.slice_index] > 1
-        geometry = "CLOSEDPLANAR_XOR" if several else "CLOSED_PLANAR"
+        geometry = "CLOSEDPLANAR_XOR" if contour.slice_index in holed else "CLOSED_PLANAR"
         item.ContourSequence.append(_contour(roi.name, contour, series, geometry, profile.decimals))
     return item
 
@@ -246,9 +248,11 @@ def _contour(name: str, contour: Contour, series: Series, geometry: str, decimal
     item = Dataset()
     item.ContourImageSequence = [_image(instance.sop_instance_uid)]
     item.ContourGeometricType = geometry
-    points = _contour_text(name, contour.points_mm, _z_text(instance), decimals)
-    item.NumberOfContourPoints = str(len(points) // 3)
-    item.ContourData = points
+    count, text = _contour_text(name, contour.points_mm, _z_text(instance), decimals)
+    item.NumberOfContourPoints = str(count)
+    # Undecoded, as if it were read: an object for each number would take most of the writer's time.
+    value = text + b" " * (len(text) % 2)
+    item[CONTOUR_DATA] = RawDataElement(CONTOUR_DATA, "DS", len(value), value, 0, True, True)
     return item
 
 
@@ -259,16 +263,21 @@ def _z_text(instance: Instance) -> str:
     return text if len(text) <= LONGEST_DS else f"{float(text):.6f}"[:LONGEST_DS]
 
 
-def _contour_text(name: str, points_mm: FloatArray, z_text: str, decimals: int) -> list[str]:
-    """Write x and y with fixed decimals and z as the slice has it; a loop that is too long is simplified."""
+def _contour_text(name: str, points_mm: FloatArray, z_text: str, decimals: int) -> tuple[int, bytes]:
+    """Write x and y with fixed decimals and z as the slice has it; a loop that is too long is simplified.
+
+    Returns
+    -------
+    The number of points, and the value of ContourData.
+    """
+    one = f"%.{decimals}f\\%.{decimals}f\\{z_text}"
     for tolerance_mm in TOLERANCES_MM:
         xy = np.round(_simplified(points_mm[:, :2], tolerance_mm), decimals) + 0.0  # + 0.0: no negative zero
         xy = xy[np.any(xy != np.roll(xy, 1, axis=0), axis=1)]
-        text = [part for x, y in xy for part in (f"{x:.{decimals}f}", f"{y:.{decimals}f}", z_text)]
-        length = sum(map(len, text)) + len(text) - 1
-        if len(xy) <= MOST_POINTS and length <= MOST_BYTES:
-            return text
-    raise StructureSetRejected(f"{name}: a contour of {len(xy)} points ({length} bytes) is too long at z = {z_text}")
+        text = "\\".join([one] * len(xy)) % tuple(xy.ravel().tolist())
+        if len(xy) <= MOST_POINTS and len(text) <= MOST_BYTES:
+            return len(xy), text.encode("ascii")
+    raise StructureSetRejected(f"{name}: a contour of {len(xy)} points ({len(text)} bytes) is too long at z = {z_text}")
 
 
 def _simplified(loop: FloatArray, tolerance_mm: float) -> FloatArray:

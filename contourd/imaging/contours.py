@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum
 from itertools import pairwise
 
 import numpy as np
-from contourpy import FillType, contour_generator
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
-from shapely import MultiPolygon, Polygon
+from shapely import LinearRing, LineString, MultiPolygon, Point, Polygon, shortest_line
 
 from contourd.imaging.grid import Box, FloatArray, Grid
+from contourd.imaging.isoline import Planes, Rings, corners, marching_squares, refined
 
 # How far simplification may move the line, and the smallest loop that is kept (never more than one pixel).
 TOLERANCE_PIXELS = 0.02
 SMALLEST_AREA_MM2 = 1.0
 SMALLEST_HOLE_MM2 = 10.0
+# Readers that round points to pixels put one exactly half-way a pixel too far; a hair inside, all readers agree.
+INSIDE_PIXEL_EDGE = 0.005
+
+
+class HoleStyle(Enum):
+    """How a hole is drawn (PS3.3 C.8.8.6.3)."""
+
+    KEYHOLE = "keyhole"  # joined to its outer loop by a slit of no width: CLOSED_PLANAR
+    XOR = "xor"  # a loop of its own: CLOSEDPLANAR_XOR
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,10 +39,13 @@ class Contour:
         Index of the slice in the grid that the loop was traced on.
     points_mm
         float64 (n, 3), patient coordinates (x, y, z) LPS; the first point is not repeated at the end.
+    hole
+        The loop cuts a hole into another of its slice: combine them by exclusive or (HoleStyle.XOR only).
     """
 
     slice_index: int
     points_mm: NDArray[np.float64]
+    hole: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +57,7 @@ class ROI:
     name
         TG-263 primary name.
     contours
-        Keyhole contours where the organ has holes. Empty: nothing was found.
+        Empty: nothing was found.
     volume_cc
         Of the voxels with probability at least 0.5 on the CT's own grid.
     """
@@ -83,64 +96,117 @@ class MaskInBox:
         return whole
 
 
-def trace(probability: NDArray[np.float32], box: Box, grid: Grid, level: float = 0.5) -> tuple[Contour, ...]:
-    """Contour one organ at a level of its probability, slice by slice, on each slice's own plane.
+@dataclass(frozen=True, slots=True, eq=False)
+class _Loop:
+    """One loop in pixels: float64 (n, 2), row and column, not closed."""
 
-    Marching squares with linear interpolation between voxel centres: the loops are smooth and part exactly the voxels
-    at or over the level from those under it. Holes are joined to their loop by a keyhole (PS3.3 C.8.8.6.3); what is
-    smaller than a pixel, and holes under SMALLEST_HOLE_MM2, are left out.
+    plane: int
+    points: FloatArray
+    hole: bool = False
+
+
+def trace(
+    probability: Planes | NDArray[np.bool_],
+    box: Box,
+    grid: Grid,
+    level: float = 0.5,
+    holes: HoleStyle = HoleStyle.KEYHOLE,
+) -> tuple[Contour, ...]:
+    """Contour one organ, slice by slice, on each slice's own plane.
+
+    A probability is contoured at its level, between voxel centres: the loops are smooth and part exactly the voxels
+    at or over the level from those under it. What is smaller than a pixel, and holes under SMALLEST_HOLE_MM2, are left
+    out. A mask, that is an array of nothing but 0 and 1, says no more than which voxels belong to the organ: its loops
+    are the edges of its pixels, INSIDE_PIXEL_EDGE inwards, and nothing is left out.
 
     Parameters
     ----------
     probability
-        float32 (z, y, x) inside ``box``; taken as zero outside of it.
+        float32 or bool (z, y, x) inside ``box``; taken as zero outside of it.
     box
         Slices into the array of ``grid``.
+    level
+        Of a probability; a mask has none.
     """
     if not probability.size:
         return ()
     dy, dx = grid.pixel_spacing_mm
-    first = np.array(
-        [box[1].start - 1, box[2].start - 1], dtype=np.float64
-    )  # row and column of the padded plane's corner
-    contours = []
-    for offset, plane in enumerate(probability):
-        if plane.max() < level:
-            continue
-        k = box[0].start + offset
-        generator = contour_generator(z=np.pad(plane, 1), fill_type=FillType.OuterOffset)
-        for points, offsets in zip(*generator.filled(level, np.inf), strict=True):
-            rings = [points[a:b, ::-1] for a, b in pairwise(offsets)]  # (n, 2): row, column
-            for ring in _loops(rings, dy * dx):
-                index = np.column_stack([np.full(len(ring), float(k)), ring + first])
-                contours.append(Contour(k, grid.to_patient(index)))
-    return tuple(contours)
+    values = probability.astype(np.float32, copy=False)
+    if np.any((values > 0) & (values != 1)):
+        loops = list(_level_lines(values, level, dy * dx, holes))
+    else:
+        loops = list(_edges(values, holes))
+    if not loops:
+        return ()
+    first = np.array([part.start for part in box], dtype=np.float64)
+    planes = np.repeat([float(loop.plane) for loop in loops], [len(loop.points) for loop in loops])
+    points_mm = grid.to_patient(np.column_stack([planes, np.concatenate([loop.points for loop in loops])]) + first)
+    ends = np.cumsum([len(loop.points) for loop in loops])
+    return tuple(
+        Contour(box[0].start + loop.plane, part, loop.hole)
+        for loop, part in zip(loops, np.split(points_mm, ends[:-1]), strict=True)
+    )
 
 
-def _loops(rings: list[FloatArray], pixel_mm2: float) -> list[FloatArray]:
-    """Simplify an outer ring and its holes, in pixels, and join each part to one loop (n, 2), not closed."""
-    holes = [ring for ring in rings[1:] if len(ring) > 3 and Polygon(ring).area * pixel_mm2 >= SMALLEST_HOLE_MM2]
-    if len(rings[0]) <= 3:
-        return []
-    shape = Polygon(rings[0], holes).simplify(TOLERANCE_PIXELS, preserve_topology=True)
-    if not shape.is_valid:
-        shape = shape.buffer(0)
-    parts = shape.geoms if isinstance(shape, MultiPolygon) else [shape]
-    return [
-        _keyholed(part) for part in parts if not part.is_empty and part.area >= min(1.0, SMALLEST_AREA_MM2 / pixel_mm2)
-    ]
+def _edges(mask: Planes, style: HoleStyle) -> Iterator[_Loop]:
+    """Outline the pixels of a mask (z, y, x)."""
+    for plane, outer, holes in _parts(corners(marching_squares(mask, 0.5 + INSIDE_PIXEL_EDGE))):
+        yield from _styled(plane, Polygon(outer, holes) if holes else outer, style)
 
 
-def _keyholed(shape: Polygon) -> FloatArray:
+def _level_lines(probability: Planes, level: float, pixel_mm2: float, style: HoleStyle) -> Iterator[_Loop]:
+    """Draw the level of a probability (z, y, x), simplified."""
+    least = min(1.0, SMALLEST_AREA_MM2 / pixel_mm2)
+    for plane, outer, holes in _parts(refined(marching_squares(probability, level), probability, level)):
+        wide = [hole for hole in holes if Polygon(hole).area * pixel_mm2 >= SMALLEST_HOLE_MM2]
+        shape = Polygon(outer, wide).simplify(TOLERANCE_PIXELS, preserve_topology=True)
+        if not shape.is_valid:
+            shape = shape.buffer(0)
+        for part in shape.geoms if isinstance(shape, MultiPolygon) else [shape]:
+            if part.area >= least:
+                yield from _styled(plane, part, style)
+
+
+def _parts(rings: Rings) -> Iterator[tuple[int, FloatArray, list[FloatArray]]]:
+    """Give the plane, the outer ring and the holes of each connected part."""
+    pieces = np.split(rings.points, np.flatnonzero(np.diff(rings.ring)) + 1)
+    bounds = [*np.flatnonzero(np.diff(rings.part, prepend=-1)), len(rings.part)]
+    for start, end in pairwise(bounds):
+        yield int(rings.plane[start]), pieces[start], pieces[start + 1 : end]
+
+
+def _styled(plane: int, shape: Polygon | FloatArray, style: HoleStyle) -> Iterator[_Loop]:
+    if not isinstance(shape, Polygon):
+        yield _Loop(plane, shape)
+        return
+    outer, *holes = (np.asarray(ring.coords)[:-1] for ring in (shape.exterior, *shape.interiors))
+    if style is HoleStyle.KEYHOLE:
+        yield _Loop(plane, _keyholed(outer, holes))
+        return
+    yield _Loop(plane, outer)
+    for hole in holes:
+        yield _Loop(plane, hole, hole=True)
+
+
+def _keyholed(loop: FloatArray, holes: list[FloatArray]) -> FloatArray:
     """Join the holes to the outer ring by slits of no width, the nearest hole first: no slit crosses another hole."""
-    loop = np.asarray(shape.exterior.coords)[:-1]
-    holes = [np.asarray(hole.coords)[:-1] for hole in shape.interiors]
     while holes:
-        nearest = [cKDTree(loop).query(hole) for hole in holes]
-        chosen = int(np.argmin([distance.min() for distance, _ in nearest]))
-        distance, at = nearest[chosen]
-        start = int(np.argmin(distance))
-        hole = np.roll(holes.pop(chosen), -start, axis=0)
-        i = int(at[start])
-        loop = np.concatenate([loop[: i + 1], hole, hole[:1], loop[i:]])
+        outline = LinearRing(loop)
+        slits = [shortest_line(outline, LinearRing(hole)) for hole in holes]
+        nearest = int(np.argmin([slit.length for slit in slits]))
+        on_loop, on_hole = np.asarray(slits[nearest].coords)
+        loop, hole = _opened_at(loop, on_loop), _opened_at(holes.pop(nearest), on_hole)
+        loop = np.concatenate([loop, loop[:1], hole, hole[:1]])
     return loop
+
+
+def _opened_at(ring: FloatArray, point: FloatArray) -> FloatArray:
+    """Turn a ring until it begins at a point on it, which is added where it is no corner."""
+    closed = np.concatenate([ring, ring[:1]])
+    at = LineString(closed).project(Point(point))
+    before = int(np.searchsorted(np.cumsum(np.linalg.norm(np.diff(closed, axis=0), axis=1)), at, side="left"))
+    before = min(before, len(ring) - 1)
+    turned = np.roll(ring, -(before + 1), axis=0)  # begins behind the point, ends before it
+    turned = turned[1:] if np.array_equal(turned[0], point) else turned
+    turned = turned[:-1] if np.array_equal(turned[-1], point) else turned
+    return np.concatenate([point[None], turned])

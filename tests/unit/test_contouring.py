@@ -177,3 +177,21 @@ def test_each_profile_has_a_structure_set_of_its_own(tmp_path, predictor):
     assert len(str(point.original_string).split(".")[1]) == 2
     colours = [list(ds.ROIContourSequence[0].ROIDisplayColor) for ds in (strict, eclipse)]
     assert colours[0] == colours[1]
+
+
+def test_a_hollow_organ_as_keyhole_and_as_loops_of_their_own(tmp_path, predictor):
+    volume = phantom()
+    z, y, x = (axis * step for axis, step in zip(np.indices(volume.hu.shape), (3.0, 4.0, 4.0), strict=True))
+    hollow = np.where((x - 146) ** 2 + (y - 126) ** 2 + (z - 36) ** 2 <= 12**2, 40, volume.hu)
+    instances = written(tmp_path, Volume(volume.grid, hollow.astype(np.int16)))
+    order = Order(profiles=(STRICT, replace(STRICT, holes="xor")))
+    contoured = contour_series(instances, predictor, order)
+    types = [{c.ContourGeometricType for c in ds.ROIContourSequence[0].ContourSequence} for ds in contoured.datasets]
+    assert types == [{"CLOSED_PLANAR"}, {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}]
+    loops = [len(ds.ROIContourSequence[0].ContourSequence) for ds in contoured.datasets]
+    assert loops[1] > loops[0]
+    grid = gate(instances).grid
+    for dataset in contoured.datasets:
+        (roi,) = read_structure_set(dataset)
+        np.testing.assert_array_equal(rasterise(roi.contours, grid), contoured.masks["Brainstem"].on(grid.shape))
+    assert not contoured.masks["Brainstem"].on(grid.shape)[12, 31, 36]

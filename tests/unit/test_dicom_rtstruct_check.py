@@ -6,6 +6,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 
 from contourd.dicom.rtstruct_check import check_structure_set
@@ -72,6 +75,32 @@ def observation_missing(ds: pydicom.Dataset) -> None:
     del ds.RTROIObservationsSequence[1]
 
 
+def foreign_frame_of_one(ds: pydicom.Dataset) -> None:
+    ds.StructureSetROISequence[1].ReferencedFrameOfReferenceUID = generate_uid()
+
+
+def foreign_study(ds: pydicom.Dataset) -> None:
+    ds.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].ReferencedSOPInstanceUID = generate_uid()
+
+
+def put(item: pydicom.Dataset, keyword: str, value: bytes) -> None:
+    """Put a value into a dataset that pydicom would refuse to."""
+    tag = Tag(keyword)
+    item[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, True, True)
+
+
+def long_label(ds: pydicom.Dataset) -> None:
+    put(ds, "StructureSetLabel", b"A label too long!!")
+
+
+def long_number(ds: pydicom.Dataset) -> None:
+    put(ds.ROIContourSequence[0].ContourSequence[0], "ContourData", b"-12.34567890123456\\1\\2\\3\\4\\5\\6\\7\\8")
+
+
+def long_contour(ds: pydicom.Dataset) -> None:
+    put(ds.ROIContourSequence[0].ContourSequence[0], "ContourData", b"\\".join([b"1.000\\2.000\\-18.75"] * 4000))
+
+
 DAMAGED: dict[str, tuple[Callable[[pydicom.Dataset], None], str]] = {
     "moved by a pixel": (lambda ds: moved(ds, 0, 1.75), r"Parotid_R reads back with Dice 0\.\d{4}"),
     "off its slice": (lambda ds: moved(ds, 2, 0.1), r"Parotid_R: a contour at z = .* is not on its slice"),
@@ -79,6 +108,11 @@ DAMAGED: dict[str, tuple[Callable[[pydicom.Dataset], None], str]] = {
     "foreign image": (foreign_image, "Parotid_R: a contour refers to an image that is not of the series"),
     "an image less": (one_image_less, "the referenced images are not the CT's"),
     "foreign frame": (foreign_frame, "the frame of reference is not the CT's"),
+    "foreign frame of an ROI": (foreign_frame_of_one, "the frame of reference is not the CT's"),
+    "foreign study": (foreign_study, "the study is not the CT's"),
+    "long label": (long_label, "StructureSetLabel: 18 characters, SH takes 16"),
+    "long number": (long_number, "ContourData: 18 characters, DS takes 16"),
+    "long contour": (long_contour, "ContourData: 76000 bytes, a 16-bit length takes 65534"),
     "renamed": (renamed, "Parotid_R was found but has no contour"),
     "an observation less": (observation_missing, "three ROI sequences do not name the same ROIs"),
 }

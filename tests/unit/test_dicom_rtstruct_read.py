@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.dataset import Dataset
 
 from contourd.dicom.rtstruct_check import check_structure_set
-from contourd.dicom.rtstruct_read import rasterise, read_structure_set
+from contourd.dicom.rtstruct_read import ReadROI, extent, misplaced, rasterise, read_structure_set
 from contourd.dicom.rtstruct_write import structure_set_dataset
 from contourd.dicom.series import Series
 from contourd.imaging.grid import Grid
@@ -92,6 +93,63 @@ def test_a_loop_smaller_than_a_pixel_fills_its_pixel_or_none() -> None:
     assert rasterise([loop(*((3.5 + x, 2 + y) for x, y in around))], UNIT).sum() == 0
 
 
+def test_a_slanting_slit_through_pixel_centres_removes_nothing() -> None:
+    """Its way back crosses each row at the very place of its way there, whatever the last digit."""
+    rng = np.random.default_rng(1)
+    outer = [(-0.5, -0.5), (6.5, -0.5), (6.5, 4.5), (-0.5, 4.5)]
+    for _ in range(200):
+        x, y = 3 + 0.1 * rng.integers(0, 3), 2 + 0.1 * rng.integers(0, 3)
+        tiny = [(x, y), (x + 0.2, y + 0.1), (x + 0.1, y + 0.2)]
+        mask = rasterise([loop(*outer, outer[0], *tiny, tiny[0])], UNIT)[1]
+        without = rasterise([loop(*outer)], UNIT)[1]
+        hole = rasterise([loop(*(5 * (np.array(tiny) - (x, y)) + (x, y)))], UNIT)[1]
+        assert not (without & ~mask & ~hole).any()
+
+
+def test_a_stray_click_inside_an_organ_takes_nothing_away() -> None:
+    """0.12 mm wide around the centre of a pixel of 1 mm; alone it is that pixel."""
+    organ = loop((-0.5, -0.5), (6.5, -0.5), (6.5, 4.5), (-0.5, 4.5))
+    click = loop((2.94, 1.94), (3.06, 1.94), (3.06, 2.06), (2.94, 2.06))
+    np.testing.assert_array_equal(rasterise([organ, click], UNIT), rasterise([organ], UNIT))
+    assert np.argwhere(rasterise([click], UNIT)).tolist() == [[1, 2, 3]]
+
+
+def test_slices_may_lie_at_uneven_distances() -> None:
+    """Slices at 0, 2 and 5 mm: 3.4 mm is nearer to 2, 3.6 mm to 5; half-way is 3.5."""
+    uneven = Grid((3, 6, 8), (1.0, 1.0), np.array([[0, 0, 0], [0, 0, 2.0], [0, 0, 5.0]]))
+    square = [(0.5, 0.5), (3.5, 0.5), (3.5, 3.5), (0.5, 3.5)]
+    for z, k in ((0.9, 0), (1.1, 1), (3.4, 1), (3.6, 2), (6.4, 2)):
+        assert np.nonzero(rasterise([loop(*square, z=z)], uneven).any(axis=(1, 2)))[0].tolist() == [k]
+
+
+def test_a_box_is_a_part_of_the_whole() -> None:
+    outer = loop((-0.5, -0.5), (6.5, -0.5), (6.5, 4.5), (-0.5, 4.5))
+    hole = loop((0.5, 0.5), (5.5, 0.5), (5.5, 3.5), (0.5, 3.5), z=2.2)
+    everything = rasterise([outer, hole], UNIT)
+    assert extent([outer, hole], UNIT) == (slice(1, 2), slice(0, 5), slice(0, 7))
+    for box in (
+        (slice(1, 3), slice(2, 5), slice(3, 8)),
+        (slice(0, 1), slice(0, 6), slice(0, 8)),
+        (slice(1, 2), slice(5, 6), slice(7, 8)),
+    ):
+        np.testing.assert_array_equal(rasterise([outer, hole], UNIT, box), everything[box])
+
+
+def test_contours_that_are_not_of_the_image_are_named_with_the_reason() -> None:
+    square = [(0.5, 0.5), (3.5, 0.5), (3.5, 3.5), (0.5, 3.5)]
+    tilted = loop(*square)
+    tilted[2:, 2] += 3
+    fine, off, beside = loop(*square), loop(*square, z=9.0), loop(*((x + 40, y) for x, y in square))
+    roi = ReadROI(1, "Larynx", (fine, off, beside, tilted), ("",) * 4, "1.2.3")
+    assert misplaced(roi, UNIT, "1.2.3") == (
+        "Larynx: the contour at z = 9.00 mm is more than half a slice from every slice",
+        "Larynx: the contour at z = 2.00 mm lies outside of the image",
+        "Larynx: the contour at z = 3.50 mm is not parallel to the slices",
+    )
+    assert misplaced(roi, UNIT, "4.5.6") == ("Larynx: drawn on another frame of reference (1.2.3) than the CT's",)
+    assert misplaced(ReadROI(1, "Larynx", (fine,), ("",)), UNIT, "4.5.6") == ()
+
+
 @pytest.mark.parametrize(("z", "slices"), [(1.1, [1]), (2.9, [1]), (3.1, [2]), (-1.1, []), (5.1, [])])
 def test_a_loop_off_its_slice_goes_to_the_nearest_within_half_a_spacing(z: float, slices: list[int]) -> None:
     mask = rasterise([loop((0.5, 0.5), (3.5, 0.5), (3.5, 3.5), (0.5, 3.5), z=z)], UNIT)
@@ -125,3 +183,32 @@ def test_points_and_open_lines_are_passed_over(dataset: pydicom.Dataset) -> None
     contours[2].ContourGeometricType = "CLOSEDPLANAR_XOR"
     contours[3].ContourData = contours[3].ContourData[:6]
     assert len(read_structure_set(dataset)[0].contours) == before - 3
+
+
+def test_without_a_referenced_image_a_contour_lies_on_the_nearest_slice(
+    dataset: pydicom.Dataset, series: Series
+) -> None:
+    before = rasterise(read_structure_set(dataset)[0].contours, series.grid)
+    for contour in dataset.ROIContourSequence[0].ContourSequence:
+        del contour.ContourImageSequence
+        contour.ContourData = [v + (0.4 if i % 3 == 2 else 0) for i, v in enumerate(contour.ContourData)]
+    roi = read_structure_set(dataset)[0]
+    assert set(roi.images) == {""}
+    np.testing.assert_array_equal(rasterise(roi.contours, series.grid), before)
+
+
+def test_rings_of_type_xor_are_holes(dataset: pydicom.Dataset, series: Series) -> None:
+    """The same loop a second time and smaller, both of type XOR: what it holds is no organ."""
+    contours = dataset.ROIContourSequence[0].ContourSequence
+    largest = max(contours, key=lambda c: int(c.NumberOfContourPoints))
+    points = np.array(largest.ContourData, dtype=float).reshape(-1, 3)
+    inner = Dataset()
+    inner.ContourGeometricType = largest.ContourGeometricType = "CLOSEDPLANAR_XOR"
+    middle = points.mean(axis=0)
+    smaller = np.round(middle + (points - middle) * [0.5, 0.5, 1], 3)
+    inner.ContourData = [f"{v:.3f}" for v in smaller.ravel()]
+    outer, alone = (rasterise([p], series.grid) for p in (points, smaller))
+    dataset.ROIContourSequence[0].ContourSequence = [largest, inner]
+    filled = rasterise(read_structure_set(dataset)[0].contours, series.grid)
+    assert alone.any()
+    np.testing.assert_array_equal(filled, outer & ~alone)
