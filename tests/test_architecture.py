@@ -54,6 +54,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.admission",
         "contourd.dicom.ct_write",
         "contourd.dicom.decoders",
+        "contourd.dicom.isolation",
         "contourd.dicom.pixels",
         "contourd.dicom.spacing",
         "contourd.dicom.rtstruct_read",

@@ -10,17 +10,16 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from contourd.dicom.decoders import decode_pixels
-from contourd.dicom.instance import UNREADABLE, Instance
+from contourd.dicom.instance import Instance
+from contourd.dicom.isolation import UNDECODABLE, PixelDecoder, pixel_decoder
 from contourd.errors import SeriesUnusable
 from contourd.imaging.volume import AIR_HU
 
-# pydicom's plugins raise RuntimeError on pixels that they cannot decode.
-UNDECODABLE = (*UNREADABLE, RuntimeError)
 ALLOCATED_BITS = 16
+WRITTEN_BY_ENCODERS = ("PixelData", "DerivationDescription", "LossyImageCompression")
 
 
-def hounsfield(instance: Instance) -> NDArray[np.int16]:
+def hounsfield(instance: Instance, decoder: PixelDecoder) -> NDArray[np.int16]:
     """Return the Hounsfield units (rows, columns) of one image; padding is air.
 
     Raises
@@ -31,7 +30,7 @@ def hounsfield(instance: Instance) -> NDArray[np.int16]:
     where = f"slice z = {instance.z_mm or 0.0:.2f} mm"
     try:
         ds = pydicom.dcmread(instance.path)
-        stored = decode_pixels(ds)
+        stored = decoder.decode(ds, instance.path)
         padding = _padding(ds, stored)
         slope, intercept = float(ds.RescaleSlope), float(ds.RescaleIntercept)
         overlaid = _has_embedded_overlay(ds)
@@ -55,9 +54,11 @@ def same_image(one: Path, other: Path) -> bool:
         old, new = pydicom.dcmread(one), pydicom.dcmread(other)
         if old == new:
             return True
-        alike = np.array_equal(decode_pixels(old), decode_pixels(new))
+        with pixel_decoder() as decoder:
+            alike = np.array_equal(decoder.decode(old, one), decoder.decode(new, other))
         for ds in (old, new):
-            del ds.PixelData
+            for keyword in WRITTEN_BY_ENCODERS:
+                ds.pop(keyword, None)
         return bool(alike and old == new)
     except UNDECODABLE:
         return False

@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 
 from contourd.dicom.admission import refuse_patients, refuse_unfit, set_aside
 from contourd.dicom.instance import Instance, find_series, read_instance
+from contourd.dicom.isolation import pixel_decoder
 from contourd.dicom.pixels import hounsfield
 from contourd.dicom.spacing import SAME_POSITION_MM, crowded_positions_mm, missing_positions_mm
 from contourd.errors import SeriesIncomplete, SeriesUnusable, SlicesMissing
@@ -108,7 +109,9 @@ def _without_duplicates(ordered: Sequence[Instance]) -> list[Instance]:
     kept: list[Instance] = []
     for instance in ordered:
         if kept and _along_z(instance) - _along_z(kept[-1]) <= SAME_POSITION_MM:
-            if not np.array_equal(hounsfield(instance), hounsfield(kept[-1])):
+            with pixel_decoder() as decoder:
+                alike = np.array_equal(hounsfield(instance, decoder), hounsfield(kept[-1], decoder))
+            if not alike:
                 _refuse_phases(ordered, _along_z(instance))
             continue
         kept.append(instance)
@@ -147,8 +150,9 @@ def read_volume(series: Series, progress: Callable[[int, int], None] | None = No
         A slice cannot be decoded.
     """
     hu = np.empty(series.grid.shape, dtype=np.int16)
-    for k, instance in enumerate(series.instances):
-        hu[k] = hounsfield(instance)
-        if progress is not None:
-            progress(k + 1, len(series.instances))
+    with pixel_decoder() as decoder:
+        for k, instance in enumerate(series.instances):
+            hu[k] = hounsfield(instance, decoder)
+            if progress is not None:
+                progress(k + 1, len(series.instances))
     return Volume(series.grid, hu)
