@@ -141,11 +141,9 @@ def test_a_compressed_series_with_a_sign_has_the_same_hounsfield_units(
     np.testing.assert_array_equal(volume.hu, phantom().hu)
 
 
-@pytest.mark.parametrize("syntax", SYNTAXES)
+# What is deflated is inflated as it is received, and refused then.
+@pytest.mark.parametrize("syntax", [s for s in SYNTAXES if s != DeflatedExplicitVRLittleEndian])
 def test_a_slice_that_does_not_decode_is_named(receiver: Receiver, images: list[Path], syntax: UID) -> None:
-    if syntax == DeflatedExplicitVRLittleEndian:
-        pytest.skip("is inflated, and refused, as it is received")
-
     def damage(ds: pydicom.Dataset) -> None:
         (frame,) = pydicom.encaps.generate_frames(ds.PixelData, number_of_frames=1)
         ds.PixelData = encapsulate([frame[: len(frame) // 3]])
