@@ -1,9 +1,12 @@
-"""Masks -> a structure set on disk: contourd's writer beside rt-utils, on the reference patient, in the same run.
+"""Masks -> a structure set on disk: contourd beside rt-utils, on the same masks, in the same run.
 
-    python benchmarks/rtstruct.py [--runs 3]
+    python benchmarks/rtstruct.py [LABELS ARCHIVE] [--runs 3]
 
-Prints the median seconds of both, interleaved, their ratio, and what each file is worth: the mean Dice of what is read
-back by the even-odd rule at pixel centres with the masks that were written.
+LABELS holds .npz with the masks, ARCHIVE a CT series for each (the first case is taken); without them it is the
+reference patient. Each reads the CT as it must, and saves the file. Prints the medians of both, interleaved, as seconds
+on the clock and of processor time, their ratios, and what each file is worth: the mean Dice of the masks with what is
+read back by the even-odd rule at pixel centres. Then the same for blurred masks as probabilities, and the check that
+contourd makes before it sends.
 """
 
 from __future__ import annotations
@@ -12,82 +15,114 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pydicom
-from numpy.typing import NDArray
+from cases import PROVENANCE, Case, Masks, cases, read_headers, write_masks
 from rt_utils import RTStructBuilder
+from scipy import ndimage
 
+from contourd.dicom.rtstruct_check import check_structure_set
 from contourd.dicom.rtstruct_read import rasterise, read_structure_set
-from contourd.dicom.rtstruct_write import Provenance, save_structure_set, structure_set_dataset
-from contourd.dicom.series import Series, find_series, gate
-from contourd.imaging.contours import ROI, StructureSet, trace
+from contourd.dicom.rtstruct_write import save_structure_set, structure_set_dataset
+from contourd.imaging.contours import ROI, MaskInBox, StructureSet, trace
 from contourd.imaging.grid import Box
 from contourd.model.structures import catalogue
-from contourd.reference import reference_masks, reference_series
 
-PROVENANCE = Provenance("benchmark", "1", "0" * 64, "0" * 64)
-Masks = dict[str, NDArray[np.bool_]]
-
-
-def box_of(mask: NDArray[np.bool_]) -> Box:
-    """Return the bounding box of a mask."""
-    parts = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    z, y, x = (slice(int(p[0]), int(p[-1]) + 1) for p in parts)
-    return z, y, x
+BLUR_PIXELS = (0.5, 1.5, 1.5)
+MARGIN = 4
+Probabilities = dict[str, tuple[Box, np.ndarray]]
 
 
-def write_ours(folder: Path, masks: Masks, path: Path) -> None:
-    """Write with contourd, reading the CT's headers included."""
-    (instances,) = find_series(folder).values()
-    series: Series = gate(instances)
-    rois = []
-    for name, mask in masks.items():
-        box = box_of(mask)
-        rois.append(ROI(name, trace(mask[box].astype(np.float32), box, series.grid, 0.51), 0.0))
-    save_structure_set(structure_set_dataset(StructureSet(tuple(rois)), series, PROVENANCE, catalogue()), path)
-
-
-def write_rt_utils(folder: Path, masks: Masks, path: Path) -> None:
+def write_rt_utils(case: Case, path: Path) -> None:
     """Write with rt-utils and its defaults."""
-    builder = RTStructBuilder.create_new(str(folder))
-    for name, mask in masks.items():
-        builder.add_roi(np.ascontiguousarray(mask.transpose(1, 2, 0)), name=name)
+    builder = RTStructBuilder.create_new(str(case.ct_folder))
+    shape = (*builder.series_data[0].pixel_array.shape, len(builder.series_data))
+    for name, mask in case.masks.items():
+        whole = np.zeros(shape, dtype=bool)
+        whole[mask.box[1], mask.box[2], mask.box[0]] = mask.mask.transpose(1, 2, 0)
+        builder.add_roi(whole, name=name)
     builder.save(str(path))
 
 
-def dice_read_back(path: Path, folder: Path, masks: Masks) -> float:
-    """Mean Dice of the masks with what the file holds."""
-    (instances,) = find_series(folder).values()
-    grid = gate(instances).grid
+def blurred(masks: Masks) -> Probabilities:
+    """Make something like a network's probability of each mask, in a box with a margin."""
+    made: Probabilities = {}
+    for name, mask in masks.items():
+        after = np.pad(mask.mask.astype(np.float32), ((0, 0), (MARGIN, MARGIN), (MARGIN, MARGIN)))
+        z, y, x = mask.box
+        box = (z, slice(y.start - MARGIN, y.stop + MARGIN), slice(x.start - MARGIN, x.stop + MARGIN))
+        made[name] = (box, ndimage.gaussian_filter(after, BLUR_PIXELS))
+    return made
+
+
+def write_probabilities(case: Case, probabilities: Probabilities, path: Path) -> None:
+    """Write the 0.5 level of probabilities."""
+    series = read_headers(case.ct_folder)
+    rois = [ROI(name, trace(p, box, series.grid), 0.0) for name, (box, p) in probabilities.items()]
+    save_structure_set(structure_set_dataset(StructureSet(tuple(rois)), series, PROVENANCE, catalogue()), path)
+
+
+def dice_read_back(path: Path, case: Case, masks: Masks) -> float:
+    """Mean Dice of masks with what the file holds."""
+    grid = read_headers(case.ct_folder).grid
+    rois = {roi.name: roi for roi in read_structure_set(pydicom.dcmread(path))}
     scores = []
-    for roi in read_structure_set(pydicom.dcmread(path)):
-        read, wanted = rasterise(roi.contours, grid), masks[roi.name]
-        scores.append(2 * (read & wanted).sum() / (read.sum() + wanted.sum()))
+    for name, mask in masks.items():
+        read = rasterise(rois[name].contours, grid) if name in rois else np.zeros(grid.shape, dtype=bool)
+        total = np.count_nonzero(read) + np.count_nonzero(mask.mask)
+        scores.append(2 * np.count_nonzero(read[mask.box] & mask.mask) / total if total else 1.0)
     return float(np.mean(scores))
+
+
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Run it; seconds on the clock and of processor time."""
+    clock, processor = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - clock, time.process_time() - processor
 
 
 def main() -> None:
     """Run both in turn and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("labels", type=Path, nargs="?")
+    parser.add_argument("archive", type=Path, nargs="?")
     parser.add_argument("--runs", type=int, default=3)
-    runs = parser.parse_args().runs
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = reference_series(Path(temporary) / "ct")
-        (instances,) = find_series(folder).values()
-        masks = reference_masks(gate(instances).grid)
-        times: dict[str, list[float]] = {"contourd": [], "rt-utils": []}
-        for _ in range(runs):
-            for name, write in (("contourd", write_ours), ("rt-utils", write_rt_utils)):
-                began = time.perf_counter()
-                write(folder, masks, Path(temporary) / f"{name}.dcm")
-                times[name].append(time.perf_counter() - began)
-        print(f"{len(masks)} organs, {len(instances)} slices of 512 x 512, headers read and file written")
-        for name, values in times.items():
-            score = dice_read_back(Path(temporary) / f"{name}.dcm", folder, masks)
-            print(f"{name:<9} {statistics.median(values):6.2f} s   Dice read back {score:.4f}")
-        print(f"ratio {statistics.median(times['contourd']) / statistics.median(times['rt-utils']):.2f}")
+        work = Path(temporary)
+        case = next(iter(cases(options.labels, options.archive, work)))
+        series = read_headers(case.ct_folder)
+        probabilities = blurred(case.masks)
+        over = {name: MaskInBox(box, p >= 0.5) for name, (box, p) in probabilities.items()}
+        wanted = {"contourd": case.masks, "rt-utils": case.masks, "contourd, probabilities": over}
+        jobs: dict[str, Callable[[], None]] = {
+            "contourd": lambda: write_masks(case.ct_folder, case.masks, work / "contourd.dcm"),
+            "rt-utils": lambda: write_rt_utils(case, work / "rt-utils.dcm"),
+            "contourd, probabilities": lambda: write_probabilities(
+                case, probabilities, work / "contourd, probabilities.dcm"
+            ),
+        }
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
+        for _ in range(options.runs):
+            for name, job in jobs.items():
+                times[name].append(timed(job))
+        median = {name: [statistics.median(t[i] for t in of_job) for i in (0, 1)] for name, of_job in times.items()}
+        print(f"{case.name}: {len(case.masks)} organs, {series.grid.shape}, CT read and file written")
+        for name, (clock, processor) in median.items():
+            score = dice_read_back(work / f"{name}.dcm", case, wanted[name])
+            size = (work / f"{name}.dcm").stat().st_size / 1e6
+            faster = [median["rt-utils"][i] / (clock, processor)[i] for i in (0, 1)]
+            print(
+                f"{name:<24} {clock:6.2f} s ({processor:6.2f} s of processor), rt-utils takes {faster[0]:.1f} "
+                f"({faster[1]:.1f}) times that; Dice read back {score:.4f}, {size:.1f} MB"
+            )
+        dataset = pydicom.dcmread(work / "contourd.dcm")
+        checks = [timed(lambda: check_structure_set(dataset, series, case.masks)) for _ in range(options.runs)]
+        clock, processor = (statistics.median(t[i] for t in checks) for i in (0, 1))
+        print(f"check before sending     {clock:6.2f} s ({processor:6.2f} s of processor)")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,74 @@
+"""A reader by other hands, rt-utils, opens the structure set against its CT before it is sent.
+
+It runs as a program of its own: an extra that may be absent, and that raises bare exceptions. It rounds points to
+pixels, so only that there is something of every ROI is asked, not its outline.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pydicom.dataset import Dataset
+
+from contourd.dicom.rtstruct_read import read_structure_set
+from contourd.dicom.rtstruct_write import save_structure_set
+from contourd.dicom.series import Series
+from contourd.errors import StructureSetRejected
+
+# Its loader checks that every image that is referenced is there.
+PROGRAM = """
+import json, sys
+from rt_utils import RTStructBuilder
+opened = RTStructBuilder.create_from(sys.argv[1], sys.argv[2])
+print(json.dumps({name: bool(opened.get_roi_mask_by_name(name).any()) for name in opened.get_roi_names()}))
+"""
+LONGEST_S = 600.0
+
+
+def check_with_rt_utils(dataset: Dataset, series: Series, interpreter: str = sys.executable) -> None:
+    """Let rt-utils open a structure set against the series that it was drawn on.
+
+    Parameters
+    ----------
+    interpreter
+        The Python in whose environment rt-utils is installed.
+
+    Raises
+    ------
+    StructureSetRejected
+        rt-utils is not installed, cannot open the structure set, finds other names, or finds nothing of an ROI.
+    """
+    found = _found(dataset, series, interpreter)
+    other = set(found) ^ {roi.name for roi in read_structure_set(dataset)}
+    if other:
+        raise StructureSetRejected(f"rt-utils does not find the same ROIs: {', '.join(sorted(other))}")
+    empty = sorted(name for name, present in found.items() if not present)
+    if empty:
+        raise StructureSetRejected(f"rt-utils finds nothing of {', '.join(empty)}")
+
+
+def _found(dataset: Dataset, series: Series, interpreter: str) -> dict[str, bool]:
+    """ROI name -> whether rt-utils fills any voxel of it."""
+    with TemporaryDirectory() as temporary:
+        rtstruct, images = Path(temporary) / "rtstruct.dcm", Path(temporary) / "ct"
+        save_structure_set(dataset, rtstruct)
+        images.mkdir()
+        for k, instance in enumerate(series.instances):
+            (images / f"CT_{k:04d}.dcm").symlink_to(instance.path.resolve())
+        command = [interpreter, "-c", PROGRAM, str(images), str(rtstruct)]
+        try:
+            ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST_S)
+        except subprocess.TimeoutExpired as error:
+            raise StructureSetRejected(f"rt-utils did not read the structure set in {LONGEST_S:g} s") from error
+    if ran.returncode:
+        # The kind of the error and not its text, which may quote the patient.
+        kind = (ran.stderr.strip().splitlines() or [""])[-1].partition(":")[0]
+        if kind in ("ImportError", "ModuleNotFoundError"):
+            raise StructureSetRejected("rt-utils is not installed; install contourd[check], or switch its check off")
+        raise StructureSetRejected(f"rt-utils cannot open the structure set ({kind or f'exit {ran.returncode}'})")
+    found: dict[str, bool] = json.loads(ran.stdout.strip().splitlines()[-1])
+    return found
