@@ -60,10 +60,22 @@ def serve(config: ConfigOption = None) -> None:
 
     settings = load_settings(config)
     require_models(settings)
+    _require_second_reader(settings)
     set_up_logging()
     from contourd.daemon import Daemon
 
     Daemon(settings).run()
+
+
+def _require_second_reader(settings: Settings) -> None:
+    """Say at the start, not with every series, that a program is missing which the settings name."""
+    from contourd.dicom.rtstruct_second_reader import second_reader_loads
+
+    if settings.check.rt_utils and not second_reader_loads():
+        raise SettingsError(
+            "the configuration",
+            ["check.rt_utils: rt-utils does not load; install contourd[check], which needs the system's libGL"],
+        )
 
 
 @app.command()

@@ -16,6 +16,7 @@ from pydicom.dataset import Dataset
 
 from contourd.dicom.acquisition import acquisition_of
 from contourd.dicom.rtstruct_check import check_structure_set
+from contourd.dicom.rtstruct_second_reader import check_with_second_reader
 from contourd.dicom.rtstruct_write import Provenance, Remarks, structure_set_dataset
 from contourd.dicom.series import Instance, gate, read_volume
 from contourd.errors import OutsideLimits, SeriesUnusable
@@ -47,12 +48,15 @@ class Order:
         One structure set is written for each.
     override
         Why a person lets the model run outside of its limits, and who; empty: such a series is held.
+    second_reader
+        Whether rt-utils opens each structure set too.
     """
 
     revision: int = 1
     profiles: tuple[Profile, ...] = (STRICT,)
     plausibility: PlausibilitySettings = field(default_factory=PlausibilitySettings)
     override: str = ""
+    second_reader: bool = False
 
     def settings_hash(self, profile: Profile) -> str:
         """Hash what else than the input and the model decides the structure set's content; part of its UID."""
@@ -143,6 +147,8 @@ def contour_series(
         traced = structures[HoleStyle(profile.holes)]
         dataset = structure_set_dataset(traced, series, provenance, catalogue(), profile, remarks)
         check_structure_set(dataset, series, _named(masks, profile, remarks))
+        if order.second_reader:
+            check_with_second_reader(dataset, series)
         datasets.append(dataset)
     report("write", 1.0)
     return Contoured(tuple(datasets), structures[HoleStyle(order.profiles[0].holes)], masks, remarks)

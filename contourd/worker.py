@@ -87,7 +87,13 @@ class Worker:
         instances = [read_instance(self._settings.spool.root / path) for path in job.paths]
         wanted = {name: self._profiles.get(name, STRICT) for name in job.destinations}
         profiles = {profile.identity(): profile for profile in wanted.values()}  # one structure set for those alike
-        order = Order(job.revision, tuple(profiles.values()), self._settings.plausibility, job.override)
+        order = Order(
+            job.revision,
+            tuple(profiles.values()),
+            self._settings.plausibility,
+            job.override,
+            self._settings.check.rt_utils,
+        )
         contoured = contour_series(instances, self._predictor(job.model), order)
         stored = {}
         for part, (identity, dataset) in enumerate(zip(profiles, contoured.datasets, strict=True), 1):

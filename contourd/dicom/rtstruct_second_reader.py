@@ -29,7 +29,7 @@ print(json.dumps({name: bool(opened.get_roi_mask_by_name(name).any()) for name i
 LONGEST_S = 600.0
 
 
-def check_with_rt_utils(dataset: Dataset, series: Series, interpreter: str = sys.executable) -> None:
+def check_with_second_reader(dataset: Dataset, series: Series, interpreter: str = sys.executable) -> None:
     """Let rt-utils open a structure set against the series that it was drawn on.
 
     Parameters
@@ -49,6 +49,12 @@ def check_with_rt_utils(dataset: Dataset, series: Series, interpreter: str = sys
     empty = sorted(name for name, present in found.items() if not present)
     if empty:
         raise StructureSetRejected(f"rt-utils finds nothing of {', '.join(empty)}")
+
+
+def second_reader_loads(interpreter: str = sys.executable) -> bool:
+    """Return whether rt-utils is installed, with the libraries of the system that its OpenCV needs."""
+    ran = subprocess.run([interpreter, "-c", "import rt_utils"], capture_output=True, check=False, timeout=LONGEST_S)
+    return ran.returncode == 0
 
 
 def _found(dataset: Dataset, series: Series, interpreter: str) -> dict[str, bool]:

@@ -5,14 +5,11 @@ The patients: the reference patient that contourd ships, and a real one where sh
 
 from __future__ import annotations
 
-import importlib
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pydicom
@@ -21,19 +18,22 @@ import torch
 from numpy.typing import NDArray
 
 from contourd.contouring import contour_series
+from contourd.dicom.rtstruct_second_reader import second_reader_loads
 from contourd.dicom.series import find_series, gate
 from contourd.model.bundle import load_bundle
 from contourd.model.predictor import Predictor
 from contourd.reference import reference_series
 from tests.interop.conftest import referenced_series
 from tests.interop.node import serve
-from tests.peers import dciodvfy_errors, free_port, orthanc, plastimatch_masks, storescu
+from tests.peers import dciodvfy_errors, free_port, orthanc, plastimatch_masks, rt_utils, storescu
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(900)]
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 PATIENT = "pt_201"
 MODEL = "hn7"
+# A second reader where there is one.
+CHECK = f"[check]\nrt_utils = {str(second_reader_loads()).lower()}\n"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def delivered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     with orthanc(folder / "orthanc", {"contourd": ("CONTOURD", node_port)}) as pacs:
         # As in a clinic the PACS holds the CT already, so the structure set has a study to join.
         assert storescu(pacs.port, ct_folder, called=pacs.ae_title).status == 0
-        with serve(folder / "node", MODEL, {"pacs": (pacs.ae_title, pacs.port)}, node_port) as node:
+        with serve(folder / "node", MODEL, {"pacs": (pacs.ae_title, pacs.port)}, node_port, CHECK) as node:
             sent = storescu(node.port, ct_folder)
             assert sent.status == 0, sent.output
             node.wait_until(lambda status: [j["state"] for j in status["jobs"]] == ["DELIVERED"], timeout_s=600)
@@ -103,16 +103,7 @@ def test_plastimatch_sees_the_same_organs(delivered: Delivered, tmp_path: Path) 
     assert {name: score for name, score in scores.items() if score < 0.97} == {}
 
 
-def rt_utils() -> ModuleType:
-    try:
-        return importlib.import_module("rt_utils")
-    except ImportError as error:  # its OpenCV needs libGL
-        if os.environ.get("CONTOURD_REQUIRE_PEERS") == "1":
-            raise
-        pytest.skip(f"rt_utils does not load: {error}")
-
-
-def test_rt_utils_loads_it(delivered: Delivered) -> None:
+def test_second_reader_loads_it(delivered: Delivered) -> None:
     """Its reader rounds points to pixels, so places are compared, not outlines: half a pixel and a little."""
     loaded = rt_utils().RTStructBuilder.create_from(str(delivered.ct_folder), str(delivered.rtstruct))
     found = {name for name, mask in delivered.masks.items() if mask.any()}

@@ -71,6 +71,17 @@ def test_nothing_found_is_refused(tmp_path, predictor):
         contour_series(written(tmp_path, dark), predictor)
 
 
+def test_what_a_second_reader_refuses_is_no_result(tmp_path, predictor, monkeypatch):
+    def refuse(dataset, _):
+        raise StructureSetRejected(f"rt-utils finds nothing of {dataset.StructureSetROISequence[0].ROIName}")
+
+    monkeypatch.setattr("contourd.contouring.check_with_second_reader", refuse)
+    instances = written(tmp_path, phantom())
+    contour_series(instances, predictor)
+    with pytest.raises(StructureSetRejected, match="finds nothing of Brainstem"):
+        contour_series(instances, predictor, Order(second_reader=True))
+
+
 def test_no_patient_is_refused(tmp_path, predictor):
     volume = phantom()
     with pytest.raises(SeriesUnusable, match="no patient"):
