@@ -7,9 +7,11 @@ The same job gives the same bytes: UIDs, dates and times come from the input, ne
 from __future__ import annotations
 
 import os
+import struct
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -30,7 +32,8 @@ from contourd.imaging.grid import FloatArray
 from contourd.model.structures import Structure
 from contourd.profiles import STRICT, Profile
 
-CONTOUR_DATA = Tag("ContourData")
+ROI_CONTOURS = Tag("ROIContourSequence")
+ITEM = Tag(0xFFFE, 0xE000)
 DETACHED_STUDY = UID("1.2.840.10008.3.1.2.3.1")
 IMPLEMENTATION = UID("2.25.127382910475690278431592360129835521437")
 IMPLEMENTATION_NAME = f"CONTOURD_{__version__}"[:16]
@@ -139,7 +142,9 @@ def structure_set_dataset(
     ds.ReferencedFrameOfReferenceSequence = [_frame_of_reference(series)]
     names = [profile.name_of(roi.name) for roi in found]
     ds.StructureSetROISequence = [_structure_set_roi(n, name, series, provenance) for n, name in enumerate(names, 1)]
-    ds.ROIContourSequence = [_roi_contour(n, roi, series, catalogue, profile) for n, roi in enumerate(found, 1)]
+    contours = b"".join(_roi_contour(n, roi, series, catalogue, profile) for n, roi in enumerate(found, 1))
+    # Undecoded, as if it were read: an object for each element of some thousand items would take most of the time.
+    ds[ROI_CONTOURS] = RawDataElement(ROI_CONTOURS, "SQ", len(contours), contours, 0, True, True)
     ds.RTROIObservationsSequence = [_observation(n, roi, profile, remarks) for n, roi in enumerate(found, 1)]
     ds.ApprovalStatus = "UNAPPROVED"
     return ds
@@ -170,7 +175,7 @@ def _copy_patient_and_study(ds: Dataset, header: Dataset) -> None:
             ds[keyword] = header[keyword] if element.VR == "SQ" else element
         elif keyword in PATIENT or keyword in STUDY:
             setattr(ds, keyword, "")
-    # Else pydicom decodes and encodes again what was copied undecoded.
+    # Else pydicom decodes and encodes again what is undecoded.
     ds.set_original_encoding(True, True, header.original_character_set)
     ds.StudyInstanceUID = header.StudyInstanceUID
     ds.FrameOfReferenceUID = header.FrameOfReferenceUID
@@ -229,31 +234,54 @@ def _structure_set_roi(number: int, name: str, series: Series, provenance: Prove
     return item
 
 
-def _roi_contour(
-    number: int, roi: ROI, series: Series, catalogue: Mapping[str, Structure], profile: Profile
-) -> Dataset:
-    item = Dataset()
-    item.ReferencedROINumber = str(number)
-    item.ROIDisplayColor = list(catalogue[roi.name].colour if roi.name in catalogue else UNKNOWN_COLOUR)
+def _roi_contour(number: int, roi: ROI, series: Series, catalogue: Mapping[str, Structure], profile: Profile) -> bytes:
+    """Encode an item of the ROI Contour Sequence, Implicit VR Little Endian."""
+    colour = catalogue[roi.name].colour if roi.name in catalogue else UNKNOWN_COLOUR
     holed = {contour.slice_index for contour in roi.contours if contour.hole}
-    item.ContourSequence = []
+    contours = []
     for contour in roi.contours:
-        geometry = "CLOSEDPLANAR_XOR" if contour.slice_index in holed else "CLOSED_PLANAR"
-        item.ContourSequence.append(_contour(roi.name, contour, series, geometry, profile.decimals))
-    return item
+        geometry = b"CLOSEDPLANAR_XOR" if contour.slice_index in holed else b"CLOSED_PLANAR"
+        contours.append(_contour(roi.name, contour, series, geometry, profile.decimals))
+    return _item(
+        _element("ROIDisplayColor", "\\".join(map(str, colour)).encode()),
+        _element("ContourSequence", b"".join(contours)),
+        _element("ReferencedROINumber", str(number).encode()),
+    )
 
 
-def _contour(name: str, contour: Contour, series: Series, geometry: str, decimals: int) -> Dataset:
+def _contour(name: str, contour: Contour, series: Series, geometry: bytes, decimals: int) -> bytes:
+    """Encode an item of the Contour Sequence."""
     instance = series.instances[contour.slice_index]
-    item = Dataset()
-    item.ContourImageSequence = [_image(instance.sop_instance_uid)]
-    item.ContourGeometricType = geometry
     count, text = _contour_text(name, contour.points_mm, _z_text(instance), decimals)
-    item.NumberOfContourPoints = str(count)
-    # Undecoded, as if it were read: an object for each number would take most of the writer's time.
-    value = text + b" " * (len(text) % 2)
-    item[CONTOUR_DATA] = RawDataElement(CONTOUR_DATA, "DS", len(value), value, 0, True, True)
-    return item
+    image = _item(
+        _element("ReferencedSOPClassUID", CTImageStorage.encode(), b"\0"),
+        _element("ReferencedSOPInstanceUID", instance.sop_instance_uid.encode(), b"\0"),
+    )
+    return _item(
+        _element("ContourImageSequence", image),
+        _element("ContourGeometricType", geometry),
+        _element("NumberOfContourPoints", str(count).encode()),
+        _element("ContourData", text),
+    )
+
+
+def _element(keyword: str, value: bytes, padding: bytes = b" ") -> bytes:
+    """Encode a data element, Implicit VR Little Endian (PS3.5 7.1.3); an odd length is padded (PS3.5 6.2)."""
+    if len(value) % 2:
+        value += padding
+    return _head(keyword) + struct.pack("<L", len(value)) + value
+
+
+def _item(*elements: bytes) -> bytes:
+    """Encode an item of a sequence (PS3.5 7.5.1), its elements in ascending order."""
+    content = b"".join(elements)
+    return struct.pack("<HHL", ITEM.group, ITEM.element, len(content)) + content
+
+
+@cache
+def _head(keyword: str) -> bytes:
+    tag = Tag(keyword)
+    return struct.pack("<HH", tag.group, tag.element)
 
 
 def _z_text(instance: Instance) -> str:

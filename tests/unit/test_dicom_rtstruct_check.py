@@ -86,6 +86,7 @@ def foreign_study(ds: pydicom.Dataset) -> None:
 def put(item: pydicom.Dataset, keyword: str, value: bytes) -> None:
     """Put a value into a dataset that pydicom would refuse to."""
     tag = Tag(keyword)
+    value += b" " * (len(value) % 2)
     item[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, True, True)
 
 

@@ -59,6 +59,21 @@ def test_the_modules_say_what_planning_systems_ask_for(dataset: pydicom.Dataset,
     assert dataset.file_meta.TransferSyntaxUID == ImplicitVRLittleEndian
 
 
+def test_pydicom_writes_the_same_bytes_once_it_has_decoded_everything(dataset: pydicom.Dataset) -> None:
+    written = content(dataset)
+    read = pydicom.dcmread(BytesIO(written))
+    geometries = {e.value for e in read.iterall() if e.keyword == "ContourGeometricType"}
+    assert geometries == {"CLOSED_PLANAR"}
+    read.ROIContourSequence[0].ROIDisplayColor = list(read.ROIContourSequence[0].ROIDisplayColor)
+    for roi in read.ROIContourSequence:
+        for contour in roi.ContourSequence:
+            contour.ContourData = [value.original_string for value in contour.ContourData]
+            contour.ContourImageSequence[0].ReferencedSOPInstanceUID = str(
+                contour.ContourImageSequence[0].ReferencedSOPInstanceUID
+            )
+    assert content(read) == written
+
+
 def test_every_image_is_referenced_and_every_contour_refers_to_its_slice(
     dataset: pydicom.Dataset, series: Series
 ) -> None:
