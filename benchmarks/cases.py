@@ -67,8 +67,7 @@ def read_headers(folder: Path) -> Series:
     return gate(instances)
 
 
-def write_masks(ct_folder: Path, masks: Masks, path: Path) -> None:
-    """Read the CT's headers and write the outlines of masks as contourd does."""
-    series = read_headers(ct_folder)
+def write_masks(series: Series, masks: Masks, path: Path) -> None:
+    """Write the outlines of masks as contourd does."""
     rois = [ROI(name, trace(m.mask, m.box, series.grid), 0.0) for name, m in masks.items()]
     save_structure_set(structure_set_dataset(StructureSet(tuple(rois)), series, PROVENANCE, catalogue()), path)

@@ -159,7 +159,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         for case in cases(options.labels, options.archive, Path(temporary)):
             rtstruct = Path(temporary) / f"{case.name}.dcm"
-            write_masks(case.ct_folder, case.masks, rtstruct)
+            write_masks(read_headers(case.ct_folder), case.masks, rtstruct)
             spacing_mm = read_headers(case.ct_folder).grid.pixel_spacing_mm
             for roi in read_structure_set(pydicom.dcmread(rtstruct)):
                 voxels = np.count_nonzero(case.masks[roi.name].mask)

@@ -159,12 +159,19 @@ def _level_lines(probability: Planes, level: float, pixel_mm2: float, style: Hol
     least = min(1.0, SMALLEST_AREA_MM2 / pixel_mm2)
     for plane, outer, holes in _parts(refined(marching_squares(probability, level), probability, level)):
         wide = [hole for hole in holes if Polygon(hole).area * pixel_mm2 >= SMALLEST_HOLE_MM2]
-        shape = Polygon(outer, wide).simplify(TOLERANCE_PIXELS, preserve_topology=True)
-        if not shape.is_valid:
-            shape = shape.buffer(0)
+        shape = _simplified(Polygon(outer, wide))
         for part in shape.geoms if isinstance(shape, MultiPolygon) else [shape]:
             if part.area >= least:
                 yield from _styled(plane, part, style)
+
+
+def _simplified(polygon: Polygon) -> Polygon | MultiPolygon:
+    """Drop points; keeping the topology takes ten times as long and is seldom needed."""
+    simpler = polygon.simplify(TOLERANCE_PIXELS, preserve_topology=False)
+    if simpler.is_valid and isinstance(simpler, Polygon) and len(simpler.interiors) == len(polygon.interiors):
+        return simpler
+    simpler = polygon.simplify(TOLERANCE_PIXELS, preserve_topology=True)
+    return simpler if simpler.is_valid else simpler.buffer(0)
 
 
 def _parts(rings: Rings) -> Iterator[tuple[int, FloatArray, list[FloatArray]]]:
