@@ -141,10 +141,9 @@ def _check_roi(roi: ReadROI, mask: MaskInBox, grid: Grid) -> None:
     if dice < least:
         raise StructureSetRejected(f"{roi.name} reads back with Dice {dice:.4f} (at least {least})")
     if wanted and got:
-        spacing_mm = np.array(grid.spacing_mm)
-        shift_mm = np.abs(_centroid(read) - _centroid(made)) * spacing_mm  # (z, y, x)
+        shift_mm = np.abs(_centroid_mm(read, box, grid) - _centroid_mm(made, box, grid))
         few = not large or wanted < FEW_VOXELS
-        if np.any(shift_mm > np.maximum(MOST_SHIFT_MM, MOST_SHIFT_VOXELS * spacing_mm if few else 0)):
+        if np.any(shift_mm > np.maximum(MOST_SHIFT_MM, MOST_SHIFT_VOXELS * np.array(grid.spacing_mm) if few else 0)):
             moved = " x ".join(f"{mm:.2f}" for mm in shift_mm)
             raise StructureSetRejected(f"{roi.name} reads back moved by {moved} mm (slices, rows, columns)")
 
@@ -159,7 +158,10 @@ def _around(a: Box, b: Box) -> Box:
     return z, y, x
 
 
-def _centroid(inside: NDArray[np.bool_]) -> FloatArray:
-    """Mean index (z, y, x)."""
+def _centroid_mm(inside: NDArray[np.bool_], box: Box, grid: Grid) -> FloatArray:
+    """Mean place (slices, rows, columns) of the voxels inside a box; slices where they lie, rows and columns from 0."""
+    dy, dx = grid.pixel_spacing_mm
+    z = grid.slice_positions_mm[box[0]]
     counts = [np.count_nonzero(inside, axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
-    return np.array([np.average(np.arange(len(n)), weights=n) for n in counts])
+    places = (z, np.arange(inside.shape[1]) * dy, np.arange(inside.shape[2]) * dx)
+    return np.array([np.average(place, weights=n) for place, n in zip(places, counts, strict=True)])

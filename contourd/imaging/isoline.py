@@ -159,7 +159,8 @@ def _on_surface(padded: FloatArray, plane: IntArray, cell: IntArray, start: Floa
     slope += (np.einsum("nij,nj->ni", samples, _slopes(x)) * wy).sum(axis=1) * across[:, 1]
     step = np.where(saddle | (slope == 0), 0, -value / np.where(slope == 0, 1, slope))
     middle = middle + np.clip(step, -length / 4, length / 4)[:, None] * across
-    return np.clip(middle, cell + CLEAR_PIXELS, cell + 1 - CLEAR_PIXELS)
+    clipped: FloatArray = np.clip(middle, cell + CLEAR_PIXELS, cell + 1 - CLEAR_PIXELS)
+    return clipped
 
 
 def _weights(t: FloatArray) -> FloatArray:

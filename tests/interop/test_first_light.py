@@ -69,7 +69,10 @@ def delivered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
         with serve(folder / "node", MODEL, {"pacs": (pacs.ae_title, pacs.port)}, node_port, CHECK) as node:
             sent = storescu(node.port, ct_folder)
             assert sent.status == 0, sent.output
-            node.wait_until(lambda status: [j["state"] for j in status["jobs"]] == ["DELIVERED"], timeout_s=600)
+            ended = node.wait_until(
+                lambda status: [j["state"] for j in status["jobs"]] in (["DELIVERED"], ["HELD"]), timeout_s=600
+            )
+            assert [(job["state"], job["reason"]) for job in ended["jobs"]] == [("DELIVERED", "")]
             structure_sets, studies = pacs.instances("RTSTRUCT"), pacs.studies()
     rtstruct = folder / "rtstruct.dcm"
     structure_sets[0].save_as(rtstruct, enforce_file_format=True)
