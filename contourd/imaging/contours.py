@@ -117,7 +117,8 @@ def trace(
     A probability is contoured at its level, between voxel centres: the loops are smooth and part exactly the voxels
     at or over the level from those under it. What is smaller than a pixel, and holes under SMALLEST_HOLE_MM2, are left
     out. A mask, that is an array of nothing but 0 and 1, says no more than which voxels belong to the organ: its loops
-    are the edges of its pixels, INSIDE_PIXEL_EDGE inwards, and nothing is left out.
+    are the edges of its pixels, INSIDE_PIXEL_EDGE inwards, and nothing is left out. The loops are the same however the
+    grid's rows and columns run.
 
     Parameters
     ----------
@@ -130,8 +131,10 @@ def trace(
     """
     if not probability.size:
         return ()
+    grid, turn = grid.canonical()
+    box = turn.apply_box(box, grid.shape)
     dy, dx = grid.pixel_spacing_mm
-    values = probability.astype(np.float32, copy=False)
+    values = np.ascontiguousarray(turn.apply(probability), dtype=np.float32)
     if np.any((values > 0) & (values != 1)):
         loops = list(_level_lines(values, level, dy * dx, holes))
     else:

@@ -169,6 +169,13 @@ class Reorientation:
         turned = array[:, :: -1 if self.flip_y else 1, :: -1 if self.flip_x else 1]
         return turned.swapaxes(1, 2) if self.transposed else turned
 
+    def apply_box(self, box: Box, shape: tuple[int, int, int]) -> Box:
+        """Map a box of the source array to the canonical one's; ``shape`` is the canonical array's."""
+        z, y, x = box
+        if self.transposed:
+            y, x = x, y
+        return (z, _flipped(y, shape[1]) if self.flip_y else y, _flipped(x, shape[2]) if self.flip_x else x)
+
     def revert_box(self, box: Box, shape: tuple[int, int, int]) -> Box:
         """Map a box of the canonical array to the source's; ``shape`` is the canonical array's."""
         z, y, x = box
