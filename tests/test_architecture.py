@@ -58,6 +58,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.pixels",
         "contourd.dicom.spacing",
         "contourd.dicom.rtstruct_read",
+        "contourd.dicom.rtstruct_contours",
         "contourd.dicom.rtstruct_write",
         "contourd.dicom.rtstruct_check",
         "contourd.dicom.rtstruct_second_reader",

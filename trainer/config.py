@@ -97,7 +97,11 @@ class AugmentConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """Everything that fixes a run but the data set's path."""
+    """Everything that fixes a run but the data set's path.
+
+    half_voxel
+        Validate and release with the mean over two lattices (see BundleConfig).
+    """
 
     name: str
     version: str = "1"
@@ -109,6 +113,7 @@ class TrainConfig(_Section):
     optimiser: OptimiserConfig = OptimiserConfig()
     augment: AugmentConfig = AugmentConfig()
     limits: Limits = Limits()
+    half_voxel: bool = False
 
 
 def load_recipe(path: Path) -> TrainConfig:

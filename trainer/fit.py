@@ -230,6 +230,7 @@ def _write_bundle(folder: Path, state: State, config: TrainConfig, distribution:
         "model": config.model.model_dump(mode="json"),
         "preprocess": config.preprocess.model_dump(mode="json"),
         "mirror": any(partner != i for i, partner in enumerate(mirrored_order(config.model.structures))),
+        "half_voxel": config.half_voxel,
         "limits": config.limits.model_dump(mode="json"),
         "distribution": {name: spread.model_dump(mode="json") for name, spread in distribution.items()},
         "provenance": {

@@ -19,7 +19,7 @@ from contourd.dicom.rtstruct_read import ReadROI, extent, rasterise, read_struct
 from contourd.dicom.series import Series
 from contourd.errors import StructureSetRejected
 from contourd.imaging.contours import MaskInBox
-from contourd.imaging.grid import Box, FloatArray, Grid
+from contourd.imaging.grid import Box, FloatArray, Grid, around
 
 LARGE_CC = 1.0
 LEAST_DICE_LARGE, LEAST_DICE_SMALL = 0.99, 0.95
@@ -130,7 +130,7 @@ def _check_references(dataset: Dataset, series: Series, rois: tuple[ReadROI, ...
 
 
 def _check_roi(roi: ReadROI, mask: MaskInBox, grid: Grid) -> None:
-    box = _around(mask.box, extent(roi.contours, grid))
+    box = around(mask.box, extent(roi.contours, grid))
     read = rasterise(roi.contours, grid, box)
     made = np.zeros_like(read)
     made[tuple(slice(m.start - b.start, m.stop - b.start) for m, b in zip(mask.box, box, strict=True))] = mask.mask
@@ -146,16 +146,6 @@ def _check_roi(roi: ReadROI, mask: MaskInBox, grid: Grid) -> None:
         if np.any(shift_mm > np.maximum(MOST_SHIFT_MM, MOST_SHIFT_VOXELS * np.array(grid.spacing_mm) if few else 0)):
             moved = " x ".join(f"{mm:.2f}" for mm in shift_mm)
             raise StructureSetRejected(f"{roi.name} reads back moved by {moved} mm (slices, rows, columns)")
-
-
-def _around(a: Box, b: Box) -> Box:
-    """Return the box around two boxes; an empty one does not count."""
-    if any(part.stop <= part.start for part in a):
-        return b
-    if any(part.stop <= part.start for part in b):
-        return a
-    z, y, x = (slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
-    return z, y, x
 
 
 def _centroid_mm(inside: NDArray[np.bool_], box: Box, grid: Grid) -> FloatArray:

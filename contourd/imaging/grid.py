@@ -184,6 +184,16 @@ class Reorientation:
         return (z, x, y) if self.transposed else (z, y, x)
 
 
+def around(a: Box, b: Box) -> Box:
+    """Return the box around two boxes; an empty one does not count."""
+    if any(part.stop <= part.start for part in a):
+        return b
+    if any(part.stop <= part.start for part in b):
+        return a
+    z, y, x = (slice(min(p.start, q.start), max(p.stop, q.stop)) for p, q in zip(a, b, strict=True))
+    return z, y, x
+
+
 def _flipped(part: slice, length: int) -> slice:
     return slice(length - part.stop, length - part.start)
 

@@ -30,6 +30,8 @@ class BundleConfig(BaseModel):
 
     mirror
         Average with the prediction of the mirror image, paired organs exchanged.
+    half_voxel
+        Average with the prediction on a lattice that lies half a voxel beside, along each axis.
     weights_sha256
         Of weights.safetensors.
     limits
@@ -47,6 +49,7 @@ class BundleConfig(BaseModel):
     model: ModelConfig
     preprocess: PreprocessConfig
     mirror: bool = False
+    half_voxel: bool = False
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     limits: Limits = Limits()
     distribution: Mapping[str, OrganSpread] = Field(default_factory=dict)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from contourd.errors import DeviceError
 from contourd.imaging.contours import MaskInBox
-from contourd.imaging.grid import Box
+from contourd.imaging.grid import Box, around
 from contourd.imaging.volume import Volume
 from contourd.model.bundle import ModelBundle
 from contourd.model.runtime import check_memory, choose_device, place
@@ -22,6 +22,22 @@ from contourd.model.transforms import Prepared, Preprocess
 
 Progress = Callable[[str, float], None]
 SMALLEST_SIDE = 16
+# On the CT's grid an oblique organ of few pixels is one part also where only corners touch.
+TOUCHING = np.ones((3, 3, 3), dtype=bool)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OnLattice:
+    """What the network answered on one lattice.
+
+    Attributes
+    ----------
+    probabilities
+        float32 (organs, d, h, w), after the largest component of each organ was kept.
+    """
+
+    probabilities: NDArray[np.float32]
+    prepared: Prepared
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,20 +46,32 @@ class Prediction:
 
     Attributes
     ----------
-    probabilities
-        float32 (organs, d, h, w) on the network's lattice, after the largest component of each organ was kept.
+    lattices
+        One, or two that lie half a voxel beside each other.
     structures
-        TG-263 names, in the order of the first axis.
+        TG-263 names, in the order of the probabilities' first axis.
     """
 
-    probabilities: NDArray[np.float32]
+    lattices: tuple[OnLattice, ...]
     structures: tuple[str, ...]
-    prepared: Prepared
     preprocess: Preprocess
 
     def restored(self, name: str) -> tuple[Box, NDArray[np.float32]]:
-        """Return the box of an organ on the CT's own grid and its probability inside it (see Preprocess.restore)."""
-        return self.preprocess.restore(self.probabilities[self.structures.index(name)], self.prepared)
+        """Return the box of an organ on the CT's own grid and its probability inside it (see Preprocess.restore).
+
+        It is the mean over the lattices, of which again the largest component is kept.
+        """
+        i = self.structures.index(name)
+        parts = [self.preprocess.restore(on.probabilities[i], on.prepared) for on in self.lattices]
+        box = parts[0][0]
+        for other, _ in parts[1:]:
+            box = around(box, other)
+        mean = np.zeros([part.stop - part.start for part in box], dtype=np.float32)
+        for inner, probability in parts:
+            if probability.size:
+                at = tuple(slice(p.start - b.start, p.stop - b.start) for p, b in zip(inner, box, strict=True))
+                mean[at] += probability / len(parts)
+        return box, _largest_component(mean, touching=TOUCHING)
 
     def mask(self, name: str) -> MaskInBox:
         """Return the organ's voxels on the CT's own grid: probability at least 0.5."""
@@ -73,13 +101,16 @@ class Predictor:
         """
         report = progress or (lambda stage, fraction: None)
         report("prepare", 0.0)
-        prepared = self.preprocess.prepare(volume)
+        moved = (False, True) if self.bundle.config.half_voxel else (False,)
+        prepared = [self.preprocess.prepare(volume, half_voxel) for half_voxel in moved]
         report("prepare", 1.0)
-        report("contour", 0.0)
-        probabilities = self._probabilities(prepared.image)
+        lattices = []
+        for i, on in enumerate(prepared):
+            report("contour", i / len(prepared))
+            probabilities = self._probabilities(on.image)
+            lattices.append(OnLattice(np.stack([_largest_component(p) for p in probabilities[1:]]), on))
         report("contour", 1.0)
-        organs = np.stack([_largest_component(p) for p in probabilities[1:]])
-        return Prediction(organs, self.bundle.config.model.structures, prepared, self.preprocess)
+        return Prediction(tuple(lattices), self.bundle.config.model.structures, self.preprocess)
 
     def _probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         check_memory(self.device, image.size)
@@ -102,13 +133,16 @@ class Predictor:
         return torch.softmax(self._network(padded)[0, :, :d, :h, :w].float(), dim=0)
 
 
-def _largest_component(probability: NDArray[np.float32], threshold: float = 0.5) -> NDArray[np.float32]:
+def _largest_component(
+    probability: NDArray[np.float32], threshold: float = 0.5, touching: NDArray[np.bool_] | None = None
+) -> NDArray[np.float32]:
     """Set to zero what does not touch the largest connected part of the organ.
 
     Paired organs are channels of their own, so each side keeps one part. Probabilities under the threshold stay
-    around the part that is kept, so that its contour at 0.5 keeps its sub-voxel place.
+    around the part that is kept, so that its contour at 0.5 keeps its sub-voxel place. ``touching`` says which
+    neighbours belong together: by default those that share a face.
     """
-    labels, count = ndimage.label(probability >= threshold)
+    labels, count = ndimage.label(probability >= threshold, touching)
     if count <= 1:
         return probability
     largest = int(np.argmax(np.bincount(labels.ravel())[1:])) + 1

@@ -78,13 +78,20 @@ def grid_axes_mm(grid: Grid) -> Axes:
     )
 
 
-def lattice_axes_mm(grid: Grid, spacing_mm: tuple[float, float, float]) -> Axes:
-    """Positions of a lattice of the given spacing that fills a canonical grid, centred on it."""
+def lattice_axes_mm(grid: Grid, spacing_mm: tuple[float, float, float], half_voxel: bool = False) -> Axes:
+    """Positions of a lattice of the given spacing that fills a canonical grid, centred on it.
+
+    With ``half_voxel`` each sample lies in the middle of eight of the lattice without it, the outermost ones beyond
+    the ends.
+    """
 
     def fill(axis: NDArray[np.float64], step: float) -> NDArray[np.float64]:
         length = float(axis[-1] - axis[0])
         count = int(length // step) + 1
-        return np.asarray(axis[0] + (length - (count - 1) * step) / 2 + np.arange(count) * step)
+        first = axis[0] + (length - (count - 1) * step) / 2
+        if half_voxel:
+            first, count = first - step / 2, count + 1
+        return np.asarray(first + np.arange(count) * step)
 
     z, y, x = (fill(a, s) for a, s in zip(grid_axes_mm(grid), spacing_mm, strict=True))
     return z, y, x
@@ -127,8 +134,13 @@ class Preprocess:
     def __init__(self, config: PreprocessConfig) -> None:
         self.config = config
 
-    def prepare(self, volume: Volume) -> Prepared:
+    def prepare(self, volume: Volume, half_voxel: bool = False) -> Prepared:
         """Resample, set everything outside of the body to air, and cut out the head and neck.
+
+        Parameters
+        ----------
+        half_voxel
+            On the lattice that lies half a voxel beside the other along each axis.
 
         Raises
         ------
@@ -136,7 +148,7 @@ class Preprocess:
             No patient is in the volume.
         """
         canonical, turn = volume.grid.canonical()
-        axes = lattice_axes_mm(canonical, self.config.spacing_mm)
+        axes = lattice_axes_mm(canonical, self.config.spacing_mm, half_voxel)
         hu = resample(turn.apply(volume.hu), grid_axes_mm(canonical), axes)
         body = body_mask(hu, float(np.prod(self.config.spacing_mm)))
         hu[~body] = AIR_HU

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from contourd.errors import DeviceError
 from contourd.imaging.grid import Grid
@@ -12,8 +13,9 @@ from contourd.imaging.volume import Volume
 from contourd.model import runtime
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
 from contourd.model.bundle import save_bundle
-from contourd.model.predictor import Predictor, _largest_component
+from contourd.model.predictor import TOUCHING, OnLattice, Prediction, Predictor, _largest_component
 from contourd.model.runtime import check_memory, choose_device
+from contourd.model.transforms import Preprocess, PreprocessConfig
 
 MODEL = ModelConfig(structures=("Brainstem", "Parotid_L", "Parotid_R"), channels=(4, 4, 4, 4))
 
@@ -38,7 +40,8 @@ def test_a_prediction_names_its_organs_and_fits_the_ct(bundle):
     stages = []
     prediction = Predictor(bundle(), "cpu").predict(volume(), lambda stage, fraction: stages.append((stage, fraction)))
     assert prediction.structures == MODEL.structures
-    assert prediction.probabilities.shape == (3, *prediction.prepared.image.shape)
+    (on,) = prediction.lattices
+    assert on.probabilities.shape == (3, *on.prepared.image.shape)
     assert [s for s, f in stages if f == 1.0] == ["prepare", "contour"]
     for name in MODEL.structures:
         assert prediction.mask(name).on((40, 60, 60)).shape == (40, 60, 60)
@@ -47,7 +50,7 @@ def test_a_prediction_names_its_organs_and_fits_the_ct(bundle):
 def test_the_same_volume_gives_the_same_probabilities(bundle):
     predictor = Predictor(bundle(), "cpu")
     first, second = predictor.predict(volume()), predictor.predict(volume())
-    np.testing.assert_array_equal(first.probabilities, second.probabilities)
+    np.testing.assert_array_equal(first.lattices[0].probabilities, second.lattices[0].probabilities)
 
 
 def test_mirrored_prediction_is_symmetric(bundle):
@@ -57,6 +60,43 @@ def test_mirrored_prediction_is_symmetric(bundle):
     p, q = predictor._probabilities(image), predictor._probabilities(np.ascontiguousarray(image[..., ::-1]))
     np.testing.assert_allclose(q[2], p[3, ..., ::-1], atol=1e-5)
     np.testing.assert_allclose(q[1], p[1, ..., ::-1], atol=1e-5)
+
+
+def test_two_lattices_are_averaged(bundle):
+    prediction = Predictor(bundle(half_voxel=True), "cpu").predict(volume())
+    one, other = prediction.lattices
+    np.testing.assert_allclose(other.prepared.axes_mm[0][0], one.prepared.axes_mm[0][0] - 2)
+    for i, name in enumerate(MODEL.structures):
+        box, mean = prediction.restored(name)
+        expected = np.zeros((40, 60, 60), dtype=np.float32)
+        for on in prediction.lattices:
+            part, probability = prediction.preprocess.restore(on.probabilities[i], on.prepared)
+            expected[part] += probability / 2
+        kept = mean > 0
+        assert kept.any()
+        np.testing.assert_allclose(mean[kept], expected[box][kept], atol=1e-6)
+        assert ndimage.label(mean >= 0.5, np.ones((3, 3, 3)))[1] <= 1
+
+
+def test_an_organ_of_one_lattice_alone_is_half_as_likely():
+    preprocess = Preprocess(PreprocessConfig())
+    lattices = []
+    for half_voxel, value in ((False, 0.96), (True, 0.0)):
+        prepared = preprocess.prepare(volume(), half_voxel)
+        organ = np.zeros((1, *prepared.image.shape), dtype=np.float32)
+        organ[0, 10:14, 10:14, 10:14] = value
+        lattices.append(OnLattice(organ, prepared))
+    _, alone = Prediction((lattices[0],), ("Larynx",), preprocess).restored("Larynx")
+    _, mean = Prediction(tuple(lattices), ("Larynx",), preprocess).restored("Larynx")
+    assert (alone.max(), mean.max()) == pytest.approx((0.96, 0.48))
+    assert Prediction((lattices[1],), ("Larynx",), preprocess).restored("Larynx")[1].size == 0
+
+
+def test_corners_that_touch_are_one_part_on_the_ct_s_grid():
+    probability = np.zeros((1, 4, 4), dtype=np.float32)
+    probability[0, [0, 1, 2], [0, 1, 2]] = 0.8
+    assert np.count_nonzero(_largest_component(probability)) == 1
+    np.testing.assert_array_equal(_largest_component(probability, touching=TOUCHING), probability)
 
 
 def test_largest_component():

@@ -118,6 +118,11 @@ def test_the_lattice_is_centred():
     np.testing.assert_allclose(z, [1, 5, 9])
 
 
+def test_the_other_lattice_lies_half_a_voxel_beside():
+    z, _, _ = lattice_axes_mm(Grid.regular((11, 9, 9), (1.0, 1.0, 1.0)), (4.0, 4.0, 4.0), half_voxel=True)
+    np.testing.assert_allclose(z, [-1, 3, 7, 11])
+
+
 def test_the_chest_far_below_the_head_is_left_out():
     grid = Grid.regular((300, 80, 80), (3.0, 3.0, 3.0), (-118.5, -118.5, 0.0))
     prepared = Preprocess(CONFIG).prepare(head(grid))
