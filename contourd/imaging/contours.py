@@ -153,7 +153,7 @@ def trace(
 
 def _edges(mask: Planes, style: HoleStyle) -> Iterator[_Loop]:
     """Outline the pixels of a mask (z, y, x)."""
-    for plane, outer, holes in _parts(corners(marching_squares(mask, 0.5 + INSIDE_PIXEL_EDGE))):
+    for plane, outer, holes in _parts(corners(marching_squares(mask, 0.5 + INSIDE_PIXEL_EDGE), mask)):
         yield from _styled(plane, Polygon(outer, holes) if holes else outer, style)
 
 

@@ -74,11 +74,12 @@ def marching_squares(planes: Planes, level: float) -> Rings:
     )
 
 
-def corners(rings: Rings) -> Rings:
+def corners(rings: Rings, planes: Planes) -> Rings:
     """Turn the rings of a mask into the outlines of its pixels: only the corners, each where a chord cuts one.
 
     A chord from a point on a row to a point on a column has its corner at the row point's column and the column
-    point's row.
+    point's row. Where the mask is one pixel thick the points between stay: readers that round them to pixels are left
+    with a line there, of which some fill only what has a point.
     """
     following = _next(rings.ring)
     start, end = rings.points, rings.points[following]
@@ -87,7 +88,22 @@ def corners(rings: Rings) -> Rings:
     corner = np.where(
         on_row[:, None], np.column_stack([end[:, 0], start[:, 1]]), np.column_stack([start[:, 0], end[:, 1]])
     )
-    return Rings(corner[turns], rings.ring[turns], rings.plane, rings.part)
+    kept = np.column_stack([_one_pixel_thick(rings, planes), turns])
+    points = np.stack([start, corner], axis=1)
+    return Rings(points[kept], np.column_stack([rings.ring, rings.ring])[kept], rings.plane, rings.part)
+
+
+def _one_pixel_thick(rings: Rings, planes: Planes) -> NDArray[np.bool_]:
+    """For each point, between a pixel of the mask and one beside it: whether the pixel's other side is free, too."""
+    padded = np.pad(planes > 0, ((0, 0), (2, 2), (2, 2)))
+    plane = rings.plane[rings.ring]
+    low, high = np.floor(rings.points).astype(int) + 2, np.ceil(rings.points).astype(int) + 2
+
+    def inside(at: IntArray) -> NDArray[np.bool_]:
+        return np.asarray(padded[plane, at[:, 0], at[:, 1]])
+
+    step = high - low
+    return np.where(inside(low), ~inside(low - step), ~inside(high + step))
 
 
 def refined(rings: Rings, planes: Planes, level: float) -> Rings:

@@ -41,6 +41,18 @@ def test_a_mask_is_outlined_a_hair_inside_the_edges_of_its_pixels():
         assert {tuple(p) for p in contour.points_mm[:, :2]} == {(x, y) for x in (1.505, 5.495) for y in (2.505, 6.495)}
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_mask_one_pixel_thick_has_a_point_at_each_pixel(turned):
+    grid = Grid.regular((1, 9, 9), (1.0, 1.0, 1.0))
+    mask = np.zeros(grid.shape, dtype=bool)
+    mask[0, 3, 2:6] = mask[0, 4:6, 5:8] = True  # a bar of one row, from whose end a block of two rows hangs
+    (contour,) = trace(mask.swapaxes(1, 2) if turned else mask, whole(grid.shape), grid)
+    y, x = (contour.points_mm[:, :2] if turned else contour.points_mm[:, 1::-1]).T
+    assert set(zip(np.rint(y), np.rint(x), strict=True)) >= {(3, 2), (3, 3), (3, 4), (3, 5)}
+    assert not np.any((x == 6) & (y > 4))  # the block has its corners alone
+    assert area_mm2(contour.points_mm) == pytest.approx(10, rel=0.02)
+
+
 def test_an_optic_nerve_of_eight_pixels_keeps_its_area():
     """A staircase, 8 pixels, edge length 16: it loses 16 x 0.005 of a pixel, that is 1 %."""
     grid = Grid.regular((1, 8, 8), (2.5, 1.0, 1.0))
