@@ -32,6 +32,8 @@ pytestmark = [pytest.mark.peers, pytest.mark.timeout(900)]
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 PATIENT = "pt_201"
 MODEL = "hn7"
+# Voxels of an organ's last slice whose outline, rounded to pixels, may be a line: rt-utils fills nothing.
+SPECK = 3
 # A second reader where there is one.
 CHECK = f"[check]\nrt_utils = {str(second_reader_loads()).lower()}\n"
 
@@ -106,12 +108,15 @@ def test_plastimatch_sees_the_same_organs(delivered: Delivered, tmp_path: Path) 
     assert {name: score for name, score in scores.items() if score < 0.97} == {}
 
 
-def test_second_reader_loads_it(delivered: Delivered) -> None:
-    """Its reader rounds points to pixels, so places are compared, not outlines: half a pixel and a little."""
+def test_rt_utils_reads_it(delivered: Delivered) -> None:
+    """It rounds points to pixels and fills the rim, so not outlines are compared: the slices, and the place on them."""
     loaded = rt_utils().RTStructBuilder.create_from(str(delivered.ct_folder), str(delivered.rtstruct))
     found = {name for name, mask in delivered.masks.items() if mask.any()}
     assert set(loaded.get_roi_names()) <= found
     for name in loaded.get_roi_names():
-        theirs = np.argwhere(loaded.get_roi_mask_by_name(name)).mean(0)  # (y, x, z)
-        ours = np.argwhere(delivered.masks[name]).mean(0)[[1, 2, 0]]
-        np.testing.assert_allclose(theirs, ours, atol=0.75)
+        theirs, ours = loaded.get_roi_mask_by_name(name).transpose(2, 0, 1), delivered.masks[name]
+        filled = set(np.flatnonzero(theirs.any(axis=(1, 2))))
+        assert filled <= set(np.flatnonzero(ours.any(axis=(1, 2))))
+        assert set(np.flatnonzero(ours.sum(axis=(1, 2)) > SPECK)) <= filled
+        shifts = [np.argwhere(theirs[k]).mean(0) - np.argwhere(ours[k]).mean(0) for k in filled]
+        np.testing.assert_allclose(np.mean(shifts, axis=0), 0, atol=0.5)
