@@ -19,7 +19,7 @@ from contourd.dicom.rtstruct_read import ReadROI, extent, rasterise, read_struct
 from contourd.dicom.series import Series
 from contourd.errors import StructureSetRejected
 from contourd.imaging.contours import MaskInBox
-from contourd.imaging.grid import Box, FloatArray, Grid, around
+from contourd.imaging.grid import Box, FloatArray, Grid, around, within
 
 LARGE_CC = 1.0
 LEAST_DICE_LARGE, LEAST_DICE_SMALL = 0.99, 0.95
@@ -133,7 +133,7 @@ def _check_roi(roi: ReadROI, mask: MaskInBox, grid: Grid) -> None:
     box = around(mask.box, extent(roi.contours, grid))
     read = rasterise(roi.contours, grid, box)
     made = np.zeros_like(read)
-    made[tuple(slice(m.start - b.start, m.stop - b.start) for m, b in zip(mask.box, box, strict=True))] = mask.mask
+    made[within(mask.box, box)] = mask.mask
     wanted, got = np.count_nonzero(made), np.count_nonzero(read)
     dice = 2 * np.count_nonzero(read & made) / (wanted + got) if wanted + got else 1.0
     large = grid.volume_mm3(mask.mask, mask.box[0].start) > LARGE_CC * 1000

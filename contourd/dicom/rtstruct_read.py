@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from contourd.imaging.grid import Box, FloatArray, Grid
+from contourd.imaging.grid import Box, FloatArray, Grid, within
 
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "")
 # A smaller loop is a stray click, never a hole: it takes no voxel away from what it lies in.
@@ -127,13 +127,12 @@ def rasterise(contours_mm: Iterable[FloatArray], grid: Grid, box: Box | None = N
     start, end = index[:, 1:], index[_next(loop), 1:]
     area = np.abs(np.bincount(loop, start[:, 1] * end[:, 0] - end[:, 1] * start[:, 0])) / 2
     near = _near(position, grid.shape[0])
-    within = _overlap(extent(loops, grid, near), target)
-    here = tuple(slice(w.start - t.start, w.stop - t.start) for w, t in zip(within, target, strict=True))
-    part = mask[here]
+    drawn = _overlap(extent(loops, grid, near), target)
+    part = mask[within(drawn, target)]
     for chosen in (near & (area >= SMALLEST_HOLE_PIXELS), near & (area < SMALLEST_HOLE_PIXELS)):
         edges = chosen[loop]
         if part.size and edges.any():
-            part |= _fill(np.rint(position).astype(int)[loop[edges]], start[edges], end[edges], within)
+            part |= _fill(np.rint(position).astype(int)[loop[edges]], start[edges], end[edges], drawn)
     return mask
 
 

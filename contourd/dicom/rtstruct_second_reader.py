@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 
 from pydicom.dataset import Dataset
 
-from contourd.dicom.rtstruct_read import read_structure_set
 from contourd.dicom.rtstruct_write import save_structure_set
 from contourd.dicom.series import Series
 from contourd.errors import StructureSetRejected
@@ -43,7 +42,7 @@ def check_with_second_reader(dataset: Dataset, series: Series, interpreter: str 
         rt-utils is not installed, cannot open the structure set, finds other names, or finds nothing of an ROI.
     """
     found = _found(dataset, series, interpreter)
-    other = set(found) ^ {roi.name for roi in read_structure_set(dataset)}
+    other = set(found) ^ {str(item.ROIName) for item in dataset.StructureSetROISequence}
     if other:
         raise StructureSetRejected(f"rt-utils does not find the same ROIs: {', '.join(sorted(other))}")
     empty = sorted(name for name, present in found.items() if not present)

@@ -82,11 +82,9 @@ class Grid:
     @property
     def slice_thicknesses_mm(self) -> FloatArray:
         """(slices,): what each slice stands for, half the way to either neighbour; at the ends the only step."""
-        steps = np.diff(self.slice_positions_mm)
-        if not len(steps):
+        if self.shape[0] == 1:
             return np.array([self.spacing_mm[0]])
-        around = np.concatenate([steps[:1], steps, steps[-1:]])
-        return np.asarray((around[:-1] + around[1:]) / 2)
+        return extents_mm(self.slice_positions_mm)
 
     def volume_mm3(self, inside: NDArray[np.bool_], first_slice: int = 0) -> float:
         """Return the volume of voxels (z, y, x), each as thick as its slice; the array may begin at a later slice."""
@@ -182,6 +180,19 @@ class Reorientation:
         y = _flipped(y, shape[1]) if self.flip_y else y
         x = _flipped(x, shape[2]) if self.flip_x else x
         return (z, x, y) if self.transposed else (z, y, x)
+
+
+def extents_mm(positions_mm: FloatArray) -> FloatArray:
+    """Return what each of two or more samples stands for: half the way to either neighbour, or the only step."""
+    steps = np.abs(np.diff(positions_mm))
+    around_each = np.concatenate([steps[:1], steps, steps[-1:]])
+    return np.asarray((around_each[:-1] + around_each[1:]) / 2)
+
+
+def within(inner: Box, outer: Box) -> Box:
+    """Return where a box lies in the array of another that holds it."""
+    z, y, x = (slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
+    return z, y, x
 
 
 def around(a: Box, b: Box) -> Box:

@@ -52,7 +52,7 @@ class Rings:
 def marching_squares(planes: Planes, level: float) -> Rings:
     """Find the rings around what is at or over ``level`` in planes (z, y, x), zero outside; points linear."""
     lowest = level + 1e-6 * max(level, 1e-3)  # a value on the level would put the points of four edges in one place
-    padded = np.pad(planes, 1)[1:-1].astype(np.float64)
+    padded = np.pad(planes.astype(np.float64), ((0, 0), (1, 1), (1, 1)))
     padded[padded == level] = lowest
     n, rows, columns = padded.shape
     # One sheet of all planes, one below the other, the zeros around them between: a call for each takes far longer.

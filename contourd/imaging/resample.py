@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.float64]
+from contourd.imaging.grid import FloatArray, extents_mm
+
 # Spacings that differ by less are equal: positions carry rounding errors.
 SAME_SPACING = 1e-6
 Axes = tuple[FloatArray, FloatArray, FloatArray]
@@ -23,7 +24,7 @@ def axis_weights(source_mm: FloatArray, target_mm: FloatArray) -> NDArray[np.flo
     if len(source) == 1:
         return np.ones((len(target), 1), dtype=np.float32)
     inside = np.clip(target, source.min(), source.max())
-    step = _extents(target)
+    step = extents_mm(target) if len(target) > 1 else np.zeros(1)
     low = np.clip(np.searchsorted(source, inside, side="right") - 1, 0, len(source) - 2)
     gap = np.diff(source)[low]
     fraction = (inside - source[low]) / gap
@@ -33,18 +34,9 @@ def axis_weights(source_mm: FloatArray, target_mm: FloatArray) -> NDArray[np.flo
     weights[rows, low + 1] += fraction
     coarser = step > gap * (1 + SAME_SPACING)
     tent = np.maximum(0.0, 1.0 - np.abs(inside[coarser, None] - source[None, :]) / step[coarser, None])
-    tent *= _extents(source)
+    tent *= extents_mm(source)
     weights[coarser] = tent / tent.sum(axis=1, keepdims=True)
     return np.asarray(weights, dtype=np.float32)
-
-
-def _extents(positions_mm: FloatArray) -> FloatArray:
-    """Return what each sample of an axis stands for: half the way to either neighbour, at the ends the one step."""
-    if len(positions_mm) == 1:
-        return np.zeros(1)
-    steps = np.abs(np.diff(positions_mm))
-    around = np.concatenate([steps[:1], steps, steps[-1:]])
-    return np.asarray((around[:-1] + around[1:]) / 2)
 
 
 def resample(array: NDArray[np.generic], source: Axes, target: Axes) -> NDArray[np.float32]:

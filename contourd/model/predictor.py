@@ -13,7 +13,7 @@ from torch import Tensor
 
 from contourd.errors import DeviceError
 from contourd.imaging.contours import MaskInBox
-from contourd.imaging.grid import Box, around
+from contourd.imaging.grid import Box, around, within
 from contourd.imaging.volume import Volume
 from contourd.model.bundle import ModelBundle
 from contourd.model.runtime import check_memory, choose_device, place
@@ -69,8 +69,7 @@ class Prediction:
         mean = np.zeros([part.stop - part.start for part in box], dtype=np.float32)
         for inner, probability in parts:
             if probability.size:
-                at = tuple(slice(p.start - b.start, p.stop - b.start) for p, b in zip(inner, box, strict=True))
-                mean[at] += probability / len(parts)
+                mean[within(inner, box)] += probability / len(parts)
         return box, _largest_component(mean, touching=TOUCHING)
 
     def mask(self, name: str) -> MaskInBox:
