@@ -13,7 +13,7 @@ from contourd.imaging.contours import MaskInBox
 from contourd.imaging.resample import resample
 from contourd.model.plausibility import Organ, OrganSpread, distribution_of, organ
 from contourd.model.transforms import Preprocess, grid_axes_mm
-from trainer.archive import Annotation, Case, find_cases, read_case
+from trainer.case import Annotation, Case, find_cases, read_case
 
 FULL = 255
 

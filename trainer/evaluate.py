@@ -16,7 +16,7 @@ from contourd.dicom.rtstruct_read import rasterise, read_structure_set
 from contourd.dicom.series import find_series
 from contourd.model.bundle import load_bundle
 from contourd.model.predictor import Predictor
-from trainer.archive import Case, find_cases, read_case
+from trainer.case import Case, find_cases, read_case
 from trainer.metrics import dice
 
 

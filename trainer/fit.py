@@ -23,8 +23,8 @@ from contourd.model.predictor import Predictor
 from contourd.model.runtime import choose_device, place
 from contourd.model.structures import etc_folder, mirrored_order
 from contourd.model.transforms import Preprocess
-from trainer.archive import find_cases, read_case
 from trainer.augment import Augment
+from trainer.case import find_cases, read_case
 from trainer.config import ScheduleConfig, TrainConfig, load_recipe
 from trainer.dataset import FULL, Sample, make_sample, measure_split
 from trainer.losses import Loss, class_weights

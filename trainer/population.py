@@ -18,7 +18,7 @@ import typer
 from numpy.typing import NDArray
 
 from contourd.imaging.volume import AIR_HU
-from trainer.archive import Case, find_cases, read_case
+from trainer.case import Case, find_cases, read_case
 
 SPACING_MM = 2.5
 WINDOW_HU = (-300.0, 700.0)

@@ -15,7 +15,7 @@ from contourd.model.predictor import Predictor
 from contourd.reference import load_reference
 from tests.orientations import farthest_mm, write_turned
 from tests.phantom import ORIENTATIONS
-from trainer.archive import read_case
+from trainer.case import read_case
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "openkbp" / "validation" / "pt_201.npz"
 

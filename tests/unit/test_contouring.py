@@ -21,7 +21,7 @@ from contourd.model.predictor import Predictor
 from contourd.profiles import PROFILES, STRICT
 from contourd.settings import PlausibilitySettings
 from tests.interop.conftest import BALL_CC, bright_bundle, phantom  # noqa: F401  a fixture
-from trainer.archive import Annotation, Case
+from trainer.case import Annotation, Case
 from trainer.evaluate import CaseResult, evaluate_case, table
 
 

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from contourd.errors import DatasetError, SettingsError
 from contourd.model.bundle import load_bundle
 from contourd.model.transforms import Preprocess, PreprocessConfig
-from trainer.archive import Annotation, find_cases, read_case
 from trainer.augment import Augment
+from trainer.case import Annotation, find_cases, read_case
 from trainer.config import AugmentConfig, LossConfig, ScheduleConfig, TrainConfig, load_recipe
 from trainer.dataset import make_sample
 from trainer.fit import CHECKPOINT, fit, learning_rate, order, to_target
