@@ -43,6 +43,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.jobs.intake",
         "contourd.jobs.routing",
         "trainer.case",
+        "trainer.page",
         "trainer.archive",
         "trainer.archive_dicom",
         "trainer.archive_openkbp",
