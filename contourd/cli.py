@@ -253,13 +253,15 @@ def train(
 @app.command()
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="A shipped model's name, or a bundle's folder.")],
-    dataset: Annotated[Path, typer.Argument(help="Data set; its validation/ is evaluated.")],
-    output: Annotated[Path | None, typer.Option(help="JSON with every figure.")] = None,
+    dataset: Annotated[Path, typer.Argument(help="Data set with the split, or a folder of cases.")],
+    output: Annotated[Path | None, typer.Option(help="Folder of the report; without it the table is printed.")] = None,
+    split: Annotated[str, typer.Option(help="validation, test or train.")] = "validation",
+    device: DeviceOption = "auto",
 ) -> None:
-    """Print the Dice of each organ through the structure set: contoured, written, read back and compared."""
+    """Measure a model through the structure set: contoured, written, read back and compared."""
     from trainer.evaluate import run
 
-    run(bundle, dataset, output)
+    run(bundle, dataset, output, split, device)
 
 
 @app.command()

@@ -1,99 +1,217 @@
-"""Bundle + split -> Dice per organ, contoured, written as RTSTRUCT, read back and compared on the CT's own grid."""
+"""Bundle + split -> agreement per case and organ: contoured, written as RTSTRUCT, read back, compared on the CT's grid.
+
+A case's result is kept as soon as it is there, so an evaluation that was stopped goes on where it was.
+"""
 
 from __future__ import annotations
 
-import json
+import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from contourd import __version__
 from contourd.contouring import contour_series
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.rtstruct_read import rasterise, read_structure_set
 from contourd.dicom.series import find_series
-from contourd.model.bundle import load_bundle
+from contourd.errors import DatasetError, SeriesUnusable
+from contourd.model.bundle import ModelBundle, load_bundle
 from contourd.model.predictor import Predictor
-from trainer.case import Case, find_cases, read_case
-from trainer.metrics import dice
+from trainer.case import Annotation, Case, find_cases, read_case
+from trainer.evaluation import CaseResult, OrganResult, Outcome, Statistics, statistics
+from trainer.evaluation_report import Evaluated, write_report
+from trainer.metrics import agreement
+from trainer.page import decimals
+from trainer.progress import tracked
+
+CASES = "cases"
+Masks = Mapping[str, NDArray[np.bool_]]
 
 
-@dataclass(frozen=True, slots=True)
-class CaseResult:
-    """One case: organ -> Dice of the annotated organs, 0 where none was found."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Compared:
+    """A case's result with the masks that were read back from the structure set, (z, y, x) on the CT's grid."""
 
-    identifier: str
-    dice: dict[str, float]
+    result: CaseResult
+    masks: Masks
 
 
-def evaluate_case(case: Case, predictor: Predictor) -> CaseResult:
+def evaluate_case(case: Case, predictor: Predictor) -> Compared:
     """Write the case as a CT series, contour it as the node does, and read the structure set back.
+
+    Only annotated organs that the model knows are compared. A series that is held scores 0 in each of them.
 
     Raises
     ------
     ContourdError
-        The series or the structure set is refused.
+        The structure set is refused, or the device is too small.
     """
+    known = predictor.bundle.config.model.structures
+    asked = [name for name in known if case.annotation(name) is not Annotation.UNKNOWN]
+    masks: dict[str, NDArray[np.bool_]] = {}
+    withheld: Mapping[str, str] = {}
+    held = ""
     with tempfile.TemporaryDirectory() as folder:
         write_ct_series(case.volume, Path(folder), SeriesIdentity(case.identifier, case.identifier))
         (instances,) = find_series(Path(folder)).values()
-        dataset = contour_series(instances, predictor).dataset
-    contours = {roi.name: roi.contours for roi in read_structure_set(dataset)}
-    scores = {}
-    for name, truth in case.masks.items():
-        if name in predictor.bundle.config.model.structures:
-            predicted = rasterise(contours.get(name, ()), case.volume.grid)
-            scores[name] = dice(truth, predicted)
-    return CaseResult(case.identifier, scores)
+        try:
+            contoured = contour_series(instances, predictor)
+        except SeriesUnusable as error:
+            held = str(error)
+        else:
+            withheld = contoured.remarks.withheld
+            for roi in read_structure_set(contoured.dataset):
+                if roi.contours and roi.name not in withheld:
+                    masks[roi.name] = rasterise(roi.contours, case.volume.grid)
+    nothing = np.zeros(case.volume.grid.shape, dtype=bool)
+    organs = []
+    for name in asked:
+        truth, predicted = case.masks.get(name, nothing), masks.get(name, nothing)
+        outcome = _outcome(name in case.masks, bool(predicted.any()), name in withheld, bool(held))
+        found = agreement(truth, predicted, case.volume.grid)
+        organs.append(OrganResult.of(name, outcome, found, withheld.get(name, "")))
+    return Compared(CaseResult(identifier=case.identifier, organs=tuple(organs), held=held), masks)
 
 
-def evaluate(
-    bundle: str | Path, split: Path, report: Callable[[CaseResult], None], device: str = "auto"
-) -> list[CaseResult]:
-    """Evaluate every case of a split; ``report`` is called after each."""
-    predictor = Predictor(load_bundle(bundle), device)
-    results = []
-    for path in find_cases(split):
-        results.append(evaluate_case(read_case(path), predictor))
-        report(results[-1])
-    return results
+def _outcome(present: bool, drawn: bool, withheld: bool, held: bool) -> Outcome:
+    if not present:
+        return Outcome.INVENTED if drawn else Outcome.ABSENT
+    if drawn:
+        return Outcome.FOUND
+    if held:
+        return Outcome.HELD
+    return Outcome.WITHHELD if withheld else Outcome.MISSED
 
 
-def table(results: list[CaseResult]) -> dict[str, dict[str, float]]:
-    """Cases, mean, median, least Dice per organ, and ``mean`` over the organs' means."""
-    names = sorted({name for result in results for name in result.dice})
-    rows = {}
-    for name in names:
-        values = np.array([r.dice[name] for r in results if name in r.dice])
-        rows[name] = {
-            "cases": len(values),
-            "mean": float(values.mean()),
-            "median": float(np.median(values)),
-            "least": float(values.min()),
-            "failures": float((values < 0.3).mean()),
-        }
-    means = [row["mean"] for row in rows.values()]
-    return {**rows, "mean": {"cases": len(results), "mean": float(np.mean(means))}}
+class _Kept(BaseModel):
+    """A case's result on disk, and what it was made of."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    bundle_sha256: str
+    contourd: str
+    case_sha256: str
+    result: CaseResult
 
 
-def run(bundle: str, dataset: Path, output: Path | None = None) -> None:
-    """Print the table of ``dataset/validation`` (or of ``dataset`` itself) and write it as JSON."""
-    split = dataset / "validation" if (dataset / "validation").is_dir() else dataset
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The folder in which the results of one bundle are kept."""
 
-    def report(result: CaseResult) -> None:
-        scores = "  ".join(f"{name} {value:.3f}" for name, value in sorted(result.dice.items()))
-        print(f"{result.identifier}: {scores}", flush=True)
+    folder: Path
+    bundle: ModelBundle
 
-    results = evaluate(bundle, split, report)
-    rows = table(results)
-    print(f"\n{'organ':<16} cases   mean  median   least  share under 0.3")
-    for name, row in rows.items():
-        if name != "mean":
-            figures = (row[k] for k in ("mean", "median", "least", "failures"))
-            print(f"{name:<16} {row['cases']:>5}  " + "  ".join(f"{f:6.3f}" for f in figures))
-    print(f"{'mean':<16} {rows['mean']['cases']:>5}  {rows['mean']['mean']:6.3f}")
-    if output is not None:
-        content = {"table": rows, "cases": {r.identifier: r.dice for r in results}}
-        output.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    def find(self, path: Path) -> CaseResult | None:
+        """Return what is known of a case; None where it, or what it was made of, has changed.
+
+        Raises
+        ------
+        DatasetError
+            The folder holds another bundle's results.
+        """
+        try:
+            kept = _Kept.model_validate_json((self.folder / f"{path.stem}.json").read_bytes())
+        except (OSError, ValidationError):
+            return None
+        if kept.bundle_sha256 != self.bundle.sha256:
+            raise DatasetError(
+                f"{self.folder.parent} holds the evaluation of another model ({kept.bundle_sha256[:12]}, not "
+                f"{self.bundle.sha256[:12]}): choose another --output, or remove it"
+            )
+        same = (kept.contourd, kept.case_sha256) == (__version__, _sha256(path))
+        return kept.result if same and (self.folder / f"{path.stem}.npz").is_file() else None
+
+    def keep(self, path: Path, compared: Compared) -> None:
+        """Write a case's result and its masks, each through a temporary file, the masks first."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        target, partial = self.folder / f"{path.stem}.npz", self.folder / f"{path.stem}.partial"
+        with partial.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **dict(compared.masks))
+        partial.replace(target)
+        kept = _Kept(
+            bundle_sha256=self.bundle.sha256,
+            contourd=__version__,
+            case_sha256=_sha256(path),
+            result=compared.result,
+        )
+        partial.write_text(kept.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        partial.replace(self.folder / f"{path.stem}.json")
+
+    def masks(self, identifier: str) -> Masks:
+        """Read the masks of a case that was kept."""
+        with np.load(self.folder / f"{identifier}.npz") as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def evaluate(bundle: ModelBundle, split: Path, results: Results, device: str = "auto") -> Iterator[CaseResult]:
+    """Yield the result of every case of a split in order; those that are kept already are not measured again.
+
+    Raises
+    ------
+    DatasetError
+        There is no case, one cannot be read, or the results are another bundle's.
+    """
+    paths = find_cases(split)
+    known = {path: results.find(path) for path in paths}
+    predictor = Predictor(bundle, device)
+    for path in tracked(paths, len(paths), bundle.name):
+        result = known[path]
+        if result is None:
+            compared = evaluate_case(read_case(path), predictor)
+            results.keep(path, compared)
+            result = compared.result
+        yield result
+
+
+def run(
+    bundle: str, dataset: Path, output: Path | None = None, split: str = "validation", device: str = "auto"
+) -> None:
+    """Evaluate ``dataset/split`` (or ``dataset`` itself) as ``contourd evaluate`` does; the report goes to ``output``.
+
+    Raises
+    ------
+    ContourdError
+        The bundle or the data set cannot be used.
+    """
+    folder = dataset / split if (dataset / split).is_dir() else dataset
+    loaded = load_bundle(bundle)
+    with tempfile.TemporaryDirectory() as nowhere:
+        results = Results((output or Path(nowhere)) / CASES, loaded)
+        found = []
+        for result in evaluate(loaded, folder, results, device):
+            scores = "  ".join(f"{o.name} {o.dice:.3f}" for o in result.organs if o.dice is not None)
+            print(f"{result.identifier}: {result.held or scores}", flush=True)
+            found.append(result)
+        summary = statistics(found)
+        print("\n" + table(summary))
+        if output is not None:
+            write_report(output, Evaluated(loaded, folder, split, tuple(found), summary), results.masks)
+            print(f"\nreport: {output / 'report.html'}")
+
+
+def table(summary: Statistics) -> str:
+    """Lay the figures out for a terminal."""
+    lines = [f"{'organ':<16} cases  Dice  (95 % interval)   median  under 0.3  surface Dice  95 % HD mm"]
+    for o in summary.organs:
+        figures = (o.dice.mean, o.dice.low, o.dice.high, o.dice.median, o.failures, o.surface_dice.mean)
+        mean, low, high, median, failures, surface = (decimals(f) for f in figures)
+        distance = decimals(o.hausdorff_95_mm.mean, 1)
+        lines.append(
+            f"{o.name:<16} {o.cases:>5}  {mean}  ({low} to {high})  {median:>6}  {failures:>9}  {surface:>12}  "
+            f"{distance:>10}"
+        )
+    lines.append(
+        f"{'mean':<16} {summary.cases:>5}  {summary.mean_dice:.3f}  ({decimals(summary.low)} to "
+        f"{decimals(summary.high)})"
+    )
+    return "\n".join(lines)

@@ -21,8 +21,6 @@ from contourd.model.predictor import Predictor
 from contourd.profiles import PROFILES, STRICT
 from contourd.settings import PlausibilitySettings
 from tests.interop.conftest import BALL_CC, bright_bundle, phantom  # noqa: F401  a fixture
-from trainer.case import Annotation, Case
-from trainer.evaluate import CaseResult, evaluate_case, table
 
 
 @pytest.fixture
@@ -94,24 +92,6 @@ def test_nothing_of_the_input_is_changed(tmp_path, predictor):
     contour_series(instances, predictor)
     assert {path: path.read_bytes() for path in before} == before
     assert pydicom.dcmread(instances[0].path).Modality == "CT"
-
-
-def test_evaluation_goes_through_the_structure_set(predictor):
-    volume = phantom()
-    ball = volume.hu > 250
-    masks = {"Brainstem": ball, "SpinalCord": ball, "Larynx": ball}
-    case = Case("p1", volume, masks, dict.fromkeys(masks, Annotation.PRESENT))
-    result = evaluate_case(case, predictor)
-    assert result.dice["Brainstem"] > 0.9
-    assert result.dice["SpinalCord"] == 0  # annotated and not found
-    assert "Larynx" not in result.dice  # the model does not know it
-
-
-def test_a_table_by_hand():
-    results = [CaseResult("a", {"X": 0.2, "Y": 1.0}), CaseResult("b", {"X": 0.6}), CaseResult("c", {"X": 0.7})]
-    rows = table(results)
-    assert rows["X"] == pytest.approx({"cases": 3, "mean": 0.5, "median": 0.6, "least": 0.2, "failures": 1 / 3})
-    assert rows["mean"] == {"cases": 3, "mean": pytest.approx(0.75)}
 
 
 def test_a_small_organ_between_coarse_voxels_is_kept(tmp_path, predictor):
