@@ -241,13 +241,14 @@ def _database(settings: Settings) -> Iterator[Database]:
 def train(
     dataset: Annotated[Path, typer.Argument(help="Data set with train/ and validation/.")],
     output: Annotated[Path, typer.Option(help="The bundle to write; <output>.run keeps the checkpoint.")],
-    recipe: Annotated[Path | None, typer.Option(help="TOML; the shipped model's by default.")] = None,
+    recipe: Annotated[str, typer.Option(help="A shipped recipe's name (hn7, paper, quick), or a TOML file.")] = "hn7",
+    initial: Annotated[str, typer.Option(help="Model to begin with, by name or folder.")] = "",
     device: DeviceOption = "auto",
 ) -> None:
     """Train a model; a run that was stopped goes on."""
     from trainer.fit import run
 
-    run(dataset, output, recipe, device)
+    run(dataset, output, recipe, initial, device)
 
 
 @app.command()

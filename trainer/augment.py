@@ -30,10 +30,14 @@ class Augment:
     mirrored: tuple[int, ...]
 
     def __call__(self, image: Tensor, organs: Tensor, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Transform image (d, h, w) and organs (organs, d, h, w), both float; the field of view may get shorter."""
+        """Transform image (d, h, w) and organs (organs, d, h, w), both float, on the device that they are on.
+
+        The field of view may get shorter. What is random is drawn on the CPU, so every device sees the same.
+        """
         image, organs = self._cut(image, organs, rng)
         stack = torch.cat([image[None] + 1, organs])[None]  # (1, 1 + organs, d, h, w), air is zero
-        stack = functional.grid_sample(stack, self._grid(image.shape, rng), align_corners=False)[0]
+        grid = self._grid(image.shape, image.device, rng)
+        stack = functional.grid_sample(stack, grid, align_corners=False)[0]
         image, organs = stack[0] - 1, stack[1:]
         if rng.random() < self.config.mirror:
             image, organs = image.flip(-1), organs.flip(-1)[list(self.mirrored)]
@@ -48,7 +52,7 @@ class Augment:
         start = int(rng.integers(0, slices - length + 1))
         return image[start : start + length], organs[:, start : start + length]
 
-    def _grid(self, shape: torch.Size, rng: np.random.Generator) -> Tensor:
+    def _grid(self, shape: torch.Size, device: torch.device, rng: np.random.Generator) -> Tensor:
         """Draw sampling positions (1, d, h, w, 3), last axis (x, y, z) in [-1, 1]."""
         size_mm = torch.tensor([n * s for n, s in zip(shape, self.spacing_mm, strict=True)])  # (z, y, x)
         c = self.config
@@ -59,12 +63,12 @@ class Augment:
         matrix = matrix * half[None, :] / half[:, None]
         shift = torch.tensor(rng.uniform(-c.shift_mm, c.shift_mm, 3), dtype=torch.float32) / half
         theta = torch.cat([matrix, shift[:, None]], dim=1)[None]
-        grid = functional.affine_grid(theta, [1, 1, *shape], align_corners=False)
+        grid = functional.affine_grid(theta.to(device), [1, 1, *shape], align_corners=False)
         if c.elastic_mm:
             knots = [max(2, round(float(s) / c.elastic_spacing_mm)) for s in size_mm]
-            field = torch.tensor(rng.normal(0, c.elastic_mm, (1, 3, *knots)), dtype=torch.float32)
+            field = torch.tensor(rng.normal(0, c.elastic_mm, (1, 3, *knots)), dtype=torch.float32).to(device)
             field = functional.interpolate(field, size=tuple(shape), mode="trilinear", align_corners=False)
-            grid = grid + (field / half[None, :, None, None, None]).permute(0, 2, 3, 4, 1)
+            grid = grid + (field / half.to(device)[None, :, None, None, None]).permute(0, 2, 3, 4, 1)
         return grid
 
     def _intensity(self, image: Tensor, rng: np.random.Generator) -> Tensor:
@@ -76,7 +80,7 @@ class Augment:
         if c.noise and rng.random() < 0.5:
             seed = int(rng.integers(2**31))
             noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(seed))
-            image = image + noise * float(rng.uniform(0, c.noise))
+            image = image + noise.to(image.device) * float(rng.uniform(0, c.noise))
         return torch.where(body, image, -1.0).clamp(-1, 1)
 
 
@@ -91,7 +95,7 @@ def _rotation(
 
 
 def _blurred(image: Tensor, sigma: float) -> Tensor:
-    taps = torch.arange(-2, 3, dtype=torch.float32)
+    taps = torch.arange(-2, 3, dtype=torch.float32, device=image.device)
     kernel = torch.exp(-(taps**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
     x = image[None, None]

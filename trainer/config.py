@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -11,7 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from contourd.errors import SettingsError
 from contourd.model.anatomynet import ModelConfig
 from contourd.model.limits import Limits
+from contourd.model.structures import etc_folder
 from contourd.model.transforms import PreprocessConfig
+
+RECIPES = "recipes"
 
 
 class _Section(BaseModel):
@@ -19,7 +23,7 @@ class _Section(BaseModel):
 
 
 class LossStage(_Section):
-    """One of ``trainer.losses.LOSSES`` with its lambda, used before step ``until``; None: to the end."""
+    """One of ``trainer.losses.LOSSES`` with its lambda, used before ``until``; None: to the end."""
 
     name: Literal["dice", "exp_log", "dice_focal", "dice_ce", "dice_focal_balanced"] = "dice_focal"
     lambda_: float = Field(default=0.5, ge=0, alias="lambda")
@@ -35,17 +39,18 @@ class LossConfig(_Section):
     stage
         ``dice_focal_balanced`` first finds small organs, to which Dice and focal alone give nearly no gradient, and
         draws all organs too large; a stage after it mends that.
+    deep_supervision
+        Weight of the same loss on the decoder's stages at lower resolution, each through a layer of its own that is
+        not kept (Lee et al., "Deeply-supervised nets", 2015); 0: none.
     """
 
     missing: Literal["mask", "marginal"] = "marginal"
     stage: tuple[LossStage, ...] = Field(default=(LossStage(),), min_length=1)
+    deep_supervision: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
     def _stages_follow_each_other(self) -> Self:
-        ends = [stage.until for stage in self.stage]
-        numbers = [end for end in ends[:-1] if end is not None]
-        if ends[-1] is not None or len(numbers) < len(ends) - 1 or numbers != sorted(set(numbers)):
-            raise ValueError("every stage but the last ends at a later step than the one before it, the last at none")
+        _check_ends([stage.until for stage in self.stage])
         return self
 
     def at(self, step: int) -> LossStage:
@@ -53,26 +58,95 @@ class LossConfig(_Section):
         return next(stage for stage in self.stage if stage.until is None or step < stage.until)
 
 
-class ScheduleConfig(_Section):
-    """Optimiser steps: a linear warm-up, a plateau, and a linear decay to zero over the last steps.
+class OptimiserStage(_Section):
+    """An optimiser with its learning rate, used before ``until``; None: to the end. Each stage begins anew.
 
-    A run can be resumed with fewer or more ``steps``: only where the decay begins depends on them.
+    momentum
+        Of SGD and RMSprop; AdamW has its own.
+    warmup
+        Over which the rate rises linearly, at the stage's begin.
+    decay, decay_over
+        How the rate falls to zero, and over how much at the stage's end; 0: all of the stage after the warm-up.
     """
 
-    steps: int = Field(default=4000, ge=1)
-    warmup_steps: int = Field(default=100, ge=0)
-    decay_steps: int = Field(default=1000, ge=0)
+    name: Literal["adamw", "rmsprop", "sgd"] = "adamw"
+    learning_rate: float = Field(default=2e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    warmup: int = Field(default=0, ge=0)
+    decay: Literal["none", "linear", "cosine"] = "none"
+    decay_over: int = Field(default=0, ge=0)
+    until: int | None = Field(default=None, ge=1)
+
+
+class OptimiserConfig(_Section):
+    """The optimisers of a run, gradient clipping, and an exponential moving average of the weights.
+
+    gradient_norm
+        To which longer gradients are shortened; 0: never.
+    ema_decay
+        0: the weights themselves are validated and kept.
+    """
+
+    gradient_norm: float = Field(default=5.0, ge=0)
+    ema_decay: float = Field(default=0.99, ge=0, lt=1)
+    stage: tuple[OptimiserStage, ...] = Field(default=(OptimiserStage(),), min_length=1)
+
+    @model_validator(mode="after")
+    def _stages_follow_each_other(self) -> Self:
+        _check_ends([stage.until for stage in self.stage])
+        return self
+
+
+def _check_ends(ends: Sequence[int | None]) -> None:
+    numbers = [end for end in ends[:-1] if end is not None]
+    if ends[-1] is not None or len(numbers) < len(ends) - 1 or numbers != sorted(set(numbers)):
+        raise ValueError("every stage but the last ends at a later step than the one before it, the last at none")
+
+
+class ScheduleConfig(_Section):
+    """How long a run is.
+
+    unit
+        Of ``length``, ``validate_every``, and of the stages' ``until``, ``warmup`` and ``decay_over``: optimiser steps,
+        or epochs, in which every case is seen once.
+    batch_size
+        Volumes, or patches, per step, over all devices together.
+    checkpoint_every
+        Always in steps.
+    """
+
+    unit: Literal["step", "epoch"] = "step"
+    length: int = Field(default=4000, ge=1)
+    batch_size: int = Field(default=1, ge=1)
     validate_every: int = Field(default=500, ge=1)
     checkpoint_every: int = Field(default=100, ge=1)
 
 
-class OptimiserConfig(_Section):
-    """AdamW with gradient clipping and an exponential moving average of the weights."""
+class PatchConfig(_Section):
+    """Parts of a volume instead of the whole, for devices with little memory.
 
-    learning_rate: float = Field(default=3e-3, gt=0)
-    weight_decay: float = Field(default=1e-2, ge=0)
-    gradient_norm: float = Field(default=1.0, gt=0)
-    ema_decay: float = Field(default=0.998, ge=0, lt=1)
+    size_mm
+        (z, y, x); None: whole volumes.
+    foreground
+        Share of the patches whose middle is a voxel of an annotated organ, each organ as often.
+    """
+
+    size_mm: tuple[float, float, float] | None = None
+    foreground: float = Field(default=0.7, ge=0, le=1)
+
+
+class ComputeConfig(_Section):
+    """How the device calculates.
+
+    precision
+        ``bf16`` and ``fp16`` by autocast; fp16 on a CUDA device only, with a gradient scaler.
+    compile
+        By torch.compile.
+    """
+
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
 
 
 class AugmentConfig(_Section):
@@ -101,19 +175,74 @@ class TrainConfig(_Section):
 
     half_voxel
         Validate and release with the mean over two lattices (see BundleConfig).
+    initial
+        Bundle, by name or folder, whose weights the run begins with; empty: random ones.
     """
 
     name: str
     version: str = "1"
     seed: int = 0
+    initial: str = ""
     model: ModelConfig
     preprocess: PreprocessConfig = PreprocessConfig()
     loss: LossConfig = LossConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
+    patch: PatchConfig = PatchConfig()
+    compute: ComputeConfig = ComputeConfig()
     augment: AugmentConfig = AugmentConfig()
     limits: Limits = Limits()
     half_voxel: bool = False
+
+    def in_steps(self, cases: int) -> Self:
+        """Return the same recipe with all lengths in steps; an epoch of a batch that does not divide it is rounded up.
+
+        Parameters
+        ----------
+        cases
+            Of the training split.
+        """
+        if self.schedule.unit == "step":
+            return self
+        factor = -(-cases // self.schedule.batch_size)
+
+        def steps(number: int | None) -> int | None:
+            return None if number is None else number * factor
+
+        optimisers = [
+            {**s.model_dump(), **{key: steps(getattr(s, key)) for key in ("until", "warmup", "decay_over")}}
+            for s in self.optimiser.stage
+        ]
+        losses = [{**s.model_dump(by_alias=True), "until": steps(s.until)} for s in self.loss.stage]
+        lengths = {key: steps(getattr(self.schedule, key)) for key in ("length", "validate_every")}
+        content = self.model_dump(by_alias=True)
+        content["optimiser"]["stage"] = optimisers
+        content["loss"]["stage"] = losses
+        content["schedule"] |= {**lengths, "unit": "step"}
+        return type(self).model_validate(content)
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Name the recipes that ship with the package."""
+    return tuple(sorted(path.stem for path in (etc_folder() / RECIPES).glob("*.toml")))
+
+
+def find_recipe(name_or_file: str | Path) -> Path:
+    """Find a recipe by the name of a shipped one or by its file.
+
+    Raises
+    ------
+    SettingsError
+        There is none.
+    """
+    shipped = etc_folder() / RECIPES / f"{name_or_file}.toml"
+    if shipped.is_file():
+        return shipped
+    if Path(name_or_file).is_file():
+        return Path(name_or_file)
+    raise SettingsError(
+        str(name_or_file), [f"no such recipe: give a TOML file that exists or one of: {', '.join(recipe_names())}"]
+    )
 
 
 def load_recipe(path: Path) -> TrainConfig:
@@ -125,11 +254,24 @@ def load_recipe(path: Path) -> TrainConfig:
         Every problem of the file, with the key's path.
     """
     try:
-        return TrainConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(str(path), [f"cannot be read: {error.strerror}"]) from error
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(str(path), [f"not valid TOML: {error}"]) from error
+    return check_recipe(content, str(path))
+
+
+def check_recipe(content: object, source: str) -> TrainConfig:
+    """Validate a recipe that was read.
+
+    Raises
+    ------
+    SettingsError
+        Every problem, with the key's path.
+    """
+    try:
+        return TrainConfig.model_validate(content)
     except ValidationError as error:
         problems = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
-        raise SettingsError(str(path), problems) from error
+        raise SettingsError(source, problems) from error

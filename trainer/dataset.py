@@ -1,21 +1,30 @@
-"""Case -> Sample through the model's own transforms, kept compact in memory."""
+"""Case -> Sample through the model's own transforms, kept compact in memory, on disk, and on the device."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
+from torch import Tensor
 
+from contourd.errors import DatasetError, SeriesUnusable
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.resample import resample
 from contourd.model.plausibility import Organ, OrganSpread, distribution_of, organ
 from contourd.model.transforms import Preprocess, grid_axes_mm
 from trainer.case import Annotation, Case, find_cases, read_case
+from trainer.progress import tracked
 
 FULL = 255
+DEVICE_SHARE = 0.5
+ORGANS = TypeAdapter(list[Organ])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,12 +74,122 @@ def measure_organs(case: Case) -> list[Organ]:
     return [o for o in measured if o is not None]
 
 
-def measure_split(folder: Path) -> dict[str, OrganSpread]:
-    """Measure the organs of all cases of a split, for the model's plausibility check.
+@dataclass(frozen=True, slots=True, eq=False)
+class Split:
+    """The samples of a split in the order of its cases.
+
+    Attributes
+    ----------
+    refused
+        Case -> why it cannot be brought onto the network's lattice; such a case is left out.
+    distribution
+        Organ -> its size and place, for the model's plausibility check.
+    """
+
+    samples: tuple[Sample, ...]
+    refused: Mapping[str, str]
+    distribution: Mapping[str, OrganSpread]
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Which organs are annotated: bool (samples, organs)."""
+        return np.stack([sample.annotated for sample in self.samples])
+
+
+def load_split(folder: Path, structures: Sequence[str], preprocess: Preprocess, cache: Path) -> Split:
+    """Make the samples of a split once, and keep them in ``cache``; a file that changed is made again.
 
     Raises
     ------
     DatasetError
-        A case cannot be read.
+        A case cannot be read, or none can be used.
     """
-    return distribution_of([measure_organs(read_case(path)) for path in find_cases(folder)])
+    fixed = json.dumps([preprocess.config.model_dump(mode="json"), list(structures)])
+    cache = cache / hashlib.sha256(fixed.encode()).hexdigest()[:16]
+    cache.mkdir(parents=True, exist_ok=True)
+    samples, refused, organs = [], {}, []
+    paths = find_cases(folder)
+    for path in tracked(paths, len(paths), f"prepare {folder.name}"):
+        kept = _kept(path, cache)
+        if kept is None:
+            kept = _make(path, structures, preprocess, cache)
+        if isinstance(kept, str):
+            refused[path.stem] = kept
+        else:
+            samples.append(kept[0])
+            organs.append(kept[1])
+    if not samples:
+        raise DatasetError(
+            f"{folder}: none of {len(refused)} cases can be used; the first: {next(iter(refused.items()))}"
+        )
+    return Split(tuple(samples), refused, distribution_of(organs))
+
+
+def _stamp(path: Path) -> str:
+    status = path.stat()
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+def _kept(path: Path, cache: Path) -> tuple[Sample, list[Organ]] | str | None:
+    """Return what the cache holds of a case: the sample and its organs, why it was refused, or None."""
+    try:
+        with np.load(cache / f"{path.stem}.npz") as arrays:
+            if str(arrays["stamp"]) != _stamp(path):
+                return None
+            if "refused" in arrays:
+                return str(arrays["refused"])
+            sample = Sample(path.stem, arrays["image"], arrays["organs"], arrays["annotated"])
+            return sample, ORGANS.validate_json(str(arrays["measured"]))
+    except (OSError, KeyError, ValueError):
+        return None
+
+
+def _make(
+    path: Path, structures: Sequence[str], preprocess: Preprocess, cache: Path
+) -> tuple[Sample, list[Organ]] | str:
+    case = read_case(path)
+    measured = measure_organs(case)
+    content: dict[str, NDArray[np.generic]] = {"stamp": np.array(_stamp(path))}
+    made: tuple[Sample, list[Organ]] | str
+    try:
+        sample = make_sample(case, structures, preprocess)
+    except SeriesUnusable as error:
+        made = str(error)
+        content["refused"] = np.array(made)
+    else:
+        made = sample, measured
+        content |= {"image": sample.image, "organs": sample.organs, "annotated": sample.annotated}
+        content["measured"] = np.array(ORGANS.dump_json(measured).decode())
+    partial = cache / f"{path.stem}.partial"
+    with partial.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **content)
+    partial.replace(cache / f"{path.stem}.npz")
+    return made
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """A sample as tensors of its own compact types, on the device where they all fit, else on the CPU.
+
+    Attributes
+    ----------
+    image
+        float16 (d, h, w).
+    organs
+        uint8 (organs, d, h, w).
+    """
+
+    image: Tensor
+    organs: Tensor
+    annotated: tuple[bool, ...]
+
+
+def store(samples: Sequence[Sample], device: torch.device) -> list[Stored]:
+    """Keep all samples on a CUDA device if DEVICE_SHARE of its free memory holds them, else on the CPU, pinned."""
+    tensors = [(torch.from_numpy(s.image), torch.from_numpy(s.organs), tuple(map(bool, s.annotated))) for s in samples]
+    if device.type == "cuda":
+        size = sum(image.nbytes + organs.nbytes for image, organs, _ in tensors)
+        if size <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+            return [Stored(image.to(device), organs.to(device), known) for image, organs, known in tensors]
+        return [Stored(image.pin_memory(), organs.pin_memory(), known) for image, organs, known in tensors]
+    return [Stored(image, organs, known) for image, organs, known in tensors]

@@ -1,93 +1,45 @@
-"""The training loop: train, validate through Predictor, checkpoint, resume."""
+"""The training loop: train, validate through Predictor, checkpoint, resume; by torchrun on several devices."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from contourd.errors import DatasetError
-from contourd.model.anatomynet import AnatomyNet
-from contourd.model.bundle import ModelBundle, load_bundle, save_bundle
-from contourd.model.plausibility import Distribution
+from contourd.errors import DeviceError, SeriesUnusable
+from contourd.model.bundle import CARD_FILE, ModelBundle, load_bundle, save_bundle
 from contourd.model.predictor import Predictor
-from contourd.model.runtime import choose_device, place
-from contourd.model.structures import etc_folder, mirrored_order
+from contourd.model.structures import mirrored_order
 from contourd.model.transforms import Preprocess
 from trainer.augment import Augment
+from trainer.card import write_card
 from trainer.case import find_cases, read_case
-from trainer.config import ScheduleConfig, TrainConfig, load_recipe
-from trainer.dataset import FULL, Sample, make_sample, measure_split
+from trainer.config import TrainConfig, find_recipe, load_recipe
+from trainer.dataset import FULL, Split, Stored, load_split, store
 from trainer.losses import Loss, class_weights
 from trainer.metrics import dice
+from trainer.optimisers import learning_rate
+from trainer.parallel import Ranks, gathering, ranks
+from trainer.patches import cut_patch
+from trainer.progress import Bar, bar
+from trainer.state import State, set_up
+from trainer.training_log import Step, read_steps, write_steps, write_validations
+from trainer.training_report import Trained, write_training_report
 
 CHECKPOINT = "checkpoint.ckpt"
 Scores = Mapping[str, float]
 
 
-@dataclass(slots=True, eq=False)
-class State:
-    """All that a resumed run needs; random numbers are drawn from (seed, step) alone."""
-
-    network: AnatomyNet
-    average: AnatomyNet
-    optimiser: torch.optim.Optimizer
-    step: int = 0
-    best: float = -1.0
-    history: list[dict[str, float]] = field(default_factory=list)
-
-    def save(self, path: Path, config: TrainConfig) -> None:
-        """Write the checkpoint through a temporary file, so that a kill leaves the old one or the new one."""
-        temporary = path.with_suffix(".partial")
-        content = {
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "best": self.best,
-            "history": self.history,
-            "config": config.model_dump(mode="json", by_alias=True),
-        }
-        torch.save(content, temporary)
-        temporary.replace(path)
-
-    def load(self, path: Path, config: TrainConfig) -> None:
-        """Continue from a checkpoint of the same network and data treatment.
-
-        Raises
-        ------
-        DatasetError
-            The checkpoint belongs to another model or preprocessing.
-        """
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        saved, current = content["config"], config.model_dump(mode="json", by_alias=True)
-        if any(saved[part] != current[part] for part in ("model", "preprocess")):
-            raise DatasetError(f"{path} was trained with another model or preprocessing: choose another output")
-        self.network.load_state_dict(content["network"])
-        self.average.load_state_dict(content["average"])
-        self.optimiser.load_state_dict(content["optimiser"])
-        self.step, self.best, self.history = content["step"], content["best"], content["history"]
-
-
-def learning_rate(step: int, peak: float, schedule: ScheduleConfig) -> float:
-    """Linear warm-up, plateau, linear decay to zero at the last step."""
-    warm = min(1.0, (step + 1) / schedule.warmup_steps) if schedule.warmup_steps else 1.0
-    left = (schedule.steps - step) / schedule.decay_steps if schedule.decay_steps else 1.0
-    return peak * warm * min(1.0, left)
-
-
-def order(cases: int, seed: int, step: int) -> int:
-    """Index of the case of one step: every epoch is a permutation of its own."""
-    epoch, position = divmod(step, cases)
+def place_in_data(cases: int, seed: int, number: int) -> int:
+    """Index of the case of the ``number``-th sample of a run: every epoch is a permutation of its own."""
+    epoch, position = divmod(number, cases)
     return int(np.random.default_rng([seed, epoch]).permutation(cases)[position])
 
 
@@ -97,58 +49,80 @@ def to_target(organs: Tensor, annotated: Sequence[bool]) -> tuple[Tensor, Tensor
     return torch.cat([background, organs])[None], torch.tensor([[all(annotated), *annotated]])
 
 
-def load_samples(folder: Path, config: TrainConfig, cache: Path) -> Iterator[Sample]:
-    """Yield the samples of a split, made once and kept in ``cache``."""
-    preprocess = Preprocess(config.preprocess)
-    fixed = json.dumps([config.preprocess.model_dump(mode="json"), config.model.structures])
-    cache = cache / hashlib.sha256(fixed.encode()).hexdigest()[:16]
-    cache.mkdir(parents=True, exist_ok=True)
-    for path in find_cases(folder):
-        kept = cache / f"{path.stem}.npz"
-        if kept.exists():
-            with np.load(kept) as arrays:
-                yield Sample(path.stem, arrays["image"], arrays["organs"], arrays["annotated"])
-            continue
-        sample = make_sample(read_case(path), config.model.structures, preprocess)
-        partial = kept.with_suffix(".partial.npz")
-        np.savez_compressed(partial, image=sample.image, organs=sample.organs, annotated=sample.annotated)
-        partial.replace(kept)
-        yield sample
+@dataclass(frozen=True, slots=True, eq=False)
+class Task:
+    """What does not change during a run.
+
+    Attributes
+    ----------
+    weights
+        (C,): of each class in the loss.
+    module
+        The supervised network as this process calls it.
+    """
+
+    config: TrainConfig
+    samples: Sequence[Stored]
+    weights: Tensor
+    ranks: Ranks
+    module: nn.Module
+
+    def sample(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Augment the ``number``-th sample: image (1, 1, d, h, w), target (1, C, d, h, w), annotated (1, C)."""
+        config, device = self.config, self.ranks.device
+        chosen = self.samples[place_in_data(len(self.samples), config.seed, number)]
+        rng = np.random.default_rng([config.seed, 1, number])
+        spacing_mm = config.preprocess.spacing_mm
+        augment = Augment(config.augment, spacing_mm, mirrored_order(config.model.structures))
+        image, organs = (t.to(device, non_blocking=True).float() for t in (chosen.image, chosen.organs))
+        image, organs = augment(image, organs / FULL, rng)
+        image, organs = cut_patch(image, organs, spacing_mm, config.patch, rng)
+        target, annotated = to_target(organs, chosen.annotated)
+        return image[None, None].contiguous(memory_format=torch.channels_last_3d), target, annotated.to(device)
 
 
-def validate(predictor: Predictor, folder: Path) -> Scores:
-    """Mean Dice per annotated organ over the cases of a split, on each CT's own grid."""
-    scores: dict[str, list[float]] = {}
-    for path in find_cases(folder):
-        case = read_case(path)
-        prediction = predictor.predict(case.volume)
-        for name, truth in case.masks.items():
-            if name in prediction.structures:
-                predicted = prediction.mask(name).on(case.volume.grid.shape)
-                scores.setdefault(name, []).append(dice(truth, predicted))
-    return {name: float(np.mean(values)) for name, values in sorted(scores.items())}
-
-
-def train_step(state: State, sample: Sample, config: TrainConfig, loss: Loss, weights: Tensor) -> float:
-    """One optimiser step on one augmented volume; returns the loss."""
-    device = next(state.network.parameters()).device
-    rng = np.random.default_rng([config.seed, 1, state.step])
-    augment = Augment(config.augment, config.preprocess.spacing_mm, mirrored_order(config.model.structures))
-    image, organs = augment(torch.from_numpy(sample.image).float(), torch.from_numpy(sample.organs).float() / FULL, rng)
-    target, annotated = to_target(organs, [bool(a) for a in sample.annotated])
-    x = image[None, None].to(device, memory_format=torch.channels_last_3d)  # (1, 1, d, h, w)
-    rate = learning_rate(state.step, config.optimiser.learning_rate, config.schedule)
+def train_step(state: State, task: Task) -> Step:
+    """Take one optimiser step on one batch; the step's loss is the mean over it, on all devices."""
+    config, began, waited, total = task.config, time.monotonic(), 0.0, 0.0
+    state.enter_stage(config)
+    rate = learning_rate(config.optimiser, state.step, config.schedule.length)
     for group in state.optimiser.param_groups:
         group["lr"] = rate
-    state.network.train()
-    value = loss(state.network(x).float(), target.to(device), annotated.to(device), weights.to(device))
+    stage = config.loss.at(state.step)
+    loss = Loss(stage.name, stage.lambda_, config.loss.missing)
+    size, device = config.schedule.batch_size, task.ranks.device
+    share = task.ranks.share(size)
+    task.module.train()
     state.optimiser.zero_grad(set_to_none=True)
-    value.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(state.network.parameters(), config.optimiser.gradient_norm)
-    state.optimiser.step()
+    for place in share:
+        asked = time.monotonic()
+        image, target, annotated = task.sample(state.step * size + place)
+        waited += time.monotonic() - asked
+        with gathering(task.module, place == share[-1]):
+            with _autocast(config, device):
+                value = task.module(image, target, annotated, task.weights, loss) / len(share)
+            state.scaler.scale(value).backward()
+        total += float(value.detach())
+    state.scaler.unscale_(state.optimiser)
+    if config.optimiser.gradient_norm:
+        nn.utils.clip_grad_norm_(state.supervised.parameters(), config.optimiser.gradient_norm)
+    state.scaler.step(state.optimiser)
+    state.scaler.update()
     state.step += 1
     _update_average(state, min(config.optimiser.ema_decay, (1 + state.step) / (10 + state.step)))
-    return float(value.detach())
+    epoch = (state.step * size - 1) // len(task.samples) + 1
+    return Step(state.step, epoch, task.ranks.mean(total), rate, time.monotonic() - began, waited)
+
+
+@contextmanager
+def _autocast(config: TrainConfig, device: torch.device) -> Iterator[None]:
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    kind = kinds.get(config.compute.precision)
+    if kind is None:
+        yield
+        return
+    with torch.autocast(device.type, dtype=kind):
+        yield
 
 
 @torch.no_grad()
@@ -161,102 +135,193 @@ def _update_average(state: State, decay: float) -> None:
             mean.copy_(new)
 
 
-def set_up(config: TrainConfig, device: torch.device) -> State:
-    """Build the network, its moving average and the optimiser from the seed."""
-    torch.manual_seed(config.seed)
-    network = place(AnatomyNet(config.model), device)
-    average = place(AnatomyNet(config.model), device)
-    average.load_state_dict(network.state_dict())
-    optimiser = torch.optim.AdamW(network.parameters(), lr=0.0, weight_decay=config.optimiser.weight_decay)
-    return State(network, average, optimiser)
+def validate(predictor: Predictor, folder: Path) -> Scores:
+    """Mean Dice per annotated organ over the cases of a split, on each CT's own grid; 0 where no patient is found."""
+    scores: dict[str, list[float]] = {}
+    for path in find_cases(folder):
+        case = read_case(path)
+        truths = {name: mask for name, mask in case.masks.items() if name in predictor.bundle.config.model.structures}
+        try:
+            prediction = predictor.predict(case.volume)
+        except SeriesUnusable:
+            for name in truths:
+                scores.setdefault(name, []).append(0.0)
+            continue
+        for name, truth in truths.items():
+            predicted = prediction.mask(name).on(case.volume.grid.shape)
+            scores.setdefault(name, []).append(dice(truth, predicted))
+    return {name: float(np.mean(values)) for name, values in sorted(scores.items())}
 
 
-def fit(dataset: Path, output: Path, config: TrainConfig, device: str = "auto") -> State:
+def fit(dataset: Path, output: Path, recipe: TrainConfig, device: str = "auto") -> State:
     """Train on ``dataset/train``, choose on ``dataset/validation``, write the best bundle to ``output``.
 
-    The run's checkpoint, log and cache stand in ``<output>.run``; a run that was stopped goes on from there.
+    The run's checkpoint, logs, report and cache stand in ``<output>.run``; a run that was stopped goes on from there.
+
+    Raises
+    ------
+    DatasetError, ModelError, DeviceError
+        The data set, the model to begin with, the device or the checkpoint cannot be used.
     """
-    run_folder = output.with_name(output.name + ".run")
-    run_folder.mkdir(parents=True, exist_ok=True)
-    state = set_up(config, choose_device(device))
-    if (run_folder / CHECKPOINT).exists():
-        state.load(run_folder / CHECKPOINT, config)
-        print(f"resuming at step {state.step} of {config.schedule.steps}", flush=True)
-    samples = list(load_samples(dataset / "train", config, run_folder / "cache"))
-    known = torch.tensor(np.stack([s.annotated for s in samples]))
-    background = known.any(1) if config.loss.missing == "marginal" else known.all(1)
-    distribution = measure_split(dataset / "train")
-    weights = class_weights(torch.cat([background[:, None], known], dim=1))
-    stages = {stage: Loss(stage.name, stage.lambda_, config.loss.missing) for stage in config.loss.stage}
-    schedule, losses, began = config.schedule, list[float](), time.monotonic()
-    while state.step < schedule.steps:
-        sample = samples[order(len(samples), config.seed, state.step)]
-        losses.append(train_step(state, sample, config, stages[config.loss.at(state.step)], weights))
-        last = state.step == schedule.steps
-        if state.step % 25 == 0 or last:
-            pace = (time.monotonic() - began) / len(losses)
-            recent = float(np.mean(losses[-25:]))
-            print(f"step {state.step}/{schedule.steps}  loss {recent:.4f}  {pace:.2f} s/step", flush=True)
-        if state.step % schedule.validate_every == 0 or last:
-            predictor = Predictor(_write_bundle(run_folder / "last", state, config, distribution), device)
-            if _is_best(state, validate(predictor, dataset / "validation"), run_folder):
-                _write_bundle(output, state, config, distribution)
-        if state.step % schedule.checkpoint_every == 0 or last:
-            state.save(run_folder / CHECKPOINT, config)
+    folder = output.with_name(output.name + ".run")
+    folder.mkdir(parents=True, exist_ok=True)
+    with ranks(device) as own:
+        _check_precision(recipe, own.device)
+        state, split = set_up(recipe, own.device), _load(dataset, recipe, folder, own)
+        config = recipe.in_steps(len(split.samples))
+        if (folder / CHECKPOINT).exists():
+            changed = state.load(folder / CHECKPOINT, config)
+            if own.writes:
+                but = f"; the recipe's {', '.join(changed)} changed since" if changed else ""
+                print(f"resuming at step {state.step} of {config.schedule.length}{but}", flush=True)
+        task = Task(
+            config,
+            store(split.samples, own.device),
+            _weights(split, config, own.device),
+            own,
+            _module(state, own, config),
+        )
+        run = Run(output, folder, dataset, split, read_steps(folder, state.step))
+        _loop(state, task, run, device)
     return state
 
 
-def _is_best(state: State, scores: Scores, run_folder: Path) -> bool:
-    """Take note of a validation; True where none was better."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """Where a run reads and writes, and what it has written."""
+
+    output: Path
+    folder: Path
+    dataset: Path
+    split: Split
+    steps: list[Step]
+
+
+def _loop(state: State, task: Task, run: Run, device: str) -> None:
+    schedule, writes = task.config.schedule, task.ranks.writes
+    shown: Bar
+    with bar(schedule.length, task.config.name, state.step, writes) as shown:
+        while state.step < schedule.length:
+            run.steps.append(train_step(state, task))
+            shown.advance()
+            last = state.step == schedule.length
+            validates = state.step % schedule.validate_every == 0 or last
+            if writes and (last or state.step * schedule.batch_size % len(task.samples) < schedule.batch_size):
+                print(_epoch_line(run.steps, schedule.length), flush=True)
+            if writes and validates:
+                bundle = write_bundle(run.folder / "last", state, task.config, run.split)
+                _take_note(state, validate(Predictor(bundle, device), run.dataset / "validation"), task.config, run)
+            if writes and (validates or state.step % schedule.checkpoint_every == 0):
+                write_steps(run.folder, run.steps)
+                state.save(run.folder / CHECKPOINT, task.config)
+            if validates:
+                task.ranks.wait()
+    if writes and state.history:
+        _report(state, task.config, run)
+
+
+def _epoch_line(steps: Sequence[Step], length: int) -> str:
+    epoch = [step for step in steps if step.epoch == steps[-1].epoch]
+    seconds = sum(step.seconds for step in epoch)
+    waited = sum(step.waited for step in epoch) / seconds if seconds else 0.0
+    loss = float(np.mean([step.loss for step in epoch]))
+    return (
+        f"epoch {steps[-1].epoch}  step {steps[-1].step}/{length}  loss {loss:.4f}  "
+        f"rate {steps[-1].learning_rate:.2e}  {seconds / len(epoch):.2f} s/step, {waited:.0%} of it for data"
+    )
+
+
+def _take_note(state: State, scores: Scores, config: TrainConfig, run: Run) -> None:
+    """Take note of a validation, keep the bundle if none was better, and write the report."""
     mean = float(np.mean(list(scores.values())))
     state.history.append({"step": float(state.step), "mean": mean, **scores})
-    with (run_folder / "validation.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, sorted({key for row in state.history for key in row}))
-        writer.writeheader()
-        writer.writerows(state.history)
+    write_validations(run.folder, state.history)
     shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
     print(f"step {state.step}  validation Dice {mean:.4f}  {shown}", flush=True)
-    if not math.isfinite(mean) or mean <= state.best:
-        return False
-    state.best = mean
-    return True
+    if math.isfinite(mean) and mean > state.best:
+        state.best, state.best_step = mean, state.step
+        bundle = write_bundle(run.output, state, config, run.split)
+        write_card(run.output / CARD_FILE, bundle, None, "validation")
+    _report(state, config, run)
 
 
-def _write_bundle(folder: Path, state: State, config: TrainConfig, distribution: Distribution) -> ModelBundle:
+def _report(state: State, config: TrainConfig, run: Run) -> None:
+    trained = Trained(config, run.split, tuple(run.steps), tuple(state.history), state.best_step)
+    write_training_report(run.folder / "report.html", run.output, trained)
+
+
+def _load(dataset: Path, recipe: TrainConfig, folder: Path, own: Ranks) -> Split:
+    """Load the training split; the first process fills the cache for the others."""
+    if not own.writes:
+        own.wait()
+    split = load_split(dataset / "train", recipe.model.structures, Preprocess(recipe.preprocess), folder / "cache")
+    if own.writes:
+        own.wait()
+        for case, reason in split.refused.items():
+            print(f"{case} is left out: {reason}", flush=True)
+    return split
+
+
+def _weights(split: Split, config: TrainConfig, device: torch.device) -> Tensor:
+    known = torch.from_numpy(split.known)
+    background = known.any(1) if config.loss.missing == "marginal" else known.all(1)
+    return class_weights(torch.cat([background[:, None], known], dim=1)).to(device)
+
+
+def _module(state: State, own: Ranks, config: TrainConfig) -> nn.Module:
+    module = own.wrap(state.supervised)
+    return torch.compile(module, dynamic=True) if config.compute.compile else module  # type: ignore[return-value]
+
+
+def _check_precision(config: TrainConfig, device: torch.device) -> None:
+    if config.compute.precision == "fp16" and device.type != "cuda":
+        raise DeviceError(
+            f"compute.precision = 'fp16' needs a CUDA device, and this run is on {device}: use 'fp32' or 'bf16'"
+        )
+
+
+def write_bundle(folder: Path, state: State, config: TrainConfig, split: Split) -> ModelBundle:
     """Write the averaged weights with what the run knows of them."""
+    mirror = any(partner != i for i, partner in enumerate(mirrored_order(config.model.structures)))
+    scores = {} if not state.history or state.history[-1]["step"] != state.step else state.history[-1]
     fields = {
         "name": config.name,
         "version": config.version,
         "model": config.model.model_dump(mode="json"),
         "preprocess": config.preprocess.model_dump(mode="json"),
-        "mirror": any(partner != i for i, partner in enumerate(mirrored_order(config.model.structures))),
+        "mirror": mirror,
         "half_voxel": config.half_voxel,
         "limits": config.limits.model_dump(mode="json"),
-        "distribution": {name: spread.model_dump(mode="json") for name, spread in distribution.items()},
+        "distribution": {name: spread.model_dump(mode="json") for name, spread in split.distribution.items()},
         "provenance": {
             "recipe": config.model_dump(mode="json", by_alias=True),
+            "initial_sha256": load_bundle(config.initial).sha256 if config.initial else "",
             "step": state.step,
-            "validation_dice": _scores_at(state),
+            "cases": len(split.samples),
+            "left_out": dict(split.refused),
+            "annotated": dict(zip(config.model.structures, split.known.sum(0).tolist(), strict=True)),
+            "validation_dice": {name: value for name, value in scores.items() if name not in ("step", "mean")},
         },
     }
     return save_bundle(folder, fields, state.average)
 
 
-def _scores_at(state: State) -> Scores:
-    """Return the validation Dice per organ of this very step; empty where it was not validated."""
-    if not state.history or state.history[-1]["step"] != state.step:
-        return {}
-    return {name: value for name, value in state.history[-1].items() if name not in ("step", "mean")}
+def run(dataset: Path, output: Path, recipe: str = "hn7", initial: str = "", device: str = "auto") -> None:
+    """Train from a recipe, by name or file, as ``contourd train`` does.
 
-
-def run(dataset: Path, output: Path, recipe: Path | None = None, device: str = "auto") -> None:
-    """Train from a recipe file (default: the shipped model's) as ``contourd train`` does.
+    Parameters
+    ----------
+    initial
+        Bundle to begin with; empty: what the recipe says.
 
     Raises
     ------
-    SettingsError, DatasetError, DeviceError
-        The recipe, the data set or the device cannot be used.
+    SettingsError, DatasetError, ModelError, DeviceError
+        The recipe, the data set, the model to begin with or the device cannot be used.
     """
-    config = load_recipe(recipe or etc_folder() / "recipes" / "hn7.toml")
+    config = load_recipe(find_recipe(recipe))
+    if initial:
+        config = config.model_copy(update={"initial": initial})
     state = fit(dataset, output, config, device)
-    print(f"best validation Dice {state.best:.4f}: {load_bundle(output).folder}")
+    print(f"best validation Dice {state.best:.4f} at step {state.best_step}: {output}")
+    print(f"report: {output.with_name(output.name + '.run') / 'report.html'}")

@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 Item = TypeVar("Item")
 
 
-def tracked(items: Iterable[Item], total: int, description: str, done: int = 0) -> Iterator[Item]:
-    """Yield the items and move the bar after each; ``done`` of ``total`` were there before."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Bar:
+    """A bar that moves by one."""
+
+    progress: Progress
+    task: TaskID
+
+    def advance(self) -> None:
+        """Move on by one."""
+        self.progress.advance(self.task)
+
+
+@contextmanager
+def bar(total: int, description: str, done: int = 0, shown: bool = True) -> Iterator[Bar]:
+    """Show a bar; ``done`` of ``total`` were there before."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -21,8 +44,14 @@ def tracked(items: Iterable[Item], total: int, description: str, done: int = 0) 
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-        task = progress.add_task(description, total=total, completed=done)
+    disabled = not (shown and console.is_terminal)
+    with Progress(*columns, console=console, disable=disabled, transient=True) as progress:
+        yield Bar(progress, progress.add_task(description, total=total, completed=done))
+
+
+def tracked(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
+    """Yield the items and move a bar after each."""
+    with bar(total, description) as shown:
         for item in items:
             yield item
-            progress.advance(task)
+            shown.advance()

@@ -93,15 +93,25 @@ class AnatomyNet(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Map image (B, 1, D, H, W) to logits (B, C, D, H, W)."""
+        return self.at_full_resolution(self.decoded(image)[-1], image)
+
+    def decoded(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Return the features of each decoder stage, the last (B, c0, D/2, H/2, W/2), those before it no finer."""
         x = self.stem(image)  # (B, c0, D/2, H/2, W/2)
         skips = []
         for down, stage in zip(self.down, self.encoder, strict=True):
             skips.append(x)
             x = stage(down(x))
         modules = zip(self.up, self.joins, self.decoder, reversed(skips), strict=True)
+        features = []
         for up, join, stage, skip in modules:
             x = stage(join(_cut(up(x), skip), skip))
-        x = _cut(self.expand(x), image)  # (B, c0, D, H, W)
+            features.append(x)
+        return tuple(features)
+
+    def at_full_resolution(self, features: Tensor, image: Tensor) -> Tensor:
+        """Map the last stage's features and the image to logits (B, C, D, H, W)."""
+        x = _cut(self.expand(features), image)  # (B, c0, D, H, W)
         x = torch.cat([x, image], dim=1)
         x = nn.functional.leaky_relu(self.output(x), 0.01)
         return self.classify(x)  # type: ignore[no-any-return]
