@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -198,7 +199,7 @@ def test_a_changed_case_is_measured_again(bright_bundle, dataset, tmp_path):  # 
 
 
 def test_a_card_keeps_what_was_written_by_hand(bright_bundle, tmp_path):  # noqa: F811
-    bundle = load_bundle(bright_bundle)
+    bundle = load_bundle(shutil.copytree(bright_bundle, tmp_path / "bundle"))
     (bundle.folder / "notes.md").write_text("## Data\nCords of 500 cc & <more>.\n")
     write_card(tmp_path / "CARD.md", bundle, None, "validation")
     card = (tmp_path / "CARD.md").read_text()
