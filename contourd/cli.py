@@ -238,6 +238,32 @@ def _database(settings: Settings) -> Iterator[Database]:
 
 
 @app.command()
+def curate(
+    sources: Annotated[list[str], typer.Argument(help="Archives: PATH or NAME=PATH; DICOM, PDDCA, open-kbp, .npz.")],
+    output: Annotated[Path, typer.Option(help="The data set; an earlier one is brought up to date.")],
+    keep_chest: Annotated[bool, typer.Option("--keep-chest", help="Leave the volumes as long as they are.")] = False,
+    keep_splits: Annotated[bool, typer.Option("--keep-splits", help="As the folders are called: train, ...")] = False,
+    validation_share: Annotated[float, typer.Option(min=0, max=1, help="Of the patients.")] = 0.15,
+    test_share: Annotated[float, typer.Option(min=0, max=1, help="Of the patients.")] = 0.15,
+    seed: Annotated[int, typer.Option(help="Of the splits.")] = 0,
+    only_tell: Annotated[list[str] | None, typer.Option(help="Audit rule that is not to exclude.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Cases at a time.")] = 1,
+) -> None:
+    """Make a data set of a clinic's own archives, with a report and a file to correct the names in."""
+    from trainer.audit import EXCLUDING
+    from trainer.curate import Options, run
+    from trainer.splits import Shares
+
+    told = set(only_tell or ())
+    rules = {rule.value for rule in EXCLUDING}
+    if told - rules:
+        raise typer.BadParameter(f"{', '.join(sorted(told - rules))}: choose from {', '.join(sorted(rules))}")
+    kept = frozenset(rule for rule in EXCLUDING if rule.value not in told)
+    shares = Shares(validation_share, test_share)
+    run(sources, output, Options(keep_chest, keep_splits, shares, seed, workers, kept))
+
+
+@app.command()
 def train(
     dataset: Annotated[Path, typer.Argument(help="Data set with train/ and validation/.")],
     output: Annotated[Path, typer.Option(help="The bundle to write; <output>.run keeps the checkpoint.")],

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from contourd.imaging.grid import Box, Grid
 from contourd.imaging.volume import Volume
-from contourd.model.structures import catalogue
+from contourd.model.structures import colour_of
 
 WINDOW_HU = (-160, 240)
 AXIAL_SLICES = 3
@@ -56,16 +56,10 @@ def draw_contours(volume: Volume, masks: Masks, path: Path, title: str = "") -> 
     axes = figure.add_subplot(grid[1, 3:6])
     _plane(axes, hu[down, :, x], {n: m[:, :, x] for n, m in upside_down.items()}, dz / dy, "APHF", "sagittal")
     volumes = {n: canonical.volume_mm3(m) / 1000 for n, m in shown.items()}
-    handles = [Line2D([], [], color=colour(n), lw=3, label=f"{n}  {volumes[n]:.1f} cc") for n in shown]
+    handles = [Line2D([], [], color=colour_of(n), lw=3, label=f"{n}  {volumes[n]:.1f} cc") for n in shown]
     figure.legend(handles=handles, loc="lower center", ncols=4, labelcolor="white", frameon=False, fontsize=11)
     figure.suptitle(title, color="white", fontsize=13)
     figure.savefig(path, dpi=100, facecolor=BACKGROUND)
-
-
-def colour(name: str) -> tuple[float, float, float]:
-    """Return the catalogue's colour, 0 to 1; white for a name that it does not know."""
-    red, green, blue = catalogue()[name].colour if name in catalogue() else (255, 255, 255)
-    return red / 255, green / 255, blue / 255
 
 
 def _even_slices(grid: Grid) -> tuple[NDArray[np.intp], float]:
@@ -115,7 +109,7 @@ def _plane(axes: Axes, plane: NDArray[np.int16], masks: Masks, aspect: float, ma
     axes.imshow(plane, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=aspect, interpolation="bilinear")
     for name, mask in masks.items():
         if mask.any():
-            axes.contour(mask, levels=[0.5], colors=[colour(name)], linewidths=1.6)
+            axes.contour(mask, levels=[0.5], colors=[colour_of(name)], linewidths=1.6)
     for letter, (u, v) in zip(marks, ((0.02, 0.5), (0.98, 0.5), (0.5, 0.97), (0.5, 0.03)), strict=True):
         axes.text(u, v, letter, color="#ffd040", fontsize=13, ha="center", va="center", transform=axes.transAxes)
     axes.set_title(title, color="white", fontsize=11)

@@ -23,8 +23,9 @@ def structure_sets(folder: Path) -> Iterator[Path]:
             if RT_STRUCTURE_SET not in file.read(META_BYTES):
                 continue
         dataset = pydicom.dcmread(path, specific_tags=["Manufacturer", "SOPInstanceUID"])
-        if dataset.get("Manufacturer") == "contourd" and dataset.SOPInstanceUID not in seen:
-            seen.add(dataset.SOPInstanceUID)
+        uid = dataset.get("SOPInstanceUID")
+        if dataset.get("Manufacturer") == "contourd" and uid not in seen:
+            seen.add(uid)
             yield path
 
 

@@ -24,6 +24,8 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "trainer.fit",
         "trainer.evaluate",
         "trainer.evaluation_report",
+        "trainer.curate",
+        "trainer.curation_report",
         "trainer.ablate",
         "trainer.population",
     ),
@@ -36,6 +38,8 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "trainer.metrics",
         "trainer.evaluation",
         "trainer.card",
+        "trainer.conversion",
+        "trainer.discovery",
         "trainer.optimisers",
         "trainer.parallel",
         "trainer.patches",
@@ -59,13 +63,13 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "trainer.progress",
         "trainer.archive",
         "trainer.archive_dicom",
+        "trainer.identity",
         "trainer.archive_openkbp",
         "trainer.archive_pddca",
         "trainer.names",
         "trainer.audit",
         "trainer.chest",
         "trainer.splits",
-        "trainer.curate",
         "trainer.config",
     ),
     3: (
@@ -87,6 +91,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.instance",
         "contourd.dicom.acquisition",
         "contourd.dicom.series",
+        "contourd.dicom.instance",  # an archive is read with the same care as what the network brings
         "contourd.dicom.spool",
         "contourd.model.predictor",
         "contourd.pictures",
@@ -141,6 +146,7 @@ TRAINER_MAY_IMPORT = (
     "contourd.model",
     "contourd.imaging",
     "contourd.dicom.series",
+    "contourd.dicom.instance",  # an archive is read with the same care as what the network brings
     "contourd.dicom.rtstruct_read",
     "contourd.dicom.ct_write",  # evaluation through the structure set begins with a CT series on disk
     "contourd.contouring",

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from contourd.errors import DatasetError
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from contourd.model.structures import match
+from trainer.names import interpret
 
 OPENKBP_BITS = ("Brainstem", "SpinalCord", "RightParotid", "LeftParotid", "Esophagus", "Larynx", "Mandible")
 OPENKBP_OFFSET_HU = 1024
@@ -169,22 +170,35 @@ def openkbp_case(
     spacing_mm
         In the order of ct's axes.
     """
-    hu = _upright(ct - OPENKBP_OFFSET_HU).astype(np.int16)
-    along_columns, along_rows, up = spacing_mm
-    slices, rows, columns = hu.shape
-    origin = (-along_rows * (columns - 1) / 2, -along_columns * (rows - 1) / 2, 0.0)
+    hu = upright(ct - OPENKBP_OFFSET_HU)
     inside, annotations = {}, {}
     for spelling, flat in masks.items():
-        name, mask = match(spelling), _upright(flat).astype(bool)
+        name, mask = interpret(spelling).organ, upright(flat.astype(bool))
         if name is None:
             continue
         annotations[name] = Annotation.PRESENT if mask.any() else Annotation.ABSENT
         if mask.any():
             inside[name] = mask
-    grid = Grid.regular((slices, rows, columns), (up, along_columns, along_rows), origin)
-    return Case(identifier, Volume(grid, hu), inside, annotations, source)
+    return Case(identifier, upright_grid(hu, spacing_mm), inside, annotations, source)
 
 
-def _upright(array: NDArray[np.generic]) -> NDArray[np.generic]:
+def upright_grid(hu: NDArray[np.int16], spacing_mm: tuple[float, float, float]) -> Volume:
+    """Put a volume (z, y, x) out of OpenKBP's axes onto a grid whose middle column and row are at zero.
+
+    Parameters
+    ----------
+    spacing_mm
+        In the order of OpenKBP's axes (back, left, down).
+    """
+    back, left, up = spacing_mm
+    slices, rows, columns = hu.shape
+    origin = (-left * (columns - 1) / 2, -back * (rows - 1) / 2, 0.0)
+    return Volume(Grid.regular((slices, rows, columns), (up, back, left), origin), hu)
+
+
+Voxel = TypeVar("Voxel", bound=np.generic)
+
+
+def upright(array: NDArray[Voxel]) -> NDArray[Voxel]:
     """(back, left, down) -> (up, back, left): the slice nearest to the feet first."""
     return np.ascontiguousarray(array.transpose(2, 0, 1)[::-1])

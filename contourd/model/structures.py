@@ -5,7 +5,6 @@ Mayo et al., AAPM Task Group 263, "Standardizing Nomenclatures in Radiation Onco
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +31,7 @@ class Structure:
     name
         TG-263 primary name, at most 16 characters.
     aliases
-        Other spellings.
+        Other spellings; of a paired organ without its side, and for both sides in the left one's entry.
     colour
         RGB, 0 to 255, for ROIDisplayColor.
     interpreted_type
@@ -73,21 +72,10 @@ def catalogue() -> Mapping[str, Structure]:
     return MappingProxyType(structures)
 
 
-def _folded(spelling: str) -> str:
-    return re.sub(r"[\s._\-]+", "", spelling).casefold()
-
-
-@cache
-def _spellings() -> Mapping[str, str]:
-    spelt = {_folded(name): name for name in catalogue()}
-    spelt |= {_folded(alias): s.name for s in catalogue().values() for alias in s.aliases}
-    return MappingProxyType(spelt)
-
-
-def match(spelling: str) -> str | None:
-    """Return the TG-263 name for a spelling of the catalogue, None where it knows none."""
-    folded = _folded(spelling)
-    return _spellings().get(folded) or _spellings().get(folded.rstrip("."))
+def colour_of(name: str) -> tuple[float, float, float]:
+    """Return the catalogue's colour, RGB 0 to 1; white for a name that it does not know."""
+    red, green, blue = catalogue()[name].colour if name in catalogue() else (255, 255, 255)
+    return red / 255, green / 255, blue / 255
 
 
 def mirrored_order(names: tuple[str, ...]) -> tuple[int, ...]:

@@ -8,7 +8,8 @@ import pytest
 
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from contourd.pictures import _axial_levels, _best, _even_slices, colour, draw_contours
+from contourd.model.structures import colour_of
+from contourd.pictures import _axial_levels, _best, _even_slices, draw_contours
 
 
 def volume(row=(1.0, 0.0, 0.0), column=(0.0, 1.0, 0.0)) -> Volume:
@@ -30,7 +31,7 @@ def test_the_patient_s_left_is_on_the_right_of_the_picture(tmp_path, row, column
     ct = volume(row, column)
     draw_contours(ct, masks(ct.grid), tmp_path / "a.png", "title")
     picture = matplotlib.image.imread(tmp_path / "a.png")[..., :3]
-    near = np.abs(picture - colour("Parotid_L")).max(axis=2) < 0.1
+    near = np.abs(picture - colour_of("Parotid_L")).max(axis=2) < 0.1
     height, width = near.shape
     first = near[: height // 2, : width // 3]  # the first axial slice
     columns = np.flatnonzero(first.any(axis=0))

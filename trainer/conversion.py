@@ -1,0 +1,220 @@
+"""One item of an archive -> one case of the data set; what it was made of is kept beside it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from contourd import __version__
+from contourd.errors import DatasetError, SeriesUnusable
+from contourd.imaging.grid import Grid
+from contourd.imaging.volume import Volume
+from trainer import archive_dicom, archive_openkbp, archive_pddca
+from trainer.archive import Item, Kind, RawCase
+from trainer.audit import Shape, shapes_of
+from trainer.case import Annotation, Case, read_case, write_case
+from trainer.chest import head_and_neck
+from trainer.figures import contact_sheet
+
+LEAST_REMOVED_MM = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to make of an item.
+
+    Attributes
+    ----------
+    organs
+        Spelling -> organ, of the spellings that are taken for one.
+    keep_chest
+        Leave the volume as long as it is.
+    folder
+        Where the case, its picture and what is known of it go.
+    """
+
+    item: Item
+    identifier: str
+    organs: Mapping[str, str]
+    keep_chest: bool
+    folder: Path
+
+    @property
+    def key(self) -> str:
+        """Hash of all that the case depends on: files by size and time, names, settings, version."""
+        files = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in (*self.item.images, *self.item.structures)]
+        used = {spelling: self.organs.get(spelling, "") for spelling in self.item.spellings}
+        content = [files, used, self.keep_chest, self.identifier, self.item.source, __version__]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+class Converted(BaseModel):
+    """What is known of a case that was made, or why it was not.
+
+    Attributes
+    ----------
+    refused
+        Why there is no case; empty: there is one.
+    content
+        Hash of the voxels as they were read.
+    voxels
+        Of each organ, and of the whole volume under "".
+    remarks
+        What was odd, in words.
+    removed_mm
+        Length of the chest that was cut off.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    identifier: str
+    source: str
+    refused: str = ""
+    content: str = ""
+    annotations: Mapping[str, Annotation] = {}
+    shapes: tuple[Shape, ...] = ()
+    voxels: Mapping[str, int] = {}
+    remarks: tuple[str, ...] = ()
+    removed_mm: float = 0.0
+
+
+def case_file(folder: Path, identifier: str) -> Path:
+    """Name the file of a case that was made."""
+    return folder / f"{identifier}.npz"
+
+
+def sheet_file(folder: Path, identifier: str) -> Path:
+    """Name the file of its picture."""
+    return folder / f"{identifier}.png"
+
+
+def known(order: Order) -> Converted | None:
+    """Return what an earlier run made of the item; None where anything has changed since."""
+    try:
+        found = Converted.model_validate_json((order.folder / f"{order.identifier}.json").read_bytes())
+        fits = found.key == order.key
+    except (OSError, ValidationError):
+        return None
+    complete = bool(found.refused) or case_file(order.folder, order.identifier).is_file()
+    return found if fits and complete else None
+
+
+def convert(order: Order) -> Converted:
+    """Read an item and write the case; what cannot be read is said in the result, never raised."""
+    key = order.key
+    try:
+        made = _make(order, key)
+    except (DatasetError, SeriesUnusable, OSError) as error:
+        made = Converted(
+            key=key, identifier=order.identifier, source=order.item.source, refused=str(error).splitlines()[0]
+        )
+    partial = order.folder / f"{order.identifier}.partial"
+    partial.write_text(made.model_dump_json(), encoding="utf-8")
+    partial.replace(order.folder / f"{order.identifier}.json")
+    return made
+
+
+def _make(order: Order, key: str) -> Converted:
+    item = order.item
+    if item.kind is Kind.CASE:
+        case, remarks = _own(read_case(item.images[0]), order), list[str]()
+    else:
+        raw = READERS[item.kind](item)
+        case, remarks = _named(raw, order)
+    if not case.annotations:
+        raise DatasetError(f"no structure of it is taken for an organ; it has {', '.join(item.spellings) or 'none'}")
+    content = hashlib.sha256(np.ascontiguousarray(case.volume.hu).tobytes()).hexdigest()
+    removed_mm = 0.0
+    if not order.keep_chest:
+        case, removed_mm = without_chest(case)
+    shapes = shapes_of(case.masks, case.volume.hu, case.volume.grid)
+    write_case(case, case_file(order.folder, order.identifier))
+    contact_sheet(case.volume, case.masks).savefig(
+        sheet_file(order.folder, order.identifier), dpi=60, facecolor="black"
+    )
+    voxels = {name: int(mask.sum()) for name, mask in case.masks.items()}
+    return Converted(
+        key=key,
+        identifier=order.identifier,
+        source=item.source,
+        content=content,
+        annotations=case.annotations,
+        shapes=tuple(shapes),
+        voxels={**voxels, "": case.volume.hu.size},
+        remarks=tuple(remarks),
+        removed_mm=removed_mm,
+    )
+
+
+READERS = {
+    Kind.DICOM: archive_dicom.read_patient,
+    Kind.PDDCA: archive_pddca.read_patient,
+    Kind.OPENKBP_CSV: archive_openkbp.read_patient,
+}
+
+
+def _own(case: Case, order: Order) -> Case:
+    """Take a case over; its organs have their names already, and the review file may still say otherwise."""
+    wanted = {name: order.organs.get(name) for name in case.annotations}
+    masks = {organ: case.masks[name] for name, organ in wanted.items() if organ and name in case.masks}
+    said = {organ: case.annotations[name] for name, organ in wanted.items() if organ}
+    return Case(order.identifier, case.volume, masks, said, order.item.source)
+
+
+def _named(raw: RawCase, order: Order) -> tuple[Case, list[str]]:
+    """Give structures their organs' names; of two spellings of one organ neither can be trusted, unless they agree.
+
+    An organ whose mask is empty is ABSENT: somebody drew or looked for it, and nothing of it is in the field of view.
+    """
+    masks: dict[str, NDArray[np.bool_]] = {}
+    conflicting, remarks = set(), []
+    for spelling, told in sorted(raw.remarks.items()):
+        organ = order.organs.get(spelling)
+        if organ is not None:
+            remarks += [f"{organ} ({spelling}): {text}" for text in told]
+    for spelling, mask in sorted(raw.masks.items()):
+        organ = order.organs.get(spelling)
+        if organ is None:
+            continue
+        if organ in masks and not np.array_equal(masks[organ], mask):
+            conflicting.add(organ)
+        masks[organ] = mask
+    for organ in sorted(conflicting):
+        del masks[organ]
+        remarks.append(f"{organ}: two structures are taken for it and differ; it is unknown until names.toml decides")
+    said = {organ: Annotation.PRESENT if mask.any() else Annotation.ABSENT for organ, mask in masks.items()}
+    present = {organ: mask for organ, mask in masks.items() if mask.any()}
+    return Case(order.identifier, raw.volume, present, said, order.item.source), remarks
+
+
+def without_chest(case: Case) -> tuple[Case, float]:
+    """Cut the chest off; an organ that lay only in it becomes ABSENT.
+
+    Returns
+    -------
+    The case, and the length that was cut off in mm; under LEAST_REMOVED_MM it is left whole.
+
+    Raises
+    ------
+    SeriesUnusable
+        No patient is in the volume.
+    """
+    grid = case.volume.grid
+    kept = head_and_neck(case.volume)
+    removed_mm = float(grid.slice_positions_mm[kept.start])
+    if removed_mm < LEAST_REMOVED_MM:
+        return case, 0.0
+    shape = (kept.stop - kept.start, *grid.shape[1:])
+    shorter = Grid(shape, grid.pixel_spacing_mm, grid.slice_origins_mm[kept], grid.row_direction, grid.column_direction)
+    masks = {name: mask[kept] for name, mask in case.masks.items() if mask[kept].any()}
+    gone = dict.fromkeys(case.masks.keys() - masks.keys(), Annotation.ABSENT)
+    volume = Volume(shorter, np.ascontiguousarray(case.volume.hu[kept]))
+    return Case(case.identifier, volume, masks, {**case.annotations, **gone}, case.source), removed_mm

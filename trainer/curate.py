@@ -1,0 +1,285 @@
+"""Archives -> a data set: names unified, structures matched with their CT, contours filled, the chest removed.
+
+The four cleaning steps of Zhu et al., section 2.4, and what they leave open: an audit of the shapes, splits by patient,
+and a report that a person can read and correct.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from contourd import __version__
+from contourd.errors import DatasetError
+from trainer.archive import Item, Refused
+from trainer.audit import EXCLUDING, AuditFinding, Rule, audit, excluded
+from trainer.case import Annotation, read_case, write_case
+from trainer.conversion import Converted, Order, case_file, convert, known
+from trainer.curation_report import Curation, write_curation_report
+from trainer.discovery import Source, find_items, parse_sources
+from trainer.identity import Named, identify
+from trainer.names import mapping, review
+from trainer.progress import tracked
+from trainer.splits import SPLITS, Member, Shares, refuse_doubles, split
+
+WORK, MANIFEST, NAMES, REPORT = ".work", "dataset.json", "names.toml", "report.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How to curate.
+
+    Attributes
+    ----------
+    keep_splits
+        Take a case's split from the folders' names (train, train-pats, validation ...) where they have one.
+    rules
+        Audit rules that exclude.
+    """
+
+    keep_chest: bool = False
+    keep_splits: bool = False
+    shares: Shares = field(default_factory=Shares)
+    seed: int = 0
+    workers: int = 1
+    rules: frozenset[Rule] = EXCLUDING
+
+
+class CuratedCase(BaseModel):
+    """A case of the data set in dataset.json."""
+
+    model_config = ConfigDict(frozen=True)
+
+    identifier: str
+    source: str
+    split: str
+    content: str
+    annotations: Mapping[str, Annotation]
+    excluded: Mapping[str, tuple[str, ...]] = {}
+    remarks: tuple[str, ...] = ()
+    removed_mm: float = 0.0
+
+
+class Manifest(BaseModel):
+    """dataset.json; patients are keyed hashes."""
+
+    model_config = ConfigDict(frozen=True)
+
+    schema_version: int = 1
+    contourd: str = __version__
+    cases: tuple[CuratedCase, ...]
+    patients: Mapping[str, str]
+    left_out: Mapping[str, str]
+
+
+def curate(sources: Sequence[Source], output: Path, options: Options) -> Curation:
+    """Make or update a data set.
+
+    Raises
+    ------
+    DatasetError
+        A patient stands in two sources or splits, the review file cannot be used, or nothing can be read.
+    """
+    work = output / WORK
+    work.mkdir(parents=True, exist_ok=True)
+    found = [one for source in sources for one in find_items(source)]
+    items, refused = [f for f in found if isinstance(f, Item)], [f for f in found if isinstance(f, Refused)]
+    named = identify(items, output)
+    spelt = review(Counter(name for item in items for name in set(item.spellings)), output / NAMES)
+    organs = mapping(spelt)
+    orders = {one.identifier: Order(one.item, one.identifier, organs, options.keep_chest, work) for one in named}
+    made = {}
+    for converted in tracked(_converted(list(orders.values()), options.workers), len(orders), "curate"):
+        made[converted.identifier] = converted
+        print(_line(converted), flush=True)
+    for one in named:
+        if made[one.identifier].refused:
+            refused.append(Refused(one.item.source, one.identifier, made[one.identifier].refused))
+    usable = [one for one in named if not made[one.identifier].refused]
+    members = [_member(one, made[one.identifier]) for one in usable]
+    doubles = refuse_doubles(members)
+    for member in members:
+        if member.case in doubles:
+            refused.append(Refused(member.source, member.case, f"has the same images as {doubles[member.case]}"))
+    members = [m for m in members if m.case not in doubles]
+    findings = audit({m.case: made[m.case].shapes for m in members})
+    emptied = {
+        case for case, organs in excluded(findings, options.rules).items() if organs >= made[case].annotations.keys()
+    }
+    for member in members:
+        if member.case in emptied:
+            refused.append(Refused(member.source, member.case, "the audit excluded every organ of it"))
+    members = [m for m in members if m.case not in emptied]
+    splits = split(members, options.shares, options.seed, _settled(output, usable, options))
+    cases = [_place(m, made[m.case], splits[m.patient], findings, options, output) for m in members]
+    manifest = Manifest(
+        cases=tuple(cases), patients=splits, left_out={f"{r.source}: {r.name}": r.reason for r in refused}
+    )
+    _remove_others(output, manifest)
+    _write(output / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+    curation = Curation(
+        output=output,
+        cases=tuple(made[c.identifier] for c in cases),
+        refused=tuple(refused),
+        findings=tuple(findings),
+        spellings=tuple(spelt.values()),
+        splits={c.identifier: c.split for c in cases},
+        rules=options.rules,
+    )
+    write_curation_report(output / REPORT, work, curation)
+    if not cases:
+        raise DatasetError(f"nothing in {', '.join(str(s.root) for s in sources)} can be used; " + _first(refused))
+    return curation
+
+
+def _first(refused: Sequence[Refused]) -> str:
+    return f"{refused[0].name}: {refused[0].reason}" if refused else "no DICOM, NRRD, CSV or .npz case was found"
+
+
+def _line(converted: Converted) -> str:
+    if converted.refused:
+        return f"{converted.identifier}: left out, {converted.refused}"
+    present = sum(a is Annotation.PRESENT for a in converted.annotations.values())
+    cut = f", {converted.removed_mm:.0f} mm of chest removed" if converted.removed_mm else ""
+    told = f"; {'; '.join(converted.remarks)}" if converted.remarks else ""
+    return f"{converted.identifier}: {present} organs{cut}{told}"
+
+
+def _converted(orders: Sequence[Order], workers: int) -> Iterator[Converted]:
+    """Yield what earlier runs made, then what is made now, in this process or in several."""
+    left = []
+    for order in orders:
+        before = known(order)
+        if before is not None:
+            yield before
+        else:
+            left.append(order)
+    if workers <= 1:
+        yield from map(convert, left)
+        return
+    # spawn: a forked child of a process with threads may hang.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        futures = [pool.submit(convert, order) for order in left]
+        for future in as_completed(futures):
+            yield future.result()
+
+
+def _member(one: Named, converted: Converted) -> Member:
+    organs = frozenset(n for n, a in converted.annotations.items() if a is not Annotation.UNKNOWN)
+    return Member(one.identifier, one.item.source, one.patient, converted.content, organs)
+
+
+def _settled(output: Path, named: Sequence[Named], options: Options) -> dict[str, str]:
+    """Return patient -> split, of an earlier run, and of the folders' names, which come first.
+
+    Raises
+    ------
+    DatasetError
+        A patient's folders name two splits.
+    """
+    settled: dict[str, str] = {}
+    try:
+        settled = dict(Manifest.model_validate_json((output / MANIFEST).read_bytes()).patients)
+    except (OSError, ValidationError):
+        settled = {}
+    if not options.keep_splits:
+        return settled
+    by_folder: dict[str, str] = {}
+    for one in named:
+        if one.item.split:
+            other = by_folder.setdefault(one.patient, one.item.split)
+            if other != one.item.split:
+                raise DatasetError(f"{one.identifier}: the same patient is in {other} and in {one.item.split}")
+    return {**settled, **by_folder}
+
+
+def _place(
+    member: Member,
+    converted: Converted,
+    name: str,
+    findings: Sequence[AuditFinding],
+    options: Options,
+    output: Path,
+) -> CuratedCase:
+    """Put a case into its split; organs that the audit excludes become unknown in it."""
+    own = [f for f in findings if f.case == member.case]
+    out = sorted(excluded(own, options.rules).get(member.case, set()))
+    source, folder = case_file(output / WORK, member.case), output / name
+    folder.mkdir(exist_ok=True)
+    target = case_file(folder, member.case)
+    annotations = {organ: a for organ, a in converted.annotations.items() if organ not in out}
+    if out:
+        case = read_case(source)
+        masks = {organ: mask for organ, mask in case.masks.items() if organ not in out}
+        write_case(replace(case, masks=masks, annotations=annotations), target)
+    elif not target.exists() or not source.samefile(target):
+        _link(source, target)
+    reasons: dict[str, tuple[str, ...]] = {}
+    for finding in own:
+        if finding.organ in out and finding.rule in options.rules:
+            told = f"{finding.rule.value}: {finding.reason}"
+            reasons[finding.organ] = (*reasons.get(finding.organ, ()), told)
+    return CuratedCase(
+        identifier=member.case,
+        source=member.source,
+        split=name,
+        content=member.content,
+        annotations=annotations,
+        excluded=reasons,
+        remarks=converted.remarks,
+        removed_mm=converted.removed_mm,
+    )
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a case a second name where the file system can, through a temporary one."""
+    partial = target.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(source, partial)
+    except OSError:
+        partial.write_bytes(source.read_bytes())
+    partial.replace(target)
+
+
+def _remove_others(output: Path, manifest: Manifest) -> None:
+    """Remove cases that an earlier run put into a split and this one did not; other files are not touched."""
+    kept = {(case.split, case.identifier) for case in manifest.cases}
+    try:
+        before = Manifest.model_validate_json((output / MANIFEST).read_bytes()).cases
+    except (OSError, ValidationError):
+        return
+    for case in before:
+        if (case.split, case.identifier) not in kept:
+            case_file(output / case.split, case.identifier).unlink(missing_ok=True)
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def run(sources: Sequence[str], output: Path, options: Options) -> None:
+    """Curate as ``contourd curate`` does, and say what came of it.
+
+    Raises
+    ------
+    DatasetError
+        See curate.
+    """
+    curation = curate(parse_sources(sources), output, options)
+    counts = Counter(curation.splits.values())
+    print(f"{len(curation.cases)} cases: " + ", ".join(f"{counts[name]} {name}" for name in SPLITS if counts[name]))
+    print(f"{len(curation.refused)} things left out, {len(curation.exclusions)} organs excluded, each with its reason")
+    waiting = [s.spelling for s in curation.spellings if s.reading.taken_for == ""]
+    if waiting:
+        print(f"{len(waiting)} names are taken for nothing yet; say what they are in {output / NAMES} and curate again")
+    print(f"report: {output / REPORT}")

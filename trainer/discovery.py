@@ -1,0 +1,74 @@
+"""Walk through sources and find what may be a case: DICOM, PDDCA, open-kbp CSV and .npz, in any nesting and mixture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from contourd.errors import DatasetError
+from trainer import archive_dicom, archive_openkbp, archive_pddca
+from trainer.archive import Item, Kind, Refused, split_of
+from trainer.case import read_case
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An archive, and what the person calls it."""
+
+    name: str
+    root: Path
+
+
+def parse_sources(texts: Sequence[str]) -> list[Source]:
+    """Read ``NAME=PATH`` or ``PATH``, whose last part is then the name.
+
+    Raises
+    ------
+    DatasetError
+        A folder is absent, or a name stands twice.
+    """
+    found = []
+    for text in texts:
+        name, equals, path = text.partition("=")
+        root = Path(path if equals else text).resolve()
+        if not root.is_dir():
+            raise DatasetError(f"{root} is no folder")
+        found.append(Source(name if equals else root.name, root))
+    names = [source.name for source in found]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DatasetError(f"two sources are called {', '.join(twice)}: give them names, as in a=PATH b=PATH")
+    return found
+
+
+def find_items(source: Source) -> Iterator[Item | Refused]:
+    """Find everything that may be a case, in a fixed order."""
+    dicom: list[Path] = []
+    unreadable: list[OSError] = []
+    for at, folders, names in os.walk(source.root, onerror=unreadable.append):
+        folders.sort()
+        folder = Path(at)
+        if archive_openkbp.CT_FILE in names:
+            yield archive_openkbp.find_patient(folder, source.name, split_of(folder, source.root))
+        elif archive_pddca.IMAGE_FILE in names:
+            folders[:] = [f for f in folders if f != archive_pddca.STRUCTURES_FOLDER]
+            yield archive_pddca.find_patient(folder, source.name, split_of(folder, source.root))
+        else:
+            for name in sorted(names):
+                if name.endswith(".npz"):
+                    yield _case(folder / name, source)
+                else:
+                    dicom.append(folder / name)
+    for error in unreadable:
+        yield Refused(source.name, str(error.filename), f"the folder cannot be read: {error.strerror}")
+    yield from archive_dicom.find_patients(source.root, dicom, source.name)
+
+
+def _case(path: Path, source: Source) -> Item | Refused:
+    try:
+        names = tuple(sorted(read_case(path).annotations))
+    except DatasetError as error:
+        return Refused(source.name, str(path.relative_to(source.root)), str(error))
+    return Item(source.name, path.stem, Kind.CASE, (path,), (), path.stem, split_of(path, source.root), names)

@@ -1,0 +1,65 @@
+"""What a case is called in the data set; who it is, if it came as DICOM, goes into a file for the owner alone."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import hmac
+import os
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from trainer.archive import Item, Kind
+
+KEY_FILE, PATIENTS_FILE = ".identity-key", "patients.csv"
+OWNER_ONLY = 0o600
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """An item, and what it and its patient are called in the data set."""
+
+    item: Item
+    identifier: str
+    patient: str
+
+
+def identify(items: Sequence[Item], output: Path) -> list[Named]:
+    """Name every item; the same archive gives the same names as long as the data set keeps its key."""
+    key = _key(output / KEY_FILE)
+    several = len({item.source for item in items}) > 1
+    named, told = [], []
+    counts: Counter[str] = Counter()
+    for item in sorted(items, key=lambda i: (i.source, len(i.name), i.name)):
+        if item.kind is Kind.DICOM:
+            patient = "p" + hmac.new(key, item.patient.encode(), hashlib.sha256).hexdigest()[:12]
+        else:
+            patient = item.patient
+        name = patient if item.kind is Kind.DICOM else item.name
+        name = f"{item.source}-{name}" if several else name
+        counts[name] += 1
+        identifier = name if counts[name] == 1 else f"{name}-{counts[name]}"
+        named.append(Named(item, identifier, patient))
+        if item.kind is Kind.DICOM:
+            told.append((identifier, item.patient, item.name, str(item.images[0].parent)))
+    if told:
+        path = output / PATIENTS_FILE
+        with open(path, "w", newline="", encoding="utf-8", opener=_owner_only) as file:
+            writer = csv.writer(file)
+            writer.writerow(("case", "PatientID", "SeriesInstanceUID", "folder"))
+            writer.writerows(told)
+    return named
+
+
+def _owner_only(path: str, flags: int) -> int:
+    return os.open(path, flags, OWNER_ONLY)
+
+
+def _key(path: Path) -> bytes:
+    if not path.exists():
+        with open(path, "wb", opener=_owner_only) as file:
+            file.write(secrets.token_bytes(32))
+    return path.read_bytes()

@@ -1,0 +1,259 @@
+"""What a clinic calls a structure -> TG-263, and the review file in which a person confirms or corrects it.
+
+Mayo et al., AAPM Task Group 263, 2018. A name that is not surely an organ is UNKNOWN: masked, never background.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+from contourd.errors import DatasetError
+from contourd.model.structures import Laterality, catalogue, etc_folder
+
+NO_ORGAN = "-"
+ALIKE = 0.84
+SHORTEST_GUESS = 5
+
+MARGIN = re.compile(r"(?:\+|plus|exp|\b)\s*\d+(?:[.,]\d+)?\s*(?:mm|cm)\b|\+\s*\d|\b\d+(?:[.,]\d+)?\s*gy\b|\d\s*%")
+HIDDEN = re.compile(r"^(?:z+|x+|_+|zz?z?)[_ .-]+|^\W*(?:not|non?)[_ -]", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """etc/naming.toml.
+
+    Attributes
+    ----------
+    sides, doubtful
+        Word -> side; a doubtful one gives a suggestion only.
+    targets, planning
+        Beginnings of words, and words, of what is no organ.
+    """
+
+    sides: Mapping[str, Laterality]
+    doubtful: Mapping[str, Laterality]
+    targets: tuple[str, ...]
+    planning: frozenset[str]
+
+
+@cache
+def _naming() -> _Words:
+    content = tomllib.loads((etc_folder() / "naming.toml").read_text(encoding="utf-8"))
+    left, right, sides = Laterality.LEFT, Laterality.RIGHT, content["sides"]
+    return _Words(
+        MappingProxyType(dict.fromkeys(sides["left"], left) | dict.fromkeys(sides["right"], right)),
+        MappingProxyType(dict.fromkeys(sides["doubtful_left"], left) | dict.fromkeys(sides["doubtful_right"], right)),
+        tuple(content["no_organ"]["targets"]),
+        frozenset(content["no_organ"]["words"]),
+    )
+
+
+class Certainty(Enum):
+    """How sure a reading is."""
+
+    EXACT = "exact"  # the TG-263 name
+    ALIAS = "alias"  # a spelling of the catalogue, with a side in any language
+    LIKELY = "likely"  # resembles one: not used until a person confirms it
+    NONE = "none"  # nothing that the catalogue knows
+    NO_ORGAN = "no organ"  # a target, a margin, a planning aid
+    CONFIRMED = "confirmed"  # a person said so
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a spelling is taken for.
+
+    Attributes
+    ----------
+    taken_for
+        TG-263 name; NO_ORGAN; or empty: unknown.
+    suggestion
+        What it probably is, where that is not sure enough.
+    """
+
+    taken_for: str
+    certainty: Certainty
+    suggestion: str = ""
+
+    @property
+    def organ(self) -> str | None:
+        """The organ, None where it is none or unknown."""
+        return self.taken_for if self.taken_for not in ("", NO_ORGAN) else None
+
+
+def interpret(spelling: str) -> Reading:
+    """Read one spelling.
+
+    Targets, margins and planning aids are no organs, unless the whole name stands in the catalogue (``larynx_opt``). A
+    paired organ without its side is unknown.
+    """
+    if spelling in catalogue():
+        return Reading(spelling, Certainty.EXACT)
+    words = _words(spelling)
+    if not words:
+        return Reading("", Certainty.NONE)
+    found = _look_up(words, _naming().sides)
+    if found is not None and not MARGIN.search(_plain(spelling)):
+        return Reading(found, Certainty.ALIAS)
+    if _is_no_organ(spelling, words):
+        return Reading(NO_ORGAN, Certainty.NO_ORGAN)
+    doubtful = _look_up(words, {**_naming().sides, **_naming().doubtful})
+    guess = doubtful or _guess(words)
+    return Reading("", Certainty.LIKELY, guess) if guess else Reading("", Certainty.NONE)
+
+
+def _plain(spelling: str) -> str:
+    """Lower case without accents."""
+    decomposed = unicodedata.normalize("NFKD", spelling.replace("ß", "ss"))
+    return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
+
+
+def _words(spelling: str) -> tuple[str, ...]:
+    """Split at what is no letter or digit, and where a small letter is followed by a capital one."""
+    parted = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])|(?<=[a-z])(?=[A-Z]$)", " ", spelling)
+    return tuple(re.findall(r"[a-z0-9]+", _plain(parted)))
+
+
+@cache
+def _bases() -> Mapping[str, Mapping[Laterality, str]]:
+    """Name without side, in one word -> side -> organ."""
+    bases: dict[str, dict[Laterality, str]] = {}
+    for name, structure in catalogue().items():
+        family = [name, *structure.aliases]
+        if structure.pair is not None:
+            family += catalogue()[structure.pair].aliases
+        for spelling in family:
+            words = [w for w in _words(spelling) if structure.pair is None or w not in _naming().sides]
+            bases.setdefault("".join(words), {})[structure.laterality] = name
+    return MappingProxyType(bases)
+
+
+def _look_up(words: Sequence[str], sides: Mapping[str, Laterality]) -> str | None:
+    """Find a whole name, then one with exactly one side in front of it or behind it."""
+    whole = _bases().get("".join(words), {}).get(Laterality.MIDLINE)
+    if whole is not None:
+        return whole
+    found = set()
+    for i in {0, len(words) - 1}:
+        if words[i] in sides and len(words) > 1:
+            rest = "".join([*words[:i], *words[i + 1 :]])
+            found.add(_bases().get(rest, {}).get(sides[words[i]]))
+    # A side that is written without a gap: PAROTIDL, PAROTISRE, LPAROTID.
+    if len(words) == 1:
+        for side, laterality in sides.items():
+            for rest in (words[0].removesuffix(side), words[0].removeprefix(side)):
+                if rest != words[0] and len(rest) >= 4:
+                    found.add(_bases().get(rest, {}).get(laterality))
+    found.discard(None)
+    return found.pop() if len(found) == 1 else None
+
+
+def _is_no_organ(spelling: str, words: Sequence[str]) -> bool:
+    plain = _plain(spelling)
+    return (
+        any(word.startswith(_naming().targets) for word in words)
+        or any(word in _naming().planning for word in words)
+        or MARGIN.search(plain) is not None
+        or HIDDEN.search(spelling) is not None
+        or bool(re.search(r"[+&/]|(?<=[a-z])-(?=ptv|ctv|gtv)", plain))
+    )
+
+
+def _guess(words: Sequence[str]) -> str:
+    """Find an organ whose name resembles this one, cut off or misspelt; empty where none or several do."""
+    side = next((_naming().sides[w] for w in words if w in _naming().sides), None)
+    joined = "".join(w for w in words if w not in _naming().sides)
+    if len(joined) < SHORTEST_GUESS:
+        return ""
+    cut_off = [base for base in _bases() if base.startswith(joined)]
+    longer = [base for base in _bases() if len(base) >= SHORTEST_GUESS and joined.startswith(base)]
+    near = cut_off or longer or difflib.get_close_matches(joined, list(_bases()), n=3, cutoff=ALIKE)
+    wanted = {_bases()[base].get(side or Laterality.MIDLINE) for base in near} - {None}
+    return str(wanted.pop()) if len(wanted) == 1 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Spelling:
+    """A line of the review file."""
+
+    spelling: str
+    cases: int
+    reading: Reading
+
+
+NOTE = """# What the archive calls its structures, and what each name is taken for. Edit `taken_for` and curate again:
+#   a TG-263 name    the organ          ""   unknown: left out of the loss           "-"   no organ
+# An entry whose `taken_for` differs from what contourd reads by itself is a person's, and is never changed.
+"""
+
+
+def read_review(path: Path) -> dict[str, Reading]:
+    """Read what a person decided: the entries that differ from what contourd reads by itself.
+
+    Raises
+    ------
+    DatasetError
+        The file is damaged, or names an organ that the catalogue does not know.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        entries = [(str(entry["spelling"]), str(entry["taken_for"])) for entry in content.get("name", [])]
+    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise DatasetError(f"{path} is damaged: {error}; correct it, or remove it to begin anew") from error
+    unknown = sorted({taken for _, taken in entries if taken not in ("", NO_ORGAN) and taken not in catalogue()})
+    if unknown:
+        raise DatasetError(f"{path}: {', '.join(unknown)} stand in no catalogue; known are {', '.join(catalogue())}")
+    return {
+        spelling: Reading(taken, Certainty.CONFIRMED)
+        for spelling, taken in entries
+        if taken != interpret(spelling).taken_for
+    }
+
+
+def review(counts: Mapping[str, int], path: Path) -> dict[str, Spelling]:
+    """Read every spelling, obey the review file, and write it anew with what is new.
+
+    Parameters
+    ----------
+    counts
+        Spelling -> cases in which it stands.
+
+    Raises
+    ------
+    DatasetError
+        The review file cannot be used.
+    """
+    decided = read_review(path)
+    names = {**counts, **decided}
+    spelt = {name: Spelling(name, counts.get(name, 0), decided.get(name, interpret(name))) for name in names}
+    lines = [NOTE]
+    for one in sorted(spelt.values(), key=lambda s: (s.reading.taken_for or "~", s.spelling.casefold(), s.spelling)):
+        lines.append("[[name]]")
+        lines.append(f"spelling = {json.dumps(one.spelling)}")
+        lines.append(f"cases = {one.cases}")
+        lines.append(f"taken_for = {json.dumps(one.reading.taken_for)}")
+        lines.append(f"sure = {json.dumps(one.reading.certainty.value)}")
+        if one.reading.suggestion:
+            lines.append(f"suggestion = {json.dumps(one.reading.suggestion)}")
+        lines.append("")
+    partial = path.with_suffix(".partial")
+    partial.write_text("\n".join(lines), encoding="utf-8")
+    partial.replace(path)
+    return spelt
+
+
+def mapping(spelt: Mapping[str, Spelling]) -> dict[str, str]:
+    """Return spelling -> organ, of those that are taken for one."""
+    return {name: one.reading.organ for name, one in spelt.items() if one.reading.organ is not None}
