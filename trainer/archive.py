@@ -6,7 +6,7 @@ nesting.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -42,8 +42,8 @@ class Item:
         Files of the CT, and of its structures.
     patient
         PatientID, or the folder's name where there is none.
-    split
-        train, validation or test where a folder above it is named so, else empty.
+    splits
+        train, validation or test where a folder above its images is named so; copies may lie in several.
     spellings
         Names of its structures.
     """
@@ -54,7 +54,7 @@ class Item:
     images: tuple[Path, ...]
     structures: tuple[Path, ...]
     patient: str
-    split: str = ""
+    splits: tuple[str, ...] = ()
     spellings: tuple[str, ...] = ()
 
 
@@ -97,8 +97,11 @@ SPLITS = {
 }
 
 
-def split_of(path: Path, root: Path) -> str:
-    """Return the split that a folder between an item and its source's root is named after; empty: none."""
-    inside = path.relative_to(root).parts[:-1] if path != root else ()
-    named = [SPLITS[part.lower()] for part in (root.name, *inside) if part.lower() in SPLITS]
-    return named[-1] if named else ""
+def splits_of(paths: Iterable[Path], root: Path) -> tuple[str, ...]:
+    """Return the splits that folders between an item's files and its source's root are named after."""
+    found = set()
+    for folder in {path.parent for path in paths}:
+        inside = folder.relative_to(root).parts
+        named = [SPLITS[part.lower()] for part in (root.name, *inside) if part.lower() in SPLITS]
+        found.update(named[-1:])
+    return tuple(sorted(found))

@@ -23,7 +23,7 @@ from contourd.dicom.rtstruct_read import ReadROI, misplaced, rasterise, read_str
 from contourd.dicom.series import Instance, gate, read_instance, read_volume
 from contourd.errors import DatasetError, SeriesUnusable
 from contourd.imaging.grid import FloatArray, Grid
-from trainer.archive import Item, Kind, RawCase, Refused, split_of
+from trainer.archive import Item, Kind, RawCase, Refused, splits_of
 
 PREFIX_AT, PREFIX = 128, b"DICM"
 MOST_FILLED_SLICES = 2
@@ -87,7 +87,7 @@ def find_patients(root: Path, files: Iterable[Path], source: str) -> Iterator[It
             tuple(i.path for i in instances),
             (drawn[-1].path,),
             instances[0].patient_id or drawn[-1].patient or folder.name,
-            split_of(instances[0].path, root),
+            splits_of((i.path for i in instances), root),
             drawn[-1].spellings,
         )
 

@@ -18,11 +18,11 @@ LARGEST_STORED = 4095
 HEADER = ",data"
 
 
-def find_patient(folder: Path, source: str, split: str) -> Item:
+def find_patient(folder: Path, source: str, splits: tuple[str, ...]) -> Item:
     """Describe a patient's folder, which holds a ct.csv."""
     structures = tuple(path for path in sorted(folder.glob("*.csv")) if path.stem not in NOT_STRUCTURES)
     spellings = tuple(path.stem for path in structures)
-    return Item(source, folder.name, Kind.OPENKBP_CSV, (folder / CT_FILE,), structures, folder.name, split, spellings)
+    return Item(source, folder.name, Kind.OPENKBP_CSV, (folder / CT_FILE,), structures, folder.name, splits, spellings)
 
 
 def read_patient(item: Item) -> RawCase:

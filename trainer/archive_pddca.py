@@ -26,11 +26,11 @@ TOLERANCE = 1e-3
 LOWEST_HU, HIGHEST_HU = -1024, 3071
 
 
-def find_patient(folder: Path, source: str, split: str) -> Item:
+def find_patient(folder: Path, source: str, splits: tuple[str, ...]) -> Item:
     """Describe a patient's folder, which holds an img.nrrd."""
     structures = tuple(sorted((folder / STRUCTURES_FOLDER).glob("*.nrrd")))
     spellings = tuple(path.stem for path in structures)
-    return Item(source, folder.name, Kind.PDDCA, (folder / IMAGE_FILE,), structures, folder.name, split, spellings)
+    return Item(source, folder.name, Kind.PDDCA, (folder / IMAGE_FILE,), structures, folder.name, splits, spellings)
 
 
 def read_patient(item: Item) -> RawCase:

@@ -16,13 +16,13 @@ from scipy import ndimage
 
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Grid
-from contourd.imaging.volume import AIR_HU
 from contourd.model.plausibility import Check, Organ, assess, distribution_of, organ
 
 LIMIT_SD = 5.0
 IMPOSSIBLE_VOLUME = 4.0
 OUTSIDE_SHARE = 0.25
-MASKED_BELOW_HU = AIR_HU + 24
+# Half the way from air to water; skin, fat and noise of air are on their sides of it.
+AIR_BELOW_HU = -500
 HOLE_SLICES = 1
 
 
@@ -73,7 +73,7 @@ def outside_share(mask: NDArray[np.bool_], hu: NDArray[np.int16]) -> float:
 
     Air inside of the body, as in the larynx, is no outside.
     """
-    air = np.pad(hu < MASKED_BELOW_HU, ((0, 0), (1, 1), (1, 1)), constant_values=True)
+    air = np.pad(hu < AIR_BELOW_HU, ((0, 0), (1, 1), (1, 1)), constant_values=True)
     labels = np.stack([ndimage.label(plane)[0] for plane in air])
     outside = (labels == labels[:, :1, :1]) & air
     return float(outside[:, 1:-1, 1:-1][mask].mean())

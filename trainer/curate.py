@@ -95,6 +95,9 @@ def curate(sources: Sequence[Source], output: Path, options: Options) -> Curatio
     spelt = review(Counter(name for item in items for name in set(item.spellings)), output / NAMES)
     organs = mapping(spelt)
     orders = {one.identifier: Order(one.item, one.identifier, organs, options.keep_chest, work) for one in named}
+    for path in work.iterdir():
+        if path.stem not in orders:
+            path.unlink()
     made = {}
     for converted in tracked(_converted(list(orders.values()), options.workers), len(orders), "curate"):
         made[converted.identifier] = converted
@@ -193,10 +196,10 @@ def _settled(output: Path, named: Sequence[Named], options: Options) -> dict[str
         return settled
     by_folder: dict[str, str] = {}
     for one in named:
-        if one.item.split:
-            other = by_folder.setdefault(one.patient, one.item.split)
-            if other != one.item.split:
-                raise DatasetError(f"{one.identifier}: the same patient is in {other} and in {one.item.split}")
+        for name in one.item.splits:
+            other = by_folder.setdefault(one.patient, name)
+            if other != name:
+                raise DatasetError(f"{one.identifier}: the same patient is in {other} and in {name}")
     return {**settled, **by_folder}
 
 

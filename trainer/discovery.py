@@ -9,7 +9,7 @@ from pathlib import Path
 
 from contourd.errors import DatasetError
 from trainer import archive_dicom, archive_openkbp, archive_pddca
-from trainer.archive import Item, Kind, Refused, split_of
+from trainer.archive import Item, Kind, Refused, splits_of
 from trainer.case import read_case
 
 
@@ -51,10 +51,10 @@ def find_items(source: Source) -> Iterator[Item | Refused]:
         folders.sort()
         folder = Path(at)
         if archive_openkbp.CT_FILE in names:
-            yield archive_openkbp.find_patient(folder, source.name, split_of(folder, source.root))
+            yield archive_openkbp.find_patient(folder, source.name, splits_of([folder / names[0]], source.root))
         elif archive_pddca.IMAGE_FILE in names:
             folders[:] = [f for f in folders if f != archive_pddca.STRUCTURES_FOLDER]
-            yield archive_pddca.find_patient(folder, source.name, split_of(folder, source.root))
+            yield archive_pddca.find_patient(folder, source.name, splits_of([folder / names[0]], source.root))
         else:
             for name in sorted(names):
                 if name.endswith(".npz"):
@@ -71,4 +71,4 @@ def _case(path: Path, source: Source) -> Item | Refused:
         names = tuple(sorted(read_case(path).annotations))
     except DatasetError as error:
         return Refused(source.name, str(path.relative_to(source.root)), str(error))
-    return Item(source.name, path.stem, Kind.CASE, (path,), (), path.stem, split_of(path, source.root), names)
+    return Item(source.name, path.stem, Kind.CASE, (path,), (), path.stem, splits_of([path], source.root), names)

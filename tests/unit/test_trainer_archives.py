@@ -65,7 +65,7 @@ def test_an_oblique_image_is_refused(tmp_path):
 def test_openkbp_csv(tmp_path):
     write_csv(tmp_path / "train-pats" / "pt_1")
     items, refused = found(tmp_path)
-    assert (refused, items[0].split, items[0].patient) == ([], "train", "pt_1")
+    assert (refused, items[0].splits, items[0].patient) == ([], ("train",), "pt_1")
     raw = read_csv(items[0])
     volume, masks = head()
     corner = [(128 - n) // 2 for n in GRID.shape]
