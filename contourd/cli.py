@@ -292,6 +292,19 @@ def evaluate(
 
 
 @app.command()
+def ablate(
+    grid: Annotated[str, typer.Argument(help="A shipped grid's name (paper, quick), or a TOML file.")],
+    dataset: Annotated[Path, typer.Argument(help="Data set with train/ and validation/.")],
+    output: Annotated[Path, typer.Option(help="Folder of the table and the runs.")],
+    device: DeviceOption = "auto",
+) -> None:
+    """Train the variants of a grid with one budget and compare them in one table; goes on where it was stopped."""
+    from trainer.ablate import run
+
+    run(grid, dataset, output, device)
+
+
+@app.command()
 def demo(
     ct: Annotated[Path | None, typer.Argument(help="A CT folder; the reference patient by default.")] = None,
     output: Annotated[Path, typer.Option(help="Where the picture and the structure set go.")] = Path("demo-output"),

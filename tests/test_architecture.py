@@ -71,6 +71,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "trainer.chest",
         "trainer.splits",
         "trainer.config",
+        "trainer.grid",
     ),
     3: (
         "contourd.jobs.queue",
