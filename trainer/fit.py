@@ -306,7 +306,7 @@ def write_bundle(folder: Path, state: State, config: TrainConfig, split: Split) 
     return save_bundle(folder, fields, state.average)
 
 
-def run(dataset: Path, output: Path, recipe: str = "hn7", initial: str = "", device: str = "auto") -> None:
+def run(dataset: Path, output: Path, recipe: str, initial: str = "", device: str = "auto") -> None:
     """Train from a recipe, by name or file, as ``contourd train`` does.
 
     Parameters
