@@ -59,6 +59,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.jobs.intake",
         "contourd.jobs.routing",
         "trainer.case",
+        "trainer.atomic",
         "trainer.page",
         "trainer.progress",
         "trainer.archive",

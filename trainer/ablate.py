@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contourd import __version__
 from contourd.errors import ContourdError, DatasetError
 from contourd.model.anatomynet import AnatomyNet
+from trainer.atomic import replacing, write_text
 from trainer.case import find_cases, read_case
 from trainer.config import TrainConfig
 from trainer.fit import fit
@@ -131,9 +132,7 @@ def _outcome(config: TrainConfig, variant: Variant, dataset: Path, folder: Path,
     except (ContourdError, RuntimeError, ValueError, OSError) as error:  # torch says what went wrong by these
         outcome = Outcome(failed=f"{type(error).__name__}: {error}".splitlines()[0])
         print(f"failed: {outcome.failed}", flush=True)
-    partial = folder / f"{RESULT}.partial"
-    partial.write_text(outcome.model_dump_json(indent=1), encoding="utf-8")
-    partial.replace(folder / RESULT)
+    write_text(folder / RESULT, outcome.model_dump_json(indent=1) + "\n")
     return outcome
 
 
@@ -201,20 +200,16 @@ def write_table(output: Path, grid: GridConfig, rows: Sequence[Row], planned: in
         )
         for row in rows
     ]
-    partial = output / f"{TABLE}.partial"
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with replacing(output / TABLE) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         writer.writerows(lines)
-    partial.replace(output / TABLE)
     content = {
         "contourd": __version__,
         "grid": grid.model_dump(mode="json"),
         "rows": [dict(zip(header, line, strict=True)) for line in lines],
     }
-    partial = output / f"{TABLE_JSON}.partial"
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    partial.replace(output / TABLE_JSON)
+    write_text(output / TABLE_JSON, json.dumps(content, indent=1) + "\n")
     budget = recipe_of(grid, grid.table[0].variant[0], grid.seeds[0], grid.title)
     context = {
         "grid": grid,

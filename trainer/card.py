@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from contourd.model.bundle import ModelBundle
 from contourd.model.limits import Bounds
+from trainer.atomic import write_text
 from trainer.evaluation import Statistics
 from trainer.metrics import TOLERANCE_MM
 from trainer.page import TEMPLATES, decimals
@@ -49,9 +50,7 @@ def write_card(path: Path, bundle: ModelBundle, summary: Statistics | None, spli
         split=split,
         tolerance_mm=TOLERANCE_MM,
     )
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, text)
 
 
 def bounds(limit: Bounds | None, unit: str) -> str:

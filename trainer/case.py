@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from contourd.errors import DatasetError
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
+from trainer.atomic import replacing
 from trainer.names import interpret
 
 OPENKBP_BITS = ("Brainstem", "SpinalCord", "RightParotid", "LeftParotid", "Esophagus", "Larynx", "Mandible")
@@ -107,8 +108,7 @@ def write_case(case: Case, path: Path) -> None:
         bits |= case.masks[name].astype(bits.dtype) << bits.dtype.type(bit)
     grid = case.volume.grid
     said = {name: annotation.value for name, annotation in sorted(case.annotations.items())}
-    partial = path.with_suffix(".partial")
-    with partial.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         np.savez_compressed(
             file,
             hu=case.volume.hu.astype(np.int16),
@@ -120,7 +120,6 @@ def write_case(case: Case, path: Path) -> None:
             slice_origins_mm=grid.slice_origins_mm,
             directions=np.array([grid.row_direction, grid.column_direction]),
         )
-    partial.replace(path)
 
 
 def _from_curated(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> Case:

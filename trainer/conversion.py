@@ -18,6 +18,7 @@ from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from trainer import archive_dicom, archive_openkbp, archive_pddca
 from trainer.archive import Item, Kind, RawCase
+from trainer.atomic import write_text
 from trainer.audit import Shape, shapes_of
 from trainer.case import Annotation, Case, read_case, write_case
 from trainer.chest import head_and_neck
@@ -116,9 +117,7 @@ def convert(order: Order) -> Converted:
         made = Converted(
             key=key, identifier=order.identifier, source=order.item.source, refused=str(error).splitlines()[0]
         )
-    partial = order.folder / f"{order.identifier}.partial"
-    partial.write_text(made.model_dump_json(), encoding="utf-8")
-    partial.replace(order.folder / f"{order.identifier}.json")
+    write_text(order.folder / f"{order.identifier}.json", made.model_dump_json())
     return made
 
 

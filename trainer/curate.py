@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contourd import __version__
 from contourd.errors import DatasetError
 from trainer.archive import Item, Refused
+from trainer.atomic import replacing, write_text
 from trainer.audit import EXCLUDING, AuditFinding, Rule, audit, excluded
 from trainer.case import Annotation, read_case, write_case
 from trainer.conversion import Converted, Order, case_file, convert, known
@@ -126,7 +127,7 @@ def curate(sources: Sequence[Source], output: Path, options: Options) -> Curatio
         cases=tuple(cases), patients=splits, left_out={f"{r.source}: {r.name}": r.reason for r in refused}
     )
     _remove_others(output, manifest)
-    _write(output / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+    write_text(output / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
     curation = Curation(
         output=output,
         cases=tuple(made[c.identifier] for c in cases),
@@ -243,13 +244,12 @@ def _place(
 
 def _link(source: Path, target: Path) -> None:
     """Give a case a second name where the file system can, through a temporary one."""
-    partial = target.with_suffix(".partial")
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(source, partial)
-    except OSError:
-        partial.write_bytes(source.read_bytes())
-    partial.replace(target)
+    with replacing(target) as partial:
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(source, partial)
+        except OSError:
+            partial.write_bytes(source.read_bytes())
 
 
 def _remove_others(output: Path, manifest: Manifest) -> None:
@@ -262,12 +262,6 @@ def _remove_others(output: Path, manifest: Manifest) -> None:
     for case in before:
         if (case.split, case.identifier) not in kept:
             case_file(output / case.split, case.identifier).unlink(missing_ok=True)
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
 
 
 def run(sources: Sequence[str], output: Path, options: Options) -> None:

@@ -19,6 +19,7 @@ from contourd.imaging.contours import MaskInBox
 from contourd.imaging.resample import resample
 from contourd.model.plausibility import Organ, OrganSpread, distribution_of, organ
 from contourd.model.transforms import Preprocess, grid_axes_mm
+from trainer.atomic import replacing
 from trainer.case import Annotation, Case, find_cases, read_case
 from trainer.progress import tracked
 
@@ -160,10 +161,8 @@ def _make(
         made = sample, measured
         content |= {"image": sample.image, "organs": sample.organs, "annotated": sample.annotated}
         content["measured"] = np.array(ORGANS.dump_json(measured).decode())
-    partial = cache / f"{path.stem}.partial"
-    with partial.open("wb") as file:
+    with replacing(cache / f"{path.stem}.npz") as partial, partial.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **content)
-    partial.replace(cache / f"{path.stem}.npz")
     return made
 
 

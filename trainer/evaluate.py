@@ -23,6 +23,7 @@ from contourd.dicom.series import find_series
 from contourd.errors import DatasetError, SeriesUnusable
 from contourd.model.bundle import ModelBundle, load_bundle
 from contourd.model.predictor import Predictor
+from trainer.atomic import replacing, write_text
 from trainer.case import Annotation, Case, find_cases, read_case
 from trainer.evaluation import CaseResult, OrganResult, Outcome, Statistics, statistics
 from trainer.evaluation_report import Evaluated, write_report
@@ -130,18 +131,15 @@ class Results:
     def keep(self, path: Path, compared: Compared) -> None:
         """Write a case's result and its masks, each through a temporary file, the masks first."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        target, partial = self.folder / f"{path.stem}.npz", self.folder / f"{path.stem}.partial"
-        with partial.open("wb") as file:
+        with replacing(self.folder / f"{path.stem}.npz") as partial, partial.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, **dict(compared.masks))
-        partial.replace(target)
         kept = _Kept(
             bundle_sha256=self.bundle.sha256,
             contourd=__version__,
             case_sha256=_sha256(path),
             result=compared.result,
         )
-        partial.write_text(kept.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        partial.replace(self.folder / f"{path.stem}.json")
+        write_text(self.folder / f"{path.stem}.json", kept.model_dump_json(indent=1) + "\n")
 
     def masks(self, identifier: str) -> Masks:
         """Read the masks of a case that was kept."""

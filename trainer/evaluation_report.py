@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from contourd import __version__
 from contourd.model.bundle import ModelBundle
+from trainer.atomic import write_text
 from trainer.card import write_card
 from trainer.case import find_cases, read_case
 from trainer.evaluation import GROSS_FAILURE, RESAMPLES, CaseResult, Outcome, Statistics
@@ -90,9 +91,7 @@ def write_report(output: Path, evaluated: Evaluated, masks: Callable[[str], Mask
         summary=evaluated.summary,
         cases=evaluated.results,
     )
-    partial = output / "report.partial"
-    partial.write_text(report.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    partial.replace(output / "report.json")
+    write_text(output / "report.json", report.model_dump_json(indent=1) + "\n")
     write_card(output / "CARD.md", bundle, evaluated.summary, evaluated.split)
     scores = {o.name: _scores(evaluated.results, o.name) for o in evaluated.summary.organs}
     context = {

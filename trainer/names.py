@@ -19,6 +19,7 @@ from types import MappingProxyType
 
 from contourd.errors import DatasetError
 from contourd.model.structures import Laterality, catalogue, etc_folder
+from trainer.atomic import write_text
 
 NO_ORGAN = "-"
 ALIKE = 0.84
@@ -241,17 +242,20 @@ def review(counts: Mapping[str, int], path: Path) -> dict[str, Spelling]:
     lines = [NOTE]
     for one in sorted(spelt.values(), key=lambda s: (s.reading.taken_for or "~", s.spelling.casefold(), s.spelling)):
         lines.append("[[name]]")
-        lines.append(f"spelling = {json.dumps(one.spelling)}")
+        lines.append(f"spelling = {_quoted(one.spelling)}")
         lines.append(f"cases = {one.cases}")
-        lines.append(f"taken_for = {json.dumps(one.reading.taken_for)}")
-        lines.append(f"sure = {json.dumps(one.reading.certainty.value)}")
+        lines.append(f"taken_for = {_quoted(one.reading.taken_for)}")
+        lines.append(f"sure = {_quoted(one.reading.certainty.value)}")
         if one.reading.suggestion:
-            lines.append(f"suggestion = {json.dumps(one.reading.suggestion)}")
+            lines.append(f"suggestion = {_quoted(one.reading.suggestion)}")
         lines.append("")
-    partial = path.with_suffix(".partial")
-    partial.write_text("\n".join(lines), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, "\n".join(lines))
     return spelt
+
+
+def _quoted(text: str) -> str:
+    """Write a TOML string; TOML knows no surrogate pairs and no bare DEL, which JSON writes."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def mapping(spelt: Mapping[str, Spelling]) -> dict[str, str]:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from trainer.atomic import write_text
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -41,9 +43,7 @@ def decimals(value: float | None, places: int = 3) -> str:
 def write_page(path: Path, template: str, context: Mapping[str, object]) -> None:
     """Fill a template of ``trainer/templates`` and write it through a temporary file."""
     text = _environment().get_template(template).render(context)
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_text(path, text)
 
 
 def inline(figure: Figure, dpi: int = 110) -> str:

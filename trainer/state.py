@@ -13,6 +13,7 @@ from contourd.errors import DatasetError, ModelError
 from contourd.model.anatomynet import AnatomyNet
 from contourd.model.bundle import ModelBundle, load_bundle
 from contourd.model.runtime import place
+from trainer.atomic import replacing
 from trainer.config import TrainConfig
 from trainer.optimisers import OPTIMISERS, stage_at
 from trainer.supervision import Supervised
@@ -57,7 +58,6 @@ class State:
 
     def save(self, path: Path, config: TrainConfig) -> None:
         """Write the checkpoint through a temporary file, so that a kill leaves the old one or the new one."""
-        temporary = path.with_suffix(".partial")
         content = {
             "supervised": self.supervised.state_dict(),
             "average": self.average.state_dict(),
@@ -70,8 +70,8 @@ class State:
             "history": self.history,
             "config": config.model_dump(mode="json", by_alias=True),
         }
-        torch.save(content, temporary)
-        temporary.replace(path)
+        with replacing(path) as partial:
+            torch.save(content, partial)
 
     def load(self, path: Path, config: TrainConfig) -> tuple[str, ...]:
         """Continue from a checkpoint of the same network and data treatment.

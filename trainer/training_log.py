@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from trainer.atomic import replacing
+
 LOG, VALIDATION = "log.csv", "validation.csv"
 
 
@@ -58,9 +60,7 @@ def write_validations(folder: Path, history: Sequence[Mapping[str, float]]) -> N
 
 
 def _write(path: Path, names: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         writer.writerows(rows)
-    partial.replace(path)

@@ -14,7 +14,7 @@ import trainer.ablate
 from contourd.cli import app
 from contourd.errors import DatasetError, SettingsError
 from tests.archives import write_csv, write_pddca
-from tests.training import ORGANS, write_case, write_dataset
+from tests.training import ORGANS, write_case
 from trainer.ablate import RESULT, Outcome, ablate, choose_cases
 from trainer.case import find_cases, read_case
 from trainer.curate import Options, curate
@@ -22,6 +22,7 @@ from trainer.discovery import parse_sources
 from trainer.grid import GridConfig, Variant, grid_names, load_grid, recipe_of, run_key
 from trainer.splits import Shares
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 BASE = {
     "model.structures": ORGANS,
     "model.channels": (4, 4, 4, 4),
@@ -49,19 +50,6 @@ DATA = {
 
 def grid(*tables, **more) -> GridConfig:
     return GridConfig.model_validate({"title": "Tiny", "recipe": "quick", "set": BASE, "table": tables, **more})
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def dataset(tmp_path) -> Path:
-    return write_dataset(tmp_path / "dataset")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from contourd.errors import DatasetError, DeviceError, ModelError, SettingsError
 from contourd.model.anatomynet import AnatomyNet
 from contourd.model.bundle import load_bundle
-from tests.training import ORGANS, STILL, config, write_case, write_dataset
+from tests.training import ORGANS, STILL, config, write_case
 from trainer.config import OptimiserConfig, PatchConfig, find_recipe, load_recipe
 from trainer.fit import CHECKPOINT, fit, place_in_data
 from trainer.losses import Loss
@@ -29,24 +29,12 @@ from trainer.patches import cut_patch
 from trainer.state import set_up
 from trainer.supervision import Supervised, shrunk
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[2]
 EASY = {
     "optimiser": {"stage": [{"learning_rate": 1e-2, "weight_decay": 1e-2, "warmup": 2}], "ema_decay": 0.9},
     "augment": STILL.model_dump(),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def dataset(tmp_path) -> Path:
-    return write_dataset(tmp_path / "dataset")
 
 
 def equal(a: AnatomyNet, b: AnatomyNet) -> bool:

@@ -133,3 +133,13 @@ def test_a_damaged_review_file(tmp_path):
     path.write_text('[[name]]\nspelling = "x"\ntaken_for = "Kidney"\n')
     with pytest.raises(DatasetError, match="Kidney"):
         review({}, path)
+
+
+@pytest.mark.parametrize(
+    "spelling", ['a "quoted" name', "back\\slash", "emoji \N{BRAIN}", "DEL \x7f", "tab\tand\nline", "Größe"]
+)
+def test_any_spelling_survives_the_review_file(tmp_path, spelling):
+    path = tmp_path / "names.toml"
+    review({spelling: 1}, path)
+    assert [entry["spelling"] for entry in tomllib.loads(path.read_text(encoding="utf-8"))["name"]] == [spelling]
+    assert review({spelling: 1}, path).keys() == {spelling}
