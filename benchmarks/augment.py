@@ -4,19 +4,19 @@ MONAI is installed for this alone: ``pip install monai==1.6.1``. Both get the sa
 and elastic resampling of image and organs, a mirror image with the paired organs exchanged, contrast, brightness,
 blur, noise. MONAI's part is written as its users write it, by dictionary transforms. ::
 
-    python -m benchmarks.augment [CASE.npz] [--device cuda]
+    python benchmarks/augment.py [CASE.npz] [--device cuda]
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
-from monai import transforms
 from torch import Tensor
 
 from contourd.model.structures import mirrored_order
@@ -44,6 +44,8 @@ def monais(
     config: AugmentConfig, spacing_mm: tuple[float, float, float], mirrored: tuple[int, ...], device: str
 ) -> Pipeline:
     """Return the same by MONAI."""
+    from monai import transforms
+
     radians, scale = np.deg2rad(config.rotation_deg), config.scale
     resample = transforms.Rand3DElasticd(
         ["image", "organs"],
@@ -96,6 +98,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--recipe", default="hn7")
     arguments = parser.parse_args()
+    if importlib.util.find_spec("monai") is None:
+        print("MONAI is not installed: pip install monai==1.6.1")
+        return
     recipe = load_recipe(find_recipe(arguments.recipe))
     structures, spacing_mm = recipe.model.structures, recipe.preprocess.spacing_mm
     if arguments.case is None:
