@@ -23,6 +23,7 @@ from contourd import worker
 from contourd.dicom.scp import StorageSCP
 from contourd.dicom.scu import OutcomeKind, Sender, StorageSCU
 from contourd.dicom.spool import Spool
+from contourd.dicom.tls import calling_context
 from contourd.errors import NodeError
 from contourd.jobs.database import Database
 from contourd.jobs.intake import Intake
@@ -48,6 +49,9 @@ class Daemon:
         self._database.upgrade()
         self._queue = Queue(self._database)
         self._intake = Intake(self._database, settings.spool.root, settings.series, settings.route)
+        for destination in settings.destination:
+            if destination.tls is not None:
+                calling_context(destination.tls, destination.name)
         self._sender = sender or StorageSCU(settings.node.ae_title)
         self._scp = StorageSCP(settings.node, self._spool, self._intake)
         self._scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(len(settings.destination) + 4)})

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, model_validator
 
 from contourd.errors import SettingsError
 from contourd.profiles import PROFILES, HoleStyleName, Profile, ProfileName
@@ -47,6 +47,30 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class NodeTLS(_Section):
+    """The listening side's certificate and key (PEM), and who must have signed those of the senders."""
+
+    certificate: Path
+    key: Path
+    authorities: Path | None = None
+    require_certificate: bool = True
+
+    @model_validator(mode="after")
+    def _authorities_are_there(self) -> Self:
+        if self.require_certificate and self.authorities is None:
+            raise ValueError("require_certificate needs authorities: the certificates that sign those of the senders")
+        return self
+
+
+class DestinationTLS(_Section):
+    """Who must have signed the destination's certificate, and the certificate and key that contourd shows it (PEM)."""
+
+    authorities: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    check_host: bool = True
+
+
 class NodeSettings(_Section):
     """The listening side."""
 
@@ -54,8 +78,14 @@ class NodeSettings(_Section):
     host: str = "0.0.0.0"
     port: Port = 11112
     allowed_callers: tuple[AETitle, ...] = ()
+    allowed_peers: tuple[IPvAnyNetwork, ...] = ()
     max_associations: int = Field(default=20, ge=1)
     network_timeout_s: Seconds = 60.0
+    request_timeout_s: Seconds = 10.0
+    association_limit_s: Seconds = 7200.0
+    max_pdu_kb: int = Field(default=1024, ge=256)
+    max_instance_mb: int = Field(default=64, ge=1)
+    tls: NodeTLS | None = None
 
 
 class SpoolSettings(_Section):
@@ -131,6 +161,7 @@ class Destination(_Section):
     label: StructureSetLabel | None = None
     interpreted_type: InterpretedType | None = None
     names: Mapping[str, ROIName] = Field(default_factory=dict)
+    tls: DestinationTLS | None = None
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:

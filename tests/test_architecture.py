@@ -53,6 +53,9 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     4: (
         "contourd.contouring",
         "contourd.dicom.scp",
+        "contourd.dicom.listener",
+        "contourd.dicom.file_meta",
+        "contourd.dicom.tls",
         "contourd.dicom.scu",
         "contourd.dicom.send",
         "contourd.dicom.receiver",
@@ -136,7 +139,14 @@ LAYER = {module: layer for layer, modules in LAYERS.items() for module in module
 PLACES: Mapping[str, tuple[str, ...]] = {
     "torch": ("contourd.model", "contourd.contouring", "contourd.worker", "trainer"),
     "safetensors": ("contourd.model", "trainer"),
-    "pynetdicom": ("contourd.dicom.scp", "contourd.dicom.scu", "contourd.dicom.send", "contourd.dicom.receiver"),
+    "pynetdicom": (
+        "contourd.dicom.listener",
+        "contourd.dicom.file_meta",
+        "contourd.dicom.scp",
+        "contourd.dicom.scu",
+        "contourd.dicom.send",
+        "contourd.dicom.receiver",
+    ),
     "sqlalchemy": ("contourd.jobs",),
     "alembic": ("contourd.jobs",),
     "apscheduler": ("contourd.daemon",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -16,6 +17,8 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from contourd.dicom.instance import UNREADABLE
+from contourd.dicom.tls import calling_context
+from contourd.errors import NodeError
 from contourd.settings import Destination
 
 # PS3.4 B.2.3, PS3.7 annex C.
@@ -81,12 +84,16 @@ class StorageSCU:
         for abstract_syntax, transfer_syntax in contexts:
             ae.add_requested_context(abstract_syntax, transfer_syntax)
         try:
+            tls = self._tls(destination)
             association = ae.associate(
                 destination.host,
                 destination.port,
                 ae_title=destination.ae_title,
+                tls_args=tls,
                 evt_handlers=[(evt.EVT_CONN_OPEN, _without_delay)],
             )
+        except NodeError as error:  # its certificates cannot be used
+            return Outcome(OutcomeKind.RETRY, str(error))
         except OSError as error:  # the host's name cannot be resolved
             return Outcome(OutcomeKind.RETRY, f"{_where(destination)} cannot be reached: {error.strerror or error}")
         if not association.is_established:
@@ -100,6 +107,11 @@ class StorageSCU:
         finally:
             if association.is_established:
                 association.release()
+
+    def _tls(self, destination: Destination) -> tuple[ssl.SSLContext, str] | None:
+        if destination.tls is None:
+            return None
+        return calling_context(destination.tls, destination.name), destination.host
 
     def _ae(self, destination: Destination) -> AE:
         ae = AE(ae_title=self._calling_ae)
@@ -129,7 +141,8 @@ def _not_established(association: Any, destination: Destination) -> Outcome:
     if association.rejected_contexts:
         wanted = association.rejected_contexts[0].abstract_syntax.name
         return Outcome(OutcomeKind.REFUSED, f"{where} does not take {wanted}; allow it there")
-    return Outcome(OutcomeKind.RETRY, f"{where} cannot be reached")
+    by_tls = " by TLS: it does not answer, or one of the certificates is not accepted" if destination.tls else ""
+    return Outcome(OutcomeKind.RETRY, f"{where} cannot be reached{by_tls}")
 
 
 def _classify(response: Dataset, destination: Destination) -> Outcome:

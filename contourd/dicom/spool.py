@@ -57,6 +57,13 @@ class Spool:
         """Return the free space of the spool's file system."""
         return shutil.disk_usage(self.root).free
 
+    def has_room(self) -> bool:
+        """Say whether there is more free space than must be left."""
+        try:
+            return self.free_bytes() >= self._min_free_bytes
+        except OSError:
+            return False
+
     def store_instance(self, chunks: Iterable[bytes | memoryview]) -> str:
         """Store a received instance and return its path relative to the root.
 

@@ -39,7 +39,7 @@ def test_it_answers_an_echo(receiver: Receiver) -> None:
     with sending(receiver.port) as association:
         assert association.send_c_echo().Status == 0x0000
         assert association.acceptor.implementation_class_uid == IMPLEMENTATION
-        assert association.acceptor.maximum_length == 0
+        assert association.acceptor.maximum_length == 1 << 20
 
 
 @pytest.mark.parametrize("syntax", UNCOMPRESSED, ids=lambda uid: uid.name)
@@ -128,8 +128,9 @@ def test_a_dataset_that_is_not_what_its_command_says_is_refused(receiver: Receiv
 
 
 def test_no_room_is_out_of_resources(start: Start, images: list[Path]) -> None:
-    receiver = start(min_free_bytes=10**18)
+    receiver = start()
     with sending(receiver.port) as association:
+        receiver.spool._min_free_bytes = 10**18
         answer = association.send_c_store(pydicom.dcmread(images[0]))
     assert answer.Status == 0xA700
     assert "GB are free" in answer.ErrorComment

@@ -1,0 +1,30 @@
+"""The file meta information of a received instance (DICOM PS3.10 7.1)."""
+
+from __future__ import annotations
+
+import struct
+
+from pydicom.uid import UID
+
+from contourd.dicom.rtstruct_write import IMPLEMENTATION, IMPLEMENTATION_NAME
+
+
+def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax: UID) -> bytes:
+    """Pack preamble and file meta information (PS3.10 7.1) by hand; pydicom takes a fifth of the receiving time."""
+    elements = b"".join(
+        (
+            struct.pack("<HH2sHI", 2, 0x0001, b"OB", 0, 2) + b"\0\1",
+            _short(0x0002, b"UI", sop_class_uid),
+            _short(0x0003, b"UI", sop_instance_uid),
+            _short(0x0010, b"UI", transfer_syntax),
+            _short(0x0012, b"UI", IMPLEMENTATION),
+            _short(0x0013, b"SH", IMPLEMENTATION_NAME),
+        )
+    )
+    return bytes(128) + b"DICM" + struct.pack("<HH2sHI", 2, 0x0000, b"UL", 4, len(elements)) + elements
+
+
+def _short(element: int, vr: bytes, text: str) -> bytes:
+    value = text.encode("ascii")
+    value += (b" " if vr == b"SH" else b"\0") * (len(value) % 2)
+    return struct.pack("<HH2sH", 2, element, vr, len(value)) + value

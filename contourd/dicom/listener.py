@@ -1,0 +1,189 @@
+"""The listening socket: who may connect, and how long and how large a PDU may be (DICOM PS3.8 9.3).
+
+pynetdicom reads a PDU of whatever length the peer announces, waits for the rest of it for ever, shakes hands for TLS
+before it accepts the next connection, and counts connections that never ask for an association as associations. Here
+each of these ends after its time, and none keeps another peer waiting.
+"""
+
+from __future__ import annotations
+
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any
+
+from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+
+Network = IPv4Network | IPv6Network
+# Connections of one address, and of all, that have not asked for an association yet.
+PENDING_OF_ONE, PENDING = 8, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a peer may do.
+
+    Attributes
+    ----------
+    peers
+        Networks that may connect; empty: any.
+    pdu_bytes
+        The longest PDU; a longer one ends the connection before it is read.
+    pdu_s
+        In which a PDU must arrive once it has begun.
+    request_s
+        In which a connection must shake hands for TLS, and then ask for an association.
+    """
+
+    peers: tuple[Network, ...]
+    pdu_bytes: int
+    pdu_s: float
+    request_s: float
+
+
+def allowed(address: str, peers: Sequence[Network]) -> bool:
+    """Say whether an address lies in one of the networks; an IPv4 address that came by IPv6 counts as IPv4."""
+    if not peers:
+        return True
+    found = ip_address(address.partition("%")[0])
+    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    return any(found in network for network in peers)
+
+
+def read_whole(socket: Any, bounds: Bounds, count: int) -> bytearray:
+    """Read so many bytes of a PDU; fewer where the peer closed the connection.
+
+    Raises
+    ------
+    OSError
+        The PDU is longer than it may be, or does not arrive in its time.
+    """
+    if count > bounds.pdu_bytes:
+        raise OSError(f"a PDU of {count} bytes was announced, {bounds.pdu_bytes} are allowed")
+    content, read, deadline = bytearray(count), 0, time.monotonic() + bounds.pdu_s
+    view = memoryview(content)
+    try:
+        while read < count:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"only {read} of {count} bytes of a PDU came within {bounds.pdu_s:g} s")
+            socket.settimeout(left)
+            got = socket.recv_into(view[read:])
+            if not got:
+                break
+            read += got
+    finally:
+        view.release()
+        socket.settimeout(bounds.pdu_s)  # for what is sent
+    return content[:read]
+
+
+@dataclass(slots=True, eq=False)
+class _Pending:
+    """A connection that has not asked for an association yet."""
+
+    address: str
+    association: Any = None
+
+    @property
+    def gone(self) -> bool:
+        """Whether its association's thread has run and ended."""
+        return self.association is not None and self.association.ident is not None and not self.association.is_alive()
+
+
+class AssociationListener(ThreadedAssociationServer):
+    """Accepts connections within its bounds; each shakes hands and associates in a thread of its own.
+
+    Parameters
+    ----------
+    refused
+        Is told the address of a connection that comes to nothing, and why.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, bounds: Bounds, refused: Callable[[str, str], None], *arguments: Any, **named: Any) -> None:
+        self._bounds, self._refused = bounds, refused
+        self._pending: dict[Any, _Pending] = {}  # by the connection's socket
+        self._lock = threading.Lock()
+        named["request_handler"] = partial(_Handler, self)
+        super().__init__(*arguments, **named)
+
+    @property
+    def bounds(self) -> Bounds:
+        """What a peer may do."""
+        return self._bounds
+
+    def get_request(self) -> Any:
+        """Accept a connection; the handshake comes later, in its own thread."""
+        listening: Any = self.socket
+        client, address = listening.accept()
+        client.settimeout(self._bounds.request_s)
+        if self.ssl_context:
+            client = self.ssl_context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+        return client, address
+
+    def verify_request(self, request: Any, client_address: Any) -> bool:
+        """Refuse addresses that may not connect, and those that hold too many connections without an association."""
+        address = str(client_address[0])
+        if not allowed(address, self._bounds.peers):
+            self._refused(address, "its address is not in node.allowed_peers")
+            return False
+        with self._lock:
+            self._pending = {key: one for key, one in self._pending.items() if not one.gone}
+            own = sum(one.address == address for one in self._pending.values())
+            crowded = own >= PENDING_OF_ONE or len(self._pending) >= PENDING
+            if not crowded:
+                self._pending[request] = _Pending(address)
+        if crowded:
+            self._refused(address, "too many connections without an association")
+        return not crowded
+
+    def begun(self, request: Any, association: Any) -> None:
+        """Take note of the association that a connection is to become."""
+        with self._lock:
+            if request in self._pending:
+                self._pending[request].association = association
+
+    def requested(self, association: Any) -> None:
+        """Take note that an association was asked for: its connection is none of the pending ones any more."""
+        with self._lock:
+            self._pending = {key: one for key, one in self._pending.items() if one.association is not association}
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Shake hands where TLS is used, and begin the association; a connection that cannot do so ends alone."""
+        address, doing = str(client_address[0]), "no TLS connection came about"
+        try:
+            if isinstance(request, ssl.SSLSocket):
+                request.do_handshake()
+            doing = "the connection broke"
+            self.finish_request(request, client_address)
+        except (OSError, ValueError, RuntimeError) as error:
+            with self._lock:
+                self._pending.pop(request, None)
+            self._refused(address, f"{doing}: {_told(error)}")
+            self.shutdown_request(request)
+
+
+def _told(error: Exception) -> str:
+    return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+class _Handler(RequestHandler):
+    """Begins the association of a connection, whose PDUs are read within bounds."""
+
+    def __init__(self, listener: AssociationListener, *arguments: Any) -> None:
+        self._listener = listener
+        super().__init__(*arguments)
+
+    def _create_association(self) -> Any:
+        association = super()._create_association()
+        transport: Any = association.dul.socket
+        transport.recv = partial(read_whole, transport.socket, self._listener.bounds)
+        self._listener.begun(self.request, association)
+        return association
