@@ -65,7 +65,7 @@ def example_keys() -> set[str]:
     """Every key of etc/contourd.toml, those that are commented out included."""
     keys, section = set(), ""
     for line in (ROOT / "etc" / "contourd.toml").read_text(encoding="utf-8").splitlines():
-        if header := re.match(r"(?:# ?)?\[\[?([a-z_]+)\]\]?\s*$", line):
+        if header := re.match(r"(?:# ?)?\[\[?([a-z_.]+)\]\]?\s*$", line):
             section = header[1]
         elif key := re.match(r"(?:# ?)?([a-z_]+) = ", line):
             keys.add(f"{section}.{key[1]}")

@@ -64,6 +64,7 @@ class DeliveryState(StrEnum):
 
     PENDING = "PENDING"  # waits for its time
     SENDING = "SENDING"  # an association is under way
+    SENT = "SENT"  # accepted; the storage commitment that was asked for is awaited
     DELIVERED = "DELIVERED"  # the destination answered Success or a warning
     REFUSED = "REFUSED"  # retrying cannot help, or was given up
 
@@ -73,9 +74,28 @@ class DeliveryEvent(StrEnum):
 
     CLAIM = "claim"
     ACCEPTED = "accepted"
+    AWAIT = "await commitment"
+    COMMITTED = "committed"
     RETRY = "retry"
     REFUSE = "refuse"
     RELEASE = "release"
+
+
+class CommitmentState(StrEnum):
+    """Of a storage commitment that contourd asked for (DICOM PS3.4 annex J)."""
+
+    REQUESTED = "REQUESTED"  # the destination's N-EVENT-REPORT is awaited
+    COMMITTED = "COMMITTED"  # it answers for the structure set
+    FAILED = "FAILED"  # it says that it does not have it
+    EXPIRED = "EXPIRED"  # it never answered
+
+
+class RequestState(StrEnum):
+    """Of a storage commitment that a sender asked contourd for."""
+
+    PENDING = "PENDING"  # the report is to be sent
+    REPORTED = "REPORTED"  # the sender took it
+    GIVEN_UP = "GIVEN_UP"  # the sender could not be reached in its time
 
 
 SERIES_TRANSITIONS: Mapping[tuple[SeriesState, SeriesEvent], SeriesState] = MappingProxyType(
@@ -117,6 +137,10 @@ DELIVERY_TRANSITIONS: Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState
         (DeliveryState.SENDING, DeliveryEvent.ACCEPTED): DeliveryState.DELIVERED,
         (DeliveryState.SENDING, DeliveryEvent.RETRY): DeliveryState.PENDING,
         (DeliveryState.SENDING, DeliveryEvent.REFUSE): DeliveryState.REFUSED,
+        (DeliveryState.SENDING, DeliveryEvent.AWAIT): DeliveryState.SENT,
+        (DeliveryState.SENT, DeliveryEvent.COMMITTED): DeliveryState.DELIVERED,
+        (DeliveryState.SENT, DeliveryEvent.RETRY): DeliveryState.PENDING,
+        (DeliveryState.SENT, DeliveryEvent.REFUSE): DeliveryState.REFUSED,
         (DeliveryState.REFUSED, DeliveryEvent.RELEASE): DeliveryState.PENDING,
     }
 )

@@ -9,10 +9,10 @@ from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, String, Tex
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from contourd.jobs.job import DeliveryState, JobState, SeriesState
+from contourd.jobs.job import CommitmentState, DeliveryState, JobState, RequestState, SeriesState
 
 # The revision of migrations/ that makes these tables.
-SCHEMA_REVISION = "0002"
+SCHEMA_REVISION = "0003"
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -61,6 +61,7 @@ class SeriesRow(Table):
     patient: Mapped[str] = mapped_column(String(32), default="")  # a keyed pseudonym
     created_at: Mapped[datetime]
     last_instance_at: Mapped[datetime]
+    purged_at: Mapped[datetime | None]  # when retention removed its images
 
 
 class InstanceRow(Table):
@@ -101,6 +102,7 @@ class JobRow(Table):
     remarks: Mapped[str] = mapped_column(Text, default="")  # organs to be looked at, organs withheld
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    purged_at: Mapped[datetime | None]  # when retention removed its structure sets
 
 
 class DeliveryRow(Table):
@@ -129,6 +131,66 @@ class DeliveryRow(Table):
     not_before: Mapped[datetime]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+
+
+class AttemptRow(Table):
+    """One try of a delivery and how it ended: appended, never changed."""
+
+    __tablename__ = "attempts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    delivery_id: Mapped[int] = mapped_column(ForeignKey("deliveries.id"), index=True)
+    destination: Mapped[str] = mapped_column(String(32))
+    at: Mapped[datetime]
+    outcome: Mapped[str] = mapped_column(String(16))  # accepted, retry, refused
+    status: Mapped[int | None]  # of the C-STORE response, where there was one
+    reason: Mapped[str] = mapped_column(Text, default="")
+
+
+class CommitmentRow(Table):
+    """A storage commitment that contourd asked a destination for."""
+
+    __tablename__ = "commitments"
+    __table_args__ = (_one_of("state", CommitmentState), Index("commitments_by_state", "state", "requested_at"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    delivery_id: Mapped[int] = mapped_column(ForeignKey("deliveries.id"), index=True)
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    requested_at: Mapped[datetime]
+    answered_at: Mapped[datetime | None]
+
+
+class CommitmentRequestRow(Table):
+    """A storage commitment that a sender asked contourd for; answered by N-EVENT-REPORT."""
+
+    __tablename__ = "commitment_requests"
+    __table_args__ = (_one_of("state", RequestState), Index("commitment_requests_due", "state", "not_before"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(String(64))
+    calling_ae: Mapped[str] = mapped_column(String(16))
+    instances: Mapped[str] = mapped_column(Text)  # JSON: [[SOP class UID, SOP instance UID], ...]
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(default=0)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    not_before: Mapped[datetime]
+    created_at: Mapped[datetime]
+
+
+class AuditRow(Table):
+    """Who did what: appended, never changed; the database itself refuses that."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("audit_by_time", "at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(String(64))  # contourd, a calling AE title, or the operator's user name
+    action: Mapped[str] = mapped_column(String(32))
+    subject: Mapped[str] = mapped_column(String(64), default="")  # as "job 12", "association 7", "model hn7"
+    detail: Mapped[str] = mapped_column(Text, default="")
 
 
 class EventRow(Table):

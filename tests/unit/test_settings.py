@@ -163,4 +163,4 @@ def test_the_documented_file_has_every_key_and_its_default():
     assert "# [node.tls]" in text
     for section in ("destination", "route"):
         for key in type(getattr(documented, section)[0]).model_fields:
-            assert f"{key} = " in text
+            assert f"{key} = " in text or f"[{section}.{key}]" in text

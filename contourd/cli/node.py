@@ -1,0 +1,96 @@
+"""Commands of the running node: serve, status, retry, release."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from contourd.cli.options import ConfigOption, OverrideOption, opened_database, signed
+from contourd.errors import SettingsError
+
+if TYPE_CHECKING:
+    from contourd.settings import Settings
+
+
+def serve(config: ConfigOption = None) -> None:
+    """Listen for CT series, contour them and deliver the structure sets, until SIGTERM or Ctrl-C."""
+    from contourd.logs import set_up_logging
+    from contourd.settings import load_settings, require_models
+
+    settings = load_settings(config)
+    require_models(settings)
+    _require_second_reader(settings)
+    set_up_logging()
+    from contourd.daemon import Daemon
+
+    Daemon(settings).run()
+
+
+def _require_second_reader(settings: Settings) -> None:
+    """Say at the start, not with every series, that a program is missing which the settings name."""
+    from contourd.dicom.rtstruct_second_reader import second_reader_loads
+
+    if settings.check.rt_utils and not second_reader_loads():
+        raise SettingsError(
+            "the configuration",
+            ["check.rt_utils: rt-utils does not load; install contourd[check], which needs the system's libGL"],
+        )
+
+
+def status(
+    config: ConfigOption = None,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds, until Ctrl-C.")] = False,
+) -> None:
+    """Show what is received, queued, held and delivered."""
+    from contourd.settings import load_settings
+    from contourd.status import read_status, to_json, to_table
+
+    settings = load_settings(config)
+    if json:
+        typer.echo(to_json(read_status(settings), settings))
+        return
+    from rich.console import Console
+
+    console = Console()
+    if not watch:
+        console.print(to_table(read_status(settings), settings, datetime.now(UTC)))
+        return
+    import time
+
+    from rich.live import Live
+
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        try:
+            while True:
+                live.update(to_table(read_status(settings), settings, datetime.now(UTC)), refresh=True)
+                time.sleep(2)
+        except KeyboardInterrupt:
+            return
+
+
+def retry(
+    job: Annotated[int, typer.Argument(help="Number of the job.")],
+    config: ConfigOption = None,
+    override: OverrideOption = "",
+) -> None:
+    """Try a held or failed job again, or send its waiting deliveries now."""
+    from contourd.jobs.queue import Queue
+    from contourd.settings import load_settings
+
+    with opened_database(load_settings(config)) as database:
+        Queue(database).retry(job, signed(override))
+    typer.echo(f"job {job} will be tried again")
+
+
+def release(series: Annotated[int, typer.Argument(help="Number of the series.")], config: ConfigOption = None) -> None:
+    """Have a held series examined again; an interruption is forgiven, a gap or a wrong image is not."""
+    from contourd.jobs.intake import Intake
+    from contourd.settings import load_settings
+
+    settings = load_settings(config)
+    with opened_database(settings) as database:
+        Intake(database, settings.spool.root, settings.series, settings.route).release(series)
+    typer.echo(f"series {series} will be examined again")

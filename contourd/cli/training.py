@@ -1,0 +1,73 @@
+"""Commands of the trainer: curate, train, evaluate, ablate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contourd.cli.options import DeviceOption
+
+
+def curate(
+    sources: Annotated[list[str], typer.Argument(help="Archives: PATH or NAME=PATH; DICOM, PDDCA, open-kbp, .npz.")],
+    output: Annotated[Path, typer.Option(help="The data set; an earlier one is brought up to date.")],
+    keep_chest: Annotated[bool, typer.Option("--keep-chest", help="Leave the volumes as long as they are.")] = False,
+    keep_splits: Annotated[bool, typer.Option("--keep-splits", help="As the folders are called: train, ...")] = False,
+    validation_share: Annotated[float, typer.Option(min=0, max=1, help="Of the patients.")] = 0.15,
+    test_share: Annotated[float, typer.Option(min=0, max=1, help="Of the patients.")] = 0.15,
+    seed: Annotated[int, typer.Option(help="Of the splits.")] = 0,
+    only_tell: Annotated[list[str] | None, typer.Option(help="Audit rule that is not to exclude.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Cases at a time.")] = 1,
+) -> None:
+    """Make a data set of a clinic's own archives, with a report and a file to correct the names in."""
+    from trainer.audit import EXCLUDING
+    from trainer.curate import Options, run
+    from trainer.splits import Shares
+
+    told = set(only_tell or ())
+    rules = {rule.value for rule in EXCLUDING}
+    if told - rules:
+        raise typer.BadParameter(f"{', '.join(sorted(told - rules))}: choose from {', '.join(sorted(rules))}")
+    kept = frozenset(rule for rule in EXCLUDING if rule.value not in told)
+    shares = Shares(validation_share, test_share)
+    run(sources, output, Options(keep_chest, keep_splits, shares, seed, workers, kept))
+
+
+def train(
+    dataset: Annotated[Path, typer.Argument(help="Data set with train/ and validation/.")],
+    output: Annotated[Path, typer.Option(help="The bundle to write; <output>.run keeps the checkpoint.")],
+    recipe: Annotated[str, typer.Option(help="A shipped recipe's name (quick, paper, ...), or a file.")] = "hn7-4mm",
+    initial: Annotated[str, typer.Option(help="Model to begin with, by name or folder.")] = "",
+    device: DeviceOption = "auto",
+) -> None:
+    """Train a model; a run that was stopped goes on."""
+    from trainer.fit import run
+
+    run(dataset, output, recipe, initial, device)
+
+
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="A shipped model's name, or a bundle's folder.")],
+    dataset: Annotated[Path, typer.Argument(help="Data set with the split, or a folder of cases.")],
+    output: Annotated[Path | None, typer.Option(help="Folder of the report; without it the table is printed.")] = None,
+    split: Annotated[str, typer.Option(help="validation, test or train.")] = "validation",
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure a model through the structure set: contoured, written, read back and compared."""
+    from trainer.evaluate import run
+
+    run(bundle, dataset, output, split, device)
+
+
+def ablate(
+    grid: Annotated[str, typer.Argument(help="A shipped grid's name (paper, quick), or a TOML file.")],
+    dataset: Annotated[Path, typer.Argument(help="Data set with train/ and validation/.")],
+    output: Annotated[Path, typer.Option(help="Folder of the table and the runs.")],
+    device: DeviceOption = "auto",
+) -> None:
+    """Train the variants of a grid with one budget and compare them in one table; goes on where it was stopped."""
+    from trainer.ablate import run
+
+    run(grid, dataset, output, device)

@@ -1,0 +1,37 @@
+"""The settings of a node: a frozen tree, read from one TOML file."""
+
+from contourd.settings.destination import Destination, DestinationTLS, Route
+from contourd.settings.loading import find_settings_file, load_settings, model_exists, require_models
+from contourd.settings.node import NodeSettings, NodeTLS
+from contourd.settings.tree import (
+    CheckSettings,
+    DatabaseSettings,
+    DeliverySettings,
+    PlausibilitySettings,
+    SeriesSettings,
+    Settings,
+    SpoolSettings,
+    WorkerSettings,
+)
+from contourd.settings.values import Verdict
+
+__all__ = [
+    "CheckSettings",
+    "DatabaseSettings",
+    "DeliverySettings",
+    "Destination",
+    "DestinationTLS",
+    "NodeSettings",
+    "NodeTLS",
+    "PlausibilitySettings",
+    "Route",
+    "SeriesSettings",
+    "Settings",
+    "SpoolSettings",
+    "Verdict",
+    "WorkerSettings",
+    "find_settings_file",
+    "load_settings",
+    "model_exists",
+    "require_models",
+]

@@ -1,0 +1,78 @@
+"""Settings of a destination, and of the routes that lead there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from contourd.profiles import PROFILES, HoleStyleName, Profile, ProfileName
+from contourd.settings.values import (
+    AETitle,
+    InterpretedType,
+    Port,
+    Regex,
+    ROIName,
+    Seconds,
+    Section,
+    StructureSetLabel,
+)
+
+
+class DestinationTLS(Section):
+    """Who must have signed the destination's certificate, and the certificate and key that contourd shows it (PEM)."""
+
+    authorities: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    check_host: bool = True
+
+
+class Destination(Section):
+    """A DICOM node that takes structure sets; holes to interpreted_type replace what its profile says."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")
+    ae_title: AETitle
+    host: str = Field(min_length=1)
+    port: Port
+    connect_timeout_s: Seconds = 15.0
+    response_timeout_s: Seconds = 60.0
+    profile: ProfileName = "strict"
+    holes: HoleStyleName | None = None
+    decimals: int | None = Field(default=None, ge=2, le=4)
+    label: StructureSetLabel | None = None
+    interpreted_type: InterpretedType | None = None
+    names: Mapping[str, ROIName] = Field(default_factory=dict)
+    tls: DestinationTLS | None = None
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        longest = PROFILES[self.profile].name_length
+        long = [name for name in self.names.values() if len(name) > longest]
+        if long:
+            raise ValueError(f"names: {', '.join(long)}: profile {self.profile} takes {longest} characters")
+        twice = [name for name, n in Counter(name.casefold() for name in self.names.values()).items() if n > 1]
+        if twice:
+            raise ValueError(f"names: {', '.join(twice)} is given to several organs")
+        return self
+
+    @property
+    def structure_set_profile(self) -> Profile:
+        """How its structure sets are written."""
+        asked = ("holes", "decimals", "label", "interpreted_type")
+        changed = {key: value for key in asked if (value := getattr(self, key)) is not None}
+        return replace(PROFILES[self.profile], names=dict(self.names), **changed)
+
+
+class Route(Section):
+    """Which series go to which model and where its structure set goes; the first route that fits is taken."""
+
+    model: str = Field(min_length=1)
+    destinations: tuple[str, ...] = Field(min_length=1)
+    calling_ae: AETitle | None = None
+    series_description: Regex | None = None
+    body_part: str | None = None

@@ -1,0 +1,101 @@
+"""Settings are read once, validated as a whole, with every problem at once and its key's path."""
+
+from __future__ import annotations
+
+import tomllib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from contourd.errors import SettingsError
+from contourd.settings.tree import Settings
+
+SEARCHED = (Path("contourd.toml"), Path("/etc/contourd/contourd.toml"))
+SHIPPED_MODELS = Path(__file__).resolve().parents[1] / "model" / "bundles"
+
+
+def model_exists(name_or_folder: str) -> bool:
+    """Tell whether a bundle is there, without loading it."""
+    return any((folder / "model.json").is_file() for folder in (SHIPPED_MODELS / name_or_folder, Path(name_or_folder)))
+
+
+def find_settings_file(path: Path | None) -> Path:
+    """Return the file that was named, or the first that is searched.
+
+    Raises
+    ------
+    SettingsError
+        There is none.
+    """
+    if path is not None:
+        return path
+    for candidate in SEARCHED:
+        if candidate.is_file():
+            return candidate
+    raise SettingsError(
+        "no configuration", [f"neither {' nor '.join(map(str, SEARCHED))} is there; give --config FILE"]
+    )
+
+
+def load_settings(path: Path | None = None) -> Settings:
+    """Read and validate a TOML file.
+
+    Raises
+    ------
+    SettingsError
+        Every problem, each with its key's path.
+    """
+    file = find_settings_file(path)
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(str(file), [f"cannot be read: {error.strerror}"]) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(str(file), [f"not valid TOML: {error}"]) from error
+    problems = _unresolved(content)
+    try:
+        settings = Settings.model_validate(content)
+    except ValidationError as error:
+        for item in error.errors():
+            key = ".".join(map(str, item["loc"]))
+            problems.append(f"{key}: {item['msg'].removeprefix('Value error, ')}")
+    if problems:
+        raise SettingsError(str(file), problems)
+    return settings
+
+
+def _unresolved(content: dict[str, Any]) -> list[str]:
+    """Find names that lead nowhere; works on the raw file, so that these are told together with all else."""
+    destinations, routes = (content.get(key) for key in ("destination", "route"))
+    destinations = [d for d in destinations if isinstance(d, dict)] if isinstance(destinations, list) else []
+    routes = [r for r in routes if isinstance(r, dict)] if isinstance(routes, list) else []
+    counts = Counter(str(d.get("name")) for d in destinations)
+    problems = [
+        f"{key}: at least one [[{key}]] is needed" for key in ("destination", "route") if content.get(key) == []
+    ]
+    problems += [f"destination: the name {name!r} stands {n} times" for name, n in counts.items() if n > 1]
+    for i, route in enumerate(routes):
+        named = route.get("destinations", [])
+        for name in named if isinstance(named, list) else []:
+            if str(name) not in counts:
+                problems.append(f"route.{i}.destinations: there is no destination {name!r}")
+    return problems
+
+
+def require_models(settings: Settings) -> None:
+    """Refuse routes to models that are not there; for ``serve`` alone, so that ``status`` works when one has vanished.
+
+    Raises
+    ------
+    SettingsError
+        Names each route.
+    """
+    problems = [
+        f"route.{i}.model: no model {route.model!r}; give a shipped model's name or a bundle's folder"
+        for i, route in enumerate(settings.route)
+        if not model_exists(route.model)
+    ]
+    if problems:
+        raise SettingsError("the configuration", problems)

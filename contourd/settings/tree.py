@@ -1,0 +1,89 @@
+"""The settings tree, and its sections that are of a few keys."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from contourd.settings.destination import Destination, Route
+from contourd.settings.node import NodeSettings
+from contourd.settings.values import Seconds, Section, Verdict
+
+
+class SpoolSettings(Section):
+    """Where instances and structure sets are kept."""
+
+    root: Path = Path("/var/lib/contourd")
+    min_free_gb: float = Field(default=2.0, ge=0)
+
+
+class DatabaseSettings(Section):
+    """The queue's database; empty: SQLite inside the spool."""
+
+    url: str = ""
+
+
+class SeriesSettings(Section):
+    """When a series is complete."""
+
+    quiet_s: float = Field(default=15.0, ge=0)
+    gapped_s: float = Field(default=180.0, ge=0)
+
+
+class WorkerSettings(Section):
+    """The process that contours."""
+
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    lease_s: Seconds = 60.0
+    time_limit_s: Seconds = 1800.0
+    max_attempts: int = Field(default=3, ge=1)
+
+
+class DeliverySettings(Section):
+    """Retries of a delivery: first_retry_s, doubled each time up to max_retry_s, until give_up_after_s."""
+
+    first_retry_s: Seconds = 30.0
+    max_retry_s: Seconds = 1800.0
+    give_up_after_s: Seconds = 86400.0
+
+
+class PlausibilitySettings(Section):
+    """What becomes of an organ that fails a check, and how many robust standard deviations are still plausible."""
+
+    volume: Verdict = "flag"
+    position: Verdict = "flag"
+    laterality: Verdict = "withhold"
+    symmetry: Verdict = "flag"
+    limit_sd: float = Field(default=4.5, gt=0)
+
+    def verdict(self, check: str) -> Verdict:
+        """Return what is to be done for one check, by its key."""
+        verdict: Verdict = getattr(self, check)
+        return verdict
+
+
+class CheckSettings(Section):
+    """The check of each structure set before it is sent: always ours, and by rt-utils too where that is wanted."""
+
+    rt_utils: bool = False
+
+
+class Settings(Section):
+    """The whole configuration file."""
+
+    node: NodeSettings = NodeSettings()
+    spool: SpoolSettings = SpoolSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    series: SeriesSettings = SeriesSettings()
+    worker: WorkerSettings = WorkerSettings()
+    delivery: DeliverySettings = DeliverySettings()
+    plausibility: PlausibilitySettings = PlausibilitySettings()
+    check: CheckSettings = CheckSettings()
+    destination: tuple[Destination, ...]
+    route: tuple[Route, ...]
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the queue."""
+        return self.database.url or f"sqlite:///{self.spool.root.resolve() / 'contourd.sqlite'}"

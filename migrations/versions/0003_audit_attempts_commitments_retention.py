@@ -1,0 +1,109 @@
+"""The audit trail, each try of a delivery, storage commitments, and what retention removed.
+
+No table refers to deliveries before this revision, so that one may be rebuilt: SQLite changes no constraint in place.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0003"
+down_revision = "0002"
+branch_labels = None
+depends_on = None
+
+MOMENT = sa.DateTime(timezone=True)
+BEFORE = ("PENDING", "SENDING", "DELIVERED", "REFUSED")
+AFTER = ("PENDING", "SENDING", "SENT", "DELIVERED", "REFUSED")
+
+
+def _one_of(*states: str) -> sa.CheckConstraint:
+    listed = ", ".join(f"'{s}'" for s in states)
+    return sa.CheckConstraint(f"state IN ({listed})", name="state_is_known")
+
+
+def _deliveries_may_be(*states: str) -> None:
+    with op.batch_alter_table("deliveries", recreate="always") as table:
+        table.drop_constraint("state_is_known", type_="check")
+        table.create_check_constraint("state_is_known", "state IN (" + ", ".join(f"'{s}'" for s in states) + ")")
+
+
+def upgrade() -> None:
+    _deliveries_may_be(*AFTER)
+    op.add_column("series", sa.Column("purged_at", MOMENT))
+    op.add_column("jobs", sa.Column("purged_at", MOMENT))
+    op.create_table(
+        "attempts",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("delivery_id", sa.Integer, sa.ForeignKey("deliveries.id"), nullable=False),
+        sa.Column("destination", sa.String(32), nullable=False),
+        sa.Column("at", MOMENT, nullable=False),
+        sa.Column("outcome", sa.String(16), nullable=False),
+        sa.Column("status", sa.Integer),
+        sa.Column("reason", sa.Text, nullable=False),
+    )
+    op.create_index("ix_attempts_delivery_id", "attempts", ["delivery_id"])
+    op.create_table(
+        "commitments",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("transaction_uid", sa.String(64), nullable=False, unique=True),
+        sa.Column("delivery_id", sa.Integer, sa.ForeignKey("deliveries.id"), nullable=False),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("requested_at", MOMENT, nullable=False),
+        sa.Column("answered_at", MOMENT),
+        _one_of("REQUESTED", "COMMITTED", "FAILED", "EXPIRED"),
+    )
+    op.create_index("ix_commitments_delivery_id", "commitments", ["delivery_id"])
+    op.create_index("commitments_by_state", "commitments", ["state", "requested_at"])
+    op.create_table(
+        "commitment_requests",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("transaction_uid", sa.String(64), nullable=False),
+        sa.Column("calling_ae", sa.String(16), nullable=False),
+        sa.Column("instances", sa.Text, nullable=False),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("not_before", MOMENT, nullable=False),
+        sa.Column("created_at", MOMENT, nullable=False),
+        _one_of("PENDING", "REPORTED", "GIVEN_UP"),
+    )
+    op.create_index("commitment_requests_due", "commitment_requests", ["state", "not_before"])
+    op.create_table(
+        "audit",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("at", MOMENT, nullable=False),
+        sa.Column("actor", sa.String(64), nullable=False),
+        sa.Column("action", sa.String(32), nullable=False),
+        sa.Column("subject", sa.String(64), nullable=False),
+        sa.Column("detail", sa.Text, nullable=False),
+    )
+    op.create_index("audit_by_time", "audit", ["at"])
+    if op.get_bind().dialect.name == "sqlite":
+        for change in ("UPDATE", "DELETE"):
+            op.execute(
+                f"CREATE TRIGGER audit_refuses_{change.lower()} BEFORE {change} ON audit "
+                "BEGIN SELECT RAISE(ABORT, 'the audit trail is only appended to'); END"
+            )
+    else:
+        op.execute(
+            "CREATE FUNCTION audit_refuses() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'the audit trail is only appended to'; END $$"
+        )
+        op.execute(
+            "CREATE TRIGGER audit_refuses BEFORE UPDATE OR DELETE ON audit "
+            "FOR EACH ROW EXECUTE FUNCTION audit_refuses()"
+        )
+
+
+def downgrade() -> None:
+    for table in ("audit", "commitment_requests", "commitments", "attempts"):
+        op.drop_table(table)
+    if op.get_bind().dialect.name != "sqlite":
+        op.execute("DROP FUNCTION audit_refuses()")
+    op.execute("UPDATE deliveries SET state = 'SENDING' WHERE state = 'SENT'")  # sent again by the older contourd
+    _deliveries_may_be(*BEFORE)
+    op.drop_column("jobs", "purged_at")
+    op.drop_column("series", "purged_at")
