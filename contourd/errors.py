@@ -19,6 +19,8 @@
     ├── InvalidTransition        a (state, event) pair that is not in the table
     ├── LeaseLost                another worker owns the job now
     ├── SchemaMismatch           the database belongs to another version of contourd
+    ├── BackupError              a backup cannot be made or put back
+    ├── PatientNamed             a text that would be kept names the patient
     └── DatasetError             a training case cannot be read
 
 The message is for the person who must act: what was found, where, and the remedy.
@@ -112,6 +114,14 @@ class LeaseLost(ContourdError):
 
 class SchemaMismatch(ContourdError):
     """The database's revision is not this version's."""
+
+
+class BackupError(ContourdError):
+    """The database cannot be saved or put back."""
+
+
+class PatientNamed(ContourdError):
+    """An operator's text names the patient, and would be kept."""
 
 
 class DatasetError(ContourdError):

@@ -1,11 +1,49 @@
-"""Logging set-up: one line a record, key=value after the sentence; numbers and names of ours, never a patient's."""
+"""Logging set-up: one line a record, key=value after the sentence; numbers and names of ours, never a patient's.
+
+What pydicom, pynetdicom and Python put into the text of a warning or an exception may quote a dataset. Such a text is
+left out wherever it would be printed: its kind and its place in the code are told instead.
+"""
 
 from __future__ import annotations
 
 import logging
+import sqlite3
 import sys
+import threading
+import traceback
+import warnings
+from types import TracebackType
+from typing import TextIO
+
+from contourd.errors import ContourdError
 
 EXTRA = ("action", "job", "series", "delivery", "destination", "association", "calling_ae", "peer", "worker")
+# Their loggers speak of the datasets that they read.
+QUOTING = ("pydicom",)
+
+log = logging.getLogger(__name__)
+
+
+def told(error: BaseException) -> str:
+    """Return the kind of an error, with its text where that is ours, the system's or the database's."""
+    kind = type(error).__name__
+    if isinstance(error, OSError):
+        return f"{kind}: {error.strerror}" if error.strerror else kind
+    return f"{kind}: {error}" if isinstance(error, ContourdError | sqlite3.Error) and str(error) else kind
+
+
+def told_traceback(error: BaseException) -> str:
+    """Return the traceback of an error and of those that led to it, each with what ``told`` says of it."""
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+    parts = []
+    for one in reversed(chain):
+        frames = "".join(traceback.format_tb(one.__traceback__))
+        parts.append(f"Traceback (most recent call last):\n{frames}{told(one)}")
+    return "\n\nwhich led to:\n\n".join(parts)
 
 
 class LineFormatter(logging.Formatter):
@@ -13,10 +51,27 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Append the known extras to the sentence."""
-        line = super().format(record)
-        pairs = [f"{key}={value}" for key in EXTRA if (value := getattr(record, key, None)) is not None]
+        shown = logging.makeLogRecord(record.__dict__)
+        shown.exc_text = None  # another handler's, with the text of the error
+        if isinstance(record.msg, BaseException):
+            shown.msg, shown.args = f"{record.name}: {told(record.msg)}", None
+        elif record.name.partition(".")[0] in QUOTING:
+            shown.msg, shown.args = f"{record.name} has a remark at {record.filename}:{record.lineno}", None
+        line = super().format(shown)
+        pairs = [f"{key}={_printable(value)}" for key in EXTRA if (value := getattr(record, key, None)) is not None]
         head, _, rest = line.partition("\n")
         return "\n".join(filter(None, [" ".join([head, *pairs]), rest]))
+
+    def formatException(  # noqa: N802  logging's own name
+        self,
+        ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
+    ) -> str:
+        """Return the traceback without what an exception may quote."""
+        return told_traceback(ei[1]) if ei[1] is not None else ""
+
+
+def _printable(value: object) -> str:
+    return "".join(c if c.isprintable() else "?" for c in str(value))
 
 
 def set_up_logging(level: int = logging.INFO) -> None:
@@ -24,5 +79,30 @@ def set_up_logging(level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for name in ("pynetdicom", "alembic", "apscheduler"):
+    for name in ("pydicom", "pynetdicom", "alembic", "apscheduler"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    guard_standard_error()
+
+
+def guard_standard_error() -> None:
+    """Print of warnings, and of exceptions that nobody caught, no text that may quote the patient."""
+    warnings.showwarning = _show_warning
+    sys.excepthook = lambda kind, error, trace: _show(told_traceback(error))
+    threading.excepthook = lambda raised: _show(told_traceback(raised.exc_value) if raised.exc_value else "")
+    sys.unraisablehook = lambda raised: _show(f"ignored: {told(raised.exc_value)}" if raised.exc_value else "")
+
+
+def _show(text: str) -> None:
+    if sys.stderr is not None:
+        sys.stderr.write(f"{text}\n")
+
+
+def _show_warning(
+    message: Warning | str,  # noqa: ARG001  what must not be told
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,  # noqa: ARG001
+    line: str | None = None,  # noqa: ARG001
+) -> None:
+    _show(f"{category.__name__} at {filename}:{lineno}")

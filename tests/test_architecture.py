@@ -19,7 +19,9 @@ LINES = 350
 LAYERS: Mapping[int, tuple[str, ...]] = {
     7: (
         "contourd.cli",
+        "contourd.cli.audit",
         "contourd.cli.contouring",
+        "contourd.cli.database",
         "contourd.cli.node",
         "contourd.cli.options",
         "contourd.cli.training",
@@ -85,13 +87,17 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "trainer.grid",
     ),
     3: (
+        "contourd.jobs.audit",
+        "contourd.jobs.backup",
         "contourd.jobs.queue",
         "contourd.jobs.database",
         "contourd.jobs.report",
         "contourd.jobs.tables",
+        "contourd.jobs.timeline",
         "contourd.dicom.admission",
         "contourd.dicom.ct_write",
         "contourd.dicom.decoders",
+        "contourd.dicom.identity",
         "contourd.dicom.isolation",
         "contourd.dicom.pixels",
         "contourd.dicom.spacing",
@@ -105,6 +111,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.series",
         "contourd.dicom.instance",  # an archive is read with the same care as what the network brings
         "contourd.dicom.spool",
+        "contourd.dicom.spool_access",
         "contourd.model.predictor",
         "contourd.pictures",
         "contourd.reference",
@@ -130,6 +137,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.settings.destination",
         "contourd.settings.loading",
         "contourd.settings.node",
+        "contourd.settings.shown",
         "contourd.settings.tree",
         "contourd.settings.values",
         "contourd.profiles",

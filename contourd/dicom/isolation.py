@@ -80,6 +80,12 @@ class PixelDecoder:
             self._child = None
 
 
+def decoder_says(error: Exception) -> str:
+    """Return the first line of what a decoder says of the pixels; other errors may quote the header: their kind."""
+    kind = type(error).__name__
+    return str(error).strip().split("\n", 1)[0].rstrip(":") or kind if type(error) is RuntimeError else kind
+
+
 @contextmanager
 def pixel_decoder() -> Iterator[PixelDecoder]:
     """Keep one decoder for several images."""
@@ -99,9 +105,7 @@ def main() -> None:
             try:
                 stored = np.ascontiguousarray(decode_pixels(pydicom.dcmread(json.loads(line))))
             except (*UNDECODABLE, MemoryError) as error:
-                # The first line; a plugin's text goes over many.
-                said = str(error).strip().split("\n", 1)[0].rstrip(":") or type(error).__name__
-                answers.write(json.dumps({"error": said}).encode() + b"\n")
+                answers.write(json.dumps({"error": decoder_says(error)}).encode() + b"\n")
             else:
                 head = {"shape": stored.shape, "dtype": stored.dtype.str}
                 answers.write(json.dumps(head).encode() + b"\n" + stored.tobytes())

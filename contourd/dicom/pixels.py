@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from contourd.dicom.instance import Instance
-from contourd.dicom.isolation import UNDECODABLE, PixelDecoder, pixel_decoder
+from contourd.dicom.isolation import UNDECODABLE, PixelDecoder, decoder_says, pixel_decoder
 from contourd.errors import SeriesUnusable
 from contourd.imaging.volume import AIR_HU
 
@@ -35,7 +35,7 @@ def hounsfield(instance: Instance, decoder: PixelDecoder) -> NDArray[np.int16]:
         slope, intercept = float(ds.RescaleSlope), float(ds.RescaleIntercept)
         overlaid = _has_embedded_overlay(ds)
     except UNDECODABLE as error:
-        raise SeriesUnusable(f"{where} cannot be decoded ({_reason(error)}); send it again") from error
+        raise SeriesUnusable(f"{where} cannot be decoded ({decoder_says(error)}); send it again") from error
     if stored.shape != (instance.rows, instance.columns):
         raise SeriesUnusable(f"{where} has {stored.shape} pixels; send it again")
     values = _within_bits(stored, instance.bits_stored)
@@ -62,11 +62,6 @@ def same_image(one: Path, other: Path) -> bool:
         return bool(alike and old == new)
     except UNDECODABLE:
         return False
-
-
-def _reason(error: Exception) -> str:
-    """Shorten what a decoder says to its first sentence; a plugin's text goes over many lines."""
-    return str(error).strip().split("\n", 1)[0].rstrip(":") or type(error).__name__
 
 
 def _padding(ds: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,9 +16,11 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RTS
 from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from contourd.dicom.identity import without_identity
 from contourd.dicom.instance import UNREADABLE
 from contourd.dicom.tls import calling_context
 from contourd.errors import NodeError
+from contourd.logs import told
 from contourd.settings import Destination
 
 # PS3.4 B.2.3, PS3.7 annex C.
@@ -66,10 +68,12 @@ class StorageSCU:
             dataset = pydicom.dcmread(path)
         except UNREADABLE as error:
             return Outcome(
-                OutcomeKind.REFUSED, f"the structure set {path.name} cannot be read ({error}); contour again"
+                OutcomeKind.REFUSED, f"the structure set {path.name} cannot be read ({told(error)}); contour again"
             )
         contexts = [(RTStructureSetStorage, syntax) for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)]
-        return self._ask(destination, contexts, lambda association: association.send_c_store(dataset))
+        outcome = self._ask(destination, contexts, lambda association: association.send_c_store(dataset))
+        # A destination may quote the patient in what it answers.
+        return replace(outcome, reason=without_identity(outcome.reason, dataset))
 
     def echo(self, destination: Destination) -> Outcome:
         """Send one verification request."""
@@ -100,8 +104,8 @@ class StorageSCU:
             return _not_established(association, destination)
         try:
             return _classify(send(association), destination)
-        except ValueError as error:
-            return Outcome(OutcomeKind.REFUSED, f"{_where(destination)} cannot be sent to: {error}")
+        except ValueError:
+            return Outcome(OutcomeKind.REFUSED, f"the structure set for {_where(destination)} cannot be encoded")
         except RuntimeError:  # the association ended before the request went out
             return Outcome(OutcomeKind.RETRY, f"{_where(destination)} closed the connection")
         finally:
