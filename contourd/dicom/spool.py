@@ -43,7 +43,7 @@ class Spool:
         self._key = b""
         try:
             for name in (INCOMING, OUTGOING, PARTIAL):
-                (root / name).mkdir(parents=True, exist_ok=True)
+                make_private_folder(root / name)
             _fsync_folder(root)
         except OSError as error:
             raise SpoolError(f"spool.root {root} cannot be used: {error.strerror}") from error
@@ -101,6 +101,7 @@ class Spool:
         partial, final = self.root / PARTIAL / uuid4().hex, self.root / relative
         try:
             self._make_folder(final.parent)
+            partial.touch(mode=0o600)
             try:
                 write_durably(partial, final, chunks)
             finally:
@@ -113,7 +114,7 @@ class Spool:
         """Make a folder that survives a power cut; the lock keeps a second thread from using it before it does."""
         with self._lock:
             if folder not in self._durable:
-                folder.mkdir(parents=True, exist_ok=True)
+                make_private_folder(folder)
                 _fsync_folder(folder.parent)
                 self._durable.add(folder)
 
@@ -140,6 +141,13 @@ class Spool:
             _fsync_folder(self.root)
         finally:
             partial.unlink()
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder for its owner alone, with those above it that are missing."""
+    if not folder.is_dir():
+        make_private_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def write_durably(partial: Path, final: Path, chunks: Iterable[bytes | memoryview]) -> None:

@@ -1,0 +1,97 @@
+"""Who may use the spool: its owner alone, and one contourd at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from contourd.errors import NodeError, SpoolError
+
+log = logging.getLogger(__name__)
+
+PRIVATE_UMASK = 0o077
+FOLDER_MODE, FILE_MODE = 0o700, 0o600
+LOCK = "contourd.lock"
+FOLDERS = ("incoming", "outgoing", "partial")
+
+
+def keep_private() -> None:
+    """Make whatever this process writes from now on its user's alone."""
+    os.umask(PRIVATE_UMASK)
+
+
+def lock_spool(root: Path) -> IO[str]:
+    """Take the spool until the file that is returned is closed, or the process ends.
+
+    Raises
+    ------
+    NodeError
+        Another contourd serves it.
+    SpoolError
+        The folder cannot be written to.
+    """
+    try:
+        file = os.fdopen(os.open(root / LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE), "w")
+    except OSError as error:
+        raise SpoolError(f"spool.root {root} cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise NodeError(
+            f"another contourd already serves the spool {root}; stop it first, or give spool.root another folder"
+        ) from error
+    return file
+
+
+def close_to_others(root: Path) -> None:
+    """Take away what rights others have on a spool that an earlier version, or a copy of it, left open to them.
+
+    Starting goes on, for closing it breaks nothing; but a folder that is no spool yet and holds something is refused,
+    for it may be anybody's.
+
+    Raises
+    ------
+    SpoolError
+        It belongs to another user, holds what is not contourd's, or its file system keeps no modes.
+    """
+    if not root.exists() or not any(map(_open_to_others, [root, *_within(root)])):
+        return
+    if _open_to_others(root) and any(_within(root)) and not (root / FOLDERS[0]).is_dir():
+        raise SpoolError(
+            f"spool.root {root} is open to other users and holds what is not contourd's; give it a folder of its own"
+        )
+    for path in _all(root):
+        if not _open_to_others(path):
+            continue
+        try:
+            path.chmod(FOLDER_MODE if path.is_dir() else FILE_MODE)
+        except OSError as error:
+            raise SpoolError(
+                f"{path} is open to other users and cannot be closed to them: {error.strerror}; "
+                f"run `chown -R USER {root}` for the user that runs contourd"
+            ) from error
+        if _open_to_others(path):
+            raise SpoolError(f"{path} stays open to other users: its file system keeps no modes; move spool.root")
+    log.warning("the spool was open to other users; it is closed to them now", extra={"action": "spool"})
+
+
+def _open_to_others(path: Path) -> bool:
+    return bool(stat.S_IMODE(path.lstat().st_mode) & PRIVATE_UMASK) and not path.is_symlink()
+
+
+def _within(root: Path) -> Iterator[Path]:
+    return (path for path in root.iterdir() if path.name != "lost+found")  # of a file system of its own
+
+
+def _all(root: Path) -> Iterator[Path]:
+    """Go through the root, what lies in it, and everything in contourd's own folders."""
+    yield root
+    yield from _within(root)
+    for name in FOLDERS:
+        yield from (root / name).rglob("*")
