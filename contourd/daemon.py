@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import logging
 import multiprocessing
@@ -14,22 +13,23 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from typing import IO
 
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from contourd import worker
+from contourd import __version__, worker
 from contourd.dicom.scp import StorageSCP
 from contourd.dicom.scu import OutcomeKind, Sender, StorageSCU
 from contourd.dicom.spool import Spool
+from contourd.dicom.spool_access import close_to_others, keep_private, lock_spool
 from contourd.dicom.tls import calling_context
-from contourd.errors import NodeError
+from contourd.errors import NodeError, QueueUnavailable
+from contourd.jobs.audit import NODE, AuditTrail, Deed
 from contourd.jobs.database import Database
 from contourd.jobs.intake import Intake
 from contourd.jobs.job import RetryPolicy
 from contourd.jobs.queue import Queue
-from contourd.settings import Destination, Settings
+from contourd.settings import Destination, Settings, shown_settings
 
 log = logging.getLogger(__name__)
 
@@ -42,33 +42,27 @@ class Daemon:
 
     def __init__(self, settings: Settings, sender: Sender | None = None) -> None:
         self._settings = settings
+        keep_private()
+        close_to_others(settings.spool.root)
         self._spool = Spool(settings.spool.root, int(settings.spool.min_free_gb * 1e9))
-        self._locked = self._lock()
+        self._locked = lock_spool(settings.spool.root)
         self._spool.sweep()
         self._database = Database(settings.database_url)
-        self._database.upgrade()
+        self._database.prepare()
+        self._audit = AuditTrail(self._database)
         self._queue = Queue(self._database)
         self._intake = Intake(self._database, settings.spool.root, settings.series, settings.route)
         for destination in settings.destination:
             if destination.tls is not None:
                 calling_context(destination.tls, destination.name)
         self._sender = sender or StorageSCU(settings.node.ae_title)
-        self._scp = StorageSCP(settings.node, self._spool, self._intake)
-        self._scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(len(settings.destination) + 4)})
+        self._scp = StorageSCP(settings.node, self._spool, self._intake, self._audit.note)
+        self._scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(len(settings.destination) + 5)})
         self._stopping = threading.Event()
         self._names = itertools.count(1)
         self._worker: BaseProcess | None = None
         self._worker_name = ""
         self._leash: Connection | None = None
-
-    def _lock(self) -> IO[str]:
-        file = (self._settings.spool.root / "contourd.lock").open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.close()
-            raise NodeError(f"another contourd already serves the spool {self._settings.spool.root}") from error
-        return file
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -88,15 +82,28 @@ class Daemon:
         except OSError as error:
             raise NodeError(f"cannot listen on {node.host}:{node.port}: {error.strerror}; change node.port") from error
         log.info("listening as %s on %s:%d", node.ae_title, node.host, self._scp.port, extra={"action": "start"})
+        self._audit_start()
         self._start_worker()
         self._schedule()
         self._stopping.wait()
         self._shut_down()
 
+    def _audit_start(self) -> None:
+        """Record the start and what differs from the last one; a trail that cannot be written stops no reception."""
+        try:
+            self._audit.record(Deed(NODE, "start", "", f"contourd {__version__}"))
+            changed = self._audit.record_configuration(shown_settings(self._settings))
+        except QueueUnavailable as error:
+            log.error("the start is not audited: %s", error, extra={"action": "audit"})
+        else:
+            if changed:
+                log.info("the configuration differs in %s", ", ".join(changed), extra={"action": "configuration"})
+
     def _schedule(self) -> None:
         self._every(POLL_S, "close quiet series", self._intake.close_quiet)
         self._every(POLL_S, "watch the worker", self._watch_worker)
         self._every(POLL_S, "expire leases", self._expire_leases)
+        self._every(POLL_S, "write the audit trail", self._audit.flush)
         for destination in self._settings.destination:  # a thread each: one that is down delays no other
             self._every(POLL_S, f"deliver to {destination.name}", partial(self._deliver, destination))
         self._scheduler.start()
@@ -168,6 +175,9 @@ class Daemon:
                 self._worker.kill()
                 self._worker.join()
         self._end_leash()
+        self._audit.close()
+        with suppress(QueueUnavailable):  # the log says it too
+            self._audit.record(Deed(NODE, "stop"))
         self._database.close()
         self._locked.close()
         log.info("stopped", extra={"action": "stopped"})

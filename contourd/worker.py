@@ -17,11 +17,13 @@ from multiprocessing.connection import Connection
 from contourd.contouring import Order, contour_series
 from contourd.dicom.series import read_instance
 from contourd.dicom.spool import Spool
-from contourd.errors import ContourdError, LeaseLost, SpoolError
+from contourd.dicom.spool_access import keep_private
+from contourd.errors import ContourdError, LeaseLost, QueueUnavailable, SpoolError
+from contourd.jobs.audit import AuditTrail
 from contourd.jobs.database import Database
 from contourd.jobs.queue import Job, Queue
-from contourd.logs import set_up_logging
-from contourd.model.bundle import load_bundle
+from contourd.logs import set_up_logging, told
+from contourd.model.bundle import ModelBundle, load_bundle
 from contourd.model.predictor import Predictor
 from contourd.profiles import STRICT
 from contourd.settings import Settings
@@ -40,6 +42,7 @@ class Worker:
         self._name = name
         self._database = Database(settings.database_url)
         self._queue = Queue(self._database)
+        self._audit = AuditTrail(self._database)
         self._spool = Spool(settings.spool.root)
         self._predictors: dict[str, Predictor] = {}
         self._profiles = {d.name: d.structure_set_profile for d in settings.destination}
@@ -80,7 +83,7 @@ class Worker:
             self._hold(job, str(error))
         except Exception as error:  # a fault of ours must not end the worker
             log.exception("the job failed", extra={"action": "fail", "job": job.id})
-            self._fail(job, f"{type(error).__name__}: {error}")
+            self._fail(job, f"{told(error)}; the log says where")
 
     def _contour(self, job: Job) -> tuple[dict[str, str], str]:
         """Contour a job; returns destination -> structure set, and the remarks."""
@@ -107,7 +110,14 @@ class Worker:
         known = self._predictors.get(model)
         if known is None or known.bundle.sha256 != bundle.sha256:
             self._predictors[model] = Predictor(bundle, self._settings.worker.device)
+            self._audit_model(model, bundle)
         return self._predictors[model]
+
+    def _audit_model(self, model: str, bundle: ModelBundle) -> None:
+        try:
+            self._audit.record_model(model, bundle.version, bundle.sha256)
+        except QueueUnavailable as error:
+            log.error("a model is not audited: %s", error, extra={"action": "audit", "worker": self._name})
 
     def _hold(self, job: Job, reason: str) -> None:
         log.error("the job is held: %s", reason, extra={"action": "hold", "job": job.id})
@@ -149,6 +159,15 @@ class Worker:
 def main(settings: Settings, name: str, parent: Connection) -> None:
     """Run a worker until SIGTERM, or until the other end of ``parent`` is closed: the daemon is gone."""
     set_up_logging()
+    keep_private()
+    try:
+        _serve(settings, name, parent)
+    except Exception:  # Python would print the text of the error, which may quote the patient
+        log.exception("the worker cannot go on", extra={"action": "worker", "worker": name})
+        raise SystemExit(1) from None
+
+
+def _serve(settings: Settings, name: str, parent: Connection) -> None:
     worker = Worker(settings, name)
     signal.signal(signal.SIGTERM, lambda number, frame: worker.stopping.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the daemon's to act on

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from contourd.errors import NodeError
 
 if TYPE_CHECKING:
     from contourd.jobs.database import Database
@@ -26,16 +30,54 @@ def signed(override: str) -> str:
     """Add who gave the reason."""
     if not override.strip():
         return ""
-    import getpass
+    return f"{override.strip()} ({operator()})"
 
-    return f"{override.strip()} ({getpass.getuser()})"
+
+def operator() -> str:
+    """Return the name of the user who gives the command, also through sudo; the environment's claims do not count."""
+    name = _user_name(os.getuid())
+    through = os.environ.get("SUDO_UID", "")  # only root can use what is claimed here, and root may be anybody anyway
+    if os.getuid() == 0 and through.isdecimal() and through != "0":
+        return f"{_user_name(int(through))} as {name}"
+    return name
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # a container's user without an entry
+        return f"uid {uid}"
+
+
+def refuse_missing(settings: Settings) -> None:
+    """Refuse to make an empty database where there is none.
+
+    Raises
+    ------
+    NodeError
+        There is no queue yet.
+    """
+    prefix = "sqlite:///"
+    if settings.database_url.startswith(prefix) and not Path(settings.database_url.removeprefix(prefix)).exists():
+        raise NodeError(f"there is no queue in {settings.spool.root} yet; start it with `contourd serve`")
 
 
 @contextmanager
 def opened_database(settings: Settings) -> Iterator[Database]:
-    """Open the queue of a node that is running or not; one of another version's schema is refused."""
+    """Open the queue of a node that is running or not; one of another version's schema is refused.
+
+    Raises
+    ------
+    NodeError
+        There is no queue yet.
+    SchemaMismatch
+        The database is another version's.
+    """
+    from contourd.dicom.spool_access import keep_private
     from contourd.jobs.database import Database
 
+    keep_private()
+    refuse_missing(settings)
     database = Database(settings.database_url)
     try:
         database.check()

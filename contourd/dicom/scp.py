@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,9 +34,13 @@ from contourd.dicom.rtstruct_write import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.dicom.spool import Spool
 from contourd.dicom.tls import listening_context
 from contourd.errors import InstanceMismatch, QueueUnavailable, SeriesUnusable, SpoolError
+from contourd.logs import told
 from contourd.settings import NodeSettings
 
 log = logging.getLogger(__name__)
+
+# Is told an action, the peer's address, its AE title or nothing, and why; neither waits nor raises.
+Witness = Callable[[str, str, str, str], None]
 
 # Its own handlers format every message for a log that nobody reads, with what the messages carry.
 _config.LOG_HANDLER_LEVEL = "none"
@@ -112,10 +116,10 @@ class _Open:
 class StorageSCP:
     """Listens for CT images and verification requests."""
 
-    def __init__(self, node: NodeSettings, spool: Spool, sink: InstanceSink) -> None:
-        self._node = node
-        self._spool = spool
-        self._sink = sink
+    def __init__(
+        self, node: NodeSettings, spool: Spool, sink: InstanceSink, witness: Witness = lambda *deed: None
+    ) -> None:
+        self._node, self._spool, self._sink, self._witness = node, spool, sink, witness
         self._numbers = itertools.count(1)
         self._open: dict[Any, _Open] = {}
         self._admitted: set[Any] = set()
@@ -185,6 +189,7 @@ class StorageSCP:
 
     def _turned_away(self, address: str, why: str) -> None:
         log.warning("connection refused: %s", why, extra={"action": "refuse", "peer": address})
+        self._witness("connection refused", address, "", why)
 
     def _requested(self, event: Any) -> None:
         """Reject an association for the moment where there is no room for it or for what it would bring."""
@@ -210,6 +215,7 @@ class StorageSCP:
             "association accepted",
             extra={"action": "accept", "association": opened.number, "calling_ae": opened.calling_ae},
         )
+        self._witness("association accepted", str(requestor.address), opened.calling_ae, "")
 
     def _note_pdu(self, event: Any) -> None:
         """Remember a release request, for the peer may close the connection before pynetdicom tells of the release.
@@ -240,6 +246,7 @@ class StorageSCP:
             why,
             extra={"action": "cut off", "association": opened.number, "calling_ae": opened.calling_ae},
         )
+        self._witness("association cut off", str(association.requestor.address), opened.calling_ae, why)
         with suppress(OSError):
             association.dul.socket.socket.shutdown(socket.SHUT_RDWR)
 
@@ -255,6 +262,8 @@ class StorageSCP:
                 "aborted" if aborted else "released",
                 extra={"action": "close", "association": opened.number},
             )
+            if aborted and not opened.cut_off:
+                self._witness("association aborted", str(event.assoc.requestor.address), opened.calling_ae, "")
             try:
                 self._sink.association_closed(opened.number, aborted)
             except QueueUnavailable:
@@ -273,6 +282,7 @@ class StorageSCP:
         title = str(requestor.ae_title or requestor.primitive.calling_ae_title)
         extra = {"action": "reject", "calling_ae": title, "peer": str(requestor.address_info.address)}
         log.warning("association rejected: %s", why, extra=extra)
+        self._witness("association rejected", extra["peer"], title, why)
 
     def _c_store(self, event: Any) -> Dataset:
         opened = self._open.get(event.assoc)
@@ -301,7 +311,7 @@ class StorageSCP:
             logging.ERROR if unexpected else logging.WARNING,
             "instance refused with status 0x%04X: %s",
             status,
-            error,
+            told(error) if unexpected else error,
             extra={"action": "refuse", "association": opened.number, "calling_ae": opened.calling_ae},
             exc_info=error if unexpected else None,
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from contourd.errors import SchemaMismatch
@@ -28,7 +29,8 @@ class Database:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.engine: Engine = create_engine(url)
+        # What is written never stands in the text of an error.
+        self.engine: Engine = create_engine(url, hide_parameters=True)
         if self.engine.dialect.name == "sqlite":
             event.listen(self.engine, "connect", _set_pragmas)
             event.listen(self.engine, "begin", _begin)
@@ -48,8 +50,20 @@ class Database:
         with self._sessions() as session:
             yield session
 
+    def prepare(self) -> None:
+        """Make the tables of an empty database; refuse those of another version.
+
+        Raises
+        ------
+        SchemaMismatch
+            With the command that mends it.
+        """
+        if self.revision() is None:
+            self.upgrade()
+        self.check()
+
     def upgrade(self) -> None:
-        """Bring the schema to this version's revision; a new database is made.
+        """Bring the schema to this version's revision; a new database is made. All of it, or nothing.
 
         Raises
         ------
@@ -57,20 +71,59 @@ class Database:
             The database was written by a newer contourd.
         """
         from alembic import command
-        from alembic.script import ScriptDirectory
 
+        self._migrate(command.upgrade, "head")
+
+    def downgrade(self, revision: str) -> None:
+        """Bring the schema back to an older revision; what only newer ones hold is lost. All of it, or nothing.
+
+        Raises
+        ------
+        SchemaMismatch
+            As ``refuse_newer``, or the database was written by a newer contourd.
+        """
+        from alembic import command
+
+        self.refuse_newer(revision)
+        self._migrate(command.downgrade, revision)
+
+    def refuse_newer(self, revision: str) -> None:
+        """Refuse a revision that is not older than the database's.
+
+        Raises
+        ------
+        SchemaMismatch
+            It is not older, or there is no such revision.
+        """
+        current, known = self.revision(), revisions()
+        if revision not in known:
+            raise SchemaMismatch(f"there is no revision {revision}; there are: {', '.join(known)}")
+        if current is None or (current in known and known.index(revision) >= known.index(current)):
+            raise SchemaMismatch(f"the database is at revision {current}; revision {revision} is not older")
+
+    def _migrate(self, step: Callable[[Config, str], None], revision: str) -> None:
+        self.refuse_unknown()
         config = alembic_config()
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-        current = self.revision()
-        if current is not None and current not in known:
-            raise SchemaMismatch(
-                f"the database is at revision {current}, which this version does not know; "
-                "install the newer contourd that wrote it, or restore its backup"
-            )
         with self.engine.connect() as connection:
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            step(config, revision)
             connection.commit()
+
+    def refuse_unknown(self) -> None:
+        """Refuse what a newer contourd wrote.
+
+        Raises
+        ------
+        SchemaMismatch
+            With the ways out.
+        """
+        current = self.revision()
+        if current is not None and current not in revisions():
+            raise SchemaMismatch(
+                f"the database is at revision {current}, which this version does not know: install the newer contourd "
+                f"that wrote it, or let that one run `contourd db downgrade {SCHEMA_REVISION}`, "
+                "or `contourd db restore` a backup from before"
+            )
 
     def check(self) -> None:
         """Refuse a schema that is not this version's.
@@ -81,9 +134,13 @@ class Database:
             With the command that mends it.
         """
         current = self.revision()
+        if current is None:
+            raise SchemaMismatch("the database is empty: `contourd serve` makes its tables")
+        self.refuse_unknown()
         if current != SCHEMA_REVISION:
             raise SchemaMismatch(
-                f"the database is at revision {current}, this version needs {SCHEMA_REVISION}: run `contourd serve`"
+                f"the database is at revision {current}, this version needs {SCHEMA_REVISION}: "
+                "stop `contourd serve` and run `contourd db upgrade`, which makes a backup first"
             )
 
     def revision(self) -> str | None:
@@ -121,3 +178,17 @@ def alembic_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(shipped if shipped.is_dir() else package.parent / "migrations"))
     return config
+
+
+def revisions() -> tuple[str, ...]:
+    """Name the revisions that this version knows, the oldest first."""
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory.from_config(alembic_config()).walk_revisions()
+    return tuple(reversed([script.revision for script in scripts]))
+
+
+def reason_of(error: SQLAlchemyError) -> str:
+    """Return what the database said; only its first line, for the next ones of PostgreSQL quote what was written."""
+    said = error.orig if isinstance(error, DBAPIError) and error.orig is not None else type(error).__name__
+    return str(said).strip().split("\n", 1)[0]

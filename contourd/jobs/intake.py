@@ -20,7 +20,7 @@ from contourd.dicom.pixels import same_image
 from contourd.dicom.scp import ReceivedInstance
 from contourd.dicom.series import Instance, gate, read_instance
 from contourd.errors import InvalidTransition, QueueUnavailable, SeriesIncomplete, SeriesUnusable
-from contourd.jobs.database import Database
+from contourd.jobs.database import Database, reason_of
 from contourd.jobs.job import JobState, SeriesEvent, SeriesState, next_series_state
 from contourd.jobs.queue import Clock, Queue, record, utc_now
 from contourd.jobs.routing import choose_route
@@ -78,7 +78,7 @@ class Intake:
                     if row.state == SeriesState.RECEIVING:
                         row.last_instance_at = self._now()
         except SQLAlchemyError as error:
-            raise QueueUnavailable(f"the end of an association could not be recorded: {error}") from error
+            raise QueueUnavailable(f"the end of an association could not be recorded: {reason_of(error)}") from error
 
     def instance_stored(self, received: ReceivedInstance) -> None:
         """Record an instance whose file is durable; returning means that it may be acknowledged."""
@@ -88,7 +88,7 @@ class Intake:
             with self._database.transaction() as session:
                 self._store(session, received)
         except SQLAlchemyError as error:
-            raise QueueUnavailable(f"the instance could not be recorded: {error}") from error
+            raise QueueUnavailable(f"the instance could not be recorded: {reason_of(error)}") from error
 
     def _store(self, session: Session, received: ReceivedInstance) -> None:
         now = self._now()

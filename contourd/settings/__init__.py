@@ -3,6 +3,7 @@
 from contourd.settings.destination import Destination, DestinationTLS, Route
 from contourd.settings.loading import find_settings_file, load_settings, model_exists, require_models
 from contourd.settings.node import NodeSettings, NodeTLS
+from contourd.settings.shown import shown_settings
 from contourd.settings.tree import (
     CheckSettings,
     DatabaseSettings,
@@ -34,4 +35,5 @@ __all__ = [
     "load_settings",
     "model_exists",
     "require_models",
+    "shown_settings",
 ]

@@ -1,0 +1,65 @@
+"""The command that shows the audit trail."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from contourd.cli.options import ConfigOption, opened_database
+
+if TYPE_CHECKING:
+    from contourd.jobs.timeline import Line
+
+SPAN_UNITS = {"s": "seconds", "min": "minutes", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+MOMENT_HELP = "As 2h, 30min, 7d before now, or a local date 2026-11-24, or 2026-11-24T13:00."
+
+
+def audit(
+    config: ConfigOption = None,
+    since: Annotated[str, typer.Option(help=MOMENT_HELP)] = "1d",
+    until: Annotated[str, typer.Option(help="Alike; by default now.")] = "",
+    action: Annotated[str, typer.Option(help="Beginning of an action: 'job', 'job hold', 'connection refused'.")] = "",
+    job: Annotated[int | None, typer.Option(help="One job, with its series and deliveries.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Show who did what: peers, operators, starts, changes of settings and models, and every transition."""
+    from contourd.jobs.timeline import Selection, read_timeline
+    from contourd.settings import load_settings
+
+    now = datetime.now(UTC)
+    wanted = Selection(moment(since, now), moment(until, now) if until else now + timedelta(days=1), action, job)
+    with opened_database(load_settings(config)) as database:
+        for line in read_timeline(database, wanted):
+            typer.echo(_as_json(line) if json else _as_text(line))
+
+
+def moment(text: str, now: datetime) -> datetime:
+    """Return the moment that a span before now, or a local date or time, means.
+
+    Raises
+    ------
+    typer.BadParameter
+        It is neither.
+    """
+    if span := re.fullmatch(r"(\d{1,6})\s*(s|min|m|h|d|w)", text.strip()):
+        return now - timedelta(**{SPAN_UNITS[span[2]]: int(span[1])})
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"{text!r} is neither a span as 2h nor a date as 2026-11-24") from error
+
+
+def _as_json(line: Line) -> str:
+    from dataclasses import asdict
+    from json import dumps
+
+    return dumps({**asdict(line), "at": line.at.isoformat(timespec="milliseconds")})
+
+
+def _as_text(line: Line) -> str:
+    at = line.at.astimezone().isoformat(sep=" ", timespec="seconds")
+    told = "  ".join(filter(None, [line.state, line.destination, line.detail]))
+    return f"{at}  {line.actor:<16} {line.action:<24} {line.subject:<14} {told}".rstrip()

@@ -1,0 +1,44 @@
+"""The settings as flat keys that may be recorded: no password, and no path of a private key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+from contourd.settings.tree import Settings
+
+SECRET = frozenset({"key", "password", "passphrase", "token", "secret"})
+
+
+def shown_settings(settings: Settings) -> dict[str, str]:
+    """Return every key that has a value, as ``destination.pacs.port``, with its value as JSON.
+
+    Routes are numbered from 1 in their order; of what is secret only that it is set is told.
+    """
+    tree = settings.model_dump(mode="json")
+    tree["destination"] = {d["name"]: d for d in tree["destination"]}
+    tree["route"] = {str(n): route for n, route in enumerate(tree["route"], 1)}
+    return {key: _shown(key, value) for key, value in _flat(tree, "") if value not in (None, "", [], {})}
+
+
+def _flat(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _shown(key: str, value: Any) -> str:
+    if key.rpartition(".")[2] in SECRET:
+        return "set"
+    return json.dumps(_without_password(value) if key == "database.url" else value)
+
+
+def _without_password(url: str) -> str:
+    """Leave out the password, and the query, which may hold one too."""
+    parts = urlsplit(url)
+    user, at, place = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{user.partition(':')[0]}{at}{place}", query="").geturl()
