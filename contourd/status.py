@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from contourd.errors import NodeError
+from contourd.errors import NodeError, SeriesUnusable
 from contourd.jobs.database import Database
-from contourd.jobs.report import JobLine, Report, SeriesLine, read_report
+from contourd.jobs.report import JobLine, Report, SeriesLine, first_images, read_report
 from contourd.settings import Settings
 
 STYLE = {
@@ -25,6 +26,26 @@ STYLE = {
     "PENDING": "yellow",
     "SUPERSEDED": "dim",
 }
+
+
+def with_patients(report: Report, settings: Settings) -> Report:
+    """Show, instead of pseudonyms, the names and IDs that the spooled images have."""
+    from contourd.dicom.identity import read_patient
+
+    uids = [*(job.series_uid for job in report.jobs), *(s.series_uid for s in report.series)]
+    database, patients = Database(settings.database_url), dict[str, str]()
+    try:
+        for uid, path in first_images(database, uids).items():
+            try:
+                patient = read_patient(settings.spool.root / path)
+                patients[uid] = f"{patient.name} ({patient.id})"
+            except SeriesUnusable:
+                patients[uid] = "(its images are gone)"
+    finally:
+        database.close()
+    jobs = tuple(replace(job, patient=patients.get(job.series_uid, job.patient)) for job in report.jobs)
+    series = tuple(replace(s, patient=patients.get(s.series_uid, s.patient)) for s in report.series)
+    return replace(report, jobs=jobs, series=series)
 
 
 def read_status(settings: Settings) -> Report:

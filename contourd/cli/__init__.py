@@ -9,10 +9,13 @@ from typing import Any
 
 import typer
 
+from contourd.cli.audit import audit
 from contourd.cli.contouring import contour, demo
+from contourd.cli.database import DATABASE_COMMANDS
 from contourd.cli.node import release, retry, serve, status
 from contourd.cli.training import ablate, curate, evaluate, train
 from contourd.errors import ContourdError, NodeError, SettingsError
+from contourd.logs import guard_standard_error, told_traceback
 
 app = typer.Typer(
     help="Contours the organs at risk of head-and-neck CT series: a DICOM node.",
@@ -22,17 +25,22 @@ app = typer.Typer(
 )
 # The panels of `contourd --help`, in their order.
 COMMANDS: Mapping[str, tuple[Callable[..., Any], ...]] = {
-    "Node": (serve, status, retry, release),
+    "Node": (serve, status, retry, release, audit),
     "Contouring": (contour, demo),
     "Training": (curate, train, evaluate, ablate),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel)(command)
+database_app = typer.Typer(help="Back up the database, put it back, and take it from one version to another.")
+for name, command in DATABASE_COMMANDS.items():
+    database_app.command(name)(command)
+app.add_typer(database_app, name="db", rich_help_panel="Node", no_args_is_help=True)
 
 
 def main() -> None:
     """Run a command; an error of ours is one message on standard error and exit status 1, or 2 for the set-up."""
+    guard_standard_error()
     try:
         app()
     except (SettingsError, NodeError) as error:
@@ -41,6 +49,9 @@ def main() -> None:
         sys.exit(_complain(error, 1))
     except BrokenPipeError:
         os._exit(141)
+    except Exception as error:  # Python would print its text, which may quote the patient
+        typer.echo(told_traceback(error), err=True)
+        sys.exit(1)
 
 
 def _complain(error: Exception, status: int) -> int:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contourd.cli.options import ConfigOption, OverrideOption, opened_database, signed
+from contourd.cli.options import ConfigOption, OverrideOption, opened_database, operator, signed
 from contourd.errors import SettingsError
 
 if TYPE_CHECKING:
+    from contourd.jobs.database import Database
+    from contourd.jobs.report import Report
     from contourd.settings import Settings
 
 
@@ -43,20 +45,30 @@ def status(
     config: ConfigOption = None,
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds, until Ctrl-C.")] = False,
+    show_patient: Annotated[
+        bool, typer.Option("--show-patient", help="Names and IDs in the place of pseudonyms; it is audited.")
+    ] = False,
 ) -> None:
     """Show what is received, queued, held and delivered."""
     from contourd.settings import load_settings
-    from contourd.status import read_status, to_json, to_table
+    from contourd.status import read_status, to_json, to_table, with_patients
 
     settings = load_settings(config)
+    if show_patient:
+        _audit(settings, "show patient", "", "status --show-patient")
+
+    def read() -> Report:
+        report = read_status(settings)
+        return with_patients(report, settings) if show_patient else report
+
     if json:
-        typer.echo(to_json(read_status(settings), settings))
+        typer.echo(to_json(read(), settings))
         return
     from rich.console import Console
 
     console = Console()
     if not watch:
-        console.print(to_table(read_status(settings), settings, datetime.now(UTC)))
+        console.print(to_table(read(), settings, datetime.now(UTC)))
         return
     import time
 
@@ -65,10 +77,18 @@ def status(
     with Live(console=console, screen=True, auto_refresh=False) as live:
         try:
             while True:
-                live.update(to_table(read_status(settings), settings, datetime.now(UTC)), refresh=True)
+                live.update(to_table(read(), settings, datetime.now(UTC)), refresh=True)
                 time.sleep(2)
         except KeyboardInterrupt:
             return
+
+
+def _audit(settings: Settings, action: str, subject: str, detail: str) -> None:
+    """Write who gives a command."""
+    from contourd.jobs.audit import AuditTrail, Deed
+
+    with opened_database(settings) as database:
+        AuditTrail(database).record(Deed(operator(), action, subject, detail))
 
 
 def retry(
@@ -80,9 +100,31 @@ def retry(
     from contourd.jobs.queue import Queue
     from contourd.settings import load_settings
 
-    with opened_database(load_settings(config)) as database:
+    settings = load_settings(config)
+    with opened_database(settings) as database:
+        if override:
+            _refuse_name(override, settings, database, job)
         Queue(database).retry(job, signed(override))
+    _audit(settings, "override" if override else "retry", f"job {job}", override.strip())
     typer.echo(f"job {job} will be tried again")
+
+
+def _refuse_name(reason: str, settings: Settings, database: Database, job: int) -> None:
+    """Refuse a reason that names the patient: it is kept where names have no place."""
+    import pydicom
+
+    from contourd.dicom.identity import names_patient
+    from contourd.errors import PatientNamed
+    from contourd.jobs.report import image_of_job
+
+    path = image_of_job(database, job)
+    if path is None or not (settings.spool.root / path).is_file():
+        return
+    if names_patient(reason, pydicom.dcmread(settings.spool.root / path, stop_before_pixels=True)):
+        raise PatientNamed(
+            "the reason holds the patient's name, ID, a date or a description of the images, and would be kept in the "
+            "queue, the log and the audit trail; give one without"
+        )
 
 
 def release(series: Annotated[int, typer.Argument(help="Number of the series.")], config: ConfigOption = None) -> None:
@@ -93,4 +135,5 @@ def release(series: Annotated[int, typer.Argument(help="Number of the series.")]
     settings = load_settings(config)
     with opened_database(settings) as database:
         Intake(database, settings.spool.root, settings.series, settings.route).release(series)
+    _audit(settings, "release", f"series {series}", "")
     typer.echo(f"series {series} will be examined again")

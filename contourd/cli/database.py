@@ -1,0 +1,151 @@
+"""Commands of the database: db backup, restore, upgrade, downgrade."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from contourd.cli.options import ConfigOption, operator, refuse_missing
+
+if TYPE_CHECKING:
+    from contourd.jobs.database import Database
+    from contourd.settings import Settings
+
+DumpedOption = Annotated[
+    bool, typer.Option("--dumped", help="PostgreSQL: I have a dump by pg_dump. SQLite is backed up by itself.")
+]
+
+
+def backup(
+    file: Annotated[Path, typer.Argument(help="The copy to make; an existing file is not overwritten.")],
+    config: ConfigOption = None,
+) -> None:
+    """Copy the database while contourd serves or not; the copy is checked."""
+    from contourd.jobs.backup import back_up, database_file
+    from contourd.settings import load_settings
+
+    settings = load_settings(config)
+    back_up(database_file(settings.database_url), file)
+    _audit(settings, "db backup", str(file))
+    typer.echo(f"{file} is whole; the images and the site key are in {settings.spool.root}: copy that folder too")
+
+
+def restore(
+    file: Annotated[Path, typer.Argument(help="A backup.")],
+    config: ConfigOption = None,
+) -> None:
+    """Put a backup in the place of the database, which is kept; contourd must be stopped."""
+    from contourd.jobs import backup as backups
+    from contourd.jobs.tables import SCHEMA_REVISION
+    from contourd.settings import load_settings
+
+    settings = load_settings(config)
+    with _stopped(settings):
+        database = backups.database_file(settings.database_url)
+        kept = backups.saved_name(database, "replaced", datetime.now(UTC))
+        replaced = database.exists()
+        revision = backups.restore(file, database, kept)
+        _audit(settings, "db restore", str(file))
+    if replaced:
+        typer.echo(f"the database that was there is kept as {kept}")
+    typer.echo(f"{file} is restored; {_next(revision == SCHEMA_REVISION)}")
+
+
+def _next(current: bool) -> str:
+    return "start contourd again" if current else "it is of an older version: run `contourd db upgrade`"
+
+
+def upgrade(config: ConfigOption = None, dumped: DumpedOption = False) -> None:
+    """Bring the database of an older contourd to this version; a backup is made first, contourd must be stopped."""
+    from contourd.jobs.tables import SCHEMA_REVISION
+
+    with _migrating(config) as (settings, database):
+        before = database.revision()
+        if before == SCHEMA_REVISION:
+            typer.echo(f"the database is at revision {before}, which is this version's: nothing to do")
+            return
+        _save(settings, database, dumped)
+        database.upgrade()
+        _audit(settings, "db upgrade", f"{before} to {database.revision()}")
+        typer.echo(f"the database went from revision {before} to {database.revision()}; start contourd again")
+
+
+def downgrade(
+    revision: Annotated[str, typer.Argument(help="As the older contourd names it when it refuses the database.")],
+    config: ConfigOption = None,
+    dumped: DumpedOption = False,
+) -> None:
+    """Bring the database back to an older version's schema; a backup is made first, contourd must be stopped."""
+    with _migrating(config) as (settings, database):
+        before = database.revision()
+        database.refuse_newer(revision)
+        _audit(settings, "db downgrade", f"{before} to {revision}")  # now: the older schema may have no trail
+        _save(settings, database, dumped)
+        database.downgrade(revision)
+        typer.echo(f"the database went from revision {before} to {revision}; start the older contourd")
+
+
+DATABASE_COMMANDS: Mapping[str, Callable[..., Any]] = {
+    "backup": backup,
+    "restore": restore,
+    "upgrade": upgrade,
+    "downgrade": downgrade,
+}
+
+
+@contextmanager
+def _stopped(settings: Settings) -> Iterator[None]:
+    """Hold the spool, so that no contourd serves meanwhile."""
+    from contourd.dicom.spool_access import keep_private, lock_spool
+
+    keep_private()
+    with lock_spool(settings.spool.root):
+        yield
+
+
+@contextmanager
+def _migrating(config: Path | None) -> Iterator[tuple[Settings, Database]]:
+    from contourd.jobs.database import Database
+    from contourd.settings import load_settings
+
+    settings = load_settings(config)
+    refuse_missing(settings)
+    with _stopped(settings):
+        database = Database(settings.database_url)
+        try:
+            database.refuse_unknown()
+            yield settings, database
+        finally:
+            database.close()
+
+
+def _save(settings: Settings, database: Database, dumped: bool) -> None:
+    from contourd.errors import BackupError
+    from contourd.jobs.backup import PREFIX, back_up, database_file, saved_name
+
+    if settings.database_url.startswith(PREFIX):
+        file = database_file(settings.database_url)
+        kept = saved_name(file, database.revision(), datetime.now(UTC))
+        back_up(file, kept)
+        typer.echo(f"backup: {kept}")
+    elif not dumped:
+        raise BackupError("make a dump of the database by pg_dump first, and then say --dumped")
+
+
+def _audit(settings: Settings, action: str, detail: str) -> None:
+    """Write who did it, where the schema has a trail."""
+    from contourd.jobs.audit import AuditTrail, Deed
+    from contourd.jobs.database import Database
+    from contourd.jobs.tables import SCHEMA_REVISION
+
+    database = Database(settings.database_url)
+    try:
+        if database.revision() == SCHEMA_REVISION:
+            AuditTrail(database).record(Deed(operator(), action, "", detail))
+    finally:
+        database.close()
