@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 NODE = "contourd"
 CONFIGURATION, MODEL = "configuration", "model"
 WINDOW_S = 60.0
-# Of one action within one window; those beyond are counted together. And rows that wait for the database.
+# Kinds of one action within one window, beyond which they are counted together; rows that wait for the database.
 MOST_KINDS, MOST_WAITING = 100, 10_000
 
 
@@ -66,11 +66,12 @@ class _Waiting:
 
 
 class AuditTrail:
-    """The trail of one database."""
+    """The trail of one database; ``most_waiting`` rows are kept for one that does not take them now."""
 
-    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
+    def __init__(self, database: Database, clock: Clock = utc_now, most_waiting: int = MOST_WAITING) -> None:
         self._database = database
         self._now = clock
+        self._most_waiting = most_waiting
         self._lock = threading.Lock()
         self._waiting = _Waiting()
         self._failing = False
@@ -110,7 +111,7 @@ class AuditTrail:
             self._append(deed)
 
     def _append(self, deed: Deed) -> None:
-        if len(self._waiting.rows) >= MOST_WAITING:
+        if len(self._waiting.rows) >= self._most_waiting:
             self._waiting.lost += 1
         else:
             self._waiting.rows.append((self._now(), deed))
@@ -130,17 +131,13 @@ class AuditTrail:
 
     def _write(self) -> None:
         with self._lock:
-            if self._waiting.lost:
-                self._waiting.rows.append(
-                    (self._now(), Deed(NODE, "audit gap", "", f"{self._waiting.lost} entries were lost"))
-                )
-                self._waiting.lost = 0
-            rows = list(self._waiting.rows)
+            rows, lost = list(self._waiting.rows), self._waiting.lost
+        gap = [(self._now(), Deed(NODE, "audit gap", "", f"{lost} entries were lost"))] if lost else []
         if not rows:
             return
         try:
             with self._database.transaction() as session:
-                session.add_all(_row(at, deed) for at, deed in rows)
+                session.add_all(_row(at, deed) for at, deed in (*rows, *gap))
         except SQLAlchemyError as error:
             if not self._failing:
                 log.error("the audit trail waits: %s", reason_of(error), extra={"action": "audit"})
@@ -148,6 +145,7 @@ class AuditTrail:
             return
         self._failing = False
         with self._lock:
+            self._waiting.lost -= lost
             for _ in rows:
                 self._waiting.rows.popleft()
 

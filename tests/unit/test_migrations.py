@@ -1,0 +1,169 @@
+"""Every revision, up and down, with a row in every table; versions refuse each other with the command that mends it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from alembic import command
+from sqlalchemy import Connection, DateTime, Integer, MetaData, text
+from sqlalchemy.exc import OperationalError
+
+from contourd.errors import SchemaMismatch
+from contourd.jobs.database import Database, alembic_config, revisions
+from contourd.jobs.tables import SCHEMA_REVISION
+
+MOMENT = datetime(2026, 1, 1, 12, tzinfo=UTC)
+STATES = {
+    "series": "COMPLETE",
+    "jobs": "DELIVERING",
+    "deliveries": "PENDING",
+    "commitments": "REQUESTED",
+    "commitment_requests": "PENDING",
+    "events": "COMPLETE",
+}
+Content = dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture
+def database(tmp_path):
+    database = Database(f"sqlite:///{tmp_path / 'queue.sqlite'}")
+    yield database
+    database.close()
+
+
+def migrate(database: Database, step: Any, revision: str) -> None:
+    config = alembic_config()
+    with database.engine.connect() as connection:
+        config.attributes["connection"] = connection
+        step(config, revision)
+        connection.commit()
+
+
+def tables(connection: Connection) -> list[Any]:
+    found = MetaData()
+    found.reflect(connection)
+    return [table for table in found.sorted_tables if table.name != "alembic_version"]
+
+
+def fill(database: Database) -> None:
+    """Put a row into every table that has none: ids are 1, so that every reference is to the row that is there."""
+    with database.engine.connect() as connection:
+        for table in tables(connection):
+            if connection.execute(table.select()).first() is not None:
+                continue
+            row = {}
+            for column in table.columns:
+                kind = column.type
+                row[column.name] = 1 if isinstance(kind, Integer) else MOMENT if isinstance(kind, DateTime) else "text"
+            connection.execute(table.insert(), row | ({"state": STATES[table.name]} if "state" in row else {}))
+        connection.commit()
+
+
+def content(database: Database) -> Content:
+    with database.engine.connect() as connection:
+        return {t.name: [dict(row._mapping) for row in connection.execute(t.select())] for t in tables(connection)}
+
+
+def check(database: Database) -> None:
+    with database.engine.connect() as connection:
+        assert connection.execute(text("PRAGMA integrity_check")).all() == [("ok",)]
+        assert connection.execute(text("PRAGMA foreign_key_check")).all() == []
+
+
+def common(old: Content, new: Content) -> tuple[Content, Content]:
+    """Keep of both the tables and columns that both have."""
+    shared = [name for name in old if name in new]
+    columns = {name: old[name][0].keys() & new[name][0].keys() for name in shared}
+    kept = [{n: [{c: row[c] for c in columns[n]} for row in side[n]] for n in shared} for side in (old, new)]
+    return kept[0], kept[1]
+
+
+def test_up_and_down_every_revision_with_rows_in_every_table(database):
+    known = revisions()
+    assert known[-1] == SCHEMA_REVISION
+    assert len(known) >= 3
+    before: Content = {}
+    for revision in known:
+        migrate(database, command.upgrade, revision)
+        assert database.revision() == revision
+        check(database)
+        old, new = common(before, content(database))
+        assert old == new
+        fill(database)
+        before = content(database)
+        assert all(before.values())
+    for revision in reversed(known[:-1]):
+        database.downgrade(revision)
+        assert database.revision() == revision
+        check(database)
+        old, new = common(before, content(database))
+        assert old == new
+        before = content(database)
+        assert all(before.values())
+    for _ in range(2):  # the second time there is nothing to do
+        database.upgrade()
+        check(database)
+    old, new = common(before, content(database))
+    assert old == new
+    database.check()
+
+
+def test_a_delivery_that_awaits_its_commitment_is_sent_again_by_an_older_version(database):
+    database.upgrade()
+    fill(database)
+    with database.transaction() as session:
+        session.execute(text("UPDATE deliveries SET state = 'SENT'"))
+    database.downgrade("0002")
+    assert content(database)["deliveries"][0]["state"] == "SENDING"
+
+
+def test_an_upgrade_that_fails_changes_nothing(database):
+    migrate(database, command.upgrade, "0002")
+    fill(database)
+    before = content(database)
+    with database.engine.connect() as connection:
+        connection.execute(text("CREATE TABLE commitments (id INTEGER)"))  # stands in the way of revision 0003
+        connection.commit()
+    with pytest.raises(OperationalError, match="already exists"):
+        database.upgrade()
+    with database.engine.connect() as connection:
+        connection.execute(text("DROP TABLE commitments"))
+        connection.commit()
+    assert database.revision() == "0002"
+    assert content(database) == before
+    check(database)
+    database.upgrade()
+    database.check()
+
+
+def test_only_an_empty_database_is_made_by_itself(database):
+    with pytest.raises(SchemaMismatch, match="`contourd serve` makes its tables"):
+        database.check()
+    database.prepare()
+    database.prepare()
+    assert database.revision() == SCHEMA_REVISION
+    database.downgrade("0002")
+    for refusing in (database.prepare, database.check):
+        with pytest.raises(SchemaMismatch, match=r"revision 0002, this version needs .* run `contourd db upgrade`"):
+            refusing()
+    assert database.revision() == "0002"
+
+
+def test_a_newer_database_is_refused_with_the_ways_out(database):
+    database.upgrade()
+    with database.transaction() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    for refusing in (database.prepare, database.check, database.upgrade, lambda: database.downgrade("0001")):
+        with pytest.raises(SchemaMismatch, match=rf"9999, .*newer contourd.*`contourd db downgrade {SCHEMA_REVISION}`"):
+            refusing()
+    assert database.revision() == "9999"
+
+
+@pytest.mark.parametrize("revision", [SCHEMA_REVISION, "9999", "head", ""])
+def test_down_is_down(database, revision):
+    database.upgrade()
+    with pytest.raises(SchemaMismatch, match=r"is not older|there is no revision"):
+        database.downgrade(revision)
+    assert database.revision() == SCHEMA_REVISION
