@@ -163,7 +163,7 @@ class AuditTrail:
                 self._waiting.seen[deed] = _Repeated(now)
 
     def record_configuration(self, keys: Mapping[str, str]) -> tuple[str, ...]:
-        """Record which keys differ from those of the last start; returns their names.
+        """Record which keys differ from those of the last start; returns their names, none at the first start.
 
         Parameters
         ----------
@@ -185,19 +185,19 @@ class AuditTrail:
         }
         if changed:
             self.record(Deed(NODE, CONFIGURATION, "", json.dumps(changed)))
-        return tuple(changed)
+        return tuple(changed) if before else ()
 
     def record_model(self, model: str, version: str, sha256: str) -> None:
-        """Record a model if it is not the one that went by this name last.
+        """Record a model, by its name or folder as the settings give it, if it is not the one that was there last.
 
         Raises
         ------
         QueueUnavailable
             The database does not take it.
         """
-        subject = f"model {model}"[-64:]
-        details = self._details(MODEL, subject)
-        before = json.loads(details[-1])["sha256"] if details else None
+        subject = f"model {model.rstrip('/').rpartition('/')[2]}"[:64]
+        known = [one for detail in self._details(MODEL, subject) if (one := json.loads(detail))["model"] == model]
+        before = known[-1]["sha256"] if known else None
         if before != sha256:
             told = {"model": model, "version": version, "sha256": sha256, "before": before}
             self.record(Deed(NODE, MODEL, subject, json.dumps(told)))
