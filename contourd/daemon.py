@@ -11,7 +11,6 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import IO
@@ -20,16 +19,24 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from contourd import worker
+from contourd.committing import Reporter
+from contourd.delivering import Deliverer, Post
+from contourd.dicom.calling import Peer
+from contourd.dicom.commitment_scp import CommitmentSCP
+from contourd.dicom.commitment_scu import CommitmentSCU
 from contourd.dicom.scp import StorageSCP
-from contourd.dicom.scu import OutcomeKind, Sender, StorageSCU
+from contourd.dicom.scu import Sender, StorageSCU
 from contourd.dicom.spool import Spool
 from contourd.dicom.tls import calling_context
 from contourd.errors import NodeError
+from contourd.jobs.commitment_requests import CommitmentRequests
+from contourd.jobs.commitments import Commitments
 from contourd.jobs.database import Database
+from contourd.jobs.deliveries import Deliveries
 from contourd.jobs.intake import Intake
 from contourd.jobs.job import RetryPolicy
 from contourd.jobs.queue import Queue
-from contourd.settings import Destination, Settings
+from contourd.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -49,17 +56,38 @@ class Daemon:
         self._database.upgrade()
         self._queue = Queue(self._database)
         self._intake = Intake(self._database, settings.spool.root, settings.series, settings.route)
-        for destination in settings.destination:
-            if destination.tls is not None:
-                calling_context(destination.tls, destination.name)
-        self._sender = sender or StorageSCU(settings.node.ae_title)
-        self._scp = StorageSCP(settings.node, self._spool, self._intake)
-        self._scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(len(settings.destination) + 4)})
+        peers: tuple[Peer, ...] = (*settings.destination, *settings.sender)
+        for peer in peers:
+            if peer.tls is not None:
+                calling_context(peer.tls, peer.name)
+        retry = settings.delivery
+        policy = RetryPolicy(retry.first_retry_s, retry.max_retry_s, retry.give_up_after_s)
+        commitments = Commitments(self._database, policy, {d.name: d.ae_title for d in settings.destination})
+        wait_s = max((d.commitment_wait_s for d in settings.destination if d.commitment), default=0.0)
+        self._post = Post(
+            settings.spool.root,
+            Deliveries(self._database, policy, commitment_wait_s=wait_s),
+            commitments,
+            sender or StorageSCU(settings.node.ae_title),
+            CommitmentSCU(settings.node.ae_title, commitments),
+        )
+        self._requests = CommitmentRequests(self._database, policy, [s.ae_title for s in settings.sender])
+        self._scp = StorageSCP(settings.node, self._spool, self._intake, self._commitment_scp(commitments))
+        threads = len(settings.destination) + len(settings.sender) + 4
+        self._scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(threads)})
         self._stopping = threading.Event()
         self._names = itertools.count(1)
         self._worker: BaseProcess | None = None
         self._worker_name = ""
         self._leash: Connection | None = None
+
+    def _commitment_scp(self, commitments: Commitments) -> CommitmentSCP | None:
+        """Take part in storage commitment only where the settings say so, in one role or the other."""
+        if self._settings.node.commitment:
+            return CommitmentSCP(commitments, self._requests)
+        if any(destination.commitment for destination in self._settings.destination):
+            return CommitmentSCP(commitments)
+        return None
 
     def _lock(self) -> IO[str]:
         file = (self._settings.spool.root / "contourd.lock").open("w")
@@ -81,6 +109,8 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: self._stopping.set())
         self._queue.recover()
+        self._post.deliveries.recover()
+        self._requests.recover()
         self._intake.recover()
         node = self._settings.node
         try:
@@ -98,29 +128,17 @@ class Daemon:
         self._every(POLL_S, "watch the worker", self._watch_worker)
         self._every(POLL_S, "expire leases", self._expire_leases)
         for destination in self._settings.destination:  # a thread each: one that is down delays no other
-            self._every(POLL_S, f"deliver to {destination.name}", partial(self._deliver, destination))
+            deliverer = Deliverer(destination, self._post, self._stopping)
+            self._every(POLL_S, f"deliver to {destination.name}", deliverer.deliver_due)
+        for sender in self._settings.sender:
+            reporter = Reporter(sender, self._settings.spool.root, self._requests, self._post.committer, self._stopping)
+            self._every(POLL_S, f"report to {sender.ae_title}", reporter.report_due)
         self._scheduler.start()
 
     def _every(self, seconds: float, name: str, call: Callable[[], None]) -> None:
         self._scheduler.add_job(
             call, "interval", seconds=seconds, name=name, max_instances=1, coalesce=True, misfire_grace_time=None
         )
-
-    def _deliver(self, destination: Destination) -> None:
-        policy = self._settings.delivery
-        retry = RetryPolicy(policy.first_retry_s, policy.max_retry_s, policy.give_up_after_s)
-        while not self._stopping.is_set() and (delivery := self._queue.claim_delivery(destination.name)) is not None:
-            about = {"job": delivery.job_id, "destination": destination.name}
-            outcome = self._sender.deliver(self._settings.spool.root / delivery.output, destination)
-            if outcome.kind is OutcomeKind.ACCEPTED:
-                self._queue.delivered(delivery.id, outcome.reason)
-                log.info("delivered", extra={"action": "deliver", **about})
-            elif outcome.kind is OutcomeKind.RETRY:
-                self._queue.postpone(delivery.id, outcome.reason, retry)
-                log.warning("will be sent again: %s", outcome.reason, extra={"action": "retry", **about})
-            else:
-                self._queue.refuse(delivery.id, outcome.reason)
-                log.error("refused: %s", outcome.reason, extra={"action": "refuse", **about})
 
     def _expire_leases(self) -> None:
         for job in self._queue.expire_leases(self._settings.worker.max_attempts):

@@ -39,6 +39,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     5: (
         "contourd.worker",
         "contourd.status",
+        *("contourd.delivering", "contourd.committing"),
         "trainer.dataset",
         "trainer.augment",
         "trainer.losses",
@@ -64,8 +65,10 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.file_meta",
         "contourd.dicom.tls",
         "contourd.dicom.scu",
+        *("contourd.dicom.calling", "contourd.dicom.commitment_scp", "contourd.dicom.commitment_scu"),
         "contourd.dicom.send",
         "contourd.dicom.receiver",
+        *("contourd.jobs.commitments", "contourd.jobs.commitment_requests"),
         "contourd.jobs.intake",
         "contourd.jobs.routing",
         "trainer.case",
@@ -86,6 +89,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     ),
     3: (
         "contourd.jobs.queue",
+        *("contourd.jobs.transitions", "contourd.jobs.deliveries", "contourd.jobs.destinations"),
         "contourd.jobs.database",
         "contourd.jobs.report",
         "contourd.jobs.tables",
@@ -105,6 +109,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.series",
         "contourd.dicom.instance",  # an archive is read with the same care as what the network brings
         "contourd.dicom.spool",
+        *("contourd.dicom.commitment", "contourd.dicom.custody", "contourd.patience"),
         "contourd.model.predictor",
         "contourd.pictures",
         "contourd.reference",
@@ -133,6 +138,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.settings.tree",
         "contourd.settings.values",
         "contourd.profiles",
+        "contourd.outcomes",
         "contourd.logs",
     ),
     0: (
@@ -156,6 +162,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
         "contourd.dicom.file_meta",
         "contourd.dicom.scp",
         "contourd.dicom.scu",
+        *("contourd.dicom.calling", "contourd.dicom.commitment_scp", "contourd.dicom.commitment_scu"),
         "contourd.dicom.send",
         "contourd.dicom.receiver",
     ),
