@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydicom.uid import CTImageStorage
@@ -27,34 +28,38 @@ from contourd.settings import SenderNode
 
 log = logging.getLogger(__name__)
 
-# A sender may ask while instances are on their way on another association.
-LATE_S, LOOK_AGAIN_S = 60.0, 5.0
+LOOK_AGAIN_S = 5.0
 
 
-class Reporter:
-    """Reports to one sender, in a thread of its own; while it is down, it is tried once for each step of the backoff.
+@dataclass(frozen=True, slots=True)
+class Custody:
+    """What all senders share.
 
-    Parameters
+    Attributes
     ----------
     root
         The spool's.
+    late_s
+        How long after a request an instance may still come: it may be on its way on another association.
     """
 
+    root: Path
+    requests: CommitmentRequests
+    committer: Committer
+    late_s: float
+
+
+class Reporter:
+    """Reports to one sender, in a thread of its own; one that is down is tried once for each step of the backoff."""
+
     def __init__(
-        self,
-        sender: SenderNode,
-        root: Path,
-        requests: CommitmentRequests,
-        committer: Committer,
-        stopping: threading.Event,
-        elapsed: Seconds = time.monotonic,
+        self, sender: SenderNode, custody: Custody, stopping: threading.Event, elapsed: Seconds = time.monotonic
     ) -> None:
         self._sender = sender
-        self._root = root
-        self._requests = requests
-        self._committer = committer
+        self._custody = custody
+        self._requests = custody.requests
         self._stopping = stopping
-        self._backoff = Backoff(requests.policy, elapsed)
+        self._backoff = Backoff(custody.requests.policy, elapsed)
         self._trying = Trying(elapsed)
 
     def report_due(self) -> None:
@@ -63,7 +68,11 @@ class Reporter:
             return
         while not self._stopping.is_set() and (pending := self._requests.next(self._sender.ae_title)) is not None:
             report = self.examine(pending.request)
-            if NO_SUCH_INSTANCE in report.failed.values() and not pending.attempts and pending.age_s < LATE_S:
+            if (
+                NO_SUCH_INSTANCE in report.failed.values()
+                and not pending.attempts
+                and pending.age_s < self._custody.late_s
+            ):
                 self._requests.await_instances(pending.id, LOOK_AGAIN_S)
             elif not self._report(pending, report):
                 return
@@ -85,14 +94,14 @@ class Reporter:
     def _failure(self, reference: Reference, kept: list[Kept]) -> int | None:
         if not kept:
             return NO_SUCH_INSTANCE if reference.sop_class_uid == CTImageStorage else CLASS_NOT_SUPPORTED
-        failures = [custody_failure(self._root / one.path, one.sha256, reference) for one in kept]
+        failures = [custody_failure(self._custody.root / one.path, one.sha256, reference) for one in kept]
         return None if None in failures else failures[0]
 
     def _report(self, pending: Pending, report: Report) -> bool:
         """Report one; False where the sender cannot be reached."""
         about = {"calling_ae": self._sender.ae_title}
         waited_s = self._trying.waited_s(pending.id, pending.created_at)
-        outcome = self._committer.report(report, self._sender)
+        outcome = self._custody.committer.report(report, self._sender)
         if outcome.kind is OutcomeKind.ACCEPTED:
             told = _told(report)
             self._requests.reported(pending.id, told)

@@ -19,7 +19,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from contourd import worker
-from contourd.committing import Reporter
+from contourd.committing import Custody, Reporter
 from contourd.delivering import Deliverer, Post
 from contourd.dicom.calling import Peer
 from contourd.dicom.commitment_scp import CommitmentSCP
@@ -71,7 +71,8 @@ class Daemon:
             sender or StorageSCU(settings.node.ae_title),
             CommitmentSCU(settings.node.ae_title, commitments),
         )
-        self._requests = CommitmentRequests(self._database, policy, [s.ae_title for s in settings.sender])
+        requests = CommitmentRequests(self._database, policy, [s.ae_title for s in settings.sender])
+        self._custody = Custody(settings.spool.root, requests, self._post.committer, settings.series.quiet_s)
         self._scp = StorageSCP(settings.node, self._spool, self._intake, self._commitment_scp(commitments))
         threads = len(settings.destination) + len(settings.sender) + 4
         self._scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(threads)})
@@ -84,7 +85,7 @@ class Daemon:
     def _commitment_scp(self, commitments: Commitments) -> CommitmentSCP | None:
         """Take part in storage commitment only where the settings say so, in one role or the other."""
         if self._settings.node.commitment:
-            return CommitmentSCP(commitments, self._requests)
+            return CommitmentSCP(commitments, self._custody.requests)
         if any(destination.commitment for destination in self._settings.destination):
             return CommitmentSCP(commitments)
         return None
@@ -110,7 +111,7 @@ class Daemon:
             signal.signal(number, lambda number, frame: self._stopping.set())
         self._queue.recover()
         self._post.deliveries.recover()
-        self._requests.recover()
+        self._custody.requests.recover()
         self._intake.recover()
         node = self._settings.node
         try:
@@ -131,7 +132,7 @@ class Daemon:
             deliverer = Deliverer(destination, self._post, self._stopping)
             self._every(POLL_S, f"deliver to {destination.name}", deliverer.deliver_due)
         for sender in self._settings.sender:
-            reporter = Reporter(sender, self._settings.spool.root, self._requests, self._post.committer, self._stopping)
+            reporter = Reporter(sender, self._custody, self._stopping)
             self._every(POLL_S, f"report to {sender.ae_title}", reporter.report_due)
         self._scheduler.start()
 

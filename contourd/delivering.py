@@ -52,16 +52,23 @@ class Deliverer:
         self._backoff = Backoff(post.deliveries.policy, elapsed)
         self._trying = Trying(elapsed)
         self._told_to_wait: frozenset[int] = frozenset()
+        self._broke_off = False
 
     def deliver_due(self) -> None:
         """Send what is due, and ask for the commitment of what was sent."""
-        if self._backoff.is_down and not self._answers_again():
-            return
+        if self._broke_off:  # the database could not be written, for instance
+            self._deliveries.recover(self._name, "an error of contourd's own; see its log")
+        self._broke_off = True
+        if (not self._backoff.is_down or self._answers_again()) and self._send_due() and self._destination.commitment:
+            self._ask_for_commitment()
+        self._broke_off = False
+
+    def _send_due(self) -> bool:
+        """Send what is due; False where the destination cannot be reached."""
         while not self._stopping.is_set() and (delivery := self._deliveries.claim(self._name)) is not None:
             if not self._send(delivery):
-                return
-        if self._destination.commitment:
-            self._ask_for_commitment()
+                return False
+        return True
 
     def _send(self, delivery: Delivery) -> bool:
         """Send one; False where the destination cannot be reached."""

@@ -1,16 +1,24 @@
-"""A clock to set, and jobs to queue, for the tests of the queue and of the deliveries."""
+"""A clock to set, jobs to queue and a peer that answers as told, for the tests of the queue and of the deliveries."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from sqlalchemy import select
 
+from contourd.dicom.commitment import Report, Request
 from contourd.jobs.job import JobState, RetryPolicy, SeriesState
 from contourd.jobs.tables import EventRow, InstanceRow, JobRow, SeriesRow
+from contourd.outcomes import Outcome, OutcomeKind
+from contourd.settings import Destination, SenderNode
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 POLICY = RetryPolicy(30, 1800, 3600)
+TAKEN = Outcome(OutcomeKind.ACCEPTED, "", 0x0000)
+AWAY = Outcome(OutcomeKind.UNREACHABLE, "cannot be reached")
+FULL = Outcome(OutcomeKind.RETRY, "cannot take it now: status 0xA700", 0xA700)
+NEVER = Outcome(OutcomeKind.REFUSED, "status 0xA900", 0xA900)
 
 
 class Clock:
@@ -78,3 +86,39 @@ def state(database, job_id: int) -> str:
 def events(database, subject: str) -> list[str]:
     with database.reading() as session:
         return list(session.scalars(select(EventRow.state).where(EventRow.subject == subject).order_by(EventRow.id)))
+
+
+class Peer:
+    """A destination that answers as it is told, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.sends: Outcome = TAKEN
+        self.echoes: Outcome = TAKEN
+        self.commits: Outcome = TAKEN
+        self.reports: Outcome = TAKEN
+        self.sent: list[str] = []
+        self.echoed = 0
+        self.asked: list[Request] = []
+        self.told: list[Report] = []
+
+    def deliver(self, path: Path, destination: Destination) -> Outcome:  # noqa: ARG002
+        self.sent.append(path.name)
+        return self.sends
+
+    def echo(self, destination: Destination) -> Outcome:  # noqa: ARG002
+        self.echoed += 1
+        return self.echoes
+
+    def ask(self, request: Request, destination: Destination) -> Outcome:  # noqa: ARG002
+        self.asked.append(request)
+        return self.commits
+
+    def report(self, report: Report, sender: SenderNode) -> Outcome:  # noqa: ARG002
+        self.told.append(report)
+        return self.reports
+
+    def go_away(self) -> None:
+        self.sends = self.echoes = self.commits = self.reports = AWAY
+
+    def come_back(self) -> None:
+        self.sends = self.echoes = self.commits = self.reports = TAKEN

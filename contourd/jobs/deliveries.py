@@ -58,12 +58,21 @@ class Deliveries:
         self._now = clock
         self._longest = timedelta(seconds=max(policy.longest_s, commitment_wait_s))
 
-    def recover(self) -> None:
-        """Make what a killed daemon was sending ready again: whether it arrived is not known, so it is sent again."""
+    def recover(self, destination: str | None = None, why: str = "contourd was restarted") -> None:
+        """Make what was being sent when it broke off ready again: whether it arrived is not known.
+
+        Parameters
+        ----------
+        destination
+            Only what goes there; nothing may be under way to it. None: to all.
+        """
+        sending = select(DeliveryRow).where(DeliveryRow.state == DeliveryState.SENDING)
+        if destination is not None:
+            sending = sending.where(DeliveryRow.destination == destination)
         with self._database.transaction() as session:
-            for row in session.scalars(select(DeliveryRow).where(DeliveryRow.state == DeliveryState.SENDING)):
-                self._note(session, row, INTERRUPTED, None, "contourd was restarted")
-                return_delivery(session, row, "contourd was restarted", self._now(), self._now())
+            for row in session.scalars(sending):
+                self._note(session, row, INTERRUPTED, None, why)
+                return_delivery(session, row, why, self._now(), self._now())
 
     def claim(self, destination: str) -> Delivery | None:
         """Take the oldest delivery to a destination that is due, None where there is none."""

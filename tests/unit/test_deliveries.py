@@ -14,13 +14,7 @@ from contourd.jobs.job import DeliveryState, JobState
 from contourd.jobs.queue import Queue
 from contourd.jobs.report import read_report
 from contourd.jobs.tables import AttemptRow, JobRow
-from contourd.outcomes import Outcome, OutcomeKind
-from tests.queueing import POLICY, START, Clock, add_job, events, state
-
-TAKEN = Outcome(OutcomeKind.ACCEPTED, "", 0x0000)
-AWAY = Outcome(OutcomeKind.UNREACHABLE, "cannot be reached")
-FULL = Outcome(OutcomeKind.RETRY, "cannot take it now: status 0xA700", 0xA700)
-NEVER = Outcome(OutcomeKind.REFUSED, "status 0xA900", 0xA900)
+from tests.queueing import AWAY, FULL, NEVER, POLICY, START, TAKEN, Clock, add_job, events, state
 
 
 @pytest.fixture
