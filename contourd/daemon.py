@@ -10,7 +10,6 @@ import signal
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
@@ -18,18 +17,26 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from contourd import __version__, worker
+from contourd.committing import Custody, Reporter
+from contourd.delivering import Deliverer, Post
+from contourd.dicom.calling import Peer
+from contourd.dicom.commitment_scp import CommitmentSCP
+from contourd.dicom.commitment_scu import CommitmentSCU
 from contourd.dicom.scp import StorageSCP
-from contourd.dicom.scu import OutcomeKind, Sender, StorageSCU
+from contourd.dicom.scu import Sender, StorageSCU
 from contourd.dicom.spool import Spool
 from contourd.dicom.spool_access import close_to_others, keep_private, lock_spool
 from contourd.dicom.tls import calling_context
 from contourd.errors import NodeError, QueueUnavailable
 from contourd.jobs.audit import NODE, AuditTrail, Deed
+from contourd.jobs.commitment_requests import CommitmentRequests
+from contourd.jobs.commitments import Commitments
 from contourd.jobs.database import Database
+from contourd.jobs.deliveries import Deliveries
 from contourd.jobs.intake import Intake
 from contourd.jobs.job import RetryPolicy
 from contourd.jobs.queue import Queue
-from contourd.settings import Destination, Settings, shown_settings
+from contourd.settings import Settings, shown_settings
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +59,41 @@ class Daemon:
         self._audit = AuditTrail(self._database)
         self._queue = Queue(self._database)
         self._intake = Intake(self._database, settings.spool.root, settings.series, settings.route)
-        for destination in settings.destination:
-            if destination.tls is not None:
-                calling_context(destination.tls, destination.name)
-        self._sender = sender or StorageSCU(settings.node.ae_title)
-        self._scp = StorageSCP(settings.node, self._spool, self._intake, self._audit.note)
-        self._scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(len(settings.destination) + 5)})
+        peers: tuple[Peer, ...] = (*settings.destination, *settings.sender)
+        for peer in peers:
+            if peer.tls is not None:
+                calling_context(peer.tls, peer.name)
+        retry = settings.delivery
+        policy = RetryPolicy(retry.first_retry_s, retry.max_retry_s, retry.give_up_after_s)
+        commitments = Commitments(self._database, policy, {d.name: d.ae_title for d in settings.destination})
+        wait_s = max((d.commitment_wait_s for d in settings.destination if d.commitment), default=0.0)
+        self._post = Post(
+            settings.spool.root,
+            Deliveries(self._database, policy, commitment_wait_s=wait_s),
+            commitments,
+            sender or StorageSCU(settings.node.ae_title),
+            CommitmentSCU(settings.node.ae_title, commitments),
+        )
+        requests = CommitmentRequests(self._database, policy, [s.ae_title for s in settings.sender])
+        self._custody = Custody(settings.spool.root, requests, self._post.committer, settings.series.quiet_s)
+        self._scp = StorageSCP(
+            settings.node, self._spool, self._intake, self._audit.note, self._commitment_scp(commitments)
+        )
+        threads = len(settings.destination) + len(settings.sender) + 5
+        self._scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(threads)})
         self._stopping = threading.Event()
         self._names = itertools.count(1)
         self._worker: BaseProcess | None = None
         self._worker_name = ""
         self._leash: Connection | None = None
+
+    def _commitment_scp(self, commitments: Commitments) -> CommitmentSCP | None:
+        """Take part in storage commitment only where the settings say so, in one role or the other."""
+        if self._settings.node.commitment:
+            return CommitmentSCP(commitments, self._custody.requests)
+        if any(destination.commitment for destination in self._settings.destination):
+            return CommitmentSCP(commitments)
+        return None
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT.
@@ -75,6 +106,8 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: self._stopping.set())
         self._queue.recover()
+        self._post.deliveries.recover()
+        self._custody.requests.recover()
         self._intake.recover()
         node = self._settings.node
         try:
@@ -105,29 +138,17 @@ class Daemon:
         self._every(POLL_S, "expire leases", self._expire_leases)
         self._every(POLL_S, "write the audit trail", self._audit.flush)
         for destination in self._settings.destination:  # a thread each: one that is down delays no other
-            self._every(POLL_S, f"deliver to {destination.name}", partial(self._deliver, destination))
+            deliverer = Deliverer(destination, self._post, self._stopping)
+            self._every(POLL_S, f"deliver to {destination.name}", deliverer.deliver_due)
+        for sender in self._settings.sender:
+            reporter = Reporter(sender, self._custody, self._stopping)
+            self._every(POLL_S, f"report to {sender.ae_title}", reporter.report_due)
         self._scheduler.start()
 
     def _every(self, seconds: float, name: str, call: Callable[[], None]) -> None:
         self._scheduler.add_job(
             call, "interval", seconds=seconds, name=name, max_instances=1, coalesce=True, misfire_grace_time=None
         )
-
-    def _deliver(self, destination: Destination) -> None:
-        policy = self._settings.delivery
-        retry = RetryPolicy(policy.first_retry_s, policy.max_retry_s, policy.give_up_after_s)
-        while not self._stopping.is_set() and (delivery := self._queue.claim_delivery(destination.name)) is not None:
-            about = {"job": delivery.job_id, "destination": destination.name}
-            outcome = self._sender.deliver(self._settings.spool.root / delivery.output, destination)
-            if outcome.kind is OutcomeKind.ACCEPTED:
-                self._queue.delivered(delivery.id, outcome.reason)
-                log.info("delivered", extra={"action": "deliver", **about})
-            elif outcome.kind is OutcomeKind.RETRY:
-                self._queue.postpone(delivery.id, outcome.reason, retry)
-                log.warning("will be sent again: %s", outcome.reason, extra={"action": "retry", **about})
-            else:
-                self._queue.refuse(delivery.id, outcome.reason)
-                log.error("refused: %s", outcome.reason, extra={"action": "refuse", **about})
 
     def _expire_leases(self) -> None:
         for job in self._queue.expire_leases(self._settings.worker.max_attempts):

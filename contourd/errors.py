@@ -16,6 +16,7 @@
     │   └── SpoolFull            below the watermark, or no space left
     ├── InstanceMismatch         a dataset is not what its command says
     ├── QueueUnavailable         the database cannot take a row now
+    ├── CommitmentRefused        a storage commitment message that cannot be taken, with its DIMSE status
     ├── InvalidTransition        a (state, event) pair that is not in the table
     ├── LeaseLost                another worker owns the job now
     ├── SchemaMismatch           the database belongs to another version of contourd
@@ -102,6 +103,14 @@ class InstanceMismatch(ContourdError):
 
 class QueueUnavailable(ContourdError):
     """The database cannot take a row now."""
+
+
+class CommitmentRefused(ContourdError):
+    """The request or report of a storage commitment cannot be taken."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        self.status = status
+        super().__init__(reason)
 
 
 class InvalidTransition(ContourdError):

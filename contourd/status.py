@@ -15,6 +15,7 @@ from rich.text import Text
 
 from contourd.errors import NodeError, SeriesUnusable
 from contourd.jobs.database import Database
+from contourd.jobs.destinations import DestinationLine
 from contourd.jobs.report import JobLine, Report, SeriesLine, first_images, read_report
 from contourd.settings import Settings
 
@@ -24,6 +25,9 @@ STYLE = {
     "REFUSED": "bold red",
     "DELIVERED": "green",
     "PENDING": "yellow",
+    "SENT": "yellow",
+    "DOWN": "bold red",
+    "UP": "green",
     "SUPERSEDED": "dim",
 }
 
@@ -70,7 +74,7 @@ def read_status(settings: Settings) -> Report:
 
 
 def to_json(report: Report, settings: Settings) -> str:
-    """Return the report as JSON: counts, jobs with deliveries, series that are no job yet, free disk."""
+    """Return the report as JSON: counts, jobs with deliveries, series that are no job yet, destinations, free disk."""
     content: dict[str, Any] = {
         "counts": report.counts,
         "jobs": [
@@ -112,6 +116,18 @@ def to_json(report: Report, settings: Settings) -> str:
             }
             for s in report.series
         ],
+        "destinations": [
+            {
+                "name": d.name,
+                "state": d.state,
+                "since": d.since.isoformat() if d.since else None,
+                "last_success": d.last_success.isoformat() if d.last_success else None,
+                "waiting": d.waiting,
+                "configured": d.name in {destination.name for destination in settings.destination},
+                "tries": {t.told: t.number for t in d.tries},
+            }
+            for d in _destinations(report, settings)
+        ],
         "disk_free_gb": round(shutil.disk_usage(settings.spool.root).free / 1e9, 1),
     }
     return json.dumps(content, indent=1)
@@ -126,7 +142,34 @@ def to_table(report: Report, settings: Settings, now: datetime) -> RenderableTyp
         parts.append(_series_table(report.series, now))
     if report.jobs:
         parts.append(_jobs_table(report.jobs, now))
+    if report.destinations:
+        parts.append(_destinations_table(report, settings, now))
     return Group(*parts)
+
+
+def _destinations(report: Report, settings: Settings) -> list[DestinationLine]:
+    """Return those of the settings, tried or not, and then those that are not in the settings any more."""
+    known = {line.name: line for line in report.destinations}
+    names = dict.fromkeys([*(d.name for d in settings.destination), *known])
+    return [known.get(name, DestinationLine(name, "UNTRIED", None, None, 0, ())) for name in names]
+
+
+def _destinations_table(report: Report, settings: Settings, now: datetime) -> Table:
+    table = Table(title="Destinations", title_justify="left", expand=True)
+    for name in ("destination", "state", "since", "last success", "waiting", "tries"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("state", "since", "last success", "waiting"))
+    configured = {destination.name for destination in settings.destination}
+    for d in _destinations(report, settings):
+        gone = "" if d.name in configured else " (not in the settings: nothing is sent to it)"
+        table.add_row(
+            d.name + gone,
+            _styled(d.state),
+            age(now - d.since) if d.since else "",
+            f"{age(now - d.last_success)} ago" if d.last_success else "",
+            str(d.waiting),
+            ", ".join(f"{t.told}: {t.number}" for t in d.tries),
+        )
+    return table
 
 
 def _series_table(lines: tuple[SeriesLine, ...], now: datetime) -> Table:

@@ -26,6 +26,7 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.pdu import A_RELEASE_RQ, P_DATA_TF
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from contourd.dicom.commitment_scp import CommitmentSCP
 from contourd.dicom.decoders import UNCOMPRESSED, readable_syntaxes
 from contourd.dicom.file_meta import file_meta
 from contourd.dicom.instance import read_encoded
@@ -114,10 +115,15 @@ class _Open:
 
 
 class StorageSCP:
-    """Listens for CT images and verification requests."""
+    """Listens for CT images, verification requests, and what ``commitment`` takes."""
 
     def __init__(
-        self, node: NodeSettings, spool: Spool, sink: InstanceSink, witness: Witness = lambda *deed: None
+        self,
+        node: NodeSettings,
+        spool: Spool,
+        sink: InstanceSink,
+        witness: Witness = lambda *deed: None,
+        commitment: CommitmentSCP | None = None,
     ) -> None:
         self._node, self._spool, self._sink, self._witness = node, spool, sink, witness
         self._numbers = itertools.count(1)
@@ -138,6 +144,7 @@ class StorageSCP:
         self._ae.require_calling_aet = list(node.allowed_callers)
         self._ae.add_supported_context(CTImageStorage, readable_syntaxes())
         self._ae.add_supported_context(Verification, list(UNCOMPRESSED))
+        self._more_handlers = commitment.add_to(self._ae) if commitment is not None else ()
         self._server: Any = None
 
     def start(self) -> None:
@@ -160,6 +167,7 @@ class StorageSCP:
             (evt.EVT_CONN_CLOSE, self._ended),
             (evt.EVT_CONN_CLOSE, self._closed),
             (evt.EVT_REJECTED, self._rejected),
+            *self._more_handlers,
         ]
         bounds = Bounds(node.allowed_peers, node.max_pdu_kb * 1024, node.network_timeout_s, node.request_timeout_s)
         context = listening_context(node.tls) if node.tls is not None else None

@@ -22,9 +22,10 @@ from contourd.dicom.series import Instance, gate, read_instance
 from contourd.errors import InvalidTransition, QueueUnavailable, SeriesIncomplete, SeriesUnusable
 from contourd.jobs.database import Database, reason_of
 from contourd.jobs.job import JobState, SeriesEvent, SeriesState, next_series_state
-from contourd.jobs.queue import Clock, Queue, record, utc_now
+from contourd.jobs.queue import Clock, Queue, utc_now
 from contourd.jobs.routing import choose_route
 from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
+from contourd.jobs.transitions import record
 from contourd.settings import Route, SeriesSettings
 
 ABORTED, RESTART = "aborted", "restart"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
@@ -173,6 +172,9 @@ def next_delivery_state(state: DeliveryState, event: DeliveryEvent) -> DeliveryS
     return DELIVERY_TRANSITIONS[state, event]
 
 
+SPREAD = 1.1
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """Exponential backoff with jitter; decides, and neither sleeps nor writes."""
@@ -181,12 +183,19 @@ class RetryPolicy:
     max_s: float
     give_up_after_s: float
 
-    def next_try(self, attempts: int, created_at: datetime, now: datetime) -> datetime | None:
-        """Return when to try again after ``attempts`` tries, None to give up.
+    def wait_s(self, attempts: int) -> float:
+        """Return how long to wait after ``attempts`` tries.
 
         The wait doubles from ``first_s`` to ``max_s``; up to a tenth is added, so that retries spread out.
         """
-        if (now - created_at).total_seconds() >= self.give_up_after_s:
-            return None
-        wait = min(self.max_s, self.first_s * 2 ** min(attempts - 1, 30))
-        return now + timedelta(seconds=wait * random.uniform(1.0, 1.1))
+        doubled: float = self.first_s * 2 ** min(max(attempts, 1) - 1, 30)
+        return min(self.max_s, doubled) * random.uniform(1.0, SPREAD)
+
+    @property
+    def longest_s(self) -> float:
+        """No wait is longer: what lies further ahead was written by a clock that has been set since."""
+        return self.max_s * SPREAD
+
+    def gives_up(self, waited_s: float) -> bool:
+        """Tell whether it has been tried for long enough."""
+        return waited_s >= self.give_up_after_s

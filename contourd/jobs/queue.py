@@ -1,4 +1,4 @@
-"""Jobs and deliveries: claim, renew, advance, release. Every write is one short transaction with one event row."""
+"""Jobs: claim, renew, advance, release. Every write is one short transaction with one event row."""
 
 from __future__ import annotations
 
@@ -12,16 +12,9 @@ from sqlalchemy.orm import Session
 
 from contourd.errors import InvalidTransition, LeaseLost
 from contourd.jobs.database import Database
-from contourd.jobs.job import (
-    DeliveryEvent,
-    DeliveryState,
-    JobEvent,
-    JobState,
-    RetryPolicy,
-    next_delivery_state,
-    next_job_state,
-)
-from contourd.jobs.tables import DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
+from contourd.jobs.job import DeliveryEvent, DeliveryState, JobEvent, JobState
+from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
+from contourd.jobs.transitions import advance_delivery, advance_job
 
 
 class Clock(Protocol):
@@ -50,20 +43,8 @@ class Job:
     override: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A claimed delivery; ``output`` is relative to the spool."""
-
-    id: int
-    job_id: int
-    destination: str
-    output: str
-    attempts: int
-    created_at: datetime
-
-
 class Queue:
-    """The jobs and deliveries of one database."""
+    """The jobs of one database."""
 
     def __init__(self, database: Database, clock: Clock = utc_now) -> None:
         self._database = database
@@ -186,72 +167,11 @@ class Queue:
         return job.id
 
     def recover(self) -> None:
-        """Make whatever a killed daemon left under way ready again; the attempt was not the job's fault."""
+        """Queue again the jobs that a killed daemon left under way; the attempt was not the job's fault."""
         with self._database.transaction() as session:
             for job in session.scalars(select(JobRow).where(JobRow.state == JobState.CONTOURING)):
                 job.attempts, job.lease_until = max(0, job.attempts - 1), None
                 self._advance(session, job, JobEvent.REQUEUE, "contourd was restarted")
-            for delivery in session.scalars(select(DeliveryRow).where(DeliveryRow.state == DeliveryState.SENDING)):
-                delivery.not_before = self._now()
-                self._advance_delivery(session, delivery, DeliveryEvent.RETRY, "contourd was restarted")
-
-    def claim_delivery(self, destination: str) -> Delivery | None:
-        """Take the oldest delivery to a destination that is due, None where there is none."""
-        with self._database.transaction() as session:
-            due = (
-                select(DeliveryRow)
-                .where(
-                    DeliveryRow.state == DeliveryState.PENDING,
-                    DeliveryRow.destination == destination,
-                    DeliveryRow.not_before <= self._now(),
-                )
-                .order_by(DeliveryRow.not_before, DeliveryRow.id)
-                .limit(1)
-            )
-            row = session.scalars(due.with_for_update(skip_locked=True)).first()
-            if row is None:
-                return None
-            row.attempts += 1
-            self._advance_delivery(session, row, DeliveryEvent.CLAIM, "")
-            return Delivery(row.id, row.job_id, row.destination, row.output, row.attempts, row.created_at)
-
-    def delivered(self, delivery_id: int, reason: str) -> None:
-        """Record the destination's acceptance; the job is delivered with its last delivery."""
-        with self._database.transaction() as session:
-            row = session.get_one(DeliveryRow, delivery_id)
-            row.reason = reason
-            self._advance_delivery(session, row, DeliveryEvent.ACCEPTED, reason)
-            session.flush()
-            job = session.get_one(JobRow, row.job_id)
-            states = set(session.scalars(select(DeliveryRow.state).where(DeliveryRow.job_id == job.id)))
-            if states == {DeliveryState.DELIVERED} and job.state == JobState.DELIVERING:
-                job.reason = ""
-                self._advance(session, job, JobEvent.ALL_DELIVERED, "")
-
-    def postpone(self, delivery_id: int, reason: str, policy: RetryPolicy) -> None:
-        """Set the time of the next try, or refuse the delivery when the policy gives up."""
-        with self._database.transaction() as session:
-            row = session.get_one(DeliveryRow, delivery_id)
-            later = policy.next_try(row.attempts, row.created_at, self._now())
-            row.reason = reason
-            if later is None:
-                self._refuse(session, row, f"given up after {row.attempts} tries: {reason}")
-                return
-            row.not_before = later
-            self._advance_delivery(session, row, DeliveryEvent.RETRY, reason)
-
-    def refuse(self, delivery_id: int, reason: str) -> None:
-        """Record that retrying cannot help; the job fails with the reason."""
-        with self._database.transaction() as session:
-            self._refuse(session, session.get_one(DeliveryRow, delivery_id), reason)
-
-    def _refuse(self, session: Session, row: DeliveryRow, reason: str) -> None:
-        row.reason = reason
-        self._advance_delivery(session, row, DeliveryEvent.REFUSE, reason)
-        job = session.get_one(JobRow, row.job_id)
-        if job.state == JobState.DELIVERING:
-            job.reason = f"{row.destination}: {reason}"
-            self._advance(session, job, JobEvent.FAIL, job.reason)
 
     def retry(self, job_id: int, override: str = "") -> None:
         """Release a held or failed job, or make its refused and waiting deliveries due now.
@@ -274,9 +194,9 @@ class Queue:
             refused = [d for d in deliveries if d.state == DeliveryState.REFUSED]
             for row in refused:
                 row.created_at = now  # the time to give up is counted anew
-                self._advance_delivery(session, row, DeliveryEvent.RELEASE, "released by a person")
+                advance_delivery(session, row, DeliveryEvent.RELEASE, "released by a person", now)
             for row in deliveries:
-                if row.state == DeliveryState.PENDING:
+                if row.state in (DeliveryState.PENDING, DeliveryState.SENT):
                     row.not_before = now
             if job.state == JobState.DELIVERING:
                 return
@@ -294,7 +214,7 @@ class Queue:
             for row in session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job.id)):
                 if row.state == DeliveryState.PENDING:
                     row.reason = why
-                    self._advance_delivery(session, row, DeliveryEvent.REFUSE, why)
+                    advance_delivery(session, row, DeliveryEvent.REFUSE, why, self._now())
 
     def _owned(self, session: Session, job_id: int, worker: str) -> JobRow:
         job = session.get(JobRow, job_id)
@@ -303,16 +223,4 @@ class Queue:
         return job
 
     def _advance(self, session: Session, job: JobRow, event: JobEvent, detail: str) -> None:
-        job.state, job.updated_at = next_job_state(JobState(job.state), event), self._now()
-        record(session, "job", job.id, event, job.state, detail, self._now())
-
-    def _advance_delivery(self, session: Session, row: DeliveryRow, event: DeliveryEvent, detail: str) -> None:
-        row.state, row.updated_at = next_delivery_state(DeliveryState(row.state), event), self._now()
-        record(session, "delivery", row.id, event, row.state, detail, self._now())
-
-
-def record(session: Session, subject: str, subject_id: int, event: str, state: str, detail: str, at: datetime) -> None:
-    """Append one event row."""
-    session.add(
-        EventRow(at=at, subject=subject, subject_id=subject_id, event=str(event), state=str(state), detail=detail)
-    )
+        advance_job(session, job, event, detail, self._now())

@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import func, select
 
 from contourd.jobs.database import Database
+from contourd.jobs.destinations import DestinationLine, read_destinations
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
 from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
 
@@ -63,6 +64,7 @@ class Report:
     counts: dict[str, int]
     jobs: tuple[JobLine, ...]
     series: tuple[SeriesLine, ...]
+    destinations: tuple[DestinationLine, ...] = ()
 
 
 def read_report(database: Database, most_jobs: int = 50) -> Report:
@@ -88,7 +90,8 @@ def read_report(database: Database, most_jobs: int = 50) -> Report:
         images = select(func.count()).where(InstanceRow.series_id == SeriesRow.id).scalar_subquery()
         waiting = select(SeriesRow, images).where(SeriesRow.state.in_(open_series)).order_by(SeriesRow.id.desc())
         lines = tuple(_series_line(series, count) for series, count in session.execute(waiting))
-    return Report(counts, jobs, lines)
+        destinations = read_destinations(session)
+    return Report(counts, jobs, lines, destinations)
 
 
 def _job_line(job: JobRow, series: SeriesRow, deliveries: list[DeliveryRow]) -> JobLine:

@@ -72,7 +72,7 @@ class InstanceRow(Table):
 
     id: Mapped[int] = mapped_column(primary_key=True)
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
-    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
     path: Mapped[str] = mapped_column(String(255))
     sha256: Mapped[str] = mapped_column(String(64))
     received_at: Mapped[datetime]
@@ -137,12 +137,13 @@ class AttemptRow(Table):
     """One try of a delivery and how it ended: appended, never changed."""
 
     __tablename__ = "attempts"
+    __table_args__ = (Index("attempts_of_destination", "destination", "outcome", "status", "id"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     delivery_id: Mapped[int] = mapped_column(ForeignKey("deliveries.id"), index=True)
     destination: Mapped[str] = mapped_column(String(32))
     at: Mapped[datetime]
-    outcome: Mapped[str] = mapped_column(String(16))  # accepted, retry, refused
+    outcome: Mapped[str] = mapped_column(String(16))  # accepted, retry, unreachable, refused, interrupted
     status: Mapped[int | None]  # of the C-STORE response, where there was one
     reason: Mapped[str] = mapped_column(Text, default="")
 
@@ -156,6 +157,7 @@ class CommitmentRow(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     transaction_uid: Mapped[str] = mapped_column(String(64), unique=True)
     delivery_id: Mapped[int] = mapped_column(ForeignKey("deliveries.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))  # of the structure set
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text, default="")
     requested_at: Mapped[datetime]
@@ -166,7 +168,11 @@ class CommitmentRequestRow(Table):
     """A storage commitment that a sender asked contourd for; answered by N-EVENT-REPORT."""
 
     __tablename__ = "commitment_requests"
-    __table_args__ = (_one_of("state", RequestState), Index("commitment_requests_due", "state", "not_before"))
+    __table_args__ = (
+        _one_of("state", RequestState),
+        Index("commitment_requests_due", "state", "not_before"),
+        UniqueConstraint("calling_ae", "transaction_uid"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     transaction_uid: Mapped[str] = mapped_column(String(64))

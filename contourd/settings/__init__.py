@@ -1,6 +1,6 @@
 """The settings of a node: a frozen tree, read from one TOML file."""
 
-from contourd.settings.destination import Destination, DestinationTLS, Route
+from contourd.settings.destination import Destination, DestinationTLS, Route, SenderNode
 from contourd.settings.loading import find_settings_file, load_settings, model_exists, require_models
 from contourd.settings.node import NodeSettings, NodeTLS
 from contourd.settings.shown import shown_settings
@@ -26,6 +26,7 @@ __all__ = [
     "NodeTLS",
     "PlausibilitySettings",
     "Route",
+    "SenderNode",
     "SeriesSettings",
     "Settings",
     "SpoolSettings",

@@ -1,4 +1,4 @@
-"""Settings of a destination, and of the routes that lead there."""
+"""Settings of other nodes: destinations, senders that are called back, and the routes that lead to destinations."""
 
 from __future__ import annotations
 
@@ -24,12 +24,28 @@ from contourd.settings.values import (
 
 
 class DestinationTLS(Section):
-    """Who must have signed the destination's certificate, and the certificate and key that contourd shows it (PEM)."""
+    """Who must have signed the other node's certificate, and the certificate and key that contourd shows it (PEM)."""
 
     authorities: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
     check_host: bool = True
+
+
+class SenderNode(Section):
+    """A sender that is called back with what was committed."""
+
+    ae_title: AETitle
+    host: str = Field(min_length=1)
+    port: Port
+    connect_timeout_s: Seconds = 15.0
+    response_timeout_s: Seconds = 60.0
+    tls: DestinationTLS | None = None
+
+    @property
+    def name(self) -> str:
+        """What it is called in the log."""
+        return self.ae_title
 
 
 class Destination(Section):
@@ -41,6 +57,8 @@ class Destination(Section):
     port: Port
     connect_timeout_s: Seconds = 15.0
     response_timeout_s: Seconds = 60.0
+    commitment: bool = False
+    commitment_wait_s: Seconds = 3600.0
     profile: ProfileName = "strict"
     holes: HoleStyleName | None = None
     decimals: int | None = Field(default=None, ge=2, le=4)

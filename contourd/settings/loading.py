@@ -57,6 +57,7 @@ def load_settings(path: Path | None = None) -> Settings:
     problems = _unresolved(content)
     try:
         settings = Settings.model_validate(content)
+        problems += _uncommittable(settings)
     except ValidationError as error:
         for item in error.errors():
             key = ".".join(map(str, item["loc"]))
@@ -81,6 +82,21 @@ def _unresolved(content: dict[str, Any]) -> list[str]:
         for name in named if isinstance(named, list) else []:
             if str(name) not in counts:
                 problems.append(f"route.{i}.destinations: there is no destination {name!r}")
+    return problems
+
+
+def _uncommittable(settings: Settings) -> list[str]:
+    """Find what keeps storage commitment from working: nobody to call back, or one that may not call."""
+    node = settings.node
+    titles = Counter(sender.ae_title for sender in settings.sender)
+    problems = [f"sender: the ae_title {title!r} stands {n} times" for title, n in titles.items() if n > 1]
+    if titles and not node.commitment:
+        problems.append("sender: senders are called back with node.commitment = true only")
+    if node.commitment and not titles:
+        problems.append("node.commitment: needs a [[sender]] for each node that asks, which says where to call it back")
+    answering = {d.ae_title for d in settings.destination if d.commitment} | set(titles)
+    if node.allowed_callers and (outside := sorted(answering - set(node.allowed_callers))):
+        problems.append(f"node.allowed_callers: {', '.join(outside)} must be in it, for storage commitment")
     return problems
 
 

@@ -39,4 +39,5 @@ class NodeSettings(Section):
     association_limit_s: Seconds = 7200.0
     max_pdu_kb: int = Field(default=1024, ge=256)
     max_instance_mb: int = Field(default=64, ge=1)
+    commitment: bool = False
     tls: NodeTLS | None = None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from contourd.settings.destination import Destination, Route
+from contourd.settings.destination import Destination, Route, SenderNode
 from contourd.settings.node import NodeSettings
 from contourd.settings.values import Seconds, Section, Verdict
 
@@ -82,6 +82,7 @@ class Settings(Section):
     check: CheckSettings = CheckSettings()
     destination: tuple[Destination, ...]
     route: tuple[Route, ...]
+    sender: tuple[SenderNode, ...] = ()
 
     @property
     def database_url(self) -> str:

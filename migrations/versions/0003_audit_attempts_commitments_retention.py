@@ -44,11 +44,14 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text, nullable=False),
     )
     op.create_index("ix_attempts_delivery_id", "attempts", ["delivery_id"])
+    op.create_index("attempts_of_destination", "attempts", ["destination", "outcome", "status", "id"])
+    op.create_index("ix_instances_sop_instance_uid", "instances", ["sop_instance_uid"])
     op.create_table(
         "commitments",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("transaction_uid", sa.String(64), nullable=False, unique=True),
         sa.Column("delivery_id", sa.Integer, sa.ForeignKey("deliveries.id"), nullable=False),
+        sa.Column("sop_instance_uid", sa.String(64), nullable=False),
         sa.Column("state", sa.String(16), nullable=False),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("requested_at", MOMENT, nullable=False),
@@ -68,6 +71,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("not_before", MOMENT, nullable=False),
         sa.Column("created_at", MOMENT, nullable=False),
+        sa.UniqueConstraint("calling_ae", "transaction_uid"),
         _one_of("PENDING", "REPORTED", "GIVEN_UP"),
     )
     op.create_index("commitment_requests_due", "commitment_requests", ["state", "not_before"])
@@ -101,6 +105,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("audit", "commitment_requests", "commitments", "attempts"):
         op.drop_table(table)
+    op.drop_index("ix_instances_sop_instance_uid", "instances")
     if op.get_bind().dialect.name != "sqlite":
         op.execute("DROP FUNCTION audit_refuses()")
     op.execute("UPDATE deliveries SET state = 'SENDING' WHERE state = 'SENT'")  # sent again by the older contourd

@@ -16,8 +16,9 @@ from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from contourd.dicom.listener import PENDING_OF_ONE, allowed
-from contourd.dicom.scu import OutcomeKind, StorageSCU
+from contourd.dicom.scu import StorageSCU
 from contourd.errors import NodeError
+from contourd.outcomes import OutcomeKind
 from contourd.settings import Destination, DestinationTLS, NodeTLS
 from tests.certificates import Authority, Signed
 from tests.integration.receiving import Start, associate, sending
@@ -256,10 +257,10 @@ def test_structure_sets_go_out_by_tls(
 
     shown = {"certificate": scanner.certificate, "key": scanner.key}
     assert outcome(tls=DestinationTLS(authorities=authority.certificate, **shown)) is OutcomeKind.ACCEPTED
-    assert outcome() is OutcomeKind.RETRY  # plain
-    assert outcome(tls=DestinationTLS(authorities=authority.certificate)) is OutcomeKind.RETRY
+    assert outcome() is OutcomeKind.UNREACHABLE  # plain
+    assert outcome(tls=DestinationTLS(authorities=authority.certificate)) is OutcomeKind.UNREACHABLE
     foreign = Authority(tmp_path, "foreign")
-    assert outcome(tls=DestinationTLS(authorities=foreign.certificate, **shown)) is OutcomeKind.RETRY
+    assert outcome(tls=DestinationTLS(authorities=foreign.certificate, **shown)) is OutcomeKind.UNREACHABLE
 
 
 def test_files_that_cannot_be_used_are_named(start: Start, authority: Authority, node: Signed, scanner: Signed) -> None:
@@ -270,7 +271,7 @@ def test_files_that_cannot_be_used_are_named(start: Start, authority: Authority,
     broken = DestinationTLS(certificate=node.certificate, key=scanner.key)
     destination = Destination(name="tps", ae_title="TPS", host=LOOPBACK, port=104, tls=broken)
     outcome = StorageSCU("SENDER").echo(destination)
-    assert outcome.kind is OutcomeKind.RETRY
+    assert outcome.kind is OutcomeKind.UNREACHABLE
     assert "destination tps: tls: certificate and key cannot be used" in outcome.reason
     with pytest.raises(ValueError, match="require_certificate needs authorities"):
         NodeTLS(certificate=node.certificate, key=node.key)

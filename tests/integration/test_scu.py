@@ -23,7 +23,8 @@ from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from contourd.dicom.rtstruct_write import save_structure_set
-from contourd.dicom.scu import OutcomeKind, StorageSCU
+from contourd.dicom.scu import StorageSCU
+from contourd.outcomes import OutcomeKind
 from contourd.settings import Destination
 from tests.peers import LOOPBACK, free_port, storescp
 from tests.phantom import read_series, structure_set, write_series
@@ -31,6 +32,7 @@ from tests.phantom import read_series, structure_set, write_series
 # pynetdicom leaves the sockets of broken connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 ACCEPTED, RETRY, REFUSED = OutcomeKind.ACCEPTED, OutcomeKind.RETRY, OutcomeKind.REFUSED
+UNREACHABLE = OutcomeKind.UNREACHABLE
 SENDER = StorageSCU("CONTOURD")
 
 
@@ -142,21 +144,21 @@ def test_the_destinations_own_words_are_passed_on(start: Start, rtstruct: Path) 
 
 def test_nobody_listens(rtstruct: Path) -> None:
     outcome = SENDER.deliver(rtstruct, destination(free_port()))
-    assert (outcome.kind, outcome.status) == (RETRY, None)
+    assert (outcome.kind, outcome.status) == (UNREACHABLE, None)
     assert "cannot be reached" in outcome.reason
 
 
 def test_a_host_that_has_no_address(rtstruct: Path) -> None:
     nowhere = Destination(name="pacs", ae_title="PACS", host="no-such-host.invalid", port=104)
     outcome = SENDER.deliver(rtstruct, nowhere)
-    assert outcome.kind is RETRY
+    assert outcome.kind is UNREACHABLE
     assert "cannot be reached" in outcome.reason
 
 
 def test_a_peer_that_never_answers_the_association(rtstruct: Path) -> None:
     with socket.create_server((LOOPBACK, 0)) as silent:
         outcome = SENDER.deliver(rtstruct, destination(silent.getsockname()[1], connect_timeout_s=0.5))
-    assert outcome.kind is RETRY
+    assert outcome.kind is UNREACHABLE
 
 
 def test_a_peer_that_never_answers_the_store(start: Start, rtstruct: Path) -> None:
@@ -227,7 +229,7 @@ def test_a_file_that_is_lost_or_damaged_is_no_reason_to_try_again(
 
 def test_echo(start: Start) -> None:
     assert SENDER.echo(start()).kind is ACCEPTED
-    assert SENDER.echo(destination(free_port())).kind is RETRY
+    assert SENDER.echo(destination(free_port())).kind is UNREACHABLE
 
 
 @pytest.mark.peers

@@ -65,7 +65,12 @@ def contourd(*arguments: str | Path, timeout_s: float = 300.0) -> Ran:
 
 
 def write_configuration(
-    folder: Path, port: int, model: str | Path, destinations: Mapping[str, tuple[str, int]], more: str = ""
+    folder: Path,
+    port: int,
+    model: str | Path,
+    destinations: Mapping[str, tuple[str, int]],
+    more: str = "",
+    node: str = "",
 ) -> Path:
     """Write a node's settings; ``destinations``: name -> (AE title, port) on loopback."""
     text = f"""
@@ -73,6 +78,7 @@ def write_configuration(
 ae_title = "CONTOURD"
 host = "{LOOPBACK}"
 port = {port}
+{node}
 [spool]
 root = "{folder / "spool"}"
 [series]
@@ -102,10 +108,11 @@ def serve(
     destinations: Mapping[str, tuple[str, int]],
     port: int | None = None,
     more: str = "",
+    node: str = "",
 ) -> Iterator[Node]:
-    """Run `contourd serve` until the block ends; ``more`` is added to the last destination's settings."""
+    """Run `contourd serve` until the block ends; ``more`` is added to the last destination, ``node`` to [node]."""
     port = port or free_port()
-    configuration = write_configuration(folder, port, model, destinations, more)
+    configuration = write_configuration(folder, port, model, destinations, more, node)
     command = [*CONTOURD, "serve", "--config", str(configuration)]
     with running(command, port, folder / "contourd.log") as server:
         yield Node(folder, port, server)

@@ -7,7 +7,8 @@ from sqlalchemy import text
 
 from contourd.errors import SchemaMismatch
 from contourd.jobs.database import Database
-from contourd.jobs.queue import Queue
+from contourd.jobs.deliveries import Deliveries
+from contourd.jobs.job import RetryPolicy
 
 
 def test_migrations_make_the_tables_that_the_code_has(tmp_path):
@@ -69,7 +70,7 @@ def test_a_database_with_jobs_goes_up_and_down_every_revision(tmp_path):
             connection.execute(text(statement))
         connection.commit()
     assert migrate(command.upgrade, "0002") == ["outgoing/1.dcm", "outgoing/1.dcm"]
-    assert Queue(database).claim_delivery("tps").output == "outgoing/1.dcm"
+    assert Deliveries(database, RetryPolicy(30, 1800, 86400)).claim("tps").output == "outgoing/1.dcm"
     with database.engine.connect() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, "0001")
@@ -78,7 +79,7 @@ def test_a_database_with_jobs_goes_up_and_down_every_revision(tmp_path):
         assert connection.execute(text("PRAGMA foreign_key_check")).all() == []
     assert migrate(command.upgrade, "head") == ["outgoing/1.dcm", "outgoing/1.dcm"]
     database.upgrade()  # once more, with rows: nothing changes
-    assert Queue(database).claim_delivery("pacs").output == "outgoing/1.dcm"
+    assert Deliveries(database, RetryPolicy(30, 1800, 86400)).claim("pacs").output == "outgoing/1.dcm"
     database.close()
 
 

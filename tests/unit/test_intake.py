@@ -19,11 +19,13 @@ from contourd.errors import InvalidTransition
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.jobs.database import Database
+from contourd.jobs.deliveries import Deliveries
 from contourd.jobs.intake import Intake
-from contourd.jobs.job import JobState, SeriesState
+from contourd.jobs.job import JobState, RetryPolicy, SeriesState
 from contourd.jobs.queue import Queue
 from contourd.jobs.report import read_report
 from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
+from contourd.outcomes import Outcome, OutcomeKind
 from contourd.settings import Route, SeriesSettings
 
 SETTINGS = SeriesSettings(quiet_s=10, gapped_s=60)
@@ -256,7 +258,8 @@ def test_a_late_slice_leaves_what_was_delivered(node, tmp_path):
     node.wait(10)
     job = node.queue.claim("w", 60)
     node.queue.contoured(job.id, "w", {"pacs": "x"})
-    node.queue.delivered(node.queue.claim_delivery("pacs").id, "")
+    deliveries = Deliveries(node.queue._database, RetryPolicy(30, 1800, 86400))
+    deliveries.accepted(deliveries.claim("pacs").id, Outcome(OutcomeKind.ACCEPTED, "", 0))
     node.send(paths[21:])
     node.wait(10)
     assert [j.state for j in node.jobs()] == [JobState.DELIVERED, JobState.QUEUED]

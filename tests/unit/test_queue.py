@@ -1,32 +1,19 @@
-"""The queue, on a real SQLite file: claims, leases, deliveries, retries."""
+"""The queue, on a real SQLite file: claims, leases, retries."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import pytest
 from sqlalchemy import select, text
 
-from contourd.errors import InvalidTransition, LeaseLost
+from contourd.errors import LeaseLost
 from contourd.jobs.database import Database
-from contourd.jobs.job import DeliveryState, JobState, RetryPolicy, SeriesState
+from contourd.jobs.job import DeliveryState, JobState
 from contourd.jobs.queue import Queue
 from contourd.jobs.report import read_report
-from contourd.jobs.tables import DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
-
-START = datetime(2026, 1, 1, 12, tzinfo=UTC)
-POLICY = RetryPolicy(30, 1800, 3600)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> datetime:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += timedelta(seconds=seconds)
+from contourd.jobs.tables import DeliveryRow, EventRow, JobRow
+from tests.queueing import START, Clock, add_job, state
 
 
 @pytest.fixture
@@ -47,51 +34,6 @@ def queue(database, clock) -> Queue:
     return Queue(database, clock)
 
 
-def add_job(database, number: int = 1, destinations: str = "pacs") -> int:
-    with database.transaction() as session:
-        series = SeriesRow(
-            series_uid=f"1.2.{number}",
-            state=SeriesState.COMPLETE,
-            created_at=START,
-            last_instance_at=START,
-        )
-        session.add(series)
-        session.flush()
-        for k in range(2):
-            session.add(
-                InstanceRow(
-                    series_id=series.id,
-                    sop_instance_uid=f"1.2.{number}.{k}",
-                    path=f"{number}/{k}",
-                    sha256="",
-                    received_at=START,
-                )
-            )
-        job = JobRow(
-            series_id=series.id,
-            revision=1,
-            model="hn7",
-            destinations=destinations,
-            state=JobState.QUEUED,
-            created_at=START + timedelta(seconds=number),
-            updated_at=START,
-            lease_until=None,
-        )
-        session.add(job)
-        session.flush()
-        return job.id
-
-
-def state(database, job_id: int) -> str:
-    with database.reading() as session:
-        return session.get_one(JobRow, job_id).state
-
-
-def events(database, subject: str) -> list[str]:
-    with database.reading() as session:
-        return list(session.scalars(select(EventRow.state).where(EventRow.subject == subject).order_by(EventRow.id)))
-
-
 def test_the_oldest_is_claimed_first_and_once(database, queue):
     second, first = add_job(database, 2), add_job(database, 1)
     claimed = queue.claim("a", 60)
@@ -99,22 +41,6 @@ def test_the_oldest_is_claimed_first_and_once(database, queue):
     assert (claimed.id, claimed.series_uid, claimed.paths, claimed.attempts) == (first, "1.2.1", ("1/0", "1/1"), 1)
     assert queue.claim("b", 60).id == second
     assert queue.claim("c", 60) is None
-
-
-def test_a_job_s_way_to_its_destinations(database, queue):
-    job = add_job(database, destinations="pacs,tps")
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "outgoing/1.dcm", "tps": "outgoing/1-2.dcm"})
-    assert state(database, job) == JobState.DELIVERING
-    pacs = queue.claim_delivery("pacs")
-    assert (pacs.output, pacs.attempts) == ("outgoing/1.dcm", 1)
-    assert queue.claim_delivery("pacs") is None
-    queue.delivered(pacs.id, "")
-    assert state(database, job) == JobState.DELIVERING
-    queue.delivered(queue.claim_delivery("tps").id, "")
-    assert state(database, job) == JobState.DELIVERED
-    assert events(database, "job") == ["CONTOURING", "DELIVERING", "DELIVERED"]
-    assert events(database, "delivery") == ["SENDING", "DELIVERED", "SENDING", "DELIVERED"]
 
 
 def test_a_lease_that_is_renewed_holds(database, queue, clock):
@@ -169,90 +95,6 @@ def test_errors_of_ours_are_tried_again_and_then_fail(database, queue):
     assert queue.claim("a", 60).attempts == 1
 
 
-def test_a_restart_takes_up_what_was_under_way(database, queue):
-    contouring, sending = add_job(database, 1), add_job(database, 2)
-    queue.claim("a", 60)
-    queue.claim("a", 60)
-    queue.contoured(sending, "a", {"pacs": "x"})
-    first = queue.claim_delivery("pacs")
-    queue.recover()
-    assert state(database, contouring) == JobState.QUEUED
-    assert queue.claim("b", 60).attempts == 1  # the killed daemon's attempt does not count
-    again = queue.claim_delivery("pacs")
-    assert (again.id, again.output) == (first.id, "x")
-
-
-def test_a_delivery_waits_longer_each_time_and_delays_no_other(database, queue, clock):
-    for number, names in ((1, "down"), (2, "up")):
-        add_job(database, number, names)
-        queue.contoured(queue.claim("a", 60).id, "a", {names: "x"})
-    down = queue.claim_delivery("down")
-    queue.postpone(down.id, "cannot be reached", POLICY)
-    assert queue.claim_delivery("down") is None
-    assert queue.claim_delivery("up") is not None
-    clock.advance(34)  # 30 s and up to a tenth
-    again = queue.claim_delivery("down")
-    assert again.attempts == 2
-    queue.postpone(again.id, "cannot be reached", POLICY)
-    clock.advance(59)
-    assert queue.claim_delivery("down") is None
-    clock.advance(8)
-    assert queue.claim_delivery("down") is not None
-
-
-def test_giving_up_fails_the_job_and_retry_sends_the_same_file(database, queue, clock):
-    job = add_job(database)
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "outgoing/1.dcm"})
-    clock.advance(3601)
-    delivery = queue.claim_delivery("pacs")
-    queue.postpone(delivery.id, "cannot be reached", POLICY)
-    assert state(database, job) == JobState.FAILED
-    (line,) = read_report(database).jobs
-    assert "given up after 1 tries" in line.deliveries[0].reason
-    assert "cannot be reached" in line.reason
-    queue.retry(job)
-    assert state(database, job) == JobState.DELIVERING
-    again = queue.claim_delivery("pacs")
-    assert (again.id, again.output) == (delivery.id, "outgoing/1.dcm")
-    queue.delivered(again.id, "")
-    assert state(database, job) == JobState.DELIVERED
-
-
-def test_refused_by_one_destination_and_taken_by_the_other(database, queue):
-    job = add_job(database, destinations="pacs,tps")
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "x", "tps": "x"})
-    queue.refuse(queue.claim_delivery("pacs").id, "status 0xA900")
-    assert state(database, job) == JobState.FAILED
-    queue.delivered(queue.claim_delivery("tps").id, "")
-    assert state(database, job) == JobState.FAILED
-    queue.retry(job)
-    assert queue.claim_delivery("tps") is None
-    queue.delivered(queue.claim_delivery("pacs").id, "")
-    assert state(database, job) == JobState.DELIVERED
-
-
-def test_a_waiting_delivery_can_be_sent_now(database, queue):
-    job = add_job(database)
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "x"})
-    queue.postpone(queue.claim_delivery("pacs").id, "cannot be reached", POLICY)
-    queue.retry(job)
-    assert queue.claim_delivery("pacs") is not None
-
-
-def test_what_is_delivered_is_not_retried(database, queue):
-    job = add_job(database)
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "x"})
-    queue.delivered(queue.claim_delivery("pacs").id, "")
-    with pytest.raises(InvalidTransition):
-        queue.retry(job)
-    with pytest.raises(InvalidTransition, match="no job 77"):
-        queue.retry(77)
-
-
 def test_an_override_stays_with_its_job(database, queue):
     job = add_job(database)
     assert queue.claim("a", 60).override == ""
@@ -272,16 +114,6 @@ def test_what_a_person_is_to_look_at_is_reported(database, queue):
     queue.claim("a", 60)
     queue.contoured(job, "a", {"pacs": "x"}, "check: Larynx (volume 1.0 cc)")
     assert [line.remarks for line in read_report(database).jobs] == ["check: Larynx (volume 1.0 cc)"]
-
-
-def test_a_superseded_job_is_not_sent(database, queue):
-    job = add_job(database)
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "x"})
-    with database.transaction() as session:
-        queue.supersede(session, [session.get_one(JobRow, job)], "another slice arrived")
-    assert state(database, job) == JobState.SUPERSEDED
-    assert queue.claim_delivery("pacs") is None
 
 
 def test_the_database_keeps_its_own_invariants(database):

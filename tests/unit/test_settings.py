@@ -164,3 +164,35 @@ def test_the_documented_file_has_every_key_and_its_default():
     for section in ("destination", "route"):
         for key in type(getattr(documented, section)[0]).model_fields:
             assert f"{key} = " in text or f"[{section}.{key}]" in text
+    assert "# [[sender]]" in text
+
+
+@pytest.mark.parametrize(
+    ("node", "destination", "senders", "told"),
+    [
+        ("commitment = true", "", (), "node.commitment: needs a [[sender]]"),
+        ("", "", ("CT1",), "sender: senders are called back with node.commitment = true only"),
+        ("commitment = true", "", ("CT1", "CT1"), "sender: the ae_title 'CT1' stands 2 times"),
+        ('allowed_callers = ["CT1"]', "commitment = true", (), "node.allowed_callers: ORTHANC must be in it"),
+        (
+            'commitment = true\nallowed_callers = ["CT1"]',
+            "",
+            ("CT1", "CT2"),
+            "node.allowed_callers: CT2 must be in it, for storage commitment",
+        ),
+    ],
+)
+def test_storage_commitment_that_cannot_work_is_refused(tmp_path, model, node, destination, senders, told):
+    text = f"[node]\n{node}\n" + GOOD.format(model=model).replace("port = 4242", f"port = 4242\n{destination}")
+    text += "".join(f'[[sender]]\nae_title = "{title}"\nhost = "h"\nport = 104\n' for title in senders)
+    (problem,) = problems(write(tmp_path, text))
+    assert problem.startswith(told)
+
+
+def test_storage_commitment_in_both_roles(tmp_path, model):
+    text = "[node]\ncommitment = true\n" + GOOD.format(model=model).replace("4242", "4242\ncommitment = true")
+    text += '[[sender]]\nae_title = "CT1"\nhost = "h"\nport = 104\n[sender.tls]\ncheck_host = false\n'
+    settings = load_settings(write(tmp_path, text))
+    assert (settings.destination[0].commitment, settings.destination[0].commitment_wait_s) == (True, 3600)
+    (sender,) = settings.sender
+    assert (sender.name, sender.tls is not None and sender.tls.check_host) == ("CT1", False)

@@ -1,0 +1,68 @@
+"""Advance a job or a delivery inside the caller's transaction: the new state and its event row, together."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from contourd.jobs.job import (
+    DeliveryEvent,
+    DeliveryState,
+    JobEvent,
+    JobState,
+    next_delivery_state,
+    next_job_state,
+)
+from contourd.jobs.tables import DeliveryRow, EventRow, JobRow
+
+
+def record(session: Session, subject: str, subject_id: int, event: str, state: str, detail: str, at: datetime) -> None:
+    """Append one event row."""
+    session.add(
+        EventRow(at=at, subject=subject, subject_id=subject_id, event=str(event), state=str(state), detail=detail)
+    )
+
+
+def advance_job(session: Session, job: JobRow, event: JobEvent, detail: str, at: datetime) -> None:
+    """Advance a job; raises InvalidTransition."""
+    job.state, job.updated_at = next_job_state(JobState(job.state), event), at
+    record(session, "job", job.id, event, job.state, detail, at)
+
+
+def advance_delivery(session: Session, row: DeliveryRow, event: DeliveryEvent, detail: str, at: datetime) -> None:
+    """Advance a delivery; raises InvalidTransition."""
+    row.state, row.updated_at = next_delivery_state(DeliveryState(row.state), event), at
+    record(session, "delivery", row.id, event, row.state, detail, at)
+
+
+def end_delivery(session: Session, row: DeliveryRow, event: DeliveryEvent, detail: str, at: datetime) -> None:
+    """Advance a delivery to DELIVERED; the job is delivered with its last one."""
+    row.reason = detail
+    advance_delivery(session, row, event, detail, at)
+    session.flush()
+    job = session.get_one(JobRow, row.job_id)
+    states = set(session.scalars(select(DeliveryRow.state).where(DeliveryRow.job_id == job.id)))
+    if states == {DeliveryState.DELIVERED} and job.state == JobState.DELIVERING:
+        job.reason = ""
+        advance_job(session, job, JobEvent.ALL_DELIVERED, "", at)
+
+
+def refuse_delivery(session: Session, row: DeliveryRow, reason: str, at: datetime) -> None:
+    """Advance a delivery to REFUSED; its job fails with the reason."""
+    row.reason = reason
+    advance_delivery(session, row, DeliveryEvent.REFUSE, reason, at)
+    job = session.get_one(JobRow, row.job_id)
+    if job.state == JobState.DELIVERING:
+        job.reason = f"{row.destination}: {reason}"
+        advance_job(session, job, JobEvent.FAIL, job.reason, at)
+
+
+def return_delivery(session: Session, row: DeliveryRow, reason: str, not_before: datetime, at: datetime) -> None:
+    """Have a delivery sent again later; one of a superseded job is not: its structure set is out of date."""
+    if session.get_one(JobRow, row.job_id).state == JobState.SUPERSEDED:
+        refuse_delivery(session, row, f"a newer revision of the series took its place; {reason}", at)
+        return
+    row.reason, row.not_before = reason, not_before
+    advance_delivery(session, row, DeliveryEvent.RETRY, reason, at)

@@ -1,0 +1,24 @@
+"""How a try to reach another node ended: what the DICOM side finds, and the queue records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class OutcomeKind(Enum):
+    """What to do next."""
+
+    ACCEPTED = "accepted"  # Success, or a warning: the other node has it
+    RETRY = "retry"  # it answers, but is busy, out of resources, or broke off
+    UNREACHABLE = "unreachable"  # no association came about, and nobody said why: nothing else will get there either
+    REFUSED = "refused"  # it will not take this: a person must act
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a try ended; ``reason`` is for the person who reads the status, ``status`` is the DIMSE status if any."""
+
+    kind: OutcomeKind
+    reason: str
+    status: int | None = None
