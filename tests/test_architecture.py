@@ -68,6 +68,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.scu",
         "contourd.dicom.send",
         "contourd.dicom.receiver",
+        "contourd.jobs.adoption",
         "contourd.jobs.intake",
         "contourd.jobs.routing",
         "trainer.case",
