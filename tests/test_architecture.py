@@ -71,6 +71,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.send",
         "contourd.dicom.receiver",
         *("contourd.jobs.commitments", "contourd.jobs.commitment_requests"),
+        "contourd.jobs.adoption",
         "contourd.jobs.intake",
         "contourd.jobs.routing",
         "trainer.case",

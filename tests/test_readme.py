@@ -86,10 +86,11 @@ def test_subcommands_and_their_options_exist() -> None:
     lines = [line.split() for line in commands() if line.startswith("contourd ")]
     assert {"serve", "contour", "status"} <= {words[1] for words in lines}
     for words in lines:
-        subcommand = words[1]
-        assert re.search(rf"^\W*{subcommand}\b", help_of(), re.MULTILINE), f"contourd {subcommand}"
+        path = words[1:3] if words[1] == "db" else words[1:2]
+        for n, subcommand in enumerate(path):
+            assert re.search(rf"^\W*{subcommand}\b", help_of(*path[:n]), re.MULTILINE), f"contourd {' '.join(path)}"
         for option in re.findall(r"--[a-z-]+", " ".join(words)):
-            assert option in help_of(subcommand), f"contourd {subcommand} {option}"
+            assert option in help_of(*path), f"contourd {' '.join(path)} {option}"
 
 
 def test_the_configuration_table_names_every_key() -> None:

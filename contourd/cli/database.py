@@ -1,4 +1,4 @@
-"""Commands of the database: db backup, restore, upgrade, downgrade."""
+"""Commands of the database: db backup, restore, upgrade, downgrade, adopt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contourd.cli.options import ConfigOption, operator, refuse_missing
+from contourd.cli.options import ConfigOption, opened_database, operator, refuse_missing
 
 if TYPE_CHECKING:
     from contourd.jobs.database import Database
@@ -51,13 +51,33 @@ def restore(
         replaced = database.exists()
         revision = backups.restore(file, database, kept)
         _audit(settings, "db restore", str(file))
-    if replaced:
-        typer.echo(f"the database that was there is kept as {kept}")
-    typer.echo(f"{file} is restored; {_next(revision == SCHEMA_REVISION)}")
+        typer.echo(f"{file} is restored" + (f"; what was there is kept as {kept}" if replaced else ""))
+        if revision == SCHEMA_REVISION:
+            _adopt(settings)
+        else:
+            typer.echo("it is of an older version: run `contourd db upgrade`, and then `contourd db adopt`")
 
 
-def _next(current: bool) -> str:
-    return "start contourd again" if current else "it is of an older version: run `contourd db upgrade`"
+def adopt(config: ConfigOption = None) -> None:
+    """Take in the images of the spool that the database does not know; contourd must be stopped."""
+    from contourd.settings import load_settings
+
+    settings = load_settings(config)
+    refuse_missing(settings)
+    with _stopped(settings):
+        _adopt(settings)
+
+
+def _adopt(settings: Settings) -> None:
+    from contourd.dicom.spool import Spool
+    from contourd.jobs.adoption import adopt_images
+    from contourd.jobs.intake import Intake
+
+    with opened_database(settings) as database:
+        intake = Intake(database, settings.spool.root, settings.series, settings.route)
+        adopted = adopt_images(database, Spool(settings.spool.root), intake)
+    _audit(settings, "db adopt", f"{adopted} images")
+    typer.echo(f"{adopted} images that it did not know are taken in; start contourd again")
 
 
 def upgrade(config: ConfigOption = None, dumped: DumpedOption = False) -> None:
@@ -95,6 +115,7 @@ DATABASE_COMMANDS: Mapping[str, Callable[..., Any]] = {
     "restore": restore,
     "upgrade": upgrade,
     "downgrade": downgrade,
+    "adopt": adopt,
 }
 
 

@@ -136,7 +136,7 @@ def first_images(database: Database, series_uids: Sequence[str]) -> dict[str, st
     paths = select(SeriesRow.series_uid, InstanceRow.path).join(InstanceRow, InstanceRow.series_id == SeriesRow.id)
     wanted = paths.where(InstanceRow.id.in_(first), SeriesRow.series_uid.in_(series_uids))
     with database.reading() as session:
-        return dict(session.execute(wanted).tuples().all())
+        return {row.series_uid: row.path for row in session.execute(wanted)}
 
 
 def image_of_job(database: Database, job_id: int) -> str | None:
