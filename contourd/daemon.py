@@ -3,37 +3,34 @@
 from __future__ import annotations
 
 import fcntl
-import itertools
 import logging
-import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import IO
 
-from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.schedulers.background import BackgroundScheduler
-
-from contourd import worker
+from contourd.clock import StepWatch
 from contourd.dicom.scp import StorageSCP
 from contourd.dicom.scu import OutcomeKind, Sender, StorageSCU
 from contourd.dicom.spool import Spool
 from contourd.dicom.tls import calling_context
-from contourd.errors import NodeError
+from contourd.errors import NodeError, QueueUnavailable, SpoolError
 from contourd.jobs.database import Database
+from contourd.jobs.insistence import insist
 from contourd.jobs.intake import Intake
 from contourd.jobs.job import RetryPolicy
 from contourd.jobs.queue import Queue
+from contourd.jobs.retention import Retention
+from contourd.jobs.timekeeping import follow_clock
+from contourd.schedule import Schedule
 from contourd.settings import Destination, Settings
+from contourd.supervision import Supervisor
 
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0
+RETENTION_S = 60.0
 GRACE_S = 60.0
 
 
@@ -46,6 +43,7 @@ class Daemon:
         self._locked = self._lock()
         self._spool.sweep()
         self._database = Database(settings.database_url)
+        self._database.examine()
         self._database.upgrade()
         self._queue = Queue(self._database)
         self._intake = Intake(self._database, settings.spool.root, settings.series, settings.route)
@@ -54,15 +52,18 @@ class Daemon:
                 calling_context(destination.tls, destination.name)
         self._sender = sender or StorageSCU(settings.node.ae_title)
         self._scp = StorageSCP(settings.node, self._spool, self._intake)
-        self._scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(len(settings.destination) + 4)})
-        self._stopping = threading.Event()
-        self._names = itertools.count(1)
-        self._worker: BaseProcess | None = None
-        self._worker_name = ""
-        self._leash: Connection | None = None
+        self._retention = Retention(self._database, self._spool, settings.retention)
+        self._schedule = Schedule(len(settings.destination) + 5)
+        self._stopping, self._hasten = threading.Event(), threading.Event()
+        self._supervisor = Supervisor(settings, self._queue, self._stopping)
+        self._clock, self._step_s = StepWatch(), 0.0
 
     def _lock(self) -> IO[str]:
-        file = (self._settings.spool.root / "contourd.lock").open("w")
+        path = self._settings.spool.root / "contourd.lock"
+        try:
+            file = path.open("w")
+        except OSError as error:
+            raise SpoolError(f"spool.root: {path} cannot be written: {error.strerror}") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -71,40 +72,68 @@ class Daemon:
         return file
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT.
+        """Serve until SIGTERM or SIGINT; a second one does not wait for what is under way.
 
         Raises
         ------
         NodeError
-            The port is taken.
+            The port is taken, or a part of the node broke down.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, frame: self._stopping.set())
-        self._queue.recover()
-        self._intake.recover()
+            signal.signal(number, self._told_to_stop)
+        if not insist(self._recover, self._stopping):
+            return
         node = self._settings.node
         try:
             self._scp.start()
         except OSError as error:
             raise NodeError(f"cannot listen on {node.host}:{node.port}: {error.strerror}; change node.port") from error
         log.info("listening as %s on %s:%d", node.ae_title, node.host, self._scp.port, extra={"action": "start"})
-        self._start_worker()
-        self._schedule()
-        self._stopping.wait()
+        self._supervisor.start()
+        self._begin()
+        whole = True
+        while whole and not self._stopping.wait(POLL_S):
+            self._watch_clock()
+            whole = self._scp.listening and self._schedule.alive
         self._shut_down()
+        if not whole:
+            raise NodeError(
+                "a thread of contourd ended by itself, and contourd with it; look at the log, start it again"
+            )
 
-    def _schedule(self) -> None:
-        self._every(POLL_S, "close quiet series", self._intake.close_quiet)
-        self._every(POLL_S, "watch the worker", self._watch_worker)
-        self._every(POLL_S, "expire leases", self._expire_leases)
+    def _told_to_stop(self, number: int, frame: object) -> None:  # noqa: ARG002
+        if self._stopping.is_set():
+            self._hasten.set()
+        self._stopping.set()
+
+    def _recover(self) -> None:
+        self._queue.recover()
+        self._intake.recover()
+
+    def _begin(self) -> None:
+        every = self._schedule.every
+        every(POLL_S, "closing quiet series", self._intake.close_quiet)
+        every(POLL_S, "watching the worker", self._supervisor.watch)
+        every(POLL_S, "expiring leases", self._supervisor.expire_leases)
+        every(RETENTION_S, "retention", self._retention.run)
         for destination in self._settings.destination:  # a thread each: one that is down delays no other
-            self._every(POLL_S, f"deliver to {destination.name}", partial(self._deliver, destination))
-        self._scheduler.start()
+            every(POLL_S, f"delivering to {destination.name}", partial(self._deliver, destination))
+        self._schedule.start()
 
-    def _every(self, seconds: float, name: str, call: Callable[[], None]) -> None:
-        self._scheduler.add_job(
-            call, "interval", seconds=seconds, name=name, max_instances=1, coalesce=True, misfire_grace_time=None
-        )
+    def _watch_clock(self) -> None:
+        """Let all that waits follow the clock where it was set; not a job, for a clock set back stops them all."""
+        step_s = self._clock.step_s()
+        if step_s:
+            log.warning("the clock was set by %+.0f s; what waits follows it", step_s, extra={"action": "clock"})
+            self._step_s += step_s
+            self._retention.clock_was_set()
+            self._schedule.clock_was_set()
+        if self._step_s:
+            try:
+                follow_clock(self._database, self._step_s)
+                self._step_s = 0.0
+            except QueueUnavailable as error:
+                log.warning("the deliveries do not follow the clock yet: %s", error, extra={"action": "clock"})
 
     def _deliver(self, destination: Destination) -> None:
         policy = self._settings.delivery
@@ -113,61 +142,31 @@ class Daemon:
             about = {"job": delivery.job_id, "destination": destination.name}
             outcome = self._sender.deliver(self._settings.spool.root / delivery.output, destination)
             if outcome.kind is OutcomeKind.ACCEPTED:
-                self._queue.delivered(delivery.id, outcome.reason)
+                done = partial(self._queue.delivered, delivery.id, outcome.reason)
                 log.info("delivered", extra={"action": "deliver", **about})
             elif outcome.kind is OutcomeKind.RETRY:
-                self._queue.postpone(delivery.id, outcome.reason, retry)
+                done = partial(self._queue.postpone, delivery.id, outcome.reason, retry)
                 log.warning("will be sent again: %s", outcome.reason, extra={"action": "retry", **about})
             else:
-                self._queue.refuse(delivery.id, outcome.reason)
+                done = partial(self._queue.refuse, delivery.id, outcome.reason)
                 log.error("refused: %s", outcome.reason, extra={"action": "refuse", **about})
-
-    def _expire_leases(self) -> None:
-        for job in self._queue.expire_leases(self._settings.worker.max_attempts):
-            log.warning("a lease ran out", extra={"action": "lease", "job": job})
-            if self._worker is not None:
-                self._worker.kill()  # it hangs, or it would have renewed
-
-    def _start_worker(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        self._worker_name = f"worker-{os.getpid()}-{next(self._names)}"
-        process = context.Process(
-            target=worker.main, args=(self._settings, self._worker_name, theirs), name=self._worker_name, daemon=True
-        )
-        process.start()
-        theirs.close()
-        self._worker, self._leash = process, ours
-
-    def _watch_worker(self) -> None:
-        if self._stopping.is_set() or self._worker is None or self._worker.is_alive():
-            return
-        log.error(
-            "the worker died (exit status %s); a new one starts", self._worker.exitcode, extra={"action": "worker"}
-        )
-        self._queue.abandon(self._worker_name, self._settings.worker.max_attempts)
-        self._end_leash()
-        self._start_worker()
-
-    def _end_leash(self) -> None:
-        if self._leash is not None:
-            self._leash.close()
-            self._leash = None
+            insist(done, self._stopping)  # or it would be sending until the next start
 
     def _shut_down(self) -> None:
         """Stop taking, let deliveries and the job under way end, and leave the rest for the next start."""
         log.info("stopping", extra={"action": "stop"})
+        self._stopping.set()
+        self._supervisor.terminate()
         self._scp.stop()
-        self._scheduler.shutdown(wait=True)
-        if self._worker is not None:
-            with suppress(ProcessLookupError):
-                self._worker.terminate()
-            self._worker.join(GRACE_S)
-            if self._worker.is_alive():
-                log.warning("the job under way did not end in %d s; it starts anew next time", GRACE_S)
-                self._worker.kill()
-                self._worker.join()
-        self._end_leash()
+        ended = self._schedule.stop(GRACE_S, self._hasten)
+        self._supervisor.stop(GRACE_S, self._hasten)
         self._database.close()
         self._locked.close()
-        log.info("stopped", extra={"action": "stopped"})
+        if ended:
+            log.info("stopped", extra={"action": "stopped"})
+            return
+        log.warning(
+            "stopped; a delivery under way did not end, it is sent again next time", extra={"action": "stopped"}
+        )
+        logging.shutdown()
+        os._exit(0)  # Python would wait for its thread for ever

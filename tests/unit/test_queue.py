@@ -9,8 +9,8 @@ from sqlalchemy import select, text
 
 from contourd.errors import InvalidTransition, LeaseLost
 from contourd.jobs.database import Database
-from contourd.jobs.job import DeliveryState, JobState, RetryPolicy, SeriesState
-from contourd.jobs.queue import Queue
+from contourd.jobs.job import DeliveryState, JobEvent, JobState, RetryPolicy, SeriesState
+from contourd.jobs.queue import Lease, Queue
 from contourd.jobs.report import read_report
 from contourd.jobs.tables import DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
 
@@ -120,20 +120,24 @@ def test_a_job_s_way_to_its_destinations(database, queue):
 def test_a_lease_that_is_renewed_holds(database, queue, clock):
     job = add_job(database)
     queue.claim("a", 60)
+    (first,) = queue.leases()
+    assert first == Lease(job, "a", START + timedelta(seconds=60))
     clock.advance(50)
     queue.renew(job, "a", 60)
-    clock.advance(50)
-    assert queue.expire_leases(3) == []
-    clock.advance(20)
-    assert queue.expire_leases(3) == [job]
+    assert not queue.revoke(first, "it hung", 3)
+    assert state(database, job) == JobState.CONTOURING
+    (second,) = queue.leases()
+    assert queue.revoke(second, "it hung", 3)
     assert state(database, job) == JobState.QUEUED
+    assert queue.leases() == []
+    assert not queue.revoke(second, "it hung", 3)
 
 
 def test_who_lost_the_lease_changes_nothing(database, queue, clock):
     job = add_job(database)
     queue.claim("a", 60)
     clock.advance(61)
-    queue.expire_leases(3)
+    queue.revoke(*queue.leases(), "it hung", 3)
     assert queue.claim("b", 60).attempts == 2
     for call in (
         lambda: queue.renew(job, "a", 60),
@@ -149,13 +153,63 @@ def test_who_lost_the_lease_changes_nothing(database, queue, clock):
 
 def test_a_job_that_workers_die_on_is_held_and_blocks_nothing(database, queue):
     poison, next_job = add_job(database, 1), add_job(database, 2)
-    for worker in ("a", "b"):
-        assert queue.claim(worker, 60).id == poison
-        assert queue.abandon(worker, 2) == [poison]
-    assert state(database, poison) == JobState.HELD
-    assert queue.claim("c", 60).id == next_job
+    assert queue.claim("a", 60).id == poison
+    assert queue.abandon("a", "it crashed", 2) == [poison]
     (line,) = [j for j in read_report(database).jobs if j.id == poison]
-    assert "died 2 times" in line.reason
+    assert (line.state, line.reason) == ("QUEUED", "it crashed")
+    assert queue.claim("b", 60).id == next_job  # it is younger, and goes first all the same
+    assert queue.claim("c", 60).id == poison
+    assert queue.abandon("c", "it crashed", 2) == [poison]
+    assert state(database, poison) == JobState.HELD
+    (line,) = [j for j in read_report(database).jobs if j.id == poison]
+    assert "broke its worker 2 times, the last time so: it crashed" in line.reason
+
+
+def test_what_met_no_fault_of_its_own_does_not_count(database, queue):
+    job = add_job(database)
+    for _ in range(3):
+        assert queue.claim("a", 60).attempts == 1
+        queue.give_back(job, "a", "waits: the disk is full")
+    (line,) = read_report(database).jobs
+    assert (line.state, line.reason) == ("QUEUED", "waits: the disk is full")
+
+
+def test_what_lacks_memory_twice_is_held(database, queue):
+    job = add_job(database)
+    for after in (JobState.QUEUED, JobState.HELD):
+        queue.claim("a", 60)
+        queue.fail(job, "a", "out of memory", 2, JobEvent.HOLD)
+        assert state(database, job) == after
+
+
+@pytest.mark.parametrize("then", ["the destination does not answer", "contourd is restarted"])
+def test_an_outdated_structure_set_is_not_sent_again(database, queue, then):
+    job = add_job(database)
+    queue.claim("a", 60)
+    queue.contoured(job, "a", {"pacs": "x"})
+    sending = queue.claim_delivery("pacs")
+    with database.transaction() as session:
+        queue.supersede(session, [session.get_one(JobRow, job)], "another slice arrived")
+    if then == "contourd is restarted":
+        queue.recover()
+    else:
+        queue.postpone(sending.id, "cannot be reached", POLICY)
+    assert queue.claim_delivery("pacs") is None
+    (line,) = read_report(database).jobs
+    assert (line.state, line.deliveries[0].state) == ("SUPERSEDED", "REFUSED")
+    assert line.deliveries[0].reason == "another slice arrived"
+
+
+def test_an_outdated_structure_set_that_was_taken_meanwhile_counts_as_delivered(database, queue):
+    job = add_job(database)
+    queue.claim("a", 60)
+    queue.contoured(job, "a", {"pacs": "x"})
+    sending = queue.claim_delivery("pacs")
+    with database.transaction() as session:
+        queue.supersede(session, [session.get_one(JobRow, job)], "another slice arrived")
+    queue.delivered(sending.id, "")
+    (line,) = read_report(database).jobs
+    assert (line.state, line.deliveries[0].state) == ("SUPERSEDED", "DELIVERED")
 
 
 def test_errors_of_ours_are_tried_again_and_then_fail(database, queue):
@@ -306,7 +360,7 @@ def test_pragmas(database):
 
 def test_claims_use_their_index(database):
     with database.reading() as session:
-        claim = "EXPLAIN QUERY PLAN SELECT * FROM jobs WHERE state = 'QUEUED' ORDER BY created_at, id LIMIT 1"
+        claim = "EXPLAIN QUERY PLAN SELECT * FROM jobs WHERE state = 'QUEUED' ORDER BY attempts, created_at, id LIMIT 1"
         due = (
             "EXPLAIN QUERY PLAN SELECT * FROM deliveries WHERE state = 'PENDING' AND destination = 'p' "
             "AND not_before <= '2026' ORDER BY not_before, id LIMIT 1"
