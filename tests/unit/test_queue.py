@@ -9,7 +9,7 @@ from sqlalchemy import select, text
 
 from contourd.errors import InvalidTransition, LeaseLost
 from contourd.jobs.database import Database
-from contourd.jobs.job import DeliveryState, JobEvent, JobState, RetryPolicy, SeriesState
+from contourd.jobs.job import DeliveryState, JobState, RetryPolicy, SeriesState
 from contourd.jobs.queue import Lease, Queue
 from contourd.jobs.report import read_report
 from contourd.jobs.tables import DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
@@ -163,53 +163,6 @@ def test_a_job_that_workers_die_on_is_held_and_blocks_nothing(database, queue):
     assert state(database, poison) == JobState.HELD
     (line,) = [j for j in read_report(database).jobs if j.id == poison]
     assert "broke its worker 2 times, the last time so: it crashed" in line.reason
-
-
-def test_what_met_no_fault_of_its_own_does_not_count(database, queue):
-    job = add_job(database)
-    for _ in range(3):
-        assert queue.claim("a", 60).attempts == 1
-        queue.give_back(job, "a", "waits: the disk is full")
-    (line,) = read_report(database).jobs
-    assert (line.state, line.reason) == ("QUEUED", "waits: the disk is full")
-
-
-def test_what_lacks_memory_twice_is_held(database, queue):
-    job = add_job(database)
-    for after in (JobState.QUEUED, JobState.HELD):
-        queue.claim("a", 60)
-        queue.fail(job, "a", "out of memory", 2, JobEvent.HOLD)
-        assert state(database, job) == after
-
-
-@pytest.mark.parametrize("then", ["the destination does not answer", "contourd is restarted"])
-def test_an_outdated_structure_set_is_not_sent_again(database, queue, then):
-    job = add_job(database)
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "x"})
-    sending = queue.claim_delivery("pacs")
-    with database.transaction() as session:
-        queue.supersede(session, [session.get_one(JobRow, job)], "another slice arrived")
-    if then == "contourd is restarted":
-        queue.recover()
-    else:
-        queue.postpone(sending.id, "cannot be reached", POLICY)
-    assert queue.claim_delivery("pacs") is None
-    (line,) = read_report(database).jobs
-    assert (line.state, line.deliveries[0].state) == ("SUPERSEDED", "REFUSED")
-    assert line.deliveries[0].reason == "another slice arrived"
-
-
-def test_an_outdated_structure_set_that_was_taken_meanwhile_counts_as_delivered(database, queue):
-    job = add_job(database)
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "x"})
-    sending = queue.claim_delivery("pacs")
-    with database.transaction() as session:
-        queue.supersede(session, [session.get_one(JobRow, job)], "another slice arrived")
-    queue.delivered(sending.id, "")
-    (line,) = read_report(database).jobs
-    assert (line.state, line.deliveries[0].state) == ("SUPERSEDED", "DELIVERED")
 
 
 def test_errors_of_ours_are_tried_again_and_then_fail(database, queue):

@@ -1,0 +1,92 @@
+"""What befalls jobs and deliveries on the way: a full disk, too little memory, a late slice, a clock that is set."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from contourd.jobs.job import JobEvent, JobState
+from contourd.jobs.report import read_report
+from contourd.jobs.tables import DeliveryRow, JobRow
+from contourd.jobs.timekeeping import follow_clock
+from tests.unit.test_queue import POLICY, START, add_job, clock, database, queue, state  # noqa: F401  fixtures
+
+DAY_S = 86400.0
+
+
+def test_what_met_no_fault_of_its_own_does_not_count(database, queue):  # noqa: F811
+    job = add_job(database)
+    for _ in range(3):
+        assert queue.claim("a", 60).attempts == 1
+        queue.give_back(job, "a", "waits: the disk is full")
+    (line,) = read_report(database).jobs
+    assert (line.state, line.reason) == ("QUEUED", "waits: the disk is full")
+
+
+def test_what_lacks_memory_twice_is_held(database, queue):  # noqa: F811
+    job = add_job(database)
+    for after in (JobState.QUEUED, JobState.HELD):
+        queue.claim("a", 60)
+        queue.fail(job, "a", "out of memory", 2, JobEvent.HOLD)
+        assert state(database, job) == after
+
+
+@pytest.mark.parametrize("then", ["the destination does not answer", "contourd is restarted"])
+def test_an_outdated_structure_set_is_not_sent_again(database, queue, then):  # noqa: F811
+    job = add_job(database)
+    queue.claim("a", 60)
+    queue.contoured(job, "a", {"pacs": "x"})
+    sending = queue.claim_delivery("pacs")
+    with database.transaction() as session:
+        queue.supersede(session, [session.get_one(JobRow, job)], "another slice arrived")
+    if then == "contourd is restarted":
+        queue.recover()
+    else:
+        queue.postpone(sending.id, "cannot be reached", POLICY)
+    assert queue.claim_delivery("pacs") is None
+    (line,) = read_report(database).jobs
+    assert (line.state, line.deliveries[0].state) == ("SUPERSEDED", "REFUSED")
+    assert line.deliveries[0].reason == "another slice arrived"
+
+
+def test_an_outdated_structure_set_that_was_taken_meanwhile_counts_as_delivered(database, queue):  # noqa: F811
+    job = add_job(database)
+    queue.claim("a", 60)
+    queue.contoured(job, "a", {"pacs": "x"})
+    sending = queue.claim_delivery("pacs")
+    with database.transaction() as session:
+        queue.supersede(session, [session.get_one(JobRow, job)], "another slice arrived")
+    queue.delivered(sending.id, "")
+    (line,) = read_report(database).jobs
+    assert (line.state, line.deliveries[0].state) == ("SUPERSEDED", "DELIVERED")
+
+
+@pytest.mark.parametrize("step_s", [DAY_S, -DAY_S])
+def test_a_delivery_follows_a_clock_that_is_set(database, queue, clock, step_s):  # noqa: F811
+    add_job(database)
+    queue.claim("a", 60)
+    queue.contoured(1, "a", {"pacs": "x"})
+    queue.postpone(queue.claim_delivery("pacs").id, "cannot be reached", POLICY)
+    with database.reading() as session:
+        due = session.get_one(DeliveryRow, 1).not_before
+    clock.advance(step_s)
+    follow_clock(database, step_s)
+    assert queue.claim_delivery("pacs") is None
+    with database.reading() as session:
+        row = session.get_one(DeliveryRow, 1)
+        assert (row.not_before, row.created_at) == (due + timedelta(seconds=step_s), START + timedelta(seconds=step_s))
+    clock.advance(34)  # 30 s and up to a tenth
+    again = queue.claim_delivery("pacs")
+    queue.postpone(again.id, "cannot be reached", POLICY)  # the hour of give_up_after_s is not over
+    assert read_report(database).jobs[0].state == "DELIVERING"
+
+
+def test_what_is_delivered_keeps_its_time(database, queue):  # noqa: F811
+    add_job(database)
+    queue.claim("a", 60)
+    queue.contoured(1, "a", {"pacs": "x"})
+    queue.delivered(queue.claim_delivery("pacs").id, "")
+    follow_clock(database, DAY_S)
+    with database.reading() as session:
+        assert session.get_one(DeliveryRow, 1).created_at == START
