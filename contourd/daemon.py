@@ -1,22 +1,15 @@
-"""The composition root of ``serve``: builds and wires everything, supervises the worker, and shuts down in order."""
+"""The composition root of ``serve``: builds and wires everything, and shuts down in order."""
 
 from __future__ import annotations
 
-import itertools
 import logging
-import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 
-from apscheduler.executors.pool import ThreadPoolExecutor
-from apscheduler.schedulers.background import BackgroundScheduler
-
-from contourd import __version__, worker
+from contourd import __version__
+from contourd.clock import StepWatch
 from contourd.committing import Custody, Reporter
 from contourd.delivering import Deliverer, Post
 from contourd.dicom.calling import Peer
@@ -33,14 +26,20 @@ from contourd.jobs.commitment_requests import CommitmentRequests
 from contourd.jobs.commitments import Commitments
 from contourd.jobs.database import Database
 from contourd.jobs.deliveries import Deliveries
+from contourd.jobs.insistence import insist
 from contourd.jobs.intake import Intake
 from contourd.jobs.job import RetryPolicy
 from contourd.jobs.queue import Queue
+from contourd.jobs.retention import Retention
+from contourd.jobs.timekeeping import follow_clock
+from contourd.schedule import Schedule
 from contourd.settings import Settings, shown_settings
+from contourd.supervision import Supervisor
 
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0
+RETENTION_S = 60.0
 GRACE_S = 60.0
 
 
@@ -55,10 +54,22 @@ class Daemon:
         self._locked = lock_spool(settings.spool.root)
         self._spool.sweep()
         self._database = Database(settings.database_url)
+        self._database.examine()
         self._database.prepare()
         self._audit = AuditTrail(self._database)
         self._queue = Queue(self._database)
         self._intake = Intake(self._database, settings.spool.root, settings.series, settings.route)
+        self._retention = Retention(self._database, self._spool, settings.retention)
+        self._build_calling(sender or StorageSCU(settings.node.ae_title))
+        self._scp = StorageSCP(settings.node, self._spool, self._intake, self._audit.note, self._commitment_scp())
+        self._schedule = Schedule(len(settings.destination) + len(settings.sender) + 6)
+        self._stopping, self._hasten = threading.Event(), threading.Event()
+        self._supervisor = Supervisor(settings, self._queue, self._stopping)
+        self._clock, self._step_s = StepWatch(), 0.0
+
+    def _build_calling(self, sender: Sender) -> None:
+        """Build what calls other nodes; certificates that cannot be used are told before anything is received."""
+        settings = self._settings
         peers: tuple[Peer, ...] = (*settings.destination, *settings.sender)
         for peer in peers:
             if peer.tls is not None:
@@ -71,44 +82,32 @@ class Daemon:
             settings.spool.root,
             Deliveries(self._database, policy, commitment_wait_s=wait_s),
             commitments,
-            sender or StorageSCU(settings.node.ae_title),
+            sender,
             CommitmentSCU(settings.node.ae_title, commitments),
         )
         requests = CommitmentRequests(self._database, policy, [s.ae_title for s in settings.sender])
         self._custody = Custody(settings.spool.root, requests, self._post.committer, settings.series.quiet_s)
-        self._scp = StorageSCP(
-            settings.node, self._spool, self._intake, self._audit.note, self._commitment_scp(commitments)
-        )
-        threads = len(settings.destination) + len(settings.sender) + 5
-        self._scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(threads)})
-        self._stopping = threading.Event()
-        self._names = itertools.count(1)
-        self._worker: BaseProcess | None = None
-        self._worker_name = ""
-        self._leash: Connection | None = None
 
-    def _commitment_scp(self, commitments: Commitments) -> CommitmentSCP | None:
+    def _commitment_scp(self) -> CommitmentSCP | None:
         """Take part in storage commitment only where the settings say so, in one role or the other."""
         if self._settings.node.commitment:
-            return CommitmentSCP(commitments, self._custody.requests)
+            return CommitmentSCP(self._post.commitments, self._custody.requests)
         if any(destination.commitment for destination in self._settings.destination):
-            return CommitmentSCP(commitments)
+            return CommitmentSCP(self._post.commitments)
         return None
 
     def run(self) -> None:
-        """Serve until SIGTERM or SIGINT.
+        """Serve until SIGTERM or SIGINT; a second one does not wait for what is under way.
 
         Raises
         ------
         NodeError
-            The port is taken.
+            The port is taken, or a part of the node broke down.
         """
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, frame: self._stopping.set())
-        self._queue.recover()
-        self._post.deliveries.recover()
-        self._custody.requests.recover()
-        self._intake.recover()
+            signal.signal(number, self._told_to_stop)
+        if not insist(self._recover, self._stopping):
+            return
         node = self._settings.node
         try:
             self._scp.start()
@@ -116,10 +115,28 @@ class Daemon:
             raise NodeError(f"cannot listen on {node.host}:{node.port}: {error.strerror}; change node.port") from error
         log.info("listening as %s on %s:%d", node.ae_title, node.host, self._scp.port, extra={"action": "start"})
         self._audit_start()
-        self._start_worker()
-        self._schedule()
-        self._stopping.wait()
+        self._supervisor.start()
+        self._begin()
+        whole = True
+        while whole and not self._stopping.wait(POLL_S):
+            self._watch_clock()
+            whole = self._scp.listening and self._schedule.alive
         self._shut_down()
+        if not whole:
+            raise NodeError(
+                "a thread of contourd ended by itself, and contourd with it; look at the log, start it again"
+            )
+
+    def _told_to_stop(self, number: int, frame: object) -> None:  # noqa: ARG002
+        if self._stopping.is_set():
+            self._hasten.set()
+        self._stopping.set()
+
+    def _recover(self) -> None:
+        self._queue.recover()
+        self._post.deliveries.recover()
+        self._custody.requests.recover()
+        self._intake.recover()
 
     def _audit_start(self) -> None:
         """Record the start and what differs from the last one; a trail that cannot be written stops no reception."""
@@ -132,73 +149,54 @@ class Daemon:
             if changed:
                 log.info("the configuration differs in %s", ", ".join(changed), extra={"action": "configuration"})
 
-    def _schedule(self) -> None:
-        self._every(POLL_S, "close quiet series", self._intake.close_quiet)
-        self._every(POLL_S, "watch the worker", self._watch_worker)
-        self._every(POLL_S, "expire leases", self._expire_leases)
-        self._every(POLL_S, "write the audit trail", self._audit.flush)
+    def _begin(self) -> None:
+        every = self._schedule.every
+        every(POLL_S, "closing quiet series", self._intake.close_quiet)
+        every(POLL_S, "watching the worker", self._supervisor.watch)
+        every(POLL_S, "expiring leases", self._supervisor.expire_leases)
+        every(POLL_S, "writing the audit trail", self._audit.flush)
+        every(RETENTION_S, "retention", self._retention.run)
         for destination in self._settings.destination:  # a thread each: one that is down delays no other
             deliverer = Deliverer(destination, self._post, self._stopping)
-            self._every(POLL_S, f"deliver to {destination.name}", deliverer.deliver_due)
+            every(POLL_S, f"delivering to {destination.name}", deliverer.deliver_due)
         for sender in self._settings.sender:
             reporter = Reporter(sender, self._custody, self._stopping)
-            self._every(POLL_S, f"report to {sender.ae_title}", reporter.report_due)
-        self._scheduler.start()
+            every(POLL_S, f"reporting to {sender.ae_title}", reporter.report_due)
+        self._schedule.start()
 
-    def _every(self, seconds: float, name: str, call: Callable[[], None]) -> None:
-        self._scheduler.add_job(
-            call, "interval", seconds=seconds, name=name, max_instances=1, coalesce=True, misfire_grace_time=None
-        )
-
-    def _expire_leases(self) -> None:
-        for job in self._queue.expire_leases(self._settings.worker.max_attempts):
-            log.warning("a lease ran out", extra={"action": "lease", "job": job})
-            if self._worker is not None:
-                self._worker.kill()  # it hangs, or it would have renewed
-
-    def _start_worker(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        ours, theirs = context.Pipe()
-        self._worker_name = f"worker-{os.getpid()}-{next(self._names)}"
-        process = context.Process(
-            target=worker.main, args=(self._settings, self._worker_name, theirs), name=self._worker_name, daemon=True
-        )
-        process.start()
-        theirs.close()
-        self._worker, self._leash = process, ours
-
-    def _watch_worker(self) -> None:
-        if self._stopping.is_set() or self._worker is None or self._worker.is_alive():
-            return
-        log.error(
-            "the worker died (exit status %s); a new one starts", self._worker.exitcode, extra={"action": "worker"}
-        )
-        self._queue.abandon(self._worker_name, self._settings.worker.max_attempts)
-        self._end_leash()
-        self._start_worker()
-
-    def _end_leash(self) -> None:
-        if self._leash is not None:
-            self._leash.close()
-            self._leash = None
+    def _watch_clock(self) -> None:
+        """Let all that waits follow the clock where it was set; not a job, for a clock set back stops them all."""
+        step_s = self._clock.step_s()
+        if step_s:
+            log.warning("the clock was set by %+.0f s; what waits follows it", step_s, extra={"action": "clock"})
+            self._step_s += step_s
+            self._retention.clock_was_set()
+            self._schedule.clock_was_set()
+        if self._step_s:
+            try:
+                follow_clock(self._database, self._step_s)
+                self._step_s = 0.0
+            except QueueUnavailable as error:
+                log.warning("the deliveries do not follow the clock yet: %s", error, extra={"action": "clock"})
 
     def _shut_down(self) -> None:
         """Stop taking, let deliveries and the job under way end, and leave the rest for the next start."""
         log.info("stopping", extra={"action": "stop"})
+        self._stopping.set()
+        self._supervisor.terminate()
         self._scp.stop()
-        self._scheduler.shutdown(wait=True)
-        if self._worker is not None:
-            with suppress(ProcessLookupError):
-                self._worker.terminate()
-            self._worker.join(GRACE_S)
-            if self._worker.is_alive():
-                log.warning("the job under way did not end in %d s; it starts anew next time", GRACE_S)
-                self._worker.kill()
-                self._worker.join()
-        self._end_leash()
+        ended = self._schedule.stop(GRACE_S, self._hasten)
+        self._supervisor.stop(GRACE_S, self._hasten)
         self._audit.close()
         with suppress(QueueUnavailable):  # the log says it too
             self._audit.record(Deed(NODE, "stop"))
         self._database.close()
         self._locked.close()
-        log.info("stopped", extra={"action": "stopped"})
+        if ended:
+            log.info("stopped", extra={"action": "stopped"})
+            return
+        log.warning(
+            "stopped; a delivery under way did not end, it is sent again next time", extra={"action": "stopped"}
+        )
+        logging.shutdown()
+        os._exit(0)  # Python would wait for its thread for ever

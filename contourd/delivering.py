@@ -20,6 +20,7 @@ from contourd.dicom.instance import UNREADABLE
 from contourd.dicom.scu import Sender
 from contourd.jobs.commitments import Awaited, Commitments
 from contourd.jobs.deliveries import Deliveries, Delivery, Waiting
+from contourd.jobs.insistence import insist
 from contourd.outcomes import Outcome, OutcomeKind
 from contourd.patience import Backoff, Seconds, Trying
 from contourd.settings import Destination
@@ -72,9 +73,20 @@ class Deliverer:
 
     def _send(self, delivery: Delivery) -> bool:
         """Send one; False where the destination cannot be reached."""
-        about = {"job": delivery.job_id, "destination": self._name}
         waited_s = self._trying.waited_s(delivery.id, delivery.created_at)
         outcome = self._post.sender.deliver(self._post.root / delivery.output, self._destination)
+        # Once and for all: what is not written down is sent again by the next start.
+        if not insist(lambda: self._record(delivery, outcome, waited_s), self._stopping):
+            return False
+        if outcome.kind is OutcomeKind.UNREACHABLE:
+            self._is_down(outcome)
+            return False
+        self._backoff.succeed()
+        return True
+
+    def _record(self, delivery: Delivery, outcome: Outcome, waited_s: float) -> None:
+        """Write down how a try ended; raises QueueUnavailable."""
+        about = {"job": delivery.job_id, "destination": self._name}
         if outcome.kind is OutcomeKind.REFUSED:
             self._deliveries.refuse(delivery.id, outcome)
             log.error("refused: %s", outcome.reason, extra={"action": "refuse", **about})
@@ -89,11 +101,6 @@ class Deliverer:
         else:
             self._deliveries.accepted(delivery.id, outcome)
             log.info("delivered", extra={"action": "deliver", **about})
-        if outcome.kind is OutcomeKind.UNREACHABLE:
-            self._is_down(outcome)
-            return False
-        self._backoff.succeed()
-        return True
 
     def _is_down(self, outcome: Outcome) -> None:
         if not self._backoff.is_down:

@@ -15,7 +15,7 @@
     ├── SpoolError               the file store cannot take or give an instance
     │   └── SpoolFull            below the watermark, or no space left
     ├── InstanceMismatch         a dataset is not what its command says
-    ├── QueueUnavailable         the database cannot take a row now
+    ├── QueueUnavailable         the database cannot be read or written now
     ├── CommitmentRefused        a storage commitment message that cannot be taken, with its DIMSE status
     ├── InvalidTransition        a (state, event) pair that is not in the table
     ├── LeaseLost                another worker owns the job now
@@ -102,7 +102,7 @@ class InstanceMismatch(ContourdError):
 
 
 class QueueUnavailable(ContourdError):
-    """The database cannot take a row now."""
+    """The database cannot be read or written now."""
 
 
 class CommitmentRefused(ContourdError):

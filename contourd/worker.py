@@ -5,22 +5,29 @@ It is a process of its own so that a fault of the device or a kill never stops r
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import resource
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Protocol
 
-from contourd.contouring import Order, contour_series
-from contourd.dicom.series import read_instance
+from contourd.contouring import Contoured, Order, contour_series
+from contourd.dicom.integrity import require_intact
+from contourd.dicom.series import Instance, read_instance
 from contourd.dicom.spool import Spool
 from contourd.dicom.spool_access import keep_private
 from contourd.errors import ContourdError, LeaseLost, QueueUnavailable, SpoolError
 from contourd.jobs.audit import AuditTrail
 from contourd.jobs.database import Database
+from contourd.jobs.insistence import AGAIN_S, insist
+from contourd.jobs.job import JobEvent
 from contourd.jobs.queue import Job, Queue
 from contourd.logs import set_up_logging, told
 from contourd.model.bundle import ModelBundle, load_bundle
@@ -31,15 +38,27 @@ from contourd.settings import Settings
 log = logging.getLogger(__name__)
 
 IDLE_S = 0.5
-PARENT_CHECK_S = 1.0
+PROBE_BYTES = 8 * 2**20
+# The kernel takes the worker before the process that receives, when memory runs out (proc(5): 0 to 1000).
+OOM_SCORE = "500"
+# What torch says on a CPU, where it raises no error of its own kind.
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad alloc", "std::bad_alloc")
+
+
+class Contour(Protocol):
+    """Contours one series; swapped in tests for one that breaks its process."""
+
+    def __call__(self, instances: list[Instance], predictor: Predictor, order: Order) -> Contoured:
+        """Return the structure sets."""
 
 
 class Worker:
     """Contours one job after the other until it is told to stop."""
 
-    def __init__(self, settings: Settings, name: str) -> None:
+    def __init__(self, settings: Settings, name: str, contour: Contour = contour_series) -> None:
         self._settings = settings
         self._name = name
+        self._contour_series = contour
         self._database = Database(settings.database_url)
         self._queue = Queue(self._database)
         self._audit = AuditTrail(self._database)
@@ -59,35 +78,73 @@ class Worker:
     def run(self) -> None:
         """Work until told to stop; a job that is under way is finished."""
         while not self.stopping.is_set():
-            job = self._queue.claim(self._name, self._settings.worker.lease_s)
+            job = self._claim()
             if job is None:
                 self.stopping.wait(IDLE_S)
-                continue
-            self._work(job)
+            else:
+                self._work(job)
         self._database.close()
+
+    def _claim(self) -> Job | None:
+        claimed: list[Job | None] = []
+        self._insist(lambda: claimed.append(self._queue.claim(self._name, self._settings.worker.lease_s)))
+        return claimed[0] if claimed else None
+
+    def _insist(self, call: Callable[[], object]) -> bool:
+        return insist(call, self.stopping)
 
     def _work(self, job: Job) -> None:
         log.info("contouring", extra={"action": "claim", "job": job.id, "worker": self._name})
         try:
             with self._lease(job):
-                outputs, remarks = self._contour(job)
-            self._queue.contoured(job.id, self._name, outputs, remarks)
-            log.info("contoured", extra={"action": "contoured", "job": job.id})
-            if remarks:
-                log.warning("a person is to look: %s", remarks, extra={"action": "remark", "job": job.id})
+                self._contour_and_record(job)
         except LeaseLost:
             log.warning("the job is another worker's now", extra={"action": "lease lost", "job": job.id})
+
+    def _contour_and_record(self, job: Job) -> None:
+        """Contour a job and write down how that ended; raises LeaseLost."""
+        spent = self._settings.worker.max_attempts
+        try:
+            outputs, remarks = self._contour(job)
         except SpoolError as error:
-            self._fail(job, str(error))
+            self._wait_for_spool(job, str(error))
+            return
+        except MemoryError as error:
+            self._fail(job, _told_memory(str(error) or "an allocation failed"), spent, JobEvent.HOLD)
+            return
         except ContourdError as error:
-            self._hold(job, str(error))
+            log.error("the job is held: %s", error, extra={"action": "hold", "job": job.id})
+            reason = str(error)
+            self._insist(lambda: self._queue.hold(job.id, self._name, reason))
+            return
         except Exception as error:  # a fault of ours must not end the worker
             log.exception("the job failed", extra={"action": "fail", "job": job.id})
-            self._fail(job, f"{told(error)}; the log says where")
+            exhausted = isinstance(error, RuntimeError | OSError) and _is_memory(error)
+            reason = _told_memory(str(error)) if exhausted else f"{told(error)}; the log says where"
+            self._fail(job, reason, spent, JobEvent.HOLD if exhausted else JobEvent.FAIL)
+            return
+        if not self._insist(lambda: self._queue.contoured(job.id, self._name, outputs, remarks)):
+            return
+        log.info("contoured", extra={"action": "contoured", "job": job.id})
+        if remarks:
+            log.warning("a person is to look: %s", remarks, extra={"action": "remark", "job": job.id})
+
+    def _wait_for_spool(self, job: Job, reason: str) -> None:
+        """Give the job back, for it is not at fault, and take no other until a structure set can be written again."""
+        log.warning("the job waits: %s", reason, extra={"action": "wait", "job": job.id})
+        self._insist(lambda: self._queue.give_back(job.id, self._name, f"waits: {reason}"))
+        while not self.stopping.wait(AGAIN_S):
+            try:
+                self._spool.probe(PROBE_BYTES)
+                return
+            except SpoolError:
+                continue
 
     def _contour(self, job: Job) -> tuple[dict[str, str], str]:
         """Contour a job; returns destination -> structure set, and the remarks."""
-        instances = [read_instance(self._settings.spool.root / path) for path in job.paths]
+        paths = [self._settings.spool.root / path for path in job.paths]
+        require_intact(dict(zip(paths, job.hashes, strict=True)))
+        instances = [read_instance(path) for path in paths]
         wanted = {name: self._profiles.get(name, STRICT) for name in job.destinations}
         profiles = {profile.identity(): profile for profile in wanted.values()}  # one structure set for those alike
         order = Order(
@@ -97,7 +154,7 @@ class Worker:
             job.override,
             self._settings.check.rt_utils,
         )
-        contoured = contour_series(instances, self._predictor(job.model), order)
+        contoured = self._contour_series(instances, self._predictor(job.model), order)
         stored = {}
         for part, (identity, dataset) in enumerate(zip(profiles, contoured.datasets, strict=True), 1):
             buffer = BytesIO()
@@ -119,18 +176,9 @@ class Worker:
         except QueueUnavailable as error:
             log.error("a model is not audited: %s", error, extra={"action": "audit", "worker": self._name})
 
-    def _hold(self, job: Job, reason: str) -> None:
-        log.error("the job is held: %s", reason, extra={"action": "hold", "job": job.id})
-        try:
-            self._queue.hold(job.id, self._name, reason)
-        except LeaseLost:
-            log.warning("the job is another worker's now", extra={"action": "lease lost", "job": job.id})
-
-    def _fail(self, job: Job, reason: str) -> None:
-        try:
-            self._queue.fail(job.id, self._name, reason, self._settings.worker.max_attempts)
-        except LeaseLost:
-            log.warning("the job is another worker's now", extra={"action": "lease lost", "job": job.id})
+    def _fail(self, job: Job, reason: str, max_attempts: int, when_spent: JobEvent) -> None:
+        log.warning("the attempt failed: %s", reason, extra={"action": "fail", "job": job.id})
+        self._insist(lambda: self._queue.fail(job.id, self._name, reason, max_attempts, when_spent))
 
     @contextmanager
     def _lease(self, job: Job) -> Iterator[None]:
@@ -146,6 +194,8 @@ class Worker:
                     self._queue.renew(job.id, self._name, lease_s)
                 except LeaseLost:
                     return
+                except QueueUnavailable as error:  # the daemon cannot take the job either
+                    log.warning("the lease is not renewed: %s", error, extra={"action": "lease", "job": job.id})
 
         thread = threading.Thread(target=renew, name=f"lease-{job.id}", daemon=True)
         thread.start()
@@ -156,19 +206,41 @@ class Worker:
             thread.join()
 
 
-def main(settings: Settings, name: str, parent: Connection) -> None:
+def _is_memory(error: Exception) -> bool:
+    said = str(error)
+    return getattr(error, "errno", None) == errno.ENOMEM or any(words in said for words in OUT_OF_MEMORY)
+
+
+def _told_memory(said: str) -> str:
+    return f"out of memory: {said}; give the worker more (worker.memory_gb), or send thicker slices or a smaller field"
+
+
+def limit_memory(memory_gb: float) -> None:
+    """Bound what this process may allocate (0: not at all), and let the kernel take it first when memory runs out.
+
+    RLIMIT_DATA and not RLIMIT_AS: CUDA reserves far more addresses than it uses.
+    """
+    with suppress(OSError):  # only as strict as the system lets it be
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="ascii")
+    if memory_gb:
+        limit = int(memory_gb * 1e9)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def main(settings: Settings, name: str, parent: Connection, contour: Contour = contour_series) -> None:
     """Run a worker until SIGTERM, or until the other end of ``parent`` is closed: the daemon is gone."""
     set_up_logging()
     keep_private()
+    limit_memory(settings.worker.memory_gb)
     try:
-        _serve(settings, name, parent)
+        _serve(settings, name, parent, contour)
     except Exception:  # Python would print the text of the error, which may quote the patient
         log.exception("the worker cannot go on", extra={"action": "worker", "worker": name})
         raise SystemExit(1) from None
 
 
-def _serve(settings: Settings, name: str, parent: Connection) -> None:
-    worker = Worker(settings, name)
+def _serve(settings: Settings, name: str, parent: Connection, contour: Contour) -> None:
+    worker = Worker(settings, name, contour)
     signal.signal(signal.SIGTERM, lambda number, frame: worker.stopping.set())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the daemon's to act on
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from pydicom.filereader import read_file_meta_info
 
 from contourd.dicom.commitment import CLASS_CONFLICT, PROCESSING_FAILURE, Reference
-from contourd.dicom.instance import BEFORE_META_BYTES, UNREADABLE
+from contourd.dicom.instance import UNREADABLE
+from contourd.dicom.integrity import stored_sha256
 
 
 def custody_failure(path: Path, sha256: str, reference: Reference) -> int | None:
@@ -19,14 +19,11 @@ def custody_failure(path: Path, sha256: str, reference: Reference) -> int | None
     sha256
         Of the dataset's bytes, without the file meta information.
     """
+    if stored_sha256(path) != sha256:
+        return PROCESSING_FAILURE
     try:
         meta = read_file_meta_info(path)
-        with path.open("rb") as file:
-            file.seek(BEFORE_META_BYTES + int(meta.FileMetaInformationGroupLength))
-            found = hashlib.file_digest(file, "sha256").hexdigest()
     except UNREADABLE:
-        return PROCESSING_FAILURE
-    if found != sha256:
         return PROCESSING_FAILURE
     if meta.MediaStorageSOPClassUID != reference.sop_class_uid:
         return CLASS_CONFLICT

@@ -176,7 +176,13 @@ class StorageSCP:
             (node.host, node.port), ssl_context=context, evt_handlers=handlers, server_class=listener
         )
         self._ae._servers.append(self._server)
-        threading.Thread(target=self._server.serve_forever, name="listener", daemon=True).start()
+        self._listener = threading.Thread(target=self._server.serve_forever, name="listener", daemon=True)
+        self._listener.start()
+
+    @property
+    def listening(self) -> bool:
+        """Whether the thread that accepts connections is there."""
+        return self._listener.is_alive()
 
     @property
     def port(self) -> int:
@@ -274,8 +280,9 @@ class StorageSCP:
                 self._witness("association aborted", str(event.assoc.requestor.address), opened.calling_ae, "")
             try:
                 self._sink.association_closed(opened.number, aborted)
-            except QueueUnavailable:
-                log.exception("the end of an association could not be recorded", extra={"association": opened.number})
+            except QueueUnavailable as error:  # the sink does so later
+                extra = {"action": "close", "association": opened.number}
+                log.warning("the end of an association is not recorded yet: %s", error, extra=extra)
 
     def _closed(self, event: Any) -> None:
         server = self._server
@@ -332,7 +339,7 @@ class StorageSCP:
         wanted = (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
         if (instance.sop_class_uid, instance.sop_instance_uid) != wanted:
             raise InstanceMismatch("the dataset's SOP class and instance are not the command's")
-        content = dataset.getbuffer()
+        content, patient = dataset.getbuffer(), self._spool.pseudonym(instance.patient_id)
         path = self._spool.store_instance([file_meta(*wanted, transfer_syntax), content])
         return ReceivedInstance(
             association_id=opened.number,
@@ -341,7 +348,7 @@ class StorageSCP:
             sop_instance_uid=instance.sop_instance_uid,
             path=path,
             sha256=hashlib.sha256(content).hexdigest(),
-            patient=self._spool.pseudonym(instance.patient_id),
+            patient=patient,
         )
 
 

@@ -49,9 +49,70 @@ class Spool:
             raise SpoolError(f"spool.root {root} cannot be used: {error.strerror}") from error
 
     def sweep(self) -> None:
-        """Remove what an earlier run left half written; nothing of it was acknowledged."""
-        for path in (self.root / PARTIAL).iterdir():
-            path.unlink(missing_ok=True)
+        """Remove what an earlier run left half written; nothing of it was acknowledged.
+
+        Raises
+        ------
+        SpoolError
+            The file system refuses.
+        """
+        try:
+            for path in (self.root / PARTIAL).iterdir():
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise SpoolError(f"{self.root} cannot be written: {error.strerror}") from error
+
+    def remove(self, relative: str) -> None:
+        """Remove a file, if it is there.
+
+        Raises
+        ------
+        SpoolError
+            The file system refuses.
+        """
+        try:
+            (self.root / relative).unlink(missing_ok=True)
+        except OSError as error:
+            raise SpoolError(f"{self.root}/{relative} cannot be removed: {error.strerror}") from error
+
+    def remove_empty_days(self, before: str) -> list[str]:
+        """Remove the folders of the days before one (YYYYMMDD) that hold nothing more; returns their names."""
+        removed = []
+        for folder in sorted((self.root / INCOMING).iterdir()):
+            if folder.is_dir() and folder.name < before:
+                with self._lock, suppress(OSError):  # it is not empty
+                    folder.rmdir()
+                    self._durable.discard(folder)
+                    removed.append(folder.name)
+        return removed
+
+    def outputs_by_job(self) -> dict[int, list[str]]:
+        """Return the structure sets that are there: job -> relative paths."""
+        found: dict[int, list[str]] = {}
+        for path in sorted((self.root / OUTGOING).glob("*.dcm")):
+            number = path.stem.partition("-")[0]
+            if number.isdecimal():
+                found.setdefault(int(number), []).append(f"{OUTGOING}/{path.name}")
+        return found
+
+    def outputs(self, job_id: int) -> list[str]:
+        """Return the relative paths of a job's structure sets."""
+        return self.outputs_by_job().get(job_id, [])
+
+    def incoming(self, until: float) -> list[str]:
+        """Return the relative paths of the instances that were written before a time (seconds since the epoch)."""
+        found = []
+        for path in sorted((self.root / INCOMING).glob("*/*.dcm")):
+            with suppress(FileNotFoundError):
+                if path.stat().st_mtime < until:
+                    found.append(f"{INCOMING}/{path.parent.name}/{path.name}")
+        return found
+
+    def probe(self, size_bytes: int) -> None:
+        """Write and remove a file of a size; raises SpoolError where that cannot be done."""
+        path = f"{PARTIAL}/{uuid4().hex}"
+        self._store(path, [bytes(size_bytes)])
+        self.remove(path)
 
     def free_bytes(self) -> int:
         """Return the free space of the spool's file system."""
@@ -96,7 +157,7 @@ class Spool:
         return relative
 
     def _store(self, relative: str, chunks: Iterable[bytes | memoryview]) -> None:
-        if self.free_bytes() < self._min_free_bytes:
+        if not self.has_room():
             raise SpoolFull(f"less than {self._min_free_bytes / 1e9:.1f} GB are free in {self.root}; make room")
         partial, final = self.root / PARTIAL / uuid4().hex, self.root / relative
         try:
@@ -107,8 +168,13 @@ class Spool:
             finally:
                 partial.unlink(missing_ok=True)
         except OSError as error:
-            kind = SpoolFull if error.errno in NO_SPACE else SpoolError
-            raise kind(f"{self.root} cannot take a file: {error.strerror}") from error
+            with self._lock:
+                self._durable.discard(final.parent)  # somebody may have removed it
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: OSError) -> SpoolError:
+        kind = SpoolFull if error.errno in NO_SPACE else SpoolError
+        return kind(f"{self.root} cannot take a file: {error.strerror}")
 
     def _make_folder(self, folder: Path) -> None:
         """Make a folder that survives a power cut; the lock keeps a second thread from using it before it does."""
@@ -119,16 +185,25 @@ class Spool:
                 self._durable.add(folder)
 
     def pseudonym(self, text: str) -> str:
-        """Return a keyed name for a patient: the same in every log and report of this site, and nowhere else."""
+        """Return a keyed name for a patient: the same in every log and report of this site, and nowhere else.
+
+        Raises
+        ------
+        SpoolError
+            The site's key cannot be made or read.
+        """
         return hmac.digest(self._site_key(), text.encode(), "sha256").hex()[:10] if text else ""
 
     def _site_key(self) -> bytes:
         with self._lock:
             if not self._key:
                 path = self.root / "site.key"
-                if not path.exists():
-                    self._make_key(path)
-                self._key = path.read_bytes()
+                try:
+                    if not path.exists():
+                        self._make_key(path)
+                    self._key = path.read_bytes()
+                except OSError as error:
+                    raise self._refusal(error) from error
             return self._key
 
     def _make_key(self, path: Path) -> None:

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 
 from contourd.errors import QueueUnavailable
-from contourd.jobs.database import Database, reason_of
+from contourd.jobs.database import Database
 from contourd.jobs.queue import Clock, utc_now
 from contourd.jobs.tables import AuditRow
 
@@ -84,11 +83,8 @@ class AuditTrail:
         QueueUnavailable
             The database does not take it.
         """
-        try:
-            with self._database.transaction() as session:
-                session.add(_row(self._now(), deed))
-        except SQLAlchemyError as error:
-            raise QueueUnavailable(f"the audit trail cannot be written: {reason_of(error)}") from error
+        with self._database.transaction() as session:
+            session.add(_row(self._now(), deed))
 
     def note(self, action: str, peer: str, calling_ae: str, detail: str) -> None:
         """Take note of what a peer did; it is written by the next ``flush``. Never waits and never raises.
@@ -138,9 +134,9 @@ class AuditTrail:
         try:
             with self._database.transaction() as session:
                 session.add_all(_row(at, deed) for at, deed in (*rows, *gap))
-        except SQLAlchemyError as error:
+        except QueueUnavailable as error:
             if not self._failing:
-                log.error("the audit trail waits: %s", reason_of(error), extra={"action": "audit"})
+                log.error("the audit trail waits: %s", error, extra={"action": "audit"})
             self._failing = True
             return
         self._failing = False
@@ -204,11 +200,8 @@ class AuditTrail:
 
     def _details(self, action: str, subject: str) -> list[str]:
         wanted = select(AuditRow.detail).where(AuditRow.action == action, AuditRow.subject == subject)
-        try:
-            with self._database.reading() as session:
-                return list(session.scalars(wanted.order_by(AuditRow.id)))
-        except SQLAlchemyError as error:
-            raise QueueUnavailable(f"the audit trail cannot be read: {reason_of(error)}") from error
+        with self._database.reading() as session:
+            return list(session.scalars(wanted.order_by(AuditRow.id)))
 
 
 def _row(at: datetime, deed: Deed) -> AuditRow:

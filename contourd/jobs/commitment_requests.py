@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, func, or_, select, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from contourd.dicom.commitment import (
@@ -18,7 +17,7 @@ from contourd.dicom.commitment import (
     Reference,
     Request,
 )
-from contourd.errors import CommitmentRefused, QueueUnavailable
+from contourd.errors import CommitmentRefused
 from contourd.jobs.database import Database
 from contourd.jobs.job import RequestState, RetryPolicy
 from contourd.jobs.queue import Clock, utc_now
@@ -76,11 +75,8 @@ class CommitmentRequests:
         """
         if calling_ae not in self._senders:
             raise CommitmentRefused(NOT_AUTHORISED, f"no [[sender]] says where {calling_ae} is to be called back")
-        try:
-            with self._database.transaction() as session:
-                self._record(session, calling_ae, request)
-        except SQLAlchemyError as error:
-            raise QueueUnavailable(f"a request for storage commitment could not be recorded: {error}") from error
+        with self._database.transaction() as session:
+            self._record(session, calling_ae, request)
 
     def _record(self, session: Session, calling_ae: str, request: Request) -> None:
         instances = json.dumps([[r.sop_class_uid, r.sop_instance_uid] for r in request.references])

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from contourd.dicom.commitment import (
@@ -18,7 +17,7 @@ from contourd.dicom.commitment import (
     Report,
     failure_text,
 )
-from contourd.errors import CommitmentRefused, QueueUnavailable
+from contourd.errors import CommitmentRefused
 from contourd.jobs.database import Database
 from contourd.jobs.job import SPREAD, CommitmentState, DeliveryEvent, DeliveryState, RetryPolicy
 from contourd.jobs.queue import Clock, utc_now
@@ -123,11 +122,8 @@ class Commitments:
         QueueUnavailable
             It cannot be recorded now.
         """
-        try:
-            with self._database.transaction() as session:
-                self._report(session, calling_ae, report)
-        except SQLAlchemyError as error:
-            raise QueueUnavailable(f"a report of storage commitment could not be recorded: {error}") from error
+        with self._database.transaction() as session:
+            self._report(session, calling_ae, report)
 
     def _report(self, session: Session, calling_ae: str, report: Report) -> None:
         transaction = CommitmentRow.transaction_uid == report.transaction_uid

@@ -8,16 +8,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
-from contourd.errors import SchemaMismatch
+from contourd.errors import QueueUnavailable, SchemaMismatch
 from contourd.jobs.tables import SCHEMA_REVISION
 
 if TYPE_CHECKING:
     from alembic.config import Config
 
-BUSY_TIMEOUT_MS = 30_000
+# A sender waits for its answer all the while, often no longer than 30 s.
+BUSY_TIMEOUT_MS = 10_000
+# What SQLite says, and what it means to the person who reads it. The text of SQLAlchemy would quote the row.
+MEANINGS = (
+    ("is locked", "is locked by another program"),
+    ("is full", "finds no space on its disk"),
+    ("readonly", "cannot be written: its disk or file is read-only"),
+    ("malformed", "is damaged"),
+    ("not a database", "is damaged"),
+    ("unable to open", "cannot be opened"),
+    ("disk I/O", "cannot be read or written: the disk reports an error"),
+)
+# Faults of the code, not of the database.
+OURS = (IntegrityError, ProgrammingError, DataError)
+DAMAGED = (
+    "stop contourd, put its latest backup in its place, and start again; without a backup move it away: "
+    "the images that were received stay in the spool's folder incoming, and can be sent from there"
+)
 
 
 class Database:
@@ -38,16 +56,16 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
-        """Open a session whose writes are committed together, or not at all."""
-        with self._sessions.begin() as session:
+        """Open a session whose writes are committed together, or not at all; raises QueueUnavailable."""
+        with self._available(), self._sessions.begin() as session:
             if self.engine.dialect.name == "sqlite":
                 session.connection(execution_options={"contourd_begin": "IMMEDIATE"})
             yield session
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """Open a session that sees one consistent state and writes nothing."""
-        with self._sessions() as session:
+        """Open a session that sees one consistent state and writes nothing; raises QueueUnavailable."""
+        with self._available(), self._sessions() as session:
             yield session
 
     def prepare(self) -> None:
@@ -61,6 +79,36 @@ class Database:
         if self.revision() is None:
             self.upgrade()
         self.check()
+
+    @contextmanager
+    def _available(self) -> Iterator[None]:
+        try:
+            yield
+        except OURS:
+            raise
+        except (DBAPIError, PoolTimeout) as error:
+            raise QueueUnavailable(self._told(error)) from error
+
+    def _told(self, error: SQLAlchemyError) -> str:
+        said = "every connection is in use" if isinstance(error, PoolTimeout) else reason_of(error)
+        meaning = next((meaning for words, meaning in MEANINGS if words in said), f"cannot be used: {said}")
+        remedy = f"; {DAMAGED}" if meaning == "is damaged" else ""
+        return f"the database {self.engine.url.database or self.engine.url.host} {meaning}{remedy}"
+
+    def examine(self) -> None:
+        """Look for damage; a large database takes some seconds.
+
+        Raises
+        ------
+        QueueUnavailable
+            It is damaged or cannot be read; with the remedy.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return  # the server's own affair
+        with self._available(), self.engine.connect() as connection:
+            found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
+        if found != "ok":
+            raise QueueUnavailable(f"the database {self.engine.url.database} is damaged ({found}); {DAMAGED}")
 
     def upgrade(self) -> None:
         """Bring the schema to this version's revision; a new database is made. All of it, or nothing.
@@ -104,7 +152,7 @@ class Database:
     def _migrate(self, step: Callable[[Config, str], None], revision: str) -> None:
         self.refuse_unknown()
         config = alembic_config()
-        with self.engine.connect() as connection:
+        with self._available(), self.engine.connect() as connection:
             config.attributes["connection"] = connection
             step(config, revision)
             connection.commit()
@@ -145,7 +193,7 @@ class Database:
 
     def revision(self) -> str | None:
         """Return the revision that the database is at, None for an empty one."""
-        with self.engine.connect() as connection:
+        with self._available(), self.engine.connect() as connection:
             if not inspect(connection).has_table("alembic_version"):
                 return None
             revision: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()

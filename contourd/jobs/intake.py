@@ -2,31 +2,38 @@
 
 A series is complete when no association holds it, it has been quiet for ``quiet_s`` and its slices are contiguous. With
 a gap, or after an interruption, it waits ``gapped_s``; what is then incomplete is held, with the missing z named.
+How long it has been quiet is measured by a clock that nobody can set.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from contourd.clock import Ages, Clock, Monotonic, utc_now
+from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.pixels import same_image
 from contourd.dicom.scp import ReceivedInstance
 from contourd.dicom.series import Instance, gate, read_instance
 from contourd.errors import InvalidTransition, QueueUnavailable, SeriesIncomplete, SeriesUnusable
-from contourd.jobs.database import Database, reason_of
+from contourd.jobs.database import Database
 from contourd.jobs.job import JobState, SeriesEvent, SeriesState, next_series_state
-from contourd.jobs.queue import Clock, Queue, utc_now
+from contourd.jobs.queue import Queue
 from contourd.jobs.routing import choose_route
 from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
 from contourd.jobs.transitions import record
 from contourd.settings import Route, SeriesSettings
+
+log = logging.getLogger(__name__)
 
 ABORTED, RESTART = "aborted", "restart"
 
@@ -50,15 +57,18 @@ class Intake:
         settings: SeriesSettings,
         routes: Sequence[Route],
         clock: Clock = utc_now,
+        monotonic: Monotonic = time.monotonic,
     ) -> None:
         self._database = database
         self._root = spool_root
         self._settings = settings
         self._routes = routes
         self._now = clock
+        self._quiet = Ages(clock, monotonic)  # SeriesInstanceUID -> since when
         self._queue = Queue(database, clock)
         self._lock = threading.Lock()
         self._open: dict[int, set[str]] = {}  # association -> SeriesInstanceUIDs
+        self._ended: dict[int, bool] = {}  # association whose end is not written down yet -> aborted
         self._read: dict[str, Instance] = {}  # path -> header
 
     def association_opened(self, association_id: int, calling_ae: str, peer: str) -> None:  # noqa: ARG002
@@ -67,32 +77,57 @@ class Intake:
             self._open[association_id] = set()
 
     def association_closed(self, association_id: int, aborted: bool) -> None:
-        """Let go of the series that the association held; an abort marks them as interrupted, a release unmarks."""
+        """Let go of the series that the association held; an abort marks them as interrupted, a release unmarks.
+
+        What cannot be written down now is written down later; until then the association holds its series.
+        """
         with self._lock:
-            held = self._open.pop(association_id, set())
-        if not held:
-            return
-        try:
+            self._ended[association_id] = aborted
+        self._record_end(association_id, aborted)
+
+    def _record_end(self, association_id: int, aborted: bool) -> None:
+        with self._lock:
+            held = set(self._open.get(association_id, ()))
+        now = self._now()
+        if held:
             with self._database.transaction() as session:
                 for row in session.scalars(select(SeriesRow).where(SeriesRow.series_uid.in_(held))):
                     row.interrupted = ABORTED if aborted else ""
                     if row.state == SeriesState.RECEIVING:
-                        row.last_instance_at = self._now()
-        except SQLAlchemyError as error:
-            raise QueueUnavailable(f"the end of an association could not be recorded: {reason_of(error)}") from error
+                        row.last_instance_at = now
+        for uid in held:
+            self._quiet.note(uid, now)
+        with self._lock:
+            self._open.pop(association_id, None)
+            self._ended.pop(association_id, None)
 
     def instance_stored(self, received: ReceivedInstance) -> None:
         """Record an instance whose file is durable; returning means that it may be acknowledged."""
         with self._lock:
             self._open.setdefault(received.association_id, set()).add(received.series_instance_uid)
+        now = self._now()
         try:
             with self._database.transaction() as session:
-                self._store(session, received)
-        except SQLAlchemyError as error:
-            raise QueueUnavailable(f"the instance could not be recorded: {reason_of(error)}") from error
+                unneeded = self._store(session, received, now)
+        except QueueUnavailable:
+            self._discard(received)
+            raise
+        self._quiet.note(received.series_instance_uid, now)
+        if unneeded:
+            with suppress(OSError):  # it is written down, and so it must be acknowledged
+                (self._root / unneeded).unlink(missing_ok=True)
 
-    def _store(self, session: Session, received: ReceivedInstance) -> None:
-        now = self._now()
+    def _discard(self, received: ReceivedInstance) -> None:
+        """Remove the file of a refused instance, which would fill the disk with each try, once it is sure of no row."""
+        try:
+            with self._database.reading() as session:
+                if session.scalars(select(InstanceRow.id).where(InstanceRow.path == received.path)).first() is None:
+                    (self._root / received.path).unlink(missing_ok=True)
+        except (QueueUnavailable, OSError):
+            log.warning("the file of a refused instance is left to retention", extra={"action": "leave"})
+
+    def _store(self, session: Session, received: ReceivedInstance, now: datetime) -> str:
+        """Write an instance down; returns the path of a file that is not needed afterwards, or nothing."""
         series = session.scalars(
             select(SeriesRow).where(SeriesRow.series_uid == received.series_instance_uid)
         ).one_or_none()
@@ -118,14 +153,20 @@ class Intake:
         ).one_or_none()
         if known is None:
             self._add(session, series, received, now)
-        elif self._same(known, received):
-            (self._root / received.path).unlink(missing_ok=True)
+            return ""
+        if stored_sha256(self._root / known.path) != known.sha256:
+            damaged, known.path, known.sha256 = known.path, received.path, received.sha256
+            known.received_at = _after_removal(series, now)
+            self._reopen(session, series, received, now, "an image that was damaged on the disk came again")
+            return damaged
+        if self._same(known, received):
             if series.state == SeriesState.RECEIVING:
                 series.last_instance_at = now
-        else:
-            self._hold(
-                session, series, f"an image was sent twice with different content ({received.path}); look at the sender"
-            )
+            return received.path
+        self._hold(
+            session, series, f"an image was sent twice with different content ({received.path}); look at the sender"
+        )
+        return ""
 
     def _add(self, session: Session, series: SeriesRow, received: ReceivedInstance, now: datetime) -> None:
         session.add(
@@ -134,18 +175,21 @@ class Intake:
                 sop_instance_uid=received.sop_instance_uid,
                 path=received.path,
                 sha256=received.sha256,
-                received_at=now,
+                received_at=_after_removal(series, now),
             )
         )
+        self._reopen(session, series, received, now, "another slice arrived")
+
+    def _reopen(self, session: Session, series: SeriesRow, received: ReceivedInstance, now: datetime, why: str) -> None:
         series.last_instance_at = now
         if series.state == SeriesState.RECEIVING:
             return
         jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id)))
         if jobs:
             series.revision += 1
-            self._queue.supersede(session, jobs, "another slice arrived; a newer revision takes its place")
+            self._queue.supersede(session, jobs, f"{why}; a newer revision takes its place")
         series.calling_ae, series.reason = received.calling_ae, ""
-        self._advance(session, series, SeriesEvent.INSTANCE, "re-opened by another slice")
+        self._advance(session, series, SeriesEvent.INSTANCE, f"re-opened: {why}")
 
     def _same(self, known: InstanceRow, received: ReceivedInstance) -> bool:
         if known.sha256 == received.sha256:
@@ -154,30 +198,34 @@ class Intake:
 
     def recover(self) -> None:
         """After a start no association is open: what was being received waits for ``gapped_s`` before it is judged."""
+        now = self._now()
         with self._database.transaction() as session:
             for row in session.scalars(select(SeriesRow).where(SeriesRow.state == SeriesState.RECEIVING)):
                 row.interrupted = row.interrupted or RESTART
-                row.last_instance_at = self._now()
+                row.last_instance_at = now
+                self._quiet.note(row.series_uid, now)
 
     def close_quiet(self) -> None:
         """Examine each series that is quiet and that no association holds."""
-        now = self._now()
+        with self._lock:
+            ended = dict(self._ended)
+        for association_id, aborted in ended.items():
+            self._record_end(association_id, aborted)
         with self._lock:
             held = set().union(*self._open.values())
-        quiet_since = now - timedelta(seconds=self._settings.quiet_s)
+        receiving = select(SeriesRow.id, SeriesRow.series_uid, SeriesRow.last_instance_at)
         with self._database.reading() as session:
-            quiet = select(SeriesRow.id, SeriesRow.series_uid).where(
-                SeriesRow.state == SeriesState.RECEIVING, SeriesRow.last_instance_at <= quiet_since
-            )
-            candidates = [series_id for series_id, uid in session.execute(quiet) if uid not in held]
-        for series_id in candidates:
-            self._close(series_id, now)
+            rows = session.execute(receiving.where(SeriesRow.state == SeriesState.RECEIVING)).all()
+        for series_id, uid, moment in rows:
+            age_s = self._quiet.age_s(uid, moment)
+            if uid not in held and age_s >= self._settings.quiet_s:
+                self._close(series_id, moment, age_s >= self._settings.gapped_s)
+        self._quiet.keep({uid for _, uid, _ in rows} | held)
 
-    def _close(self, series_id: int, now: datetime) -> None:
+    def _close(self, series_id: int, moment: datetime, waited: bool) -> None:
         with self._database.reading() as session:
             series = session.get_one(SeriesRow, series_id)
             paths = tuple(session.scalars(select(InstanceRow.path).where(InstanceRow.series_id == series_id)))
-        waited = (now - series.last_instance_at).total_seconds() >= self._settings.gapped_s
         if series.interrupted and not waited:
             return
         verdict = self._examine(paths, series.calling_ae)
@@ -185,21 +233,32 @@ class Intake:
             return
         with self._database.transaction() as session:
             row = session.get_one(SeriesRow, series_id)
-            if row.state != SeriesState.RECEIVING or row.last_instance_at != series.last_instance_at:
+            if row.state != SeriesState.RECEIVING or row.last_instance_at != moment:
                 return  # another slice came meanwhile
-            if verdict.route is None:
-                self._hold(session, row, verdict.reason)
-            elif row.interrupted == ABORTED:
-                self._hold(
-                    session,
-                    row,
-                    f"the sender aborted in mid-series; {len(paths)} contiguous slices are here; "
-                    "send it again, or release it if that is all",
-                )
-            else:
-                self._complete(session, row, verdict.route, now)
+            self._judge(session, row, verdict, len(paths))
         for path in paths:
             self._read.pop(path, None)
+
+    def _judge(self, session: Session, series: SeriesRow, verdict: Verdict, images: int) -> None:
+        removed = ""
+        if series.purged_at is not None and images < series.purged_images:
+            removed = (
+                f"only {images} of the {series.purged_images} images came again that retention removed "
+                f"on {series.purged_at:%Y-%m-%d}; send the whole series"
+            )
+        if verdict.route is None:
+            self._hold(session, series, f"{removed} ({verdict.reason})" if removed else verdict.reason)
+        elif removed:
+            self._hold(session, series, f"{removed}, or release it if that is all")
+        elif series.interrupted == ABORTED:
+            self._hold(
+                session,
+                series,
+                f"the sender aborted in mid-series; {images} contiguous slices are here; "
+                "send it again, or release it if that is all",
+            )
+        else:
+            self._complete(session, series, verdict.route, self._now())
 
     def _examine(self, paths: Sequence[str], calling_ae: str) -> Verdict:
         try:
@@ -223,7 +282,7 @@ class Intake:
 
     def _complete(self, session: Session, series: SeriesRow, route: Route, now: datetime) -> None:
         self._advance(session, series, SeriesEvent.COMPLETED, f"revision {series.revision}")
-        series.reason, series.interrupted = "", ""
+        series.reason, series.interrupted, series.purged_at, series.purged_images = "", "", None, 0
         same = select(JobRow).where(
             JobRow.series_id == series.id, JobRow.revision == series.revision, JobRow.model == route.model
         )
@@ -263,9 +322,14 @@ class Intake:
             if series is None:
                 raise InvalidTransition(f"there is no series {series_id}")
             self._advance(session, series, SeriesEvent.RELEASE, "released by a person")
-            series.reason, series.interrupted = "", ""
+            series.reason, series.interrupted, series.purged_images = "", "", 0
             series.last_instance_at = self._now() - timedelta(seconds=self._settings.gapped_s)
 
     def _advance(self, session: Session, series: SeriesRow, event: SeriesEvent, detail: str) -> None:
         series.state = next_series_state(SeriesState(series.state), event)
         record(session, "series", series.id, event, series.state, detail, self._now())
+
+
+def _after_removal(series: SeriesRow, now: datetime) -> datetime:
+    """Date an image after the removal of the earlier ones, whatever the clock says: so they are told apart."""
+    return now if series.purged_at is None else max(now, series.purged_at + timedelta(milliseconds=1))

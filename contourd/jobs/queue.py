@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import Protocol
+from datetime import datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from contourd.clock import Clock as Clock
+from contourd.clock import utc_now as utc_now
 from contourd.errors import InvalidTransition, LeaseLost
 from contourd.jobs.database import Database
 from contourd.jobs.job import DeliveryEvent, DeliveryState, JobEvent, JobState
@@ -17,21 +18,9 @@ from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
 from contourd.jobs.transitions import advance_delivery, advance_job
 
 
-class Clock(Protocol):
-    """Tells the time; swapped in tests."""
-
-    def __call__(self) -> datetime:
-        """Return the time, aware."""
-
-
-def utc_now() -> datetime:
-    """Return the time in UTC."""
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A claimed job: what a worker needs; ``paths`` are relative to the spool."""
+    """A claimed job: what a worker needs; ``paths`` are relative to the spool, ``hashes`` what their datasets had."""
 
     id: int
     series_uid: str
@@ -41,6 +30,16 @@ class Job:
     destinations: tuple[str, ...]
     attempts: int
     override: str = ""
+    hashes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A job that a worker has claimed, until when."""
+
+    job_id: int
+    worker: str
+    until: datetime
 
 
 class Queue:
@@ -51,11 +50,13 @@ class Queue:
         self._now = clock
 
     def claim(self, worker: str, lease_s: float) -> Job | None:
-        """Take the oldest queued job under a lease, None where there is none."""
+        """Take the oldest queued job under a lease, None where there is none.
+
+        What has broken a worker goes last, so that it keeps nothing else waiting.
+        """
         with self._database.transaction() as session:
-            oldest = (
-                select(JobRow).where(JobRow.state == JobState.QUEUED).order_by(JobRow.created_at, JobRow.id).limit(1)
-            )
+            queued = select(JobRow).where(JobRow.state == JobState.QUEUED)
+            oldest = queued.order_by(JobRow.attempts, JobRow.created_at, JobRow.id).limit(1)
             job = session.scalars(oldest.with_for_update(skip_locked=True)).first()
             if job is None:
                 return None
@@ -63,18 +64,18 @@ class Queue:
             job.worker, job.lease_until = worker, self._now() + timedelta(seconds=lease_s)
             self._advance(session, job, JobEvent.CLAIM, worker)
             series = session.get_one(SeriesRow, job.series_id)
-            paths = session.scalars(
-                select(InstanceRow.path).where(InstanceRow.series_id == job.series_id).order_by(InstanceRow.id)
-            )
+            stored = select(InstanceRow.path, InstanceRow.sha256).where(InstanceRow.series_id == job.series_id)
+            instances = session.execute(stored.order_by(InstanceRow.id)).all()
             return Job(
                 job.id,
                 series.series_uid,
                 job.revision,
                 job.model,
-                tuple(paths),
+                tuple(path for path, _ in instances),
                 tuple(job.destinations.split(",")),
                 job.attempts,
                 job.override,
+                tuple(sha256 for _, sha256 in instances),
             )
 
     def renew(self, job_id: int, worker: str, lease_s: float) -> None:
@@ -126,13 +127,22 @@ class Queue:
         """Hold a claimed job: a person must look. Raises LeaseLost."""
         self._end(job_id, worker, JobEvent.HOLD, reason)
 
-    def fail(self, job_id: int, worker: str, reason: str, max_attempts: int) -> None:
-        """Queue a claimed job again after an error of ours, or fail it when the attempts are spent."""
+    def fail(
+        self, job_id: int, worker: str, reason: str, max_attempts: int, when_spent: JobEvent = JobEvent.FAIL
+    ) -> None:
+        """Queue a claimed job again after an error of ours, or fail or hold it when the attempts are spent."""
         with self._database.transaction() as session:
             job = self._owned(session, job_id, worker)
             spent = job.attempts >= max_attempts
             job.reason, job.lease_until = reason, None
-            self._advance(session, job, JobEvent.FAIL if spent else JobEvent.REQUEUE, reason)
+            self._advance(session, job, when_spent if spent else JobEvent.REQUEUE, reason)
+
+    def give_back(self, job_id: int, worker: str, reason: str) -> None:
+        """Queue a claimed job again that met no fault of its own: the attempt does not count. Raises LeaseLost."""
+        with self._database.transaction() as session:
+            job = self._owned(session, job_id, worker)
+            job.attempts, job.reason, job.lease_until = max(0, job.attempts - 1), reason, None
+            self._advance(session, job, JobEvent.REQUEUE, reason)
 
     def _end(self, job_id: int, worker: str, event: JobEvent, reason: str) -> None:
         with self._database.transaction() as session:
@@ -140,30 +150,35 @@ class Queue:
             job.reason, job.lease_until = reason, None
             self._advance(session, job, event, reason)
 
-    def expire_leases(self, max_attempts: int) -> list[int]:
-        """Queue again the jobs whose lease ran out; hold those that outlived ``max_attempts`` workers.
+    def leases(self) -> list[Lease]:
+        """Return the leases of all jobs that are being contoured."""
+        claimed = select(JobRow.id, JobRow.worker, JobRow.lease_until).where(JobRow.state == JobState.CONTOURING)
+        with self._database.reading() as session:
+            rows = session.execute(claimed).all()
+        return [Lease(job, worker, until) for job, worker, until in rows if until is not None]
 
-        Returns
-        -------
-        The ids of all of them.
-        """
+    def revoke(self, lease: Lease, why: str, max_attempts: int) -> bool:
+        """Queue the job again, or hold it after ``max_attempts``; returns False where the lease was renewed."""
         with self._database.transaction() as session:
-            expired = select(JobRow).where(JobRow.state == JobState.CONTOURING, JobRow.lease_until < self._now())
-            return [self._abandon(session, job, max_attempts) for job in session.scalars(expired)]
+            job = session.get_one(JobRow, lease.job_id)
+            held = (job.state, job.worker, job.lease_until) == (JobState.CONTOURING, lease.worker, lease.until)
+            if held:
+                self._abandon(session, job, why, max_attempts)
+            return held
 
-    def abandon(self, worker: str, max_attempts: int) -> list[int]:
-        """Do the same at once for the jobs of a worker that is known to be dead."""
+    def abandon(self, worker: str, why: str, max_attempts: int) -> list[int]:
+        """Do the same for the jobs of a worker that is known to be dead; returns their ids."""
         with self._database.transaction() as session:
             owned = select(JobRow).where(JobRow.state == JobState.CONTOURING, JobRow.worker == worker)
-            return [self._abandon(session, job, max_attempts) for job in session.scalars(owned)]
+            return [self._abandon(session, job, why, max_attempts) for job in session.scalars(owned)]
 
-    def _abandon(self, session: Session, job: JobRow, max_attempts: int) -> int:
-        job.lease_until = None
-        if job.attempts >= max_attempts:
-            job.reason = f"the worker died {job.attempts} times on this job; look at the log, then release it"
-            self._advance(session, job, JobEvent.HOLD, job.reason)
-        else:
-            self._advance(session, job, JobEvent.REQUEUE, "the worker died or hung")
+    def _abandon(self, session: Session, job: JobRow, why: str, max_attempts: int) -> int:
+        spent = job.attempts >= max_attempts
+        job.lease_until, job.reason = None, why
+        if spent:
+            times = "once" if job.attempts == 1 else f"{job.attempts} times"
+            job.reason = f"the job broke its worker {times}, the last time so: {why}; look at the log, then release it"
+        self._advance(session, job, JobEvent.HOLD if spent else JobEvent.REQUEUE, job.reason)
         return job.id
 
     def recover(self) -> None:
@@ -191,6 +206,9 @@ class Queue:
             if job is None:
                 raise InvalidTransition(f"there is no job {job_id}")
             deliveries = list(session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job_id)))
+            removed = job.purged_at if deliveries else session.get_one(SeriesRow, job.series_id).purged_at
+            if removed is not None:
+                raise InvalidTransition(f"retention removed the files of job {job_id}; send the series again")
             refused = [d for d in deliveries if d.state == DeliveryState.REFUSED]
             for row in refused:
                 row.created_at = now  # the time to give up is counted anew

@@ -61,7 +61,8 @@ class SeriesRow(Table):
     patient: Mapped[str] = mapped_column(String(32), default="")  # a keyed pseudonym
     created_at: Mapped[datetime]
     last_instance_at: Mapped[datetime]
-    purged_at: Mapped[datetime | None]  # when retention removed its images
+    purged_at: Mapped[datetime | None]  # when retention removed its images; until all of them came again
+    purged_images: Mapped[int] = mapped_column(default=0, server_default="0")  # how many those were
 
 
 class InstanceRow(Table):
@@ -85,7 +86,7 @@ class JobRow(Table):
     __table_args__ = (
         _one_of("state", JobState),
         UniqueConstraint("series_id", "revision", "model"),
-        Index("jobs_by_state", "state", "created_at", "id"),
+        Index("jobs_by_state", "state", "attempts", "created_at", "id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

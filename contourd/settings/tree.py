@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from contourd.settings.destination import Destination, Route, SenderNode
 from contourd.settings.node import NodeSettings
@@ -37,7 +38,8 @@ class WorkerSettings(Section):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     lease_s: Seconds = 60.0
     time_limit_s: Seconds = 1800.0
-    max_attempts: int = Field(default=3, ge=1)
+    max_attempts: int = Field(default=2, ge=1)
+    memory_gb: float = Field(default=0.0, ge=0)
 
 
 class DeliverySettings(Section):
@@ -46,6 +48,20 @@ class DeliverySettings(Section):
     first_retry_s: Seconds = 30.0
     max_retry_s: Seconds = 1800.0
     give_up_after_s: Seconds = 86400.0
+
+
+class RetentionSettings(Section):
+    """For how many days files are kept: finished images and structure sets, and the work that a person must look at."""
+
+    input_days: float = Field(default=3.0, ge=0)
+    output_days: float = Field(default=30.0, ge=0)
+    failed_days: float = Field(default=30.0, ge=0)
+
+    @model_validator(mode="after")
+    def _failed_last_longest(self) -> Self:
+        if self.failed_days < self.input_days:
+            raise ValueError("failed_days: what a person must look at is kept at least as long as what is finished")
+        return self
 
 
 class PlausibilitySettings(Section):
@@ -78,6 +94,7 @@ class Settings(Section):
     series: SeriesSettings = SeriesSettings()
     worker: WorkerSettings = WorkerSettings()
     delivery: DeliverySettings = DeliverySettings()
+    retention: RetentionSettings = RetentionSettings()
     plausibility: PlausibilitySettings = PlausibilitySettings()
     check: CheckSettings = CheckSettings()
     destination: tuple[Destination, ...]

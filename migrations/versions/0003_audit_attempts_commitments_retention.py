@@ -32,7 +32,10 @@ def _deliveries_may_be(*states: str) -> None:
 def upgrade() -> None:
     _deliveries_may_be(*AFTER)
     op.add_column("series", sa.Column("purged_at", MOMENT))
+    op.add_column("series", sa.Column("purged_images", sa.Integer, nullable=False, server_default="0"))
     op.add_column("jobs", sa.Column("purged_at", MOMENT))
+    op.drop_index("jobs_by_state", "jobs")
+    op.create_index("jobs_by_state", "jobs", ["state", "attempts", "created_at", "id"])
     op.create_table(
         "attempts",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -110,5 +113,8 @@ def downgrade() -> None:
         op.execute("DROP FUNCTION audit_refuses()")
     op.execute("UPDATE deliveries SET state = 'SENDING' WHERE state = 'SENT'")  # sent again by the older contourd
     _deliveries_may_be(*BEFORE)
+    op.drop_index("jobs_by_state", "jobs")
+    op.create_index("jobs_by_state", "jobs", ["state", "created_at", "id"])
     op.drop_column("jobs", "purged_at")
+    op.drop_column("series", "purged_images")
     op.drop_column("series", "purged_at")

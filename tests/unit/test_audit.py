@@ -13,9 +13,9 @@ from contourd.cli.audit import moment
 from contourd.errors import InvalidTransition, QueueUnavailable
 from contourd.jobs.audit import MOST_KINDS, AuditTrail, Deed
 from contourd.jobs.database import Database
-from contourd.jobs.queue import record
 from contourd.jobs.tables import AuditRow, DeliveryRow, JobRow, SeriesRow
 from contourd.jobs.timeline import Selection, read_timeline
+from contourd.jobs.transitions import record
 from contourd.settings import Settings, shown_settings
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -128,8 +128,10 @@ def test_noting_survives_a_database_that_takes_nothing(database, trail, caplog):
     trail.note("association accepted", "10.0.0.1", "CT1", "")
     trail.flush()
     trail.flush()
-    assert [r.message for r in caplog.records] == ["the audit trail waits: no such table: audit"]
-    with pytest.raises(QueueUnavailable, match="cannot be written: no such table"):
+    assert [r.message for r in caplog.records] == [
+        f"the audit trail waits: the database {database.engine.url.database} cannot be used: no such table: audit"
+    ]
+    with pytest.raises(QueueUnavailable, match="no such table: audit"):
         trail.record(Deed("alice", "retry", "job 1"))
     with database.transaction() as session:
         session.execute(text("ALTER TABLE gone RENAME TO audit"))

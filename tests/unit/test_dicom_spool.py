@@ -130,3 +130,42 @@ def test_a_pseudonym_is_the_same_at_one_site_and_another_elsewhere(tmp_path: Pat
     assert re.fullmatch(r"[0-9a-f]{10}", here.pseudonym("ID-1"))
     assert here.pseudonym("") == ""
     assert (tmp_path / "a" / "site.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_the_folders_of_past_days_go_when_they_are_empty(spool: Spool) -> None:
+    for name in ("20260101", "20260102", "20260103"):
+        (spool.root / "incoming" / name).mkdir()
+    (spool.root / "incoming" / "20260102" / "x.dcm").touch()
+    assert spool.remove_empty_days("20260103") == ["20260101"]
+    assert sorted(path.name for path in (spool.root / "incoming").iterdir()) == ["20260102", "20260103"]
+
+
+def test_a_day_folder_that_somebody_removed_is_made_again(spool: Spool) -> None:
+    first = spool.store_instance([b"x"])
+    spool.remove(first)
+    (spool.root / first).parent.rmdir()
+    with pytest.raises(SpoolError, match="No such file"):
+        spool.store_instance([b"x"])
+    assert (spool.root / spool.store_instance([b"x"])).exists()
+
+
+def test_a_probe_leaves_nothing(spool: Spool, tmp_path: Path) -> None:
+    spool.probe(1000)
+    assert files(spool.root) == []
+    with pytest.raises(SpoolFull):
+        Spool(tmp_path / "full", min_free_bytes=10**18).probe(1000)
+
+
+def test_a_site_key_that_cannot_be_read_refuses_the_image_and_is_not_replaced(spool: Spool) -> None:
+    (spool.root / "site.key").mkdir()
+    with pytest.raises(SpoolError, match="Is a directory"):
+        spool.pseudonym("ID-1")
+
+
+def test_structure_sets_are_found_by_their_job(spool: Spool) -> None:
+    spool.store_output(7, b"x")
+    spool.store_output(7, b"y", part=2)
+    spool.store_output(71, b"z")
+    (spool.root / "outgoing" / "mine.dcm").touch()
+    assert spool.outputs_by_job() == {7: ["outgoing/7-2.dcm", "outgoing/7.dcm"], 71: ["outgoing/71.dcm"]}
+    assert spool.outputs(8) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from sqlalchemy import select
 
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
+from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.scp import ReceivedInstance
 from contourd.errors import InvalidTransition
 from contourd.imaging.grid import Grid
@@ -36,7 +36,7 @@ class Node:
     """An intake with its spool, its clock and a sender."""
 
     def __init__(self, folder: Path, routes=(ROUTE,)) -> None:
-        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.now, self.set_by_s = datetime(2026, 1, 1, tzinfo=UTC), 0.0
         self.root = folder / "spool"
         self.root.mkdir()
         self.database = Database(f"sqlite:///{folder / 'queue.sqlite'}")
@@ -47,12 +47,18 @@ class Node:
         self.sent = 0
 
     def restarted(self, routes=(ROUTE,)) -> Intake:
-        self.intake = Intake(self.database, self.root, SETTINGS, routes, lambda: self.now)
+        clock, monotonic = (lambda: self.now), (lambda: self.now.timestamp() - self.set_by_s)
+        self.intake = Intake(self.database, self.root, SETTINGS, routes, clock, monotonic)
         return self.intake
 
     def wait(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
         self.intake.close_quiet()
+
+    def set_clock(self, seconds: float) -> None:
+        """Set the time of day; the monotonic clock does not know."""
+        self.now += timedelta(seconds=seconds)
+        self.set_by_s += seconds
 
     def open(self, calling_ae: str = "CT1") -> int:
         self.associations += 1
@@ -64,7 +70,7 @@ class Node:
         relative = f"{self.sent}.dcm"
         shutil.copy(path, self.root / relative)
         ds = pydicom.dcmread(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = stored_sha256(path)
         received = ReceivedInstance(
             association, calling_ae, str(ds.SeriesInstanceUID), str(ds.SOPInstanceUID), relative, digest, "pseudonym"
         )

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 from alembic import command
 from sqlalchemy import Connection, DateTime, Integer, MetaData, text
-from sqlalchemy.exc import OperationalError
 
-from contourd.errors import SchemaMismatch
+from contourd.errors import QueueUnavailable, SchemaMismatch
 from contourd.jobs.database import Database, alembic_config, revisions
 from contourd.jobs.tables import SCHEMA_REVISION
 
@@ -126,7 +125,7 @@ def test_an_upgrade_that_fails_changes_nothing(database):
     with database.engine.connect() as connection:
         connection.execute(text("CREATE TABLE commitments (id INTEGER)"))  # stands in the way of revision 0003
         connection.commit()
-    with pytest.raises(OperationalError, match="already exists"):
+    with pytest.raises(QueueUnavailable, match="already exists"):
         database.upgrade()
     with database.engine.connect() as connection:
         connection.execute(text("DROP TABLE commitments"))

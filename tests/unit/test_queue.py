@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import select, text
@@ -10,7 +10,7 @@ from sqlalchemy import select, text
 from contourd.errors import LeaseLost
 from contourd.jobs.database import Database
 from contourd.jobs.job import DeliveryState, JobState
-from contourd.jobs.queue import Queue
+from contourd.jobs.queue import Lease, Queue
 from contourd.jobs.report import read_report
 from contourd.jobs.tables import DeliveryRow, EventRow, JobRow
 from tests.queueing import START, Clock, add_job, state
@@ -46,20 +46,24 @@ def test_the_oldest_is_claimed_first_and_once(database, queue):
 def test_a_lease_that_is_renewed_holds(database, queue, clock):
     job = add_job(database)
     queue.claim("a", 60)
+    (first,) = queue.leases()
+    assert first == Lease(job, "a", START + timedelta(seconds=60))
     clock.advance(50)
     queue.renew(job, "a", 60)
-    clock.advance(50)
-    assert queue.expire_leases(3) == []
-    clock.advance(20)
-    assert queue.expire_leases(3) == [job]
+    assert not queue.revoke(first, "it hung", 3)
+    assert state(database, job) == JobState.CONTOURING
+    (second,) = queue.leases()
+    assert queue.revoke(second, "it hung", 3)
     assert state(database, job) == JobState.QUEUED
+    assert queue.leases() == []
+    assert not queue.revoke(second, "it hung", 3)
 
 
 def test_who_lost_the_lease_changes_nothing(database, queue, clock):
     job = add_job(database)
     queue.claim("a", 60)
     clock.advance(61)
-    queue.expire_leases(3)
+    queue.revoke(*queue.leases(), "it hung", 3)
     assert queue.claim("b", 60).attempts == 2
     for call in (
         lambda: queue.renew(job, "a", 60),
@@ -75,13 +79,16 @@ def test_who_lost_the_lease_changes_nothing(database, queue, clock):
 
 def test_a_job_that_workers_die_on_is_held_and_blocks_nothing(database, queue):
     poison, next_job = add_job(database, 1), add_job(database, 2)
-    for worker in ("a", "b"):
-        assert queue.claim(worker, 60).id == poison
-        assert queue.abandon(worker, 2) == [poison]
-    assert state(database, poison) == JobState.HELD
-    assert queue.claim("c", 60).id == next_job
+    assert queue.claim("a", 60).id == poison
+    assert queue.abandon("a", "it crashed", 2) == [poison]
     (line,) = [j for j in read_report(database).jobs if j.id == poison]
-    assert "died 2 times" in line.reason
+    assert (line.state, line.reason) == ("QUEUED", "it crashed")
+    assert queue.claim("b", 60).id == next_job  # it is younger, and goes first all the same
+    assert queue.claim("c", 60).id == poison
+    assert queue.abandon("c", "it crashed", 2) == [poison]
+    assert state(database, poison) == JobState.HELD
+    (line,) = [j for j in read_report(database).jobs if j.id == poison]
+    assert "broke its worker 2 times, the last time so: it crashed" in line.reason
 
 
 def test_errors_of_ours_are_tried_again_and_then_fail(database, queue):
@@ -138,7 +145,7 @@ def test_pragmas(database):
 
 def test_claims_use_their_index(database):
     with database.reading() as session:
-        claim = "EXPLAIN QUERY PLAN SELECT * FROM jobs WHERE state = 'QUEUED' ORDER BY created_at, id LIMIT 1"
+        claim = "EXPLAIN QUERY PLAN SELECT * FROM jobs WHERE state = 'QUEUED' ORDER BY attempts, created_at, id LIMIT 1"
         due = (
             "EXPLAIN QUERY PLAN SELECT * FROM deliveries WHERE state = 'PENDING' AND destination = 'p' "
             "AND not_before <= '2026' ORDER BY not_before, id LIMIT 1"

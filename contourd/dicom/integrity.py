@@ -1,0 +1,68 @@
+"""Whether a stored image is still what was received: disks rot, and people tidy up."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+from contourd.dicom.instance import read_instance
+from contourd.dicom.spacing import missing_positions_mm
+from contourd.errors import SeriesUnusable
+
+# PS3.10 7.1: preamble, prefix, and the group length's element, which is 12 bytes long.
+PREFIX_BYTES, GROUP_LENGTH = 132, struct.Struct("<HH2sHI")
+MOST_TOLD = 5
+
+
+def stored_sha256(path: Path) -> str:
+    """Return the hash of the dataset in a file, without its file meta information; empty where it cannot be read."""
+    try:
+        content = memoryview(path.read_bytes())
+    except OSError:
+        return ""
+    if len(content) < PREFIX_BYTES + GROUP_LENGTH.size:
+        return ""
+    (*_, length) = GROUP_LENGTH.unpack_from(content, PREFIX_BYTES)
+    return hashlib.sha256(content[PREFIX_BYTES + GROUP_LENGTH.size + length :]).hexdigest()
+
+
+def require_intact(images: Mapping[Path, str]) -> None:
+    """Compare files with the hashes that they had when they were received.
+
+    Raises
+    ------
+    SeriesUnusable
+        Names the position of each that is gone or changed, as far as it can be told, and the remedy.
+    """
+    damaged = [path for path, sha256 in images.items() if stored_sha256(path) != sha256]
+    if not damaged:
+        return
+    gone = sum(not path.exists() for path in damaged)
+    what = "are gone" if gone == len(damaged) else "have changed on the disk" if not gone else "are gone or changed"
+    raise SeriesUnusable(
+        f"{len(damaged)} of {len(images)} received images {what} ({_positions(images, damaged)}); "
+        "have the disk examined, and send the series again"
+    )
+
+
+def _positions(images: Mapping[Path, str], damaged: list[Path]) -> str:
+    """Tell where the images lie; those that cannot be read, by the gap that they leave."""
+    known = {path: found for path in images if (found := _place(path)) is not None}
+    told = [known[path][0] for path in damaged if path in known]
+    intact = [place for path, place in known.items() if path not in damaged]
+    if len(told) < len(damaged) and len(intact) > 1:
+        told += missing_positions_mm([z for z, _ in intact], [number for _, number in intact])
+    if not told:
+        return "their positions cannot be told"
+    shown = ", ".join(f"{z:.2f}" for z in sorted(set(told))[:MOST_TOLD])
+    return f"z = {shown}{' and more' if len(set(told)) > MOST_TOLD else ''} mm"
+
+
+def _place(path: Path) -> tuple[float, int | None] | None:
+    try:
+        instance = read_instance(path)
+    except SeriesUnusable:
+        return None
+    return (instance.position_mm[2], instance.number) if instance.position_mm is not None else None

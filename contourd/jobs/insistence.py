@@ -1,0 +1,33 @@
+"""What must be written down is written down, if need be later: the database may be locked, or its disk full."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from contourd.errors import QueueUnavailable
+
+log = logging.getLogger(__name__)
+
+AGAIN_S = 2.0
+
+
+def insist(call: Callable[[], object], stopping: threading.Event) -> bool:
+    """Read or write the queue, again and again while it cannot be had.
+
+    Returns
+    -------
+    False where it could not be had before ``stopping`` was set: the next start finds things as they were.
+    """
+    told = False
+    while True:
+        try:
+            call()
+            return True
+        except QueueUnavailable as error:
+            if not told:
+                log.warning("%s; it is tried again", error, extra={"action": "wait"})
+            told = True
+        if stopping.wait(AGAIN_S):
+            return False

@@ -1,0 +1,69 @@
+"""Workers that break on a series, each in its own way: what the supervisor runs in place of the ordinary one.
+
+The series with FEWEST slices is the poison; any other is contoured as ever. They are real processes with a real queue.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+from typing import NoReturn
+
+import numpy as np
+
+from contourd import worker
+from contourd.contouring import Contoured, Order, contour_series
+from contourd.dicom.series import Instance
+from contourd.model.predictor import Predictor
+from contourd.settings import Settings
+
+POISON_SLICES = 18
+
+
+def _unless_poison(instances: list[Instance], predictor: Predictor, order: Order) -> Contoured | None:
+    if len(instances) == POISON_SLICES:
+        return None
+    return contour_series(instances, predictor, order)
+
+
+def _crash(instances: list[Instance], predictor: Predictor, order: Order) -> Contoured:
+    contoured = _unless_poison(instances, predictor, order)
+    if contoured is None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    assert contoured is not None
+    return contoured
+
+
+def _exhaust(instances: list[Instance], predictor: Predictor, order: Order) -> Contoured:
+    contoured = _unless_poison(instances, predictor, order)
+    if contoured is None:
+        np.ones(10**10)  # 80 GB
+    assert contoured is not None
+    return contoured
+
+
+def _hang(instances: list[Instance], predictor: Predictor, order: Order) -> Contoured:
+    contoured = _unless_poison(instances, predictor, order)
+    if contoured is None:
+        ctypes.PyDLL(None).sleep(600)  # PyDLL does not let go of the interpreter: no thread can renew the lease
+    assert contoured is not None
+    return contoured
+
+
+def crashing(settings: Settings, name: str, parent: Connection) -> None:
+    worker.main(settings, name, parent, _crash)
+
+
+def exhausting(settings: Settings, name: str, parent: Connection) -> None:
+    worker.main(settings, name, parent, _exhaust)
+
+
+def hanging(settings: Settings, name: str, parent: Connection) -> None:
+    worker.main(settings, name, parent, _hang)
+
+
+def dying_at_start(*_: object) -> NoReturn:
+    sys.exit(3)

@@ -1,0 +1,99 @@
+"""What befalls jobs and deliveries on the way: a full disk, too little memory, a late slice, a clock that is set."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from contourd.jobs.deliveries import Deliveries
+from contourd.jobs.job import JobEvent, JobState
+from contourd.jobs.report import read_report
+from contourd.jobs.tables import DeliveryRow, JobRow
+from contourd.jobs.timekeeping import follow_clock
+from tests.queueing import AWAY, POLICY, START, TAKEN, add_job, state
+from tests.unit.test_queue import clock, database, queue  # noqa: F401  fixtures
+
+DAY_S = 86400.0
+
+
+@pytest.fixture
+def deliveries(database, clock) -> Deliveries:  # noqa: F811
+    return Deliveries(database, POLICY, clock)
+
+
+def test_what_met_no_fault_of_its_own_does_not_count(database, queue):  # noqa: F811
+    job = add_job(database)
+    for _ in range(3):
+        assert queue.claim("a", 60).attempts == 1
+        queue.give_back(job, "a", "waits: the disk is full")
+    (line,) = read_report(database).jobs
+    assert (line.state, line.reason) == ("QUEUED", "waits: the disk is full")
+
+
+def test_what_lacks_memory_twice_is_held(database, queue):  # noqa: F811
+    job = add_job(database)
+    for after in (JobState.QUEUED, JobState.HELD):
+        queue.claim("a", 60)
+        queue.fail(job, "a", "out of memory", 2, JobEvent.HOLD)
+        assert state(database, job) == after
+
+
+@pytest.mark.parametrize("then", ["the destination does not answer", "contourd is restarted"])
+def test_an_outdated_structure_set_is_not_sent_again(database, queue, deliveries, then):  # noqa: F811
+    job = add_job(database)
+    queue.claim("a", 60)
+    queue.contoured(job, "a", {"pacs": "x"})
+    sending = deliveries.claim("pacs")
+    with database.transaction() as session:
+        queue.supersede(session, [session.get_one(JobRow, job)], "another slice arrived")
+    if then == "contourd is restarted":
+        deliveries.recover()
+    else:
+        deliveries.postpone(sending.id, AWAY, 0.0)
+    assert deliveries.claim("pacs") is None
+    (line,) = read_report(database).jobs
+    assert (line.state, line.deliveries[0].state) == ("SUPERSEDED", "REFUSED")
+    assert line.deliveries[0].reason.startswith("a newer revision of the series took its place")
+
+
+def test_an_outdated_structure_set_that_was_taken_meanwhile_counts_as_delivered(database, queue, deliveries):  # noqa: F811
+    job = add_job(database)
+    queue.claim("a", 60)
+    queue.contoured(job, "a", {"pacs": "x"})
+    sending = deliveries.claim("pacs")
+    with database.transaction() as session:
+        queue.supersede(session, [session.get_one(JobRow, job)], "another slice arrived")
+    deliveries.accepted(sending.id, TAKEN)
+    (line,) = read_report(database).jobs
+    assert (line.state, line.deliveries[0].state) == ("SUPERSEDED", "DELIVERED")
+
+
+@pytest.mark.parametrize("step_s", [DAY_S, -DAY_S])
+def test_a_delivery_follows_a_clock_that_is_set(database, queue, deliveries, clock, step_s):  # noqa: F811
+    add_job(database)
+    queue.claim("a", 60)
+    queue.contoured(1, "a", {"pacs": "x"})
+    deliveries.postpone(deliveries.claim("pacs").id, AWAY, 0.0)
+    with database.reading() as session:
+        due = session.get_one(DeliveryRow, 1).not_before
+    clock.advance(step_s)
+    follow_clock(database, step_s)
+    assert deliveries.claim("pacs") is None
+    with database.reading() as session:
+        row = session.get_one(DeliveryRow, 1)
+        assert (row.not_before, row.created_at) == (due + timedelta(seconds=step_s), START + timedelta(seconds=step_s))
+    clock.advance(34)  # 30 s and up to a tenth
+    again = deliveries.claim("pacs")
+    deliveries.postpone(again.id, AWAY, 34.0)  # the hour of give_up_after_s is not over
+    assert read_report(database).jobs[0].state == "DELIVERING"
+
+
+def test_what_is_delivered_keeps_its_time(database, queue, deliveries):  # noqa: F811
+    add_job(database)
+    queue.claim("a", 60)
+    queue.contoured(1, "a", {"pacs": "x"})
+    deliveries.accepted(deliveries.claim("pacs").id, TAKEN)
+    follow_clock(database, DAY_S)
+    with database.reading() as session:
+        assert session.get_one(DeliveryRow, 1).created_at == START
