@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import threading
+from contextlib import suppress
 from functools import partial
 from typing import IO
 
@@ -56,7 +57,7 @@ class Daemon:
         self._schedule = Schedule(len(settings.destination) + 5)
         self._stopping, self._hasten = threading.Event(), threading.Event()
         self._supervisor = Supervisor(settings, self._queue, self._stopping)
-        self._clock, self._step_s = StepWatch(), 0.0
+        self._clock, self._step_s, self._following = StepWatch(), 0.0, threading.Lock()
 
     def _lock(self) -> IO[str]:
         path = self._settings.spool.root / "contourd.lock"
@@ -93,7 +94,8 @@ class Daemon:
         self._begin()
         whole = True
         while whole and not self._stopping.wait(POLL_S):
-            self._watch_clock()
+            with suppress(QueueUnavailable):  # the jobs tell it
+                self._follow_clock()  # no job of its own, for a clock that is set back stops them all
             whole = self._scp.listening and self._schedule.alive
         self._shut_down()
         if not whole:
@@ -120,20 +122,22 @@ class Daemon:
             every(POLL_S, f"delivering to {destination.name}", partial(self._deliver, destination))
         self._schedule.start()
 
-    def _watch_clock(self) -> None:
-        """Let all that waits follow the clock where it was set; not a job, for a clock set back stops them all."""
-        step_s = self._clock.step_s()
-        if step_s:
-            log.warning("the clock was set by %+.0f s; what waits follows it", step_s, extra={"action": "clock"})
-            self._step_s += step_s
-            self._retention.clock_was_set()
-            self._schedule.clock_was_set()
-        if self._step_s:
-            try:
+    def _follow_clock(self) -> None:
+        """Let all that waits follow the clock where it was set; raises QueueUnavailable, and then does so next time."""
+        with self._following:
+            step_s = self._clock.step_s()
+            if step_s:
+                log.warning("the clock was set by %+.0f s; what waits follows it", step_s, extra={"action": "clock"})
+                self._step_s += step_s
+                self._retention.clock_was_set()
+                self._schedule.clock_was_set()
+            if self._step_s:
                 follow_clock(self._database, self._step_s)
                 self._step_s = 0.0
-            except QueueUnavailable as error:
-                log.warning("the deliveries do not follow the clock yet: %s", error, extra={"action": "clock"})
+
+    def _postpone(self, delivery_id: int, reason: str, retry: RetryPolicy) -> None:
+        self._follow_clock()  # or a clock set forwards would have it given up
+        self._queue.postpone(delivery_id, reason, retry)
 
     def _deliver(self, destination: Destination) -> None:
         policy = self._settings.delivery
@@ -145,7 +149,7 @@ class Daemon:
                 done = partial(self._queue.delivered, delivery.id, outcome.reason)
                 log.info("delivered", extra={"action": "deliver", **about})
             elif outcome.kind is OutcomeKind.RETRY:
-                done = partial(self._queue.postpone, delivery.id, outcome.reason, retry)
+                done = partial(self._postpone, delivery.id, outcome.reason, retry)
                 log.warning("will be sent again: %s", outcome.reason, extra={"action": "retry", **about})
             else:
                 done = partial(self._queue.refuse, delivery.id, outcome.reason)
