@@ -93,11 +93,13 @@ class Daemon:
         self._supervisor.start()
         self._begin()
         whole = True
-        while whole and not self._stopping.wait(POLL_S):
-            with suppress(QueueUnavailable):  # the jobs tell it
-                self._follow_clock()  # no job of its own, for a clock that is set back stops them all
-            whole = self._scp.listening and self._schedule.alive
-        self._shut_down()
+        try:
+            while whole and not self._stopping.wait(POLL_S):
+                with suppress(QueueUnavailable):  # the jobs tell it
+                    self._follow_clock()  # no job of its own, for a clock that is set back stops them all
+                whole = self._scp.listening and self._schedule.alive
+        finally:
+            self._shut_down()
         if not whole:
             raise NodeError(
                 "a thread of contourd ended by itself, and contourd with it; look at the log, start it again"
