@@ -65,7 +65,7 @@ class Daemon:
         self._schedule = Schedule(len(settings.destination) + len(settings.sender) + 6)
         self._stopping, self._hasten = threading.Event(), threading.Event()
         self._supervisor = Supervisor(settings, self._queue, self._stopping)
-        self._clock, self._step_s = StepWatch(), 0.0
+        self._clock, self._step_s, self._following = StepWatch(), 0.0, threading.Lock()
 
     def _build_calling(self, sender: Sender) -> None:
         """Build what calls other nodes; certificates that cannot be used are told before anything is received."""
@@ -118,10 +118,13 @@ class Daemon:
         self._supervisor.start()
         self._begin()
         whole = True
-        while whole and not self._stopping.wait(POLL_S):
-            self._watch_clock()
-            whole = self._scp.listening and self._schedule.alive
-        self._shut_down()
+        try:
+            while whole and not self._stopping.wait(POLL_S):
+                with suppress(QueueUnavailable):  # the jobs tell it
+                    self._follow_clock()  # no job of its own, for a clock that is set back stops them all
+                whole = self._scp.listening and self._schedule.alive
+        finally:
+            self._shut_down()
         if not whole:
             raise NodeError(
                 "a thread of contourd ended by itself, and contourd with it; look at the log, start it again"
@@ -164,20 +167,18 @@ class Daemon:
             every(POLL_S, f"reporting to {sender.ae_title}", reporter.report_due)
         self._schedule.start()
 
-    def _watch_clock(self) -> None:
-        """Let all that waits follow the clock where it was set; not a job, for a clock set back stops them all."""
-        step_s = self._clock.step_s()
-        if step_s:
-            log.warning("the clock was set by %+.0f s; what waits follows it", step_s, extra={"action": "clock"})
-            self._step_s += step_s
-            self._retention.clock_was_set()
-            self._schedule.clock_was_set()
-        if self._step_s:
-            try:
+    def _follow_clock(self) -> None:
+        """Let all that waits follow the clock where it was set; raises QueueUnavailable, and then does so next time."""
+        with self._following:
+            step_s = self._clock.step_s()
+            if step_s:
+                log.warning("the clock was set by %+.0f s; what waits follows it", step_s, extra={"action": "clock"})
+                self._step_s += step_s
+                self._retention.clock_was_set()
+                self._schedule.clock_was_set()
+            if self._step_s:
                 follow_clock(self._database, self._step_s)
                 self._step_s = 0.0
-            except QueueUnavailable as error:
-                log.warning("the deliveries do not follow the clock yet: %s", error, extra={"action": "clock"})
 
     def _shut_down(self) -> None:
         """Stop taking, let deliveries and the job under way end, and leave the rest for the next start."""

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import socketserver
 import sqlite3
 import subprocess
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
+from contourd.daemon import Daemon
+from contourd.errors import NodeError
+from contourd.settings import load_settings
 from tests.disks import read_only
 from tests.integration.receiving import associate
 from tests.integration.test_disk import OUT_OF_RESOURCES, WAIT_S, send, series, wait, worker_of
@@ -117,6 +124,28 @@ def test_images_that_rotted_are_held_by_their_position_and_mended_by_sending_aga
         assert [job["state"] for job in status["jobs"]] == ["DELIVERED", "SUPERSEDED"]
         assert len(pacs.datasets()) == 1
         assert len(list((folder / "spool" / "incoming").rglob("*.dcm"))) == 24
+
+
+def test_a_node_whose_listener_has_ended_ends_too(tmp_path, bright_bundle):  # noqa: F811
+    configuration = write_configuration(tmp_path, free_port(), bright_bundle, {"pacs": ("PACS", free_port())})
+    daemon = Daemon(load_settings(configuration))
+
+    def end_listener() -> None:
+        while not daemon._schedule.alive:  # it comes last
+            time.sleep(0.05)
+        socketserver.BaseServer.shutdown(daemon._scp._server)  # as if its loop had broken
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    ending = threading.Thread(target=end_listener, daemon=True)
+    ending.start()
+    try:
+        with pytest.raises(NodeError, match="ended by itself"):
+            daemon.run()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    ending.join()
+    assert daemon._supervisor.pid is None
 
 
 def test_a_second_signal_does_not_wait_for_a_delivery_that_hangs(tmp_path, bright_bundle):  # noqa: F811

@@ -152,10 +152,16 @@ def test_a_destination_s_own_wishes_replace_its_profile_s(tmp_path, model):
     assert profile.identity() != PROFILES["eclipse"].identity()
 
 
+def test_what_a_person_must_look_at_is_kept_longest(tmp_path, model):
+    text = GOOD.format(model=model) + "[retention]\ninput_days = 10\nfailed_days = 5\n"
+    with pytest.raises(SettingsError, match="failed_days: what a person must look at"):
+        load_settings(write(tmp_path, text))
+
+
 def test_the_documented_file_has_every_key_and_its_default():
     content = tomllib.loads(ETC.read_text())
     documented = Settings.model_validate(content)
-    for section in ("node", "spool", "database", "series", "worker", "delivery", "plausibility", "check"):
+    for section in ("node", "spool", "database", "series", "worker", "delivery", "retention", "plausibility", "check"):
         fields = type(getattr(documented, section)).model_fields
         assert set(content[section]) == set(fields) - {"tls"}
         assert getattr(documented, section) == type(getattr(documented, section))()

@@ -1,0 +1,97 @@
+"""How much the database grows with each series that was delivered and whose files retention removed: bytes, and a year.
+
+The rows that stay are the series, its job and delivery, and the record of their transitions. ::
+
+    python benchmarks/database_growth.py
+"""
+
+from __future__ import annotations
+
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from sqlalchemy import text
+
+from contourd.dicom.spool import Spool
+from contourd.jobs.database import Database
+from contourd.jobs.job import JobState, SeriesEvent, SeriesState
+from contourd.jobs.queue import Queue, record
+from contourd.jobs.retention import Retention
+from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
+from contourd.settings import RetentionSettings
+
+SERIES, IMAGES, A_DAY = 60, 200, 20
+UID = "2.25.{:039d}"
+
+
+def add_series(database: Database, number: int) -> None:
+    """Write down a series as it is when its job waits."""
+    now = datetime.now(UTC)
+    times = {"created_at": now, "last_instance_at": now}
+    with database.transaction() as session:
+        series = SeriesRow(
+            series_uid=UID.format(number), state=SeriesState.COMPLETE, calling_ae="CT1", patient="0" * 10, **times
+        )
+        session.add(series)
+        session.flush()
+        for k in range(IMAGES):
+            path = f"incoming/20260101/{number:016x}{k:016x}.dcm"
+            uid = UID.format(number * IMAGES + k)
+            session.add(
+                InstanceRow(series_id=series.id, sop_instance_uid=uid, path=path, sha256="0" * 64, received_at=now)
+            )
+        job = JobRow(
+            series_id=series.id, revision=1, model="hn7", destinations="pacs", state=JobState.QUEUED,
+            created_at=now, updated_at=now, lease_until=None,
+        )  # fmt: skip
+        session.add(job)
+        session.flush()
+        record(session, "series", series.id, SeriesEvent.INSTANCE, SeriesState.RECEIVING, "CT1", now)
+        record(session, "series", series.id, SeriesEvent.COMPLETED, SeriesState.COMPLETE, "revision 1", now)
+        record(session, "job", job.id, "queued", JobState.QUEUED, "hn7", now)
+
+
+def deliver_next(queue: Queue) -> None:
+    """Take the next job to its end."""
+    job = queue.claim("worker-1-1", 60)
+    assert job is not None
+    queue.contoured(job.id, "worker-1-1", {"pacs": f"outgoing/{job.id}.dcm"}, "check: Larynx (volume 1.0 cc)")
+    delivery = queue.claim_delivery("pacs")
+    assert delivery is not None
+    queue.delivered(delivery.id, "")
+
+
+def size_bytes(database: Database, file: Path) -> int:
+    """Return the size of the database without the pages that are free."""
+    with database.engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        connection.exec_driver_sql("COMMIT")  # VACUUM stands outside of a transaction
+        connection.execute(text("VACUUM"))
+        connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+    return file.stat().st_size
+
+
+def main() -> None:
+    """Print the figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "contourd.sqlite"
+        database = Database(f"sqlite:///{file}")
+        database.upgrade()
+        queue = Queue(database)
+        settings = RetentionSettings(input_days=0, output_days=0, failed_days=0)
+        retention = Retention(database, Spool(Path(folder) / "spool"), settings)
+        sizes = []
+        for batch in range(2):  # the first fills pages that an empty database has anyway
+            for number in range(SERIES):
+                add_series(database, batch * SERIES + number)
+                deliver_next(queue)
+            retention.run()
+            sizes.append(size_bytes(database, file))
+        database.close()
+    each = (sizes[1] - sizes[0]) / SERIES
+    print(f"{each:.0f} bytes a series; {A_DAY} series a day are {each * A_DAY * 365 / 1e6:.0f} MB a year")
+
+
+if __name__ == "__main__":
+    main()
