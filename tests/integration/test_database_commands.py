@@ -114,6 +114,10 @@ def test_old_and_new_refuse_each_other_and_are_mended_by_what_they_say(tmp_path,
         assert ("db downgrade", "0003 to 0002") in backup.execute("SELECT action, detail FROM audit").fetchall()
     with serve(folder, bright_bundle, destinations, port) as node:
         assert node.status()["counts"]["DELIVERING"] == 1
+    lines = [json.loads(line) for line in run(folder, "audit", "--json").splitlines()]
+    told = [line["action"] for line in lines if line["actor"] == "contourd" and not line["state"]]
+    # Since the trail began anew; the worker may have been stopped before it had read its model.
+    assert [action for action in told if action != "model"] == ["start", "configuration", "stop"]
     with closing(sqlite3.connect(folder / "spool" / "contourd.sqlite")) as database:
         database.execute("UPDATE alembic_version SET version_num = '9999'")
         database.commit()

@@ -63,6 +63,22 @@ def leaks(where: str, content: bytes | str) -> list[str]:
     return [f"{where}: {needle!r}" for needle in NEEDLES if needle in low]
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("job 3 failed for zanzibaar", 'ERROR "Żółćbach"', json.dumps({"patient": "Łukaszqx"}), ascii("山田獏")),
+        *(
+            str("山田獏".encode("iso2022_jp")),
+            str("Größwahn".encode("iso-8859-1")),
+            "file /pidqx4711.dcm",
+            "born 19330303",
+        ),
+    ],
+)
+def test_a_leak_is_found_in_every_form(line):
+    assert leaks("log", line) != []
+
+
 class Destination:
     """Takes structure sets; of patients who are to be refused it says so with all that it knows of them."""
 
@@ -303,14 +319,15 @@ def scan(site: Site) -> None:
     found = leaks("log", site.node.log)
     for command, answer in site.said.items():
         found += leaks(command, answer)
-    images = 0
+    images = list[Path]()
     for path in (*site.spool.rglob("*"), *site.node.folder.glob("copy*")):
         found += leaks("file name", str(path.relative_to(site.node.folder)))
         if path.suffix == ".dcm":
-            images += 1
+            images.append(path)
         elif path.is_file():
             found += leaks(path.name, path.read_bytes())
-    assert images > 100
+    assert len(images) > 100
+    assert all(leaks("image", path.read_bytes()) for path in images)  # what is searched for is there to be found
     with closing(sqlite3.connect(site.spool / "contourd.sqlite")) as database:
         found += leaks("dump", "\n".join(database.iterdump()))
         assert len(database.execute("SELECT DISTINCT patient FROM series").fetchall()) == 1
