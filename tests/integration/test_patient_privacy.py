@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_primitives import P_DATA
 
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
+from tests.integration.quick_node import watched
 from tests.interop.conftest import bright_bundle, phantom, series_uid  # noqa: F401  a fixture
 from tests.interop.node import CONTOURD, Node, serve
 from tests.peers import LOOPBACK, RUN_S
@@ -124,8 +126,6 @@ class Site:
         return self.node.folder / "spool"
 
     def run(self, *arguments: str | Path, status: int = 0) -> str:
-        import subprocess
-
         named = list(map(str, arguments))
         settings = [] if named[0] == "contour" else ["--config", str(self.node.configuration)]
         ran = subprocess.run(
@@ -225,7 +225,7 @@ def raw_value(path: Path, old: bytes, new: bytes) -> None:
 def test_nothing_but_images_and_structure_sets_names_the_patient(tmp_path, bright_bundle):  # noqa: F811
     with destination() as peer:
         with serve(tmp_path / "node", bright_bundle, {"pacs": ("PACS", peer.port)}) as node:
-            site = Site(node, peer)
+            site = Site(watched(node), peer)
             live_through(site, tmp_path)
             ask(site, tmp_path)
             assert too_open(site.spool) == {}
