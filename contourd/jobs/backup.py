@@ -143,9 +143,13 @@ def _written_whole(target: Path) -> Iterator[Path]:
 
 
 def _private_file(target: Path) -> Path:
+    """Make an empty file beside another, of the folder's owner: root puts a backup back for the user that serves."""
     partial = target.with_name(f".{target.name}.{uuid4().hex}.partial")
     try:
         partial.touch(mode=0o600, exist_ok=False)
+        if os.geteuid() == 0:
+            folder = target.parent.stat()
+            os.chown(partial, folder.st_uid, folder.st_gid)
     except OSError as error:
         raise BackupError(f"{target.parent} cannot be written to: {error.strerror}") from error
     return partial

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from contourd.cli import app
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.errors import ContourdError
+from tests.integration.quick_node import watched
 from tests.integration.test_crash import receiver
 from tests.interop.conftest import bright_bundle, phantom, series_uid  # noqa: F401  a fixture
 from tests.interop.node import CONTOURD, serve, write_configuration
@@ -65,7 +66,7 @@ def test_a_node_is_saved_at_work_and_goes_on_from_the_backup(tmp_path, bright_bu
     with serve(folder, bright_bundle, absent, port) as node:
         for ct in (before, gap):
             assert storescu(port, ct, calling="CT1").status == 0
-        node.wait_until(lambda s: s["counts"]["DELIVERING"] == 1 and s["counts"]["HELD"] == 1)
+        watched(node).wait_until(lambda s: s["counts"]["DELIVERING"] == 1 and s["counts"]["HELD"] == 1)
         told = run(folder, "db", "backup", copy)
         assert f"{copy} is whole" in told
         assert stat.S_IMODE(copy.stat().st_mode) == 0o600
@@ -73,7 +74,7 @@ def test_a_node_is_saved_at_work_and_goes_on_from_the_backup(tmp_path, bright_bu
         for command in (("restore", copy), ("upgrade",), ("downgrade", "0002"), ("adopt",)):
             assert "another contourd already serves the spool" in run(folder, "db", *command, fails=True)
         assert storescu(port, after, calling="CT1").status == 0
-        node.wait_until(lambda s: s["counts"]["DELIVERING"] == 2)
+        watched(node).wait_until(lambda s: s["counts"]["DELIVERING"] == 2)
     (folder / "spool" / "contourd.sqlite").write_bytes(b"a disk that failed" * 1000)
     told = run(folder, "db", "restore", copy)
     assert "is kept as" in told
@@ -82,7 +83,7 @@ def test_a_node_is_saved_at_work_and_goes_on_from_the_backup(tmp_path, bright_bu
     with receiver() as peer:
         write_configuration(folder, port, bright_bundle, {"pacs": ("RECEIVER", peer.port)})
         with serve(folder, bright_bundle, {"pacs": ("RECEIVER", peer.port)}, port) as node:
-            status = node.wait_until(lambda s: s["counts"]["DELIVERED"] == 2)
+            status = watched(node).wait_until(lambda s: s["counts"]["DELIVERED"] == 2)
     assert status["counts"]["HELD"] == 1
     assert sorted(series for _, series in peer.received) == sorted(map(series_uid, (before, after)))
     assert {entry["patient"] for entry in status["series"]}.isdisjoint(j["patient"] for j in status["jobs"])
@@ -97,7 +98,7 @@ def test_old_and_new_refuse_each_other_and_are_mended_by_what_they_say(tmp_path,
     ct = write_ct_series(phantom(), tmp_path / "ct", SeriesIdentity("p", "p^Test"))
     with serve(folder, bright_bundle, destinations, port) as node:
         assert storescu(port, ct).status == 0
-        node.wait_until(lambda s: s["counts"]["DELIVERING"] == 1)
+        watched(node).wait_until(lambda s: s["counts"]["DELIVERING"] == 1)
     assert "nothing to do" in run(folder, "db", "upgrade")
     assert "is not older" in run(folder, "db", "downgrade", "0003", fails=True)
     told = run(folder, "db", "downgrade", "0002")
@@ -113,7 +114,11 @@ def test_old_and_new_refuse_each_other_and_are_mended_by_what_they_say(tmp_path,
     with closing(sqlite3.connect(saved)) as backup:
         assert ("db downgrade", "0003 to 0002") in backup.execute("SELECT action, detail FROM audit").fetchall()
     with serve(folder, bright_bundle, destinations, port) as node:
-        assert node.status()["counts"]["DELIVERING"] == 1
+        assert watched(node).status()["counts"]["DELIVERING"] == 1
+    lines = [json.loads(line) for line in run(folder, "audit", "--json").splitlines()]
+    told = [line["action"] for line in lines if line["actor"] == "contourd" and not line["state"]]
+    # Since the trail began anew; the worker may have been stopped before it had read its model.
+    assert [action for action in told if action != "model"] == ["start", "configuration", "stop"]
     with closing(sqlite3.connect(folder / "spool" / "contourd.sqlite")) as database:
         database.execute("UPDATE alembic_version SET version_num = '9999'")
         database.commit()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_primitives import P_DATA
 
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
+from tests.integration.quick_node import watched
 from tests.interop.conftest import bright_bundle, phantom, series_uid  # noqa: F401  a fixture
 from tests.interop.node import CONTOURD, Node, serve
 from tests.peers import LOOPBACK, RUN_S
@@ -61,6 +63,22 @@ def leaks(where: str, content: bytes | str) -> list[str]:
     """Say which planted texts a content has, whatever the case of letters."""
     low = (content.encode() if isinstance(content, str) else content).lower()
     return [f"{where}: {needle!r}" for needle in NEEDLES if needle in low]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("job 3 failed for zanzibaar", 'ERROR "Żółćbach"', json.dumps({"patient": "Łukaszqx"}), ascii("山田獏")),
+        *(
+            str("山田獏".encode("iso2022_jp")),
+            str("Größwahn".encode("iso-8859-1")),
+            "file /pidqx4711.dcm",
+            "born 19330303",
+        ),
+    ],
+)
+def test_a_leak_is_found_in_every_form(line):
+    assert leaks("log", line) != []
 
 
 class Destination:
@@ -108,8 +126,6 @@ class Site:
         return self.node.folder / "spool"
 
     def run(self, *arguments: str | Path, status: int = 0) -> str:
-        import subprocess
-
         named = list(map(str, arguments))
         settings = [] if named[0] == "contour" else ["--config", str(self.node.configuration)]
         ran = subprocess.run(
@@ -209,7 +225,7 @@ def raw_value(path: Path, old: bytes, new: bytes) -> None:
 def test_nothing_but_images_and_structure_sets_names_the_patient(tmp_path, bright_bundle):  # noqa: F811
     with destination() as peer:
         with serve(tmp_path / "node", bright_bundle, {"pacs": ("PACS", peer.port)}) as node:
-            site = Site(node, peer)
+            site = Site(watched(node), peer)
             live_through(site, tmp_path)
             ask(site, tmp_path)
             assert too_open(site.spool) == {}
@@ -303,14 +319,15 @@ def scan(site: Site) -> None:
     found = leaks("log", site.node.log)
     for command, answer in site.said.items():
         found += leaks(command, answer)
-    images = 0
+    images = list[Path]()
     for path in (*site.spool.rglob("*"), *site.node.folder.glob("copy*")):
         found += leaks("file name", str(path.relative_to(site.node.folder)))
         if path.suffix == ".dcm":
-            images += 1
+            images.append(path)
         elif path.is_file():
             found += leaks(path.name, path.read_bytes())
-    assert images > 100
+    assert len(images) > 100
+    assert all(leaks("image", path.read_bytes()) for path in images)  # what is searched for is there to be found
     with closing(sqlite3.connect(site.spool / "contourd.sqlite")) as database:
         found += leaks("dump", "\n".join(database.iterdump()))
         assert len(database.execute("SELECT DISTINCT patient FROM series").fetchall()) == 1

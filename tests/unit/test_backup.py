@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 import threading
@@ -131,6 +132,17 @@ def test_a_damaged_database_is_replaced_and_kept(database, live, tmp_path):
     restore(tmp_path / "copy", live, tmp_path / "kept")
     assert details(live) == ["first"]
     assert (tmp_path / "kept").read_bytes().startswith(b"not a database")
+
+
+def test_what_root_puts_back_belongs_to_the_folders_owner(database, live, tmp_path):
+    back_up(live, tmp_path / "copy")
+    database.close()
+    if os.geteuid() == 0:
+        os.chown(tmp_path, 12345, 12345)
+    owner = tmp_path.stat().st_uid
+    restore(tmp_path / "copy", live, tmp_path / "kept")
+    back_up(live, tmp_path / "again")
+    assert live.stat().st_uid == (tmp_path / "again").stat().st_uid == owner
 
 
 def test_what_is_no_backup_is_not_put_back(database, live, tmp_path):
