@@ -107,10 +107,10 @@ class Deliverer:
     def _put_off(self, wait_s: float, reason: str) -> None:
         self._deliveries.put_off(self._name, wait_s, reason)
         waiting = self._deliveries.waiting(self._name)
-        self._told_to_wait = frozenset(one.id for one in waiting)
         for one in waiting:
             self._trying.waited_s(one.id, one.created_at)  # its time begins now at the latest
-        self._trying.forget_but(self._told_to_wait)
+        self._trying.forget_but({one.id for one in waiting})
+        self._told_to_wait |= {one.id for one in waiting}
 
     def _answers_again(self) -> bool:
         """Probe where a step is over, or a person released something that was told to wait."""
@@ -123,6 +123,7 @@ class Deliverer:
         outcome = self._post.sender.echo(self._destination)
         if outcome.kind in (OutcomeKind.ACCEPTED, OutcomeKind.REFUSED):  # to refuse it must be there
             self._backoff.answer()
+            self._told_to_wait = frozenset()
             self._deliveries.make_due(self._name)
             log.info("the destination answers again", extra={"action": "up", "destination": self._name})
             return True

@@ -175,9 +175,9 @@ def test_a_report_that_is_never_taken_is_given_up(node):
     node.receive("1.2.1")
     node.ct1.reports = NEVER
     node.ask("1.5.1", ct("1.2.1"))
-    node.run(DAY_S - 100, 100)
+    node.run(DAY_S - 600, 600)
     assert node.states() == [("PENDING", "status 0xA900")]
-    node.run(2100, 100)
+    node.run(3000, 600)
     assert node.states() == [("GIVEN_UP", "given up: status 0xA900")]
 
 
