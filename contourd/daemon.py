@@ -111,6 +111,9 @@ class Daemon:
             signal.signal(number, lambda number, frame: self._stopping.set())
         self._queue.recover()
         self._post.deliveries.recover()
+        for destination in self._settings.destination:
+            if not destination.commitment:
+                self._post.deliveries.settle(destination.name)
         self._custody.requests.recover()
         self._intake.recover()
         node = self._settings.node

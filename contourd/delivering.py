@@ -26,6 +26,8 @@ from contourd.settings import Destination
 
 log = logging.getLogger(__name__)
 
+MOST_ASKED = 10  # before looking again for something to send
+
 
 @dataclass(frozen=True, slots=True)
 class Post:
@@ -143,7 +145,8 @@ class Deliverer:
                 )
 
     def _ask_for_commitment(self) -> None:
-        for awaited in self._post.commitments.due(self._name, self._destination.commitment_wait_s):
+        due = self._post.commitments.due(self._name, self._destination.commitment_wait_s)
+        for awaited in due[:MOST_ASKED]:  # what is to be sent comes first
             waited_s = self._trying.waited_s(awaited.delivery_id, awaited.created_at)
             if self._stopping.is_set():
                 return

@@ -127,7 +127,9 @@ class Commitments:
             with self._database.transaction() as session:
                 self._report(session, calling_ae, report)
         except SQLAlchemyError as error:
-            raise QueueUnavailable(f"a report of storage commitment could not be recorded: {error}") from error
+            raise QueueUnavailable(
+                f"a report of storage commitment could not be recorded ({type(error).__name__})"
+            ) from error
 
     def _report(self, session: Session, calling_ae: str, report: Report) -> None:
         transaction = CommitmentRow.transaction_uid == report.transaction_uid

@@ -255,3 +255,13 @@ def test_a_report_that_says_both_is_a_failure(site):
     transaction = site.pacs.asked[0].transaction_uid
     site.commitments.reported("PACS", Report(transaction, (SET,), {SET: 0x0110}))
     assert (site.delivery.state, site.states()) == ("PENDING", ["FAILED"])
+
+
+def test_what_was_sent_is_delivered_when_commitment_is_switched_off(site):
+    site.run(10)
+    site.deliveries.settle("another")
+    assert site.delivery.state == "SENT"
+    site.deliveries.settle("pacs")
+    assert (site.delivery.state, state(site.database, site.job)) == ("DELIVERED", JobState.DELIVERED)
+    site.answer()  # it promises all the same
+    assert site.states() == ["COMMITTED"]
