@@ -27,6 +27,7 @@ from contourd.settings import Destination
 log = logging.getLogger(__name__)
 
 MOST_ASKED = 10  # before looking again for something to send
+MOST_REMEMBERED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ class Deliverer:
         if (not self._backoff.is_down or self._answers_again()) and self._send_due() and self._destination.commitment:
             self._ask_for_commitment()
         self._broke_off = False
+        if len(self._trying) > MOST_REMEMBERED:
+            self._trying.forget_but({one.id for one in self._deliveries.waiting(self._name)})
 
     def _send_due(self) -> bool:
         """Send what is due; False where the destination cannot be reached."""

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
+from contourd import delivering
 from contourd.delivering import Deliverer, Post
 from contourd.jobs.commitments import Commitments
 from contourd.jobs.database import Database
@@ -295,3 +296,12 @@ def test_an_error_of_ours_in_mid_send_strands_nothing(node):
     deliverer.deliver_due()
     assert node.delivery(job).state == "DELIVERED"
     assert pacs.sent == ["1.dcm", "1.dcm"]
+
+
+def test_what_is_done_is_forgotten(node, monkeypatch):
+    monkeypatch.setattr(delivering, "MOST_REMEMBERED", 2)
+    for number in range(1, 5):
+        node.contour(number, "pacs")
+    node.run(10)
+    assert len(node.peers["pacs"].sent) == 4
+    assert len(node.deliverers["pacs"]._trying) == 0
