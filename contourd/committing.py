@@ -104,11 +104,13 @@ class Reporter:
         outcome = self._custody.committer.report(report, self._sender)
         if outcome.kind is OutcomeKind.ACCEPTED:
             told = _told(report)
+            self._trying.forget(pending.id, pending.created_at)
             self._requests.reported(pending.id, told)
             level = logging.WARNING if report.failed else logging.INFO
             log.log(level, "storage commitment reported: %s", told, extra={"action": "commit", **about})
         elif self._requests.policy.gives_up(waited_s):
             self._requests.give_up(pending.id, f"given up: {outcome.reason}")
+            self._trying.forget(pending.id, pending.created_at)
             log.error("a report was given up: %s", outcome.reason, extra={"action": "give up", **about})
         else:
             self._requests.postpone(pending.id, self._requests.policy.wait_s(pending.attempts + 1), outcome.reason)

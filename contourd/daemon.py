@@ -138,6 +138,9 @@ class Daemon:
     def _recover(self) -> None:
         self._queue.recover()
         self._post.deliveries.recover()
+        for destination in self._settings.destination:
+            if not destination.commitment:
+                self._post.deliveries.settle(destination.name)
         self._custody.requests.recover()
         self._intake.recover()
 

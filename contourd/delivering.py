@@ -27,6 +27,9 @@ from contourd.settings import Destination
 
 log = logging.getLogger(__name__)
 
+MOST_ASKED = 10  # before looking again for something to send
+MOST_REMEMBERED = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Post:
@@ -63,6 +66,8 @@ class Deliverer:
         if (not self._backoff.is_down or self._answers_again()) and self._send_due() and self._destination.commitment:
             self._ask_for_commitment()
         self._broke_off = False
+        if len(self._trying) > MOST_REMEMBERED:
+            self._trying.forget_but({one.id for one in self._deliveries.waiting(self._name)})
 
     def _send_due(self) -> bool:
         """Send what is due; False where the destination cannot be reached."""
@@ -114,10 +119,10 @@ class Deliverer:
     def _put_off(self, wait_s: float, reason: str) -> None:
         self._deliveries.put_off(self._name, wait_s, reason)
         waiting = self._deliveries.waiting(self._name)
-        self._told_to_wait = frozenset(one.id for one in waiting)
         for one in waiting:
             self._trying.waited_s(one.id, one.created_at)  # its time begins now at the latest
-        self._trying.forget_but(self._told_to_wait)
+        self._trying.forget_but({one.id for one in waiting})
+        self._told_to_wait |= {one.id for one in waiting}
 
     def _answers_again(self) -> bool:
         """Probe where a step is over, or a person released something that was told to wait."""
@@ -130,6 +135,7 @@ class Deliverer:
         outcome = self._post.sender.echo(self._destination)
         if outcome.kind in (OutcomeKind.ACCEPTED, OutcomeKind.REFUSED):  # to refuse it must be there
             self._backoff.answer()
+            self._told_to_wait = frozenset()
             self._deliveries.make_due(self._name)
             log.info("the destination answers again", extra={"action": "up", "destination": self._name})
             return True
@@ -149,7 +155,8 @@ class Deliverer:
                 )
 
     def _ask_for_commitment(self) -> None:
-        for awaited in self._post.commitments.due(self._name, self._destination.commitment_wait_s):
+        due = self._post.commitments.due(self._name, self._destination.commitment_wait_s)
+        for awaited in due[:MOST_ASKED]:  # what is to be sent comes first
             waited_s = self._trying.waited_s(awaited.delivery_id, awaited.created_at)
             if self._stopping.is_set():
                 return

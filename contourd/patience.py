@@ -67,6 +67,13 @@ class Trying:
         now = self._elapsed()
         return now - self._began.setdefault((number, since), now)
 
+    def __len__(self) -> int:
+        return len(self._began)
+
+    def forget(self, number: int, since: datetime) -> None:
+        """Forget one that is done."""
+        self._began.pop((number, since), None)
+
     def forget_but(self, numbers: Collection[int]) -> None:
         """Forget all others: they are done."""
         self._began = {key: began for key, began in self._began.items() if key[0] in numbers}

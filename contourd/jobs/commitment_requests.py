@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from contourd.jobs.job import RequestState, RetryPolicy
 from contourd.jobs.queue import Clock, utc_now
 from contourd.jobs.tables import CommitmentRequestRow, InstanceRow, SeriesRow
 
-MOST_OPEN = 1000  # of one sender
+MOST_OPEN = 200  # of one sender
 AT_ONCE = 500  # parameters of one SQL statement
 
 
@@ -87,9 +88,9 @@ class CommitmentRequests:
             )
         ).one_or_none()
         if known is not None:
-            if known.instances != instances:
+            if known.instances not in (instances, _digest(instances)):
                 raise CommitmentRefused(INVALID_ARGUMENT, "the transaction UID was used for other instances")
-            known.state, known.reason = RequestState.PENDING, ""
+            known.instances, known.state, known.reason = instances, RequestState.PENDING, ""
             known.created_at = known.not_before = self._now()
             return
         open_ones = select(func.count()).select_from(CommitmentRequestRow).where(self._open(calling_ae))
@@ -118,6 +119,7 @@ class CommitmentRequests:
             ).all()
             for row in rows:
                 row.state, row.reason = RequestState.GIVEN_UP, "no [[sender]] says where to call it back"
+                row.instances = _digest(row.instances)
             return len(rows)
 
     def next(self, calling_ae: str) -> Pending | None:
@@ -157,6 +159,7 @@ class CommitmentRequests:
         with self._database.transaction() as session:
             row = session.get_one(CommitmentRequestRow, request_id)
             row.state, row.reason, row.attempts = state, reason, row.attempts + 1
+            row.instances = _digest(row.instances)
 
     def postpone(self, request_id: int, wait_s: float, reason: str) -> None:
         """Report later: the sender did not take it."""
@@ -180,3 +183,8 @@ class CommitmentRequests:
 
     def _open(self, calling_ae: str) -> ColumnElement[bool]:
         return (CommitmentRequestRow.state == RequestState.PENDING) & (CommitmentRequestRow.calling_ae == calling_ae)
+
+
+def _digest(instances: str) -> str:
+    """Stand in for the list of a request that is over: enough to know it by when it is sent again."""
+    return f"sha256 {hashlib.sha256(instances.encode()).hexdigest()}"

@@ -137,6 +137,14 @@ class Deliveries:
             row = self._tried(session, delivery_id, outcome)
             refuse_delivery(session, row, outcome.reason, self._now())
 
+    def settle(self, destination: str) -> None:
+        """Call delivered what a destination took, where its commitment was awaited and is not wanted any more."""
+        sent = (DeliveryRow.state == DeliveryState.SENT) & (DeliveryRow.destination == destination)
+        with self._database.transaction() as session:
+            for row in session.scalars(select(DeliveryRow).where(sent)):
+                told = "taken; its storage commitment is not asked for any more"
+                end_delivery(session, row, DeliveryEvent.COMMITTED, told, self._now())
+
     def give_up(self, delivery_id: int, reason: str) -> None:
         """Refuse a delivery that waits, or whose commitment is awaited, without another try."""
         with self._database.transaction() as session:

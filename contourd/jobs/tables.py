@@ -178,7 +178,9 @@ class CommitmentRequestRow(Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     transaction_uid: Mapped[str] = mapped_column(String(64))
     calling_ae: Mapped[str] = mapped_column(String(16))
-    instances: Mapped[str] = mapped_column(Text)  # JSON: [[SOP class UID, SOP instance UID], ...]
+    instances: Mapped[str] = mapped_column(
+        Text
+    )  # JSON: [[SOP class UID, SOP instance UID], ...]; when it is over, its hash
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(default=0)
     reason: Mapped[str] = mapped_column(Text, default="")

@@ -20,13 +20,18 @@ def test_a_destination_that_is_down_gets_it_later(
     folder, port = make_series("outage"), free_port()
     with serve(tmp_path / "node", bright_bundle, {"pacs": ("PACS", port)}) as node:
         assert storescu(node.port, folder).status == 0
-        waiting = node.wait_until(lambda s: any(d["attempts"] >= 2 for j in s["jobs"] for d in j["deliveries"]))
+        waiting = node.wait_until(lambda s: s["destinations"][0]["state"] == "DOWN")
         (job,) = waiting["jobs"]
         assert job["state"] == "DELIVERING"
+        assert [d["attempts"] for d in job["deliveries"]] == [1]
+        assert waiting["destinations"][0]["tries"] == {"unreachable": 1}
         with storescp(tmp_path / "pacs", "PACS", port) as destination:
             site = Site(node, destination)
             site.wait_delivered(folder)
             assert len(site.received(folder)) == 1
+        (line,) = node.status()["destinations"]
+        assert (line["state"], line["waiting"]) == ("UP", 0)
+        assert line["tries"] == {"accepted 0x0000": 1, "unreachable": 1}
 
 
 def test_a_dead_destination_does_not_delay_the_other(

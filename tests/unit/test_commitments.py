@@ -91,14 +91,14 @@ def test_it_is_delivered_when_it_is_committed_and_not_before(site):
     assert state(site.database, site.job) == JobState.DELIVERING
     (request,) = site.pacs.asked
     assert request.references == (SET,)
-    site.run(WAIT_S - 30)
+    site.run(WAIT_S - 120, 60)
     assert len(site.pacs.asked) == 1
     site.answer()
     assert site.delivery.state == "DELIVERED"
     assert state(site.database, site.job) == JobState.DELIVERED
     assert site.states() == ["COMMITTED"]
     site.answer()  # told twice, for our answer was lost
-    site.run(2 * WAIT_S)
+    site.run(2 * WAIT_S, 600)
     assert (site.pacs.sent, len(site.pacs.asked)) == (["1.dcm"], 1)
 
 
@@ -117,10 +117,10 @@ def test_what_it_does_not_hold_is_sent_again(site):
 
 
 def test_one_that_never_answers_is_asked_again_and_then_a_person_is_told(site):
-    site.run(DAY_S - 100, 100)
+    site.run(DAY_S - 600, 600)
     assert site.delivery.state == "SENT"
     assert 22 <= len(site.pacs.asked) <= 24
-    site.run(2 * WAIT_S, 100)
+    site.run(2 * WAIT_S, 600)
     assert site.delivery.state == "REFUSED"
     assert site.delivery.reason == "sent, never committed: it did not answer for the structure set"
     assert state(site.database, site.job) == JobState.FAILED
@@ -145,7 +145,7 @@ def test_one_that_denies_it_for_a_day_is_told_to_a_person(site):
 
 
 def test_a_late_answer_to_an_earlier_question_counts(site):
-    site.run(WAIT_S + 20)
+    site.run(WAIT_S + 120, 60)
     assert len(site.pacs.asked) == 2
     site.answer(0x0112, transaction=0)  # the newer one is not answered yet
     assert site.delivery.state == "SENT"
@@ -154,7 +154,7 @@ def test_a_late_answer_to_an_earlier_question_counts(site):
 
 
 def test_a_late_promise_is_a_promise(site):
-    site.run(WAIT_S + 20)
+    site.run(WAIT_S + 120, 60)
     site.answer(transaction=0)
     assert site.delivery.state == "DELIVERED"
 
@@ -255,3 +255,13 @@ def test_a_report_that_says_both_is_a_failure(site):
     transaction = site.pacs.asked[0].transaction_uid
     site.commitments.reported("PACS", Report(transaction, (SET,), {SET: 0x0110}))
     assert (site.delivery.state, site.states()) == ("PENDING", ["FAILED"])
+
+
+def test_what_was_sent_is_delivered_when_commitment_is_switched_off(site):
+    site.run(10)
+    site.deliveries.settle("another")
+    assert site.delivery.state == "SENT"
+    site.deliveries.settle("pacs")
+    assert (site.delivery.state, state(site.database, site.job)) == ("DELIVERED", JobState.DELIVERED)
+    site.answer()  # it promises all the same
+    assert site.states() == ["COMMITTED"]

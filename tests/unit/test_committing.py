@@ -175,9 +175,9 @@ def test_a_report_that_is_never_taken_is_given_up(node):
     node.receive("1.2.1")
     node.ct1.reports = NEVER
     node.ask("1.5.1", ct("1.2.1"))
-    node.run(DAY_S - 100, 100)
+    node.run(DAY_S - 600, 600)
     assert node.states() == [("PENDING", "status 0xA900")]
-    node.run(2100, 100)
+    node.run(3000, 600)
     assert node.states() == [("GIVEN_UP", "given up: status 0xA900")]
 
 
@@ -213,6 +213,9 @@ def test_a_request_that_is_sent_again_is_answered_again_and_counted_once(node):
     node.ask("1.5.1", ct("1.2.1"))
     node.run(5)
     assert (len(node.ct1.told), len(node.states())) == (2, 1)
+    assert node.ct1.told[0] == node.ct1.told[1]
+    with pytest.raises(CommitmentRefused, match="was used for other instances"):  # known also when it is over
+        node.ask("1.5.1", ct("1.2.2"))
 
 
 def test_what_cannot_be_recorded_is_refused(node, monkeypatch):

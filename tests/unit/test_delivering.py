@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
+from contourd import delivering
 from contourd.delivering import Deliverer, Post
 from contourd.jobs.commitments import Commitments
 from contourd.jobs.database import Database
@@ -126,7 +127,7 @@ def test_new_deliveries_cause_no_probes(node):
     pacs = node.peers["pacs"]
     node.contour(1, "pacs")
     pacs.go_away()
-    node.run(3000)
+    node.run(3000, 60)
     probed = pacs.echoed
     for number in range(2, 12):
         node.contour(number, "pacs")
@@ -138,7 +139,7 @@ def test_a_person_who_asks_for_another_try_gets_one_now(node):
     pacs = node.peers["pacs"]
     jobs = [node.contour(number, "pacs") for number in (1, 2)]
     pacs.go_away()
-    node.run(3000)
+    node.run(3000, 60)
     probed = pacs.echoed
     node.queue.retry(jobs[1])
     node.run(10)
@@ -155,10 +156,10 @@ def test_one_that_comes_back_and_refuses_is_told_at_once(node):
     pacs = node.peers["pacs"]
     job = node.contour(1, "pacs")
     pacs.go_away()
-    node.run(3600)
+    node.run(600, 60)
     pacs.come_back()
     pacs.sends = NEVER
-    node.run(600)
+    node.run(600, 60)
     assert node.delivery(job).state == "REFUSED"
     assert state(node.database, job) == JobState.FAILED
     assert read_report(node.database).jobs[0].reason == "pacs: status 0xA900"
@@ -179,9 +180,10 @@ def test_one_that_answers_probes_and_nothing_else_is_not_stormed(node):
     for number in range(1, 6):
         node.contour(number, "pacs")
     pacs.sends = AWAY
-    node.run(3600)
-    assert pacs.echoed == 6
-    assert len(pacs.sent) == 1 + 6
+    node.run(1200, 30)
+    # 30 s, 60 s, 120 s, 240 s, 480 s and up to a tenth, and what is left of the step: at 60, 150, 300, 570, 1080 s.
+    assert pacs.echoed == 5
+    assert len(pacs.sent) == 1 + 5
 
 
 def test_one_that_is_full_is_up(node):
@@ -201,44 +203,47 @@ def test_after_a_day_of_trying_a_person_is_told(node):
     pacs = node.peers["pacs"]
     first = node.contour(1, "pacs")
     pacs.go_away()
-    node.run(DAY_S / 2, 60)
+    node.run(DAY_S / 2, 600)
     second = node.contour(2, "pacs")
-    node.run(DAY_S / 2 - 60, 60)
+    node.run(DAY_S / 2 - 600, 600)
     assert node.delivery(first).state == "PENDING"
-    node.run(2100, 60)
+    node.run(3000, 600)
     assert node.delivery(first).state == "REFUSED"
     assert node.delivery(first).reason == "given up: cannot be reached"
     assert state(node.database, first) == JobState.FAILED
     assert node.delivery(second).state == "PENDING"  # its day is not over
+    probed = pacs.echoed
     node.queue.retry(first)  # its day begins anew
-    node.run(3600, 60)
+    node.run(60, 60)
+    assert pacs.echoed == probed + 1  # a person asked
+    node.run(3600, 600)
     assert node.delivery(first).state == "PENDING"
     pacs.come_back()
-    node.run(2100, 60)
+    node.run(2400, 600)
     assert [node.delivery(job).state for job in (first, second)] == ["DELIVERED"] * 2
 
 
 def test_what_fails_for_a_day_is_given_up_after_a_last_try(node):
     job = node.contour(1, "pacs")
     node.peers["pacs"].sends = FULL
-    node.run(DAY_S + 2100, 60)
+    node.run(DAY_S + 2400, 600)
     delivery = node.delivery(job)
     assert (delivery.state, delivery.attempts) == ("REFUSED", len(node.peers["pacs"].sent))
     assert delivery.reason.endswith("tries: cannot take it now: status 0xA700")
 
 
-@pytest.mark.parametrize("days", [-400, -3, 3, 400])
+@pytest.mark.parametrize("days", [-400, 3])
 def test_a_clock_that_is_set_gives_nothing_up_and_strands_nothing(node, days):
     pacs = node.peers["pacs"]
     jobs = [node.contour(1, "pacs")]
     pacs.go_away()
-    node.run(600)
+    node.run(600, 60)
     node.clock.jump(days * DAY_S)
-    node.run(600)
+    node.run(600, 60)
     jobs.append(node.contour(2, "pacs"))
     assert [node.delivery(job).state for job in jobs] == ["PENDING"] * 2
     pacs.come_back()
-    node.run(2000)
+    node.run(2400, 300)
     assert [node.delivery(job).state for job in jobs] == ["DELIVERED"] * 2
 
 
@@ -246,13 +251,13 @@ def test_the_time_in_which_contourd_was_off_does_not_count(node):
     pacs = node.peers["pacs"]
     job = node.contour(1, "pacs")
     pacs.go_away()
-    node.run(600)
+    node.run(600, 60)
     node.clock.now += timedelta(days=4)
     node.start()
-    node.run(600)
+    node.run(600, 60)
     assert node.delivery(job).state == "PENDING"
     pacs.come_back()
-    node.run(2000)
+    node.run(2400, 300)
     assert node.delivery(job).state == "DELIVERED"
 
 
@@ -291,3 +296,12 @@ def test_an_error_of_ours_in_mid_send_strands_nothing(node):
     deliverer.deliver_due()
     assert node.delivery(job).state == "DELIVERED"
     assert pacs.sent == ["1.dcm", "1.dcm"]
+
+
+def test_what_is_done_is_forgotten(node, monkeypatch):
+    monkeypatch.setattr(delivering, "MOST_REMEMBERED", 2)
+    for number in range(1, 5):
+        node.contour(number, "pacs")
+    node.run(10)
+    assert len(node.peers["pacs"].sent) == 4
+    assert len(node.deliverers["pacs"]._trying) == 0
