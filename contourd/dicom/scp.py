@@ -154,7 +154,7 @@ class StorageSCP:
             (evt.EVT_RELEASED, self._ended),
             (evt.EVT_ABORTED, self._ended),
             (evt.EVT_CONN_CLOSE, self._ended),
-            (evt.EVT_CONN_CLOSE, self._closed),
+            (evt.EVT_CONN_CLOSE, self._disconnected),
             (evt.EVT_REJECTED, self._rejected),
         ]
         bounds = Bounds(node.allowed_peers, node.max_pdu_kb * 1024, node.network_timeout_s, node.request_timeout_s)
@@ -264,6 +264,12 @@ class StorageSCP:
         server = self._server
         if server is not None:
             server.requested(event.assoc)
+
+    def _disconnected(self, event: Any) -> None:
+        """Wake the association of a peer that left before it asked for one; its thread would wait out its time."""
+        self._closed(event)
+        if event.assoc.requestor.primitive is None:
+            event.assoc.dul.to_user_queue.put(None)
 
     def _rejected(self, event: Any) -> None:
         self._tell_rejection(event.assoc, "a wrong calling or called AE title")
