@@ -29,6 +29,7 @@ from contourd.jobs.database import Database
 from contourd.jobs.intake import Intake
 from contourd.jobs.job import RetryPolicy
 from contourd.jobs.queue import Queue
+from contourd.jobs.recording import record_unrecorded
 from contourd.settings import Destination, Settings
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, frame: self._stopping.set())
         self._queue.recover()
+        record_unrecorded(self._database, self._spool, self._intake)
         self._intake.recover()
         node = self._settings.node
         try:

@@ -67,6 +67,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.send",
         "contourd.dicom.receiver",
         "contourd.jobs.intake",
+        "contourd.jobs.recording",
         "contourd.jobs.routing",
         "trainer.case",
         "trainer.atomic",

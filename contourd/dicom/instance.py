@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
 from collections.abc import Sequence
@@ -112,6 +113,21 @@ def read_instance(path: Path) -> Instance:
         raise SeriesUnusable(
             f"{path.name} cannot be read as a DICOM image ({_reason(error)}); send it again"
         ) from error
+
+
+def dataset_sha256(path: Path) -> str:
+    """Hash a stored file's dataset as it travelled, without preamble and file meta information.
+
+    Raises
+    ------
+    SeriesUnusable
+        The file is no DICOM file.
+    """
+    try:
+        length = int(read_file_meta_info(path).FileMetaInformationGroupLength)
+    except UNREADABLE as error:
+        raise SeriesUnusable(f"{path.name} cannot be read as a DICOM file ({_reason(error)})") from error
+    return hashlib.sha256(path.read_bytes()[BEFORE_META_BYTES + length :]).hexdigest()
 
 
 def read_encoded(dataset: BytesIO, transfer_syntax: UID) -> Instance:

@@ -110,6 +110,7 @@ class Intake:
             session.add(series)
             session.flush()
             record(session, "series", series.id, SeriesEvent.INSTANCE, series.state, received.calling_ae, now)
+        series.calling_ae = series.calling_ae or received.calling_ae
         known = session.scalars(
             select(InstanceRow).where(
                 InstanceRow.series_id == series.id, InstanceRow.sop_instance_uid == received.sop_instance_uid
@@ -247,6 +248,8 @@ class Intake:
             self._advance(session, series, SeriesEvent.INSTANCE, reason)
         if series.state == SeriesState.RECEIVING:
             self._advance(session, series, SeriesEvent.HOLD, reason)
+        elif series.reason != reason:
+            record(session, "series", series.id, SeriesEvent.HOLD, series.state, reason, self._now())
         series.reason = reason
 
     def release(self, series_id: int) -> None:
