@@ -19,7 +19,6 @@ from typing import IO
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
-from contourd import worker
 from contourd.dicom.scp import StorageSCP
 from contourd.dicom.scu import OutcomeKind, Sender, StorageSCU
 from contourd.dicom.spool import Spool
@@ -135,7 +134,7 @@ class Daemon:
         ours, theirs = context.Pipe()
         self._worker_name = f"worker-{os.getpid()}-{next(self._names)}"
         process = context.Process(
-            target=worker.main, args=(self._settings, self._worker_name, theirs), name=self._worker_name, daemon=True
+            target=_work, args=(self._settings, self._worker_name, theirs), name=self._worker_name, daemon=True
         )
         process.start()
         theirs.close()
@@ -173,3 +172,10 @@ class Daemon:
         self._database.close()
         self._locked.close()
         log.info("stopped", extra={"action": "stopped"})
+
+
+def _work(settings: Settings, name: str, parent: Connection) -> None:
+    """Run a worker; torch is loaded in its process alone, which leaves this one small and quick to start."""
+    from contourd import worker
+
+    worker.main(settings, name, parent)
