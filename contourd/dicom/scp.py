@@ -247,7 +247,7 @@ class StorageSCP:
         opened = self._open.pop(event.assoc, None)
         if opened is None:
             return
-        aborted = event.event is not evt.EVT_RELEASED and not opened.releasing
+        aborted = event.event is not evt.EVT_RELEASED and not opened.releasing and not self._stopping
         with opened.lock:
             opened.ended = True
             log.info(
