@@ -17,7 +17,8 @@ class Fault:
     Attributes
     ----------
     action
-        ``kill`` the process that is there, ``kill node``: it and its daemon, ``stall`` it for ever, or ``raise``.
+        ``kill`` the process that is there, ``kill node``: it and its daemon, ``kill worker``: it if it is the worker,
+        ``stall`` it for ever, or ``raise``.
         A kill strikes once, in whichever process is first.
     when
         ``enter`` or ``leave`` a call; ``before`` or ``after`` the commit of a transition.

@@ -59,6 +59,8 @@ def counter(fault: Fault) -> Callable[[], None]:
     def passed() -> None:
         if fault.inside and not getattr(inside, fault.inside, 0):
             return
+        if fault.action == "kill worker" and multiprocessing.parent_process() is None:
+            return
         if next(passes) == fault.nth or fault.action in ("stall", "raise"):
             strike(fault)
 
@@ -137,7 +139,7 @@ def arm_transitions(faults: list[Fault]) -> None:
 
 def arm(faults: list[Fault]) -> None:
     arm_transitions([fault for fault in faults if fault.when in ("before", "after")])
-    in_daemon = multiprocessing.parent_process() is None
+    in_daemon = __name__ == "__main__"  # a worker imports this module under another name
     for fault in faults:
         if fault.when in ("enter", "leave") and not (in_daemon and fault.what.startswith(WORKER)):
             arm_call(fault)

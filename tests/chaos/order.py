@@ -6,7 +6,16 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-TRACED = ("strace", "-f", "--seccomp-bpf", "-y", "-s", "8", "-e", "trace=fsync,fdatasync,rename,renameat,renameat2,sendto")
+TRACED = (
+    "strace",
+    "-f",
+    "--seccomp-bpf",
+    "-y",
+    "-s",
+    "8",
+    "-e",
+    "trace=fsync,fdatasync,rename,renameat,renameat2,sendto",
+)
 # "123 fsync(7</spool/partial/ab>) = 0"; a call that another thread cuts in two is joined below.
 CALL = re.compile(r"^\d+\s+(?P<name>\w+)\((?P<arguments>.*)\)\s+= (?P<result>-?\d+)")
 UNFINISHED = re.compile(r"^(?P<thread>\d+)\s+(?P<begun>.*) <unfinished \.\.\.>$")

@@ -131,6 +131,7 @@ class Destination:
 
     def stop(self) -> None:
         self.server.shutdown()
+        self.server.server_close()
 
 
 def referenced_series(rtstruct: pydicom.Dataset) -> str:

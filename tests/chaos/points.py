@@ -93,7 +93,7 @@ def empty_and_held(site: Site) -> str:
 
 def broken(site: Site) -> str:
     uid = site.arrive()
-    site.operated.append(uid)
+    site.operated.extend(site.images)  # whatever else is left to contour breaks too
     return uid
 
 
@@ -215,15 +215,15 @@ def of_transitions() -> list[Point]:
     """Name a kill before and one after the commit of every transition; of the worker's, with its daemon and alone."""
     return [
         Point(
-            f"{when} the commit of {name}{': the worker alone' if action == 'kill' else ''}",
+            f"{when} the commit of {name}{': the worker alone' if action == 'kill worker' else ''}",
             (*setting, Fault(action, when, name)),
             scene,
             operator,
-            worker_only=action == "kill",
+            worker_only=action == "kill worker",
         )
         for name, (setting, scene, operator) in TRANSITIONS.items()
         for when in ("before", "after")
-        for action in (("kill node", "kill") if name in OF_THE_WORKER else ("kill node",))
+        for action in (("kill node", "kill worker") if name in OF_THE_WORKER else ("kill node",))
     ]
 
 
@@ -240,11 +240,11 @@ NAMED = (
     Point("in the middle of a PDU", kill("enter", "contourd.dicom.listener:read_whole", 30), arrival),
     Point("before the end of an association is recorded", kill("enter", CLOSED), arrival),
     Point("after the end of an association is recorded", kill("leave", CLOSED), arrival),
-    Point("the worker as it contours", kill("enter", CONTOUR), arrival, worker_only=True),
+    Point("the worker as it contours", (Fault("kill worker", "enter", CONTOUR),), arrival, worker_only=True),
     Point("the worker with its daemon as it contours", (Fault("kill node", "enter", CONTOUR),), arrival),
     Point(
         "after the RTSTRUCT, before the state: the worker",
-        kill("leave", f"{SPOOL}.store_output"),
+        (Fault("kill worker", "leave", f"{SPOOL}.store_output"),),
         arrival,
         worker_only=True,
     ),
@@ -270,5 +270,10 @@ NAMED = (
     Point("at the start, after the intake's recovery", kill("leave", "contourd.jobs.intake:Intake.recover"), nothing),
     Point("at the start, as it listens", kill("leave", f"{SCP}.start"), nothing),
     Point("at the start, as the worker starts", kill("leave", "contourd.daemon:Daemon._start_worker"), nothing),
-    Point("the worker at its start", kill("enter", "contourd.worker:Worker.warm_up"), nothing, worker_only=True),
+    Point(
+        "the worker at its start",
+        (Fault("kill worker", "enter", "contourd.worker:Worker.warm_up"),),
+        nothing,
+        worker_only=True,
+    ),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sqlite3
@@ -92,7 +93,10 @@ class Server:
         wait_for_port(self.port, self.running, self.log)
 
     def wait_struck(self) -> None:
-        wait_until(self._marker.exists, f"the fault did not strike:\n{self.tail()}")
+        try:
+            wait_until(self._marker.exists, "the fault did not strike")
+        except Timeout as error:
+            raise Timeout(f"{error}:\n{self.tail()}") from None
 
     @property
     def struck(self) -> bool:
@@ -264,6 +268,7 @@ class Site:
         self.server.kill()
         for destination in self.destinations:
             destination.stop()
+        gc.collect()  # pynetdicom leaves the sockets of refused connections to it
 
 
 NEWEST_JOB = (

@@ -59,7 +59,7 @@ def _lost(site: Site) -> list[str]:
     for uid, digest in site.acknowledged.digests.items():
         if uid not in stored:
             problems.append(f"instance {uid} was acknowledged and is not known")
-        elif dataset_digest(site.server.spool / stored[uid]) != digest:
+        elif not (path := site.server.spool / stored[uid]).is_file() or dataset_digest(path) != digest:
             problems.append(f"instance {uid} is not what was sent")
     return problems
 
