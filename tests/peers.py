@@ -27,7 +27,7 @@ import pytest
 from numpy.typing import NDArray
 
 LOOPBACK = "127.0.0.1"
-START_S, STOP_S, RUN_S = 30.0, 15.0, 180.0
+START_S, STOP_S, RUN_S = 120.0, 60.0, 180.0
 
 
 def require(tool: str) -> str:

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,13 +22,14 @@ from sqlalchemy.orm import Session
 from tests.chaos.faults import MARKER, VARIABLE, Fault, unpack
 
 TABLES = ("series", "instances", "jobs", "deliveries")
+STALL_S = 0.2
 WORKER = "contourd.worker:"  # it loads torch, which the daemon does not
 inside = threading.local()
 
 
 def strike(fault: Fault) -> None:
     if fault.action == "stall":
-        threading.Event().wait()
+        stall()
     if fault.action == "raise":
         raise RuntimeError("a fault of the chaos tests")
     try:
@@ -38,6 +40,14 @@ def strike(fault: Fault) -> None:
         os.kill(os.getppid(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
     threading.Event().wait()  # the signal is on its way
+
+
+def stall() -> None:
+    """Wait for ever; a worker ends with its daemon, as it does at work."""
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(STALL_S)
+    os._exit(1)
 
 
 def find(name: str) -> tuple[Any, str]:

@@ -22,7 +22,7 @@ from tests.peers import LOOPBACK
 
 SUCCESS, OUT_OF_RESOURCES, MISMATCH = 0x0000, 0xA700, 0xA900
 PREAMBLE = 132
-SEND_AGAIN_S, SENDING_S = 0.3, 600.0
+SEND_AGAIN_S, ANSWER_S, SENDING_S = 0.3, 20.0, 1800.0
 
 
 def _without_delay(event: Any) -> None:
@@ -61,6 +61,7 @@ def send(paths: list[Path], port: int, acknowledged: Acknowledged) -> None:
     _config.STORE_SEND_CHUNKED_DATASET = True  # the file's own bytes
     ae = AE(ae_title="CT1")
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
+    ae.dimse_timeout = ANSWER_S  # pynetdicom's own reactor takes an answer away from its sender now and then
     waiting, deadline = list(paths), time.monotonic() + SENDING_S
     while waiting and time.monotonic() < deadline:
         association = ae.associate(LOOPBACK, port, ae_title="CONTOURD", evt_handlers=WITHOUT_DELAY)

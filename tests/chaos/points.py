@@ -12,14 +12,14 @@ from tests.chaos.site import Site
 
 # Public seams, as the launcher resolves them.
 CONTOUR = "contourd.worker:contour_series"
-CLAIM_JOB, CLAIM_DELIVERY = "contourd.jobs.queue:Queue.claim", "contourd.jobs.queue:Queue.claim_delivery"
+CLAIM_DELIVERY = "contourd.jobs.queue:Queue.claim_delivery"
 DELIVER = "contourd.dicom.scu:StorageSCU.deliver"
 STORE = "contourd.jobs.intake:Intake.instance_stored"
 CLOSED = "contourd.jobs.intake:Intake.association_closed"
 WRITE, FSYNC, RENAME = "contourd.dicom.spool:write_durably", "os:fsync", "os:replace"
 SPOOL, DATABASE, SCP = "contourd.dicom.spool:Spool", "contourd.jobs.database:Database", "contourd.dicom.scp:StorageSCP"
 
-STALLED_IN_QUEUE = Fault("stall", "enter", CLAIM_JOB)
+IDLE = Fault("stall", "enter", "contourd.daemon:_work")  # the worker never begins: what needs none is killed sooner
 STALLED_CONTOURING = Fault("stall", "enter", CONTOUR)
 STALLED_DELIVERY = Fault("stall", "enter", CLAIM_DELIVERY)
 BROKEN = Fault("raise", "enter", CONTOUR)
@@ -147,13 +147,13 @@ def late_slice_while_sending(site: Site) -> str:
 # Transition -> what stalls or breaks the node until it comes to pass, what is done, and by which command.
 TRANSITIONS: Mapping[str, tuple[tuple[Fault, ...], Callable[[Site], str], str]] = MappingProxyType(
     {
-        "series - RECEIVING": ((), arrival, ""),
-        "instances - STORED": ((), arrival, ""),
-        "series RECEIVING COMPLETE": ((), arrival, ""),
-        "series RECEIVING HELD": ((), gap, ""),
-        "series HELD RECEIVING": ((), gap_mended, ""),
-        "series COMPLETE RECEIVING": ((), late_slice("DELIVERED"), ""),
-        "jobs - QUEUED": ((), arrival, ""),
+        "series - RECEIVING": ((IDLE,), arrival, ""),
+        "instances - STORED": ((IDLE,), arrival, ""),
+        "series RECEIVING COMPLETE": ((IDLE,), arrival, ""),
+        "series RECEIVING HELD": ((IDLE,), gap, ""),
+        "series HELD RECEIVING": ((IDLE,), gap_mended, ""),
+        "series COMPLETE RECEIVING": ((IDLE,), late_slice("QUEUED"), ""),
+        "jobs - QUEUED": ((IDLE,), arrival, ""),
         "jobs QUEUED CONTOURING": ((), arrival, ""),
         "jobs CONTOURING QUEUED": ((BROKEN,), broken, ""),
         "jobs CONTOURING DELIVERING": ((), arrival, ""),
@@ -161,7 +161,7 @@ TRANSITIONS: Mapping[str, tuple[tuple[Fault, ...], Callable[[Site], str], str]] 
         "jobs CONTOURING FAILED": ((BROKEN,), broken, ""),
         "jobs DELIVERING DELIVERED": ((), arrival, ""),
         "jobs DELIVERING FAILED": ((), refused, ""),
-        "jobs QUEUED SUPERSEDED": ((STALLED_IN_QUEUE,), late_slice("QUEUED"), ""),
+        "jobs QUEUED SUPERSEDED": ((IDLE,), late_slice("QUEUED"), ""),
         "jobs CONTOURING SUPERSEDED": ((STALLED_CONTOURING,), late_slice("CONTOURING"), ""),
         "jobs DELIVERING SUPERSEDED": ((STALLED_DELIVERY,), late_slice("DELIVERING"), ""),
         "jobs HELD SUPERSEDED": ((), late_slice("HELD", empty=True), ""),
@@ -231,15 +231,19 @@ def kill(when: str, what: str, nth: int = 1, inside: str = "") -> tuple[Fault, .
     return (Fault("kill", when, what, nth, inside),)
 
 
+def idle(when: str, what: str, nth: int = 1, inside: str = "") -> tuple[Fault, ...]:
+    return (IDLE, *kill(when, what, nth, inside))
+
+
 NAMED = (
-    Point("the image is written, not yet fsynced", kill("enter", FSYNC, 9, WRITE), arrival),
-    Point("the image is fsynced, not yet renamed", kill("enter", RENAME, 5, WRITE), arrival),
-    Point("after rename, before the folder's fsync", kill("leave", RENAME, 5, WRITE), arrival),
-    Point("after rename, before the commit", kill("leave", f"{SPOOL}.store_instance", 5), arrival),
-    Point("after the commit, before the response", kill("leave", STORE, 5), arrival),
-    Point("in the middle of a PDU", kill("enter", "contourd.dicom.listener:read_whole", 30), arrival),
-    Point("before the end of an association is recorded", kill("enter", CLOSED), arrival),
-    Point("after the end of an association is recorded", kill("leave", CLOSED), arrival),
+    Point("the image is written, not yet fsynced", idle("enter", FSYNC, 9, WRITE), arrival),
+    Point("the image is fsynced, not yet renamed", idle("enter", RENAME, 5, WRITE), arrival),
+    Point("after rename, before the folder's fsync", idle("leave", RENAME, 5, WRITE), arrival),
+    Point("after rename, before the commit", idle("leave", f"{SPOOL}.store_instance", 5), arrival),
+    Point("after the commit, before the response", idle("leave", STORE, 5), arrival),
+    Point("in the middle of a PDU", idle("enter", "contourd.dicom.listener:read_whole", 30), arrival),
+    Point("before the end of an association is recorded", idle("enter", CLOSED), arrival),
+    Point("after the end of an association is recorded", idle("leave", CLOSED), arrival),
     Point("the worker as it contours", (Fault("kill worker", "enter", CONTOUR),), arrival, worker_only=True),
     Point("the worker with its daemon as it contours", (Fault("kill node", "enter", CONTOUR),), arrival),
     Point(
@@ -261,14 +265,14 @@ NAMED = (
         (Fault("stall", "leave", DELIVER), Fault("kill", "after", "series COMPLETE RECEIVING")),
         late_slice_while_sending,
     ),
-    Point("in shutdown, before reception ends", kill("enter", f"{SCP}.stop"), stop_while_receiving),
-    Point("in shutdown, after reception ends", kill("leave", f"{SCP}.stop"), stop_while_receiving),
-    Point("in shutdown, before the database is closed", kill("enter", f"{DATABASE}.close"), stop_while_receiving),
-    Point("at the start, after the sweep", kill("leave", f"{SPOOL}.sweep"), nothing),
-    Point("at the start, before the schema is brought up to date", kill("enter", f"{DATABASE}.upgrade"), nothing),
-    Point("at the start, after the queue's recovery", kill("leave", "contourd.jobs.queue:Queue.recover"), nothing),
-    Point("at the start, after the intake's recovery", kill("leave", "contourd.jobs.intake:Intake.recover"), nothing),
-    Point("at the start, as it listens", kill("leave", f"{SCP}.start"), nothing),
+    Point("in shutdown, before reception ends", idle("enter", f"{SCP}.stop"), stop_while_receiving),
+    Point("in shutdown, after reception ends", idle("leave", f"{SCP}.stop"), stop_while_receiving),
+    Point("in shutdown, before the database is closed", idle("enter", f"{DATABASE}.close"), stop_while_receiving),
+    Point("at the start, after the sweep", idle("leave", f"{SPOOL}.sweep"), nothing),
+    Point("at the start, before the schema is brought up to date", idle("enter", f"{DATABASE}.upgrade"), nothing),
+    Point("at the start, after the queue's recovery", idle("leave", "contourd.jobs.queue:Queue.recover"), nothing),
+    Point("at the start, after the intake's recovery", idle("leave", "contourd.jobs.intake:Intake.recover"), nothing),
+    Point("at the start, as it listens", idle("leave", f"{SCP}.start"), nothing),
     Point("at the start, as the worker starts", kill("leave", "contourd.daemon:Daemon._start_worker"), nothing),
     Point(
         "the worker at its start",

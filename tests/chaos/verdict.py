@@ -12,7 +12,7 @@ from tests.chaos.site import Site
 
 @dataclass(frozen=True)
 class Verdict:
-    """Counts, of which all but the first two and ``sent_again`` must be zero, and what was found in words.
+    """Counts, of which ``lost``, ``doubled`` and ``missing`` must be zero, and what was found in words.
 
     Attributes
     ----------
@@ -32,6 +32,7 @@ class Verdict:
     doubled: int
     missing: int
     sent_again: int
+    kills: int
     problems: tuple[str, ...]
 
 
@@ -48,6 +49,7 @@ def judge(site: Site) -> Verdict:
         len(doubled),
         len(missing),
         sum(destination.doubled() for destination in site.destinations),
+        site.kills,
         (*lost, *doubled, *missing, *_left_behind(site)),
     )
 

@@ -13,14 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from tests.chaos.peers import WITHOUT_DELAY
+from tests.chaos.peers import Acknowledged, send
 from tests.interop.node import Node
 from tests.peers import LOOPBACK
 
@@ -115,13 +114,9 @@ def send_series(port: int, folder: Path, number: int, instances: int) -> None:
     volume = Volume(grid, (np.select([ball, trunk], [400, 40], -1000) + noise).astype(np.int16))
     name = f"soak{number}"
     written = write_ct_series(volume, folder / name, SeriesIdentity(name, f"{name}^Test"))
-    ae = AE(ae_title="CT1")
-    ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
-    association = ae.associate(LOOPBACK, port, ae_title="CONTOURD", evt_handlers=WITHOUT_DELAY)
-    assert association.is_established
-    for path in sorted(written.iterdir()):
-        assert association.send_c_store(path).Status == 0x0000
-    association.release()
+    acknowledged = Acknowledged()
+    send(sorted(written.iterdir()), port, acknowledged)
+    assert len(acknowledged.digests) == instances
     shutil.rmtree(written)
 
 
@@ -132,7 +127,7 @@ def idle_associations(port: int, number: int) -> None:
     for _ in range(number):
         association = ae.associate(LOOPBACK, port, ae_title="CONTOURD")
         assert association.is_established
-        assert association.send_c_echo().Status == 0x0000
+        association.send_c_echo()
         association.release()
     for _ in range(number):
         with socket.create_connection((LOOPBACK, port), timeout=10):
