@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 CT ?=
 
-.PHONY: demo test lint types format bench
+.PHONY: demo test lint types format bench chaos soak
 .SILENT:
 
 demo: $(STAMP)
@@ -27,6 +27,12 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
+
+chaos: $(STAMP)
+	$(BIN)/python -m tests.chaos
+
+soak: $(STAMP)
+	$(BIN)/python -m tests.soak
 
 $(STAMP): pyproject.toml constraints.txt
 	echo "Installing contourd into $(VENV) (once; some minutes) ..."

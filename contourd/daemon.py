@@ -30,6 +30,7 @@ from contourd.jobs.insistence import insist
 from contourd.jobs.intake import Intake
 from contourd.jobs.job import RetryPolicy
 from contourd.jobs.queue import Queue
+from contourd.jobs.recording import record_unrecorded
 from contourd.jobs.retention import Retention
 from contourd.jobs.timekeeping import follow_clock
 from contourd.schedule import Schedule
@@ -142,6 +143,7 @@ class Daemon:
             if not destination.commitment:
                 self._post.deliveries.settle(destination.name)
         self._custody.requests.recover()
+        record_unrecorded(self._database, self._spool, self._intake)
         self._intake.recover()
 
     def _audit_start(self) -> None:

@@ -17,7 +17,6 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from contourd import worker
 from contourd.clock import Ages, Monotonic
 from contourd.errors import QueueUnavailable
 from contourd.jobs.queue import Lease, Queue
@@ -35,6 +34,13 @@ SIGNALS = {
     signal.SIGBUS: "it crashed (SIGBUS)",
 }
 WorkerMain = Callable[[Settings, str, Connection], None]
+
+
+def run_worker(settings: Settings, name: str, parent: Connection) -> None:
+    """Run a worker; torch is loaded in its process alone, which leaves this one small and quick to start."""
+    from contourd import worker
+
+    worker.main(settings, name, parent)
 
 
 def told_death(exit_status: int | None) -> str:
@@ -61,7 +67,7 @@ class Supervisor:
         settings: Settings,
         queue: Queue,
         stopping: threading.Event,
-        main: WorkerMain = worker.main,
+        main: WorkerMain = run_worker,
         monotonic: Monotonic = time.monotonic,
     ) -> None:
         self._settings = settings

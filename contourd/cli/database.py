@@ -1,4 +1,4 @@
-"""Commands of the database: db backup, restore, upgrade, downgrade, adopt."""
+"""Commands of the database: db backup, restore, upgrade, downgrade."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contourd.cli.options import ConfigOption, opened_database, operator, refuse_missing
+from contourd.cli.options import ConfigOption, operator, refuse_missing
 
 if TYPE_CHECKING:
     from contourd.jobs.database import Database
@@ -52,32 +52,9 @@ def restore(
         revision = backups.restore(file, database, kept)
         _audit(settings, "db restore", str(file))
         typer.echo(f"{file} is restored" + (f"; what was there is kept as {kept}" if replaced else ""))
-        if revision == SCHEMA_REVISION:
-            _adopt(settings)
-        else:
-            typer.echo("it is of an older version: run `contourd db upgrade`, and then `contourd db adopt`")
-
-
-def adopt(config: ConfigOption = None) -> None:
-    """Take in the images of the spool that the database does not know; contourd must be stopped."""
-    from contourd.settings import load_settings
-
-    settings = load_settings(config)
-    refuse_missing(settings)
-    with _stopped(settings):
-        _adopt(settings)
-
-
-def _adopt(settings: Settings) -> None:
-    from contourd.dicom.spool import Spool
-    from contourd.jobs.adoption import adopt_images
-    from contourd.jobs.intake import Intake
-
-    with opened_database(settings) as database:
-        intake = Intake(database, settings.spool.root, settings.series, settings.route)
-        adopted = adopt_images(database, Spool(settings.spool.root), intake)
-    _audit(settings, "db adopt", f"{adopted} images")
-    typer.echo(f"{adopted} images that it did not know are taken in; start contourd again")
+        if revision != SCHEMA_REVISION:
+            typer.echo("it is of an older version: run `contourd db upgrade`")
+        typer.echo("start contourd again: it records the images of the spool that the backup does not know")
 
 
 def upgrade(config: ConfigOption = None, dumped: DumpedOption = False) -> None:
@@ -115,7 +92,6 @@ DATABASE_COMMANDS: Mapping[str, Callable[..., Any]] = {
     "restore": restore,
     "upgrade": upgrade,
     "downgrade": downgrade,
-    "adopt": adopt,
 }
 
 

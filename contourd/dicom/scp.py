@@ -165,7 +165,7 @@ class StorageSCP:
             (evt.EVT_RELEASED, self._ended),
             (evt.EVT_ABORTED, self._ended),
             (evt.EVT_CONN_CLOSE, self._ended),
-            (evt.EVT_CONN_CLOSE, self._closed),
+            (evt.EVT_CONN_CLOSE, self._disconnected),
             (evt.EVT_REJECTED, self._rejected),
             *self._more_handlers,
         ]
@@ -268,7 +268,7 @@ class StorageSCP:
         opened = self._open.pop(event.assoc, None)
         if opened is None:
             return
-        aborted = event.event is not evt.EVT_RELEASED and not opened.releasing
+        aborted = event.event is not evt.EVT_RELEASED and not opened.releasing and not self._stopping
         with opened.lock:
             opened.ended = True
             log.info(
@@ -288,6 +288,12 @@ class StorageSCP:
         server = self._server
         if server is not None:
             server.requested(event.assoc)
+
+    def _disconnected(self, event: Any) -> None:
+        """Wake the association of a peer that left before it asked for one; its thread would wait out its time."""
+        self._closed(event)
+        if event.assoc.requestor.primitive is None:
+            event.assoc.dul.to_user_queue.put(None)
 
     def _rejected(self, event: Any) -> None:
         self._tell_rejection(event.assoc, "a wrong calling or called AE title")

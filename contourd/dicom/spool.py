@@ -41,10 +41,13 @@ class Spool:
         self._lock = threading.Lock()
         self._durable: set[Path] = set()
         self._key = b""
+        is_new = not root.exists()
         try:
             for name in (INCOMING, OUTGOING, PARTIAL):
                 make_private_folder(root / name)
             _fsync_folder(root)
+            if is_new:
+                _fsync_folder(root.parent)
         except OSError as error:
             raise SpoolError(f"spool.root {root} cannot be used: {error.strerror}") from error
 

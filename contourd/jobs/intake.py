@@ -146,6 +146,7 @@ class Intake:
             session.add(series)
             session.flush()
             record(session, "series", series.id, SeriesEvent.INSTANCE, series.state, received.calling_ae, now)
+        series.calling_ae = series.calling_ae or received.calling_ae
         known = session.scalars(
             select(InstanceRow).where(
                 InstanceRow.series_id == series.id, InstanceRow.sop_instance_uid == received.sop_instance_uid
@@ -182,13 +183,14 @@ class Intake:
 
     def _reopen(self, session: Session, series: SeriesRow, received: ReceivedInstance, now: datetime, why: str) -> None:
         series.last_instance_at = now
+        series.calling_ae = series.calling_ae or received.calling_ae  # a kill may have left it unknown
         if series.state == SeriesState.RECEIVING:
             return
         jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id)))
         if jobs:
             series.revision += 1
             self._queue.supersede(session, jobs, f"{why}; a newer revision takes its place")
-        series.calling_ae, series.reason = received.calling_ae, ""
+        series.calling_ae, series.reason = received.calling_ae or series.calling_ae, ""
         self._advance(session, series, SeriesEvent.INSTANCE, f"re-opened: {why}")
 
     def _same(self, known: InstanceRow, received: ReceivedInstance) -> bool:
@@ -307,6 +309,8 @@ class Intake:
             self._advance(session, series, SeriesEvent.INSTANCE, reason)
         if series.state == SeriesState.RECEIVING:
             self._advance(session, series, SeriesEvent.HOLD, reason)
+        elif series.reason != reason:
+            record(session, "series", series.id, SeriesEvent.HOLD, series.state, reason, self._now())
         series.reason = reason
 
     def release(self, series_id: int) -> None:

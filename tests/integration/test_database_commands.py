@@ -71,15 +71,15 @@ def test_a_node_is_saved_at_work_and_goes_on_from_the_backup(tmp_path, bright_bu
         assert f"{copy} is whole" in told
         assert stat.S_IMODE(copy.stat().st_mode) == 0o600
         assert "is not overwritten" in run(folder, "db", "backup", copy, fails=True)
-        for command in (("restore", copy), ("upgrade",), ("downgrade", "0002"), ("adopt",)):
+        for command in (("restore", copy), ("upgrade",), ("downgrade", "0002")):
             assert "another contourd already serves the spool" in run(folder, "db", *command, fails=True)
         assert storescu(port, after, calling="CT1").status == 0
         watched(node).wait_until(lambda s: s["counts"]["DELIVERING"] == 2)
     (folder / "spool" / "contourd.sqlite").write_bytes(b"a disk that failed" * 1000)
     told = run(folder, "db", "restore", copy)
     assert "is kept as" in told
-    assert "24 images that it did not know are taken in" in told
-    assert [action for action, _ in actions(folder)] == ["db restore", "db adopt"]
+    assert "it records the images of the spool that the backup does not know" in told
+    assert [action for action, _ in actions(folder)] == ["db restore"]
     with receiver() as peer:
         write_configuration(folder, port, bright_bundle, {"pacs": ("RECEIVER", peer.port)})
         with serve(folder, bright_bundle, {"pacs": ("RECEIVER", peer.port)}, port) as node:

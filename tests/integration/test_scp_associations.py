@@ -131,6 +131,17 @@ def test_stopping_lets_the_store_under_way_end_and_takes_nothing_new(receiver: R
         socket.create_connection((LOOPBACK, port))
 
 
+def test_an_association_that_the_node_itself_ends_was_not_aborted_by_its_sender(
+    receiver: Receiver, images: list[Path]
+) -> None:
+    """All images may have been acknowledged; the series must not be held for a person because contourd was stopped."""
+    association = associate(receiver.port)
+    association.send_c_store(pydicom.dcmread(images[0]))
+    receiver.scp.stop()
+    receiver.sink.wait_for("closed", 1, False)
+    association.kill()
+
+
 def test_a_port_that_is_taken_says_so(receiver: Receiver) -> None:
     other = StorageSCP(NodeSettings(host=LOOPBACK, port=receiver.port), receiver.spool, receiver.sink)
     with pytest.raises(OSError, match="in use"):

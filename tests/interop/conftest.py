@@ -27,8 +27,7 @@ BALL_CC = 4 / 3 * np.pi * BALL_RADIUS_MM**3 / 1000
 SeriesMaker = Callable[..., Path]
 
 
-@pytest.fixture(scope="session")
-def bright_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def make_bright_bundle(folder: Path) -> Path:
     """Make a bundle whose answer is known: Brainstem is what is brighter than 250 HU, SpinalCord is never found.
 
     Only the last two layers count: the image passes the first of them, and the second has one weight. The window maps
@@ -44,9 +43,13 @@ def bright_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
         network.classify.weight[1, 0, 1, 1, 1] = 30.0
         network.classify.bias[1] = -10.0
         network.classify.bias[2] = -50.0
-    folder = tmp_path_factory.mktemp("bundles") / "bright"
     fields = {"name": "bright", "version": "1", "model": config.model_dump(mode="json"), "preprocess": {}}
     return save_bundle(folder, fields, network).folder
+
+
+@pytest.fixture(scope="session")
+def bright_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_bright_bundle(tmp_path_factory.mktemp("bundles") / "bright")
 
 
 def phantom() -> Volume:

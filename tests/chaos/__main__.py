@@ -1,0 +1,78 @@
+"""``python -m tests.chaos``, or ``make chaos``: the long form. Prints what was acknowledged, lost and doubled."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.chaos.campaign import kill_at_points, kill_at_random
+from tests.chaos.points import NAMED, of_transitions
+from tests.chaos.site import Site, site
+from tests.chaos.verdict import Verdict, judge
+from tests.interop.conftest import make_bright_bundle
+
+SEED = 20261124
+LONGEST_S = 6.0
+SETTLING_S = 1800.0
+POINTS_OF_A_NODE, KILLS_OF_A_NODE = 10, 50
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Kill contourd at every point and at random moments.")
+    parser.add_argument("--kills", type=int, default=200, help="at random moments")
+    parser.add_argument("--seed", type=int, default=SEED)
+    parser.add_argument("--only", default="", help="only the points whose name holds this")
+    parser.add_argument("--keep", type=Path, help="folder that is kept; else a temporary one")
+    asked = parser.parse_args()
+    points = [point for point in (*NAMED, *of_transitions()) if asked.only in point.name]
+    began, rng = time.monotonic(), random.Random(asked.seed)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = asked.keep or Path(temporary)
+        bundle = make_bright_bundle(folder / "bright")
+        verdicts = []
+        for first in range(0, len(points), POINTS_OF_A_NODE):
+            with site(folder / f"points{first}", bundle, asked.seed + first) as node:
+                kill_at_points(node, points[first : first + POINTS_OF_A_NODE], tell)
+                verdicts.append(report(node))
+        for first in range(0, asked.kills, KILLS_OF_A_NODE):
+            with site(folder / f"random{first}", bundle, asked.seed + first) as node:
+                kill_at_random(node, min(KILLS_OF_A_NODE, asked.kills - first), rng, LONGEST_S, tell)
+                verdicts.append(report(node))
+    told = total(verdicts)
+    tell(f"{len(points)} points by name, {asked.kills} random moments, seed {asked.seed}: {told}")
+    tell(f"{time.monotonic() - began:.0f} s")
+    return int(any(verdict.problems for verdict in verdicts))
+
+
+def report(node: Site) -> Verdict:
+    status = node.settle(SETTLING_S)
+    verdict = judge(node)
+    tell(f"{total([verdict])}; exit status {status}")
+    for problem in verdict.problems:
+        tell(f"  {problem}")
+    assert status == 0
+    return verdict
+
+
+def total(verdicts: Sequence[Verdict]) -> str:
+    acknowledged, series, lost, doubled, missing, again, kills = (
+        sum(getattr(verdict, name) for verdict in verdicts)
+        for name in ("acknowledged", "series", "lost", "doubled", "missing", "sent_again", "kills")
+    )
+    return (
+        f"{kills} kills; {acknowledged} instances acknowledged in {series} series, {lost} lost; "
+        f"structure sets: {missing} missing, {doubled} doubled, {again} sent again unchanged"
+    )
+
+
+def tell(text: str) -> None:
+    print(time.strftime("%H:%M:%S"), text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Campaigns: a node that is killed at one point after another, or at random moments under load."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from tests.chaos.points import Point
+from tests.chaos.site import Site, Struck, wait_until
+
+SENDERS = 3
+WORKER_SHARE, LISTENING_SHARE = 0.3, 0.75
+
+
+def strike(site: Site, point: Point) -> None:
+    """Bring a node to a point, and see it killed there."""
+    server = site.server
+    *setting, last = point.faults
+    server.start(setting if point.operator else point.faults)
+    uid = ""
+    with suppress(Struck):
+        uid = point.scene(site)
+    if point.operator:
+        status = server.operate(point.operator, site.job(uid), [last])
+        assert status == -9, f"{point.name}: contourd {point.operator} ended with {status}"
+    else:
+        server.wait_struck()
+        if not point.worker_only:
+            assert server.wait_dead() == -9, point.name
+        elif uid:  # the daemon starts another, which ends the work
+            wait_until(lambda: site.job_state(uid) in ("DELIVERED", "HELD", "FAILED"), f"{point.name}: work is left")
+    site.kills += 1
+
+
+def kill_at_points(site: Site, points: Sequence[Point], told: Callable[[str], None] = lambda text: None) -> None:
+    for point in points:
+        began = time.monotonic()
+        strike(site, point)
+        told(f"{time.monotonic() - began:5.1f} s  {point.name}")
+
+
+def kill_at_random(
+    site: Site, kills: int, rng: random.Random, longest_s: float, told: Callable[[str], None] = lambda text: None
+) -> None:
+    """Kill the daemon, or its worker alone, at random moments while several senders send one series after another."""
+    site.server.start()
+    for kill in range(kills):
+        while site.sending() < SENDERS:
+            site.arrive()
+        if rng.random() < LISTENING_SHARE:
+            site.server.wait_listening()
+        time.sleep(rng.uniform(0.0, longest_s))
+        if rng.random() < WORKER_SHARE:
+            site.server.kill_worker()
+        else:
+            site.server.start()  # kills the one before
+        site.kills += 1
+        if kill % 20 == 19:
+            told(f"{kill + 1} kills, {len(site.acknowledged.digests)} instances acknowledged")

@@ -1,0 +1,295 @@
+"""A node that is killed and started again, with its senders and destinations, and what must hold in the end."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from contourd.dicom.ct_write import SeriesIdentity, derived_uid, write_ct_series
+from contourd.imaging.volume import Volume
+from tests.chaos.faults import MARKER, VARIABLE, Fault, pack
+from tests.chaos.peers import Acknowledged, Destination, send
+from tests.interop.conftest import phantom
+from tests.interop.node import GAPPED_S, write_configuration
+from tests.peers import LOOPBACK, free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCHER = (sys.executable, "-m", "tests.chaos.launcher")
+# Kills may well meet one job many times; that it is then held is another test's matter.
+MOST_ATTEMPTS = 20
+LOOK_S = 0.1
+WAIT_S = 300.0
+
+
+class Timeout(AssertionError):
+    """What was waited for did not come."""
+
+
+class Struck(Exception):
+    """The fault struck before the scene was over: the node is dead."""
+
+
+def wait_until(reached: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := reached()):
+        if time.monotonic() > deadline:
+            raise Timeout(what)
+        time.sleep(LOOK_S)
+    return found
+
+
+class Server:
+    """``contourd serve`` under the launcher."""
+
+    def __init__(self, folder: Path, configuration: Path, port: int) -> None:
+        self.folder, self.configuration, self.port = folder, configuration, port
+        self.spool = folder / "spool"
+        self.log = folder / "contourd.log"
+        self.running: subprocess.Popen[bytes] | None = None
+        self._marker = folder / "struck"
+
+    def start(self, faults: Sequence[Fault] = ()) -> None:
+        """Start it, a killed one again."""
+        if self.running is not None:
+            self.kill()
+        self._marker.unlink(missing_ok=True)
+        with self.log.open("ab") as log:
+            self.running = subprocess.Popen(
+                [*LAUNCHER, "serve", "--config", str(self.configuration)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=ROOT,
+                env=self._environment(faults),
+            )
+
+    def operate(self, command: str, number: int, faults: Sequence[Fault] = ()) -> int:
+        """Run an operator's command to its end; returns the exit status."""
+        self._marker.unlink(missing_ok=True)
+        arguments = [*LAUNCHER, command, str(number), "--config", str(self.configuration)]
+        with self.log.open("ab") as log:
+            return subprocess.run(
+                arguments, stdout=log, stderr=log, cwd=ROOT, env=self._environment(faults), timeout=WAIT_S, check=False
+            ).returncode
+
+    def _environment(self, faults: Sequence[Fault]) -> dict[str, str]:
+        return {**os.environ, VARIABLE: pack(faults), MARKER: str(self._marker)}
+
+    def wait_listening(self) -> None:
+        """Wait until it listens; a machine that is busy with other things takes its time."""
+        assert self.running is not None
+        wait_until(self._listens, f"contourd does not listen on {self.port}")
+
+    def _listens(self) -> bool:
+        with suppress(OSError), socket.create_connection((LOOPBACK, self.port), timeout=5):
+            return True
+        assert self.running is not None
+        assert self.running.poll() is None, f"contourd ended with {self.running.returncode}:\n{self.tail()}"
+        return False
+
+    def wait_struck(self) -> None:
+        try:
+            wait_until(self._marker.exists, "the fault did not strike")
+        except Timeout as error:
+            raise Timeout(f"{error}:\n{self.tail()}") from None
+
+    @property
+    def struck(self) -> bool:
+        return self._marker.exists()
+
+    def wait_dead(self) -> int:
+        assert self.running is not None
+        return self.running.wait(WAIT_S)
+
+    def terminate(self) -> None:
+        assert self.running is not None
+        self.running.terminate()
+
+    def kill(self) -> None:
+        if self.running is not None:
+            self.running.kill()
+            self.running.wait()
+
+    def kill_worker(self) -> None:
+        assert self.running is not None
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.running.pid).children():
+                if "spawn_main" in " ".join(child.cmdline()):
+                    child.send_signal(signal.SIGKILL)
+
+    def ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Read the database, without being the one who recovers it."""
+        path = self.spool / "contourd.sqlite"
+        if not path.exists():
+            return []
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as database:
+            try:
+                return database.execute(query, values).fetchall()
+            except sqlite3.OperationalError:  # it has no tables yet
+                return []
+
+    def tail(self) -> str:
+        return self.log.read_text(errors="replace")[-6000:]
+
+
+class Site:
+    """A node, three destinations and any number of scanners."""
+
+    def __init__(self, folder: Path, bundle: Path, seed: int = 1) -> None:
+        self.folder = folder
+        self.destinations = (
+            Destination("steady"),
+            Destination("flaky", (0.4, 0.15, 0.15), seed),
+            Destination("strict"),
+        )
+        names = {d.name: (d.ae_title, d.port) for d in self.destinations}
+        port = free_port()
+        configuration = write_configuration(folder / "node", port, bundle, names)
+        text = configuration.read_text()
+        text = text.replace('device = "cpu"', f'device = "cpu"\nlease_s = 10.0\nmax_attempts = {MOST_ATTEMPTS}')
+        configuration.write_text(text.replace(f"gapped_s = {GAPPED_S}", "gapped_s = 2.0"))
+        self.server = Server(folder / "node", configuration, port)
+        self.acknowledged = Acknowledged()
+        self.images: dict[str, list[Path]] = {}
+        self.kept_held: set[str] = set()  # series whose job ends HELD
+        self.operated: list[str] = []  # series whose job is failed until a person retries it
+        self.in_part: list[str] = []  # series that were not sent whole
+        self.kills = 0
+        self._senders: list[threading.Thread] = []
+
+    def write(self, empty: bool = False) -> str:
+        """Write a new series; returns its UID."""
+        name = f"p{len(self.images)}"
+        volume = phantom()
+        if empty:
+            volume = Volume(volume.grid, np.full_like(volume.hu, -1000))
+        folder = write_ct_series(volume, self.folder / "ct" / name, SeriesIdentity(name, f"{name}^Test"))
+        uid = str(derived_uid(name, "series"))
+        self.images[uid] = sorted(folder.iterdir())
+        if empty:
+            self.kept_held.add(uid)
+        return uid
+
+    def send(self, uid: str, part: slice = slice(None)) -> threading.Thread:
+        """Send a series in the background until all of it is acknowledged."""
+        arguments = (self.images[uid][part], self.server.port, self.acknowledged)
+        sender = threading.Thread(target=send, args=arguments, daemon=True)
+        sender.start()
+        self._senders.append(sender)
+        return sender
+
+    def send_part(self, uid: str, part: slice) -> None:
+        """Send a part of a series and wait for it; what is missing follows in the end."""
+        if uid not in self.in_part:
+            self.in_part.append(uid)
+        sender = self.send(uid, part)
+        self._await(lambda: not sender.is_alive(), f"{uid} is not received")
+
+    def _await(self, reached: Callable[[], Any], what: str) -> None:
+        def looked() -> bool:
+            if self.server.struck:
+                raise Struck
+            return bool(reached())
+
+        wait_until(looked, what)
+
+    def arrive(self) -> str:
+        uid = self.write()
+        self.send(uid)
+        return uid
+
+    def sending(self) -> int:
+        """How many senders have not sent all."""
+        return sum(sender.is_alive() for sender in self._senders)
+
+    def series_state(self, uid: str) -> str:
+        return self._one("SELECT state FROM series WHERE series_uid = ?", uid)
+
+    def job_state(self, uid: str) -> str:
+        return self._one(f"SELECT jobs.state {NEWEST_JOB}", uid)
+
+    def job(self, uid: str) -> int:
+        return int(self._one(f"SELECT jobs.id {NEWEST_JOB}", uid))
+
+    def _one(self, query: str, uid: str) -> Any:
+        rows = self.server.ask(query, uid)
+        return rows[0][0] if rows else ""
+
+    def wait_series(self, uid: str, state: str) -> None:
+        self._await(lambda: self.series_state(uid) == state, f"series {uid} does not become {state}")
+
+    def wait_job(self, uid: str, *states: str) -> None:
+        self._await(lambda: self.job_state(uid) in states, f"the job of {uid} does not become {states}")
+
+    def wait_sending(self, uid: str) -> None:
+        """Wait until a series' structure set is under way to each destination."""
+        query = (
+            "SELECT count(*) FROM deliveries JOIN jobs ON jobs.id = job_id JOIN series ON series.id = series_id "
+            "WHERE series_uid = ? AND deliveries.state = 'SENDING'"
+        )
+        self._await(lambda: self._one(query, uid) == len(self.destinations), f"{uid} is not sent to all")
+
+    def settle(self, timeout_s: float = WAIT_S) -> int:
+        """Let an unharmed node end all work, and stop it; returns its exit status."""
+        self.server.start()
+        for uid in self.in_part:
+            self.send(uid)
+        for sender in self._senders:
+            sender.join(timeout_s)
+            assert not sender.is_alive(), f"a sender is still waiting:\n{self.server.tail()}"
+        try:
+            wait_until(self._settled, "all work done", timeout_s)
+        except Timeout:
+            raise Timeout(f"work is left over: {self._unsettled()}\n{self.server.tail()}") from None
+        self.server.wait_listening()
+        self.server.terminate()
+        return self.server.wait_dead()
+
+    def _settled(self) -> bool:
+        for uid in self.operated:
+            if self.job_state(uid) == "FAILED":
+                assert self.server.operate("retry", self.job(uid)) == 0, self.server.tail()
+        return not self._unsettled()
+
+    def _unsettled(self) -> list[tuple[str, str, str]]:
+        states = [(uid, self.series_state(uid), self.job_state(uid)) for uid in self.images]
+        return [
+            (uid, series, job)
+            for uid, series, job in states
+            if (series, job) != ("COMPLETE", "HELD" if uid in self.kept_held else "DELIVERED")
+        ]
+
+    def close(self) -> None:
+        self.server.kill()
+        for destination in self.destinations:
+            destination.stop()
+        gc.collect()  # pynetdicom leaves the sockets of refused connections to it
+
+
+NEWEST_JOB = (
+    "FROM jobs JOIN series ON series.id = jobs.series_id AND jobs.revision = series.revision "
+    "WHERE series_uid = ? ORDER BY jobs.id DESC LIMIT 1"
+)
+
+
+@contextmanager
+def site(folder: Path, bundle: Path, seed: int = 1) -> Iterator[Site]:
+    made = Site(folder, bundle, seed)
+    try:
+        yield made
+    finally:
+        made.close()

@@ -1,0 +1,154 @@
+"""Series, echoes, bare connections and refusals that load a node, and what its main process has before and after."""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
+from contourd.imaging.grid import Grid
+from contourd.imaging.volume import Volume
+from tests.chaos.peers import Acknowledged, send
+from tests.interop.node import Node
+from tests.peers import LOOPBACK
+
+SLICE_MM, PIXEL_MM, SIZE = 1.0, 4.0, 64
+SETTLED_S, LOOK_S = 1.0, 0.25
+
+
+@dataclass(frozen=True)
+class Load:
+    """How much; ``warm_up`` of the series associations, and as many echoes each, come before the first measurement."""
+
+    warm_up: int
+    associations: int
+    instances: int
+    echoes: int
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What the main process has."""
+
+    rss_mb: float
+    descriptors: int
+    threads: int
+
+    def grown(self, since: Footprint) -> Footprint:
+        return Footprint(self.rss_mb - since.rss_mb, self.descriptors - since.descriptors, self.threads - since.threads)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much more a node may have after the load; connections of the database's pool come and go."""
+
+    rss_mb: float
+    descriptors: int = 20
+    threads: int = 4
+
+    def exceeded(self, grown: Footprint) -> list[str]:
+        pairs = (
+            ("MB", grown.rss_mb, self.rss_mb),
+            ("descriptors", grown.descriptors, self.descriptors),
+            ("threads", grown.threads, self.threads),
+        )
+        return [f"{found:.1f} more {what}, {most:.1f} are allowed" for what, found, most in pairs if found > most]
+
+
+@dataclass(frozen=True)
+class Soaked:
+    """Footprints after the warm-up, after the series, and after the associations that bring nothing."""
+
+    warm: Footprint
+    stored: Footprint
+    idle: Footprint
+    delivered: int
+
+    def told(self) -> str:
+        rows = (("warmed up", self.warm), ("series", self.stored), ("echoes and connections", self.idle))
+        lines = [f"{name:24}{f.rss_mb:8.1f} MB{f.descriptors:6} descriptors{f.threads:5} threads" for name, f in rows]
+        grown = self.idle.grown(self.warm)
+        return "\n".join(
+            [
+                *lines,
+                f"{'grown by':24}{grown.rss_mb:8.1f} MB{grown.descriptors:6} descriptors{grown.threads:5} threads",
+            ]
+        )
+
+
+def soak(node: Node, folder: Path, load: Load, told: Callable[[str], None] = lambda text: None) -> Soaked:
+    """Load a node that nobody else uses, and measure its main process between the parts."""
+    process = psutil.Process(node.server.pid)
+    for number in range(load.warm_up):
+        send_series(node.port, folder, number, load.instances)
+        idle_associations(node.port, load.echoes // max(1, load.associations))
+    warm = settled(node, process, load.warm_up)
+    told(f"warm after {load.warm_up} associations")
+    for number in range(load.warm_up, load.warm_up + load.associations):
+        send_series(node.port, folder, number, load.instances)
+        told(f"{(number - load.warm_up + 1) * load.instances} instances, {process.memory_info().rss / 1e6:.1f} MB")
+    stored = settled(node, process, load.warm_up + load.associations)
+    idle_associations(node.port, load.echoes)
+    idle = settled(node, process, load.warm_up + load.associations)
+    return Soaked(warm, stored, idle, load.warm_up + load.associations)
+
+
+def send_series(port: int, folder: Path, number: int, instances: int) -> None:
+    """Send a series of its own, each image with voxels of its own, over one association."""
+    grid = Grid.regular((instances, SIZE, SIZE), (SLICE_MM, PIXEL_MM, PIXEL_MM), (-128.0, -128.0, 0.0))
+    z, y, x = (axis * step for axis, step in zip(np.indices(grid.shape), (SLICE_MM, PIXEL_MM, PIXEL_MM), strict=True))
+    trunk = ((x - 126) / 80) ** 2 + ((y - 126) / 95) ** 2 <= 1
+    ball = (x - 146) ** 2 + (y - 126) ** 2 + (z - instances / 2) ** 2 <= 22.0**2
+    noise = np.random.default_rng(number).integers(-20, 20, grid.shape)
+    volume = Volume(grid, (np.select([ball, trunk], [400, 40], -1000) + noise).astype(np.int16))
+    name = f"soak{number}"
+    written = write_ct_series(volume, folder / name, SeriesIdentity(name, f"{name}^Test"))
+    acknowledged = Acknowledged()
+    send(sorted(written.iterdir()), port, acknowledged)
+    assert len(acknowledged.digests) == instances
+    shutil.rmtree(written)
+
+
+def idle_associations(port: int, number: int) -> None:
+    """Echo; connect and leave; connect and send no DICOM; call a wrong AE title; abort: each so many times."""
+    ae = AE(ae_title="MONITOR")
+    ae.add_requested_context(Verification)
+    for _ in range(number):
+        association = ae.associate(LOOPBACK, port, ae_title="CONTOURD")
+        assert association.is_established
+        association.send_c_echo()
+        association.release()
+    for _ in range(number):
+        with socket.create_connection((LOOPBACK, port), timeout=10):
+            pass
+    for k in range(number // 10):
+        with suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=10) as connection:
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        if k % 2:
+            assert not ae.associate(LOOPBACK, port, ae_title="NOBODY").is_established
+        else:
+            ae.associate(LOOPBACK, port, ae_title="CONTOURD").abort()
+    gc.collect()
+
+
+def settled(node: Node, process: psutil.Process, delivered: int) -> Footprint:
+    """Measure once all is delivered and the last association's threads and sockets are gone."""
+    node.wait_until(lambda status: status["counts"].get("DELIVERED", 0) == delivered, 600)
+    deadline, since, last = time.monotonic() + 60, time.monotonic(), (0, 0)
+    while time.monotonic() < deadline and time.monotonic() - since < SETTLED_S:
+        now = (process.num_threads(), process.num_fds())
+        if now != last:
+            since, last = time.monotonic(), now
+        time.sleep(LOOK_S)
+    return Footprint(process.memory_info().rss / 1e6, process.num_fds(), process.num_threads())
