@@ -34,6 +34,7 @@ from contourd.dicom.rtstruct_write import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.dicom.spool import Spool
 from contourd.dicom.tls import listening_context
 from contourd.errors import InstanceMismatch, QueueUnavailable, SeriesUnusable, SpoolError
+from contourd.logs import one_line
 from contourd.settings import NodeSettings
 
 log = logging.getLogger(__name__)
@@ -203,7 +204,7 @@ class StorageSCP:
 
     def _accepted(self, event: Any) -> None:
         requestor = event.assoc.requestor
-        opened = _Open(next(self._numbers), str(requestor.ae_title))
+        opened = _Open(next(self._numbers), one_line(requestor.ae_title))
         self._sink.association_opened(opened.number, opened.calling_ae, str(requestor.address))
         self._open[event.assoc] = opened
         log.info(
@@ -270,7 +271,7 @@ class StorageSCP:
 
     def _tell_rejection(self, association: Any, why: str) -> None:
         requestor = association.requestor
-        title = str(requestor.ae_title or requestor.primitive.calling_ae_title)
+        title = one_line(requestor.ae_title or requestor.primitive.calling_ae_title)
         extra = {"action": "reject", "calling_ae": title, "peer": str(requestor.address_info.address)}
         log.warning("association rejected: %s", why, extra=extra)
 

@@ -19,12 +19,15 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from contourd.dicom.instance import UNREADABLE
 from contourd.dicom.tls import calling_context
 from contourd.errors import NodeError
+from contourd.logs import one_line
 from contourd.settings import Destination
 
 # PS3.4 B.2.3, PS3.7 annex C.
 WARNINGS = (0xB000, 0xB006, 0xB007)
 DUPLICATE, PROCESSING_FAILURE = 0x0111, 0x0110
 TRANSIENT_REJECTION = 0x02
+# PS3.5 6.2: VR LO.
+LONGEST_COMMENT = 64
 
 # Its own handlers format every message for a log that nobody reads, with what the messages carry.
 _config.LOG_HANDLER_LEVEL = "none"
@@ -150,7 +153,7 @@ def _classify(response: Dataset, destination: Destination) -> Outcome:
     if "Status" not in response:
         return Outcome(OutcomeKind.RETRY, f"{where} did not answer, or the connection broke")
     status = int(response.Status)
-    comment = str(response.get("ErrorComment") or "")
+    comment = one_line(response.get("ErrorComment") or "", LONGEST_COMMENT)
     told = f"status 0x{status:04X}" + (f" ({comment})" if comment else "")
     if status == 0x0000:
         return Outcome(OutcomeKind.ACCEPTED, "", status)
