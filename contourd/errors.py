@@ -19,7 +19,7 @@
     ├── InvalidTransition        a (state, event) pair that is not in the table
     ├── LeaseLost                another worker owns the job now
     ├── SchemaMismatch           the database belongs to another version of contourd
-    └── DatasetError             a training case cannot be read
+    └── DatasetError             a training case or a structure set cannot be read
 
 The message is for the person who must act: what was found, where, and the remedy.
 """
@@ -115,4 +115,4 @@ class SchemaMismatch(ContourdError):
 
 
 class DatasetError(ContourdError):
-    """A training case cannot be read."""
+    """A training case or a structure set cannot be read."""
