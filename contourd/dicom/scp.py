@@ -43,6 +43,8 @@ log = logging.getLogger(__name__)
 _config.LOG_HANDLER_LEVEL = "none"
 
 STOP_GRACE_S = 10.0
+# Requests that wait while one is answered; PS3.7 D.3.3.3 allows none that was not negotiated.
+MOST_WAITING = 2
 LONGEST_COMMENT = 64
 
 SUCCESS = 0x0000
@@ -231,8 +233,11 @@ class StorageSCP:
 
     def _note_message(self, event: Any) -> None:
         opened = self._open.get(event.assoc)
-        if opened is not None:
-            opened.unread_bytes = 0
+        if opened is None or opened.cut_off:
+            return
+        opened.unread_bytes = 0
+        if event.assoc.dimse.msg_queue.qsize() >= MOST_WAITING:  # each may hold an image
+            self._cut_off(event.assoc, opened, "it does not wait for answers")
 
     def _cut_off(self, association: Any, opened: _Open, why: str) -> None:
         opened.cut_off = True
