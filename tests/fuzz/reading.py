@@ -6,7 +6,6 @@ import random
 import struct
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -29,7 +28,7 @@ from contourd.dicom.pixels import hounsfield, same_image
 from contourd.dicom.rtstruct_read import misplaced, rasterise, read_structure_set
 from contourd.dicom.series import Series, gate
 from contourd.errors import ContourdError
-from tests.fuzz.bounds import FILES, Figures, Memory, TooSlow, within
+from tests.fuzz.bounds import FILES, FOR_EVER, Figures, Memory, TooSlow, within
 from tests.fuzz.datasets import PIXELS, _havoc, hostile_dataset
 from tests.fuzz.elements import END_OF_SEQUENCE, Element, changed, read_elements
 from tests.phantom import grid, phantom, read_series, structure_set, write_series
@@ -113,19 +112,19 @@ class Reader:
             rasterise(roi.contours, self.grid)
 
 
-def run_reader(folder: Path, seed: int, numbers: range, told: Callable[[Figures], None] | None = None) -> Figures:
+def run_reader(folder: Path, seed: int, numbers: range, seconds: float = FOR_EVER) -> Figures:
     """Read so many hostile inputs; the same seed and number give the same input."""
     figures, reader = Figures("reader"), Reader(folder)
     memory: Memory | None = None
     try:
         for number in numbers:
+            if time.monotonic() - figures.began > seconds:
+                break
             _one(reader, figures, seed, number)
             if memory is None and number - numbers.start >= min(500, len(numbers) // 4):
                 memory = Memory()
             if memory is not None and number % 50 == 0:
                 memory.look()
-            if told is not None and figures.inputs % 5000 == 0:
-                told(figures)
     finally:
         reader.close()
     if memory is not None:

@@ -7,6 +7,8 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,7 @@ from contourd.dicom.scp import ReceivedInstance, StorageSCP
 from contourd.dicom.spool import Spool
 from contourd.errors import ContourdError
 from contourd.settings import NodeSettings
-from tests.fuzz.bounds import FILES, LONGEST_S, Figures, Memory
+from tests.fuzz.bounds import FILES, FOR_EVER, LONGEST_S, Figures, Memory
 from tests.fuzz.datasets import hostile_dataset
 from tests.fuzz.elements import Element, read_elements
 from tests.fuzz.pdus import DATA, ECHO, RELEASE_RQ, SYNTAXES, hostile_play, request, request_items, store
@@ -27,7 +29,8 @@ from tests.fuzz.reading import small_series
 from tests.peers import LOOPBACK, free_port
 
 STORES_OF_ONE = 100
-CHECK_EVERY = 200
+CHECK_EVERY, AT_A_TIME = 200, 4
+Play = Callable[[int], bool]
 UID_TAG = 0x00080018
 SUCCESS = 0
 
@@ -43,7 +46,7 @@ class Ledger:
     unreadable: list[str] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
-    def association_opened(self, association_id: int, calling_ae: str, peer: str) -> None:
+    def association_opened(self, _association_id: int, calling_ae: str, _peer: str) -> None:
         with self.changed:
             self.opened += 1
             if not calling_ae.isprintable():
@@ -59,7 +62,7 @@ class Ledger:
         path.unlink()
         self.stored += 1
 
-    def association_closed(self, association_id: int, aborted: bool) -> None:
+    def association_closed(self, _association_id: int, _aborted: bool) -> None:
         with self.changed:
             self.closed += 1
             self.changed.notify_all()
@@ -142,7 +145,7 @@ class Node:
             peer.close()
 
 
-def run_connections(folder: Path, seed: int, numbers: range) -> Figures:
+def run_connections(folder: Path, seed: int, numbers: range, seconds: float = FOR_EVER) -> Figures:
     """Play so many hostile connections against one node."""
     node, elements = Node(folder), seed_elements(folder)
 
@@ -159,10 +162,10 @@ def run_connections(folder: Path, seed: int, numbers: range) -> Figures:
             peer.close()
         return False
 
-    return _campaign("PDUs", node, numbers, play)
+    return _campaign("PDUs", node, numbers, play, seconds)
 
 
-def run_stores(folder: Path, seed: int, numbers: range) -> Figures:
+def run_stores(folder: Path, seed: int, numbers: range, seconds: float = FOR_EVER) -> Figures:
     """Send so many hostile datasets in valid C-STOREs, a hundred to an association."""
     node, elements = Node(folder), seed_elements(folder)
     peers: list[Peer] = []
@@ -190,7 +193,7 @@ def run_stores(folder: Path, seed: int, numbers: range) -> Figures:
         successes += status == SUCCESS
         return status == SUCCESS
 
-    figures = _campaign("C-STOREs", node, numbers, send, peers)
+    figures = _campaign("C-STOREs", node, numbers, send, seconds, peers)
     if successes != node.ledger.stored:
         figures.failures.append(f"{successes} times Success for {node.ledger.stored} instances")
     return figures
@@ -200,24 +203,32 @@ def seed_elements(folder: Path) -> list[Element]:
     return read_elements(small_series(folder / "seed") / "CT_0005.dcm")
 
 
-def _campaign(name: str, node: Node, numbers: range, play, peers: list[Peer] | None = None) -> Figures:  # type: ignore[no-untyped-def]
-    figures, memory = Figures(name), None
+def _campaign(
+    name: str, node: Node, numbers: range, play: Play, seconds: float, peers: list[Peer] | None = None
+) -> Figures:
+    """Play the inputs, some at a time where each has its own connection, and look at the node after some hundred."""
+    figures, memory, before = Figures(name), None, (0, 0)
+    chunks = [numbers[i : i + CHECK_EVERY] for i in range(0, len(numbers), CHECK_EVERY)]
     try:
-        for number in numbers:
-            _one(figures, number, play)
-            if figures.inputs % CHECK_EVERY == 0 or number == numbers[-1]:
-                for peer in peers or ():
-                    peer.close()
-                (peers or []).clear()
-                _look(node, figures, number)
-                if memory is None:
-                    memory = Memory()
-                    threads, descriptors = threading.active_count(), psutil.Process().num_fds()
-                memory.look()
+        for chunk in chunks:
+            if time.monotonic() - figures.began > seconds:
+                break
+            with ThreadPoolExecutor(1 if peers is not None else AT_A_TIME) as pool:
+                for one in pool.map(lambda number: _one(name, number, play), chunk):
+                    _add(figures, *one)
+            while peers:
+                peers.pop().close()
+            _look(node, figures, chunk[-1])
+            if memory is None:
+                memory, before = Memory(), _held()
+            memory.look()
         if memory is not None:
             figures.growth_mb, figures.peak_mb = memory.growth_mb, memory.peak_mb
-            if threading.active_count() > threads + 5 or psutil.Process().num_fds() > descriptors + 5:
-                figures.failures.append("threads or descriptors are left")
+        deadline = time.monotonic() + LONGEST_S
+        while any(now > then + 3 for now, then in zip(_held(), before, strict=True)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if any(now > then + 3 for now, then in zip(_held(), before, strict=True)):
+            figures.failures.append(f"threads, descriptors: {before} grew to {_held()}")
     finally:
         node.scp.stop()
     figures.seconds = time.monotonic() - figures.began
@@ -225,17 +236,26 @@ def _campaign(name: str, node: Node, numbers: range, play, peers: list[Peer] | N
     return figures
 
 
-def _one(figures: Figures, number: int, play) -> None:  # type: ignore[no-untyped-def]
-    began = time.monotonic()
-    figures.inputs += 1
+def _held() -> tuple[int, int]:
+    return threading.active_count(), psutil.Process().num_fds()
+
+
+def _one(name: str, number: int, play: Play) -> tuple[bool, float, str]:
+    began, failure, accepted = time.monotonic(), "", False
     try:
         accepted = play(number)
     except (OSError, AssertionError, struct.error) as error:
-        figures.failures.append(f"{figures.name} {number}: {type(error).__name__} {error}")
-        accepted = False
+        failure = f"{name} {number}: {type(error).__name__} {error}"
+    return accepted, time.monotonic() - began, failure
+
+
+def _add(figures: Figures, accepted: bool, seconds: float, failure: str) -> None:
+    figures.inputs += 1
     figures.accepted += accepted
     figures.refused += not accepted
-    figures.slowest_s = max(figures.slowest_s, time.monotonic() - began)
+    figures.slowest_s = max(figures.slowest_s, seconds)
+    if failure:
+        figures.failures.append(failure)
 
 
 def _look(node: Node, figures: Figures, number: int) -> None:
