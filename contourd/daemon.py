@@ -29,6 +29,7 @@ from contourd.jobs.database import Database
 from contourd.jobs.intake import Intake
 from contourd.jobs.job import RetryPolicy
 from contourd.jobs.queue import Queue
+from contourd.notify import ALIVE, READY, STOPPING, Supervisor
 from contourd.settings import Destination, Settings
 
 log = logging.getLogger(__name__)
@@ -40,8 +41,9 @@ GRACE_S = 60.0
 class Daemon:
     """One node: reception and delivery in this process, contouring in a spawned one."""
 
-    def __init__(self, settings: Settings, sender: Sender | None = None) -> None:
+    def __init__(self, settings: Settings, sender: Sender | None = None, supervisor: Supervisor | None = None) -> None:
         self._settings = settings
+        self._supervisor = supervisor or Supervisor()
         self._spool = Spool(settings.spool.root, int(settings.spool.min_free_gb * 1e9))
         self._locked = self._lock()
         self._spool.sweep()
@@ -90,6 +92,7 @@ class Daemon:
         log.info("listening as %s on %s:%d", node.ae_title, node.host, self._scp.port, extra={"action": "start"})
         self._start_worker()
         self._schedule()
+        self._supervisor.tell(READY)
         self._stopping.wait()
         self._shut_down()
 
@@ -99,7 +102,14 @@ class Daemon:
         self._every(POLL_S, "expire leases", self._expire_leases)
         for destination in self._settings.destination:  # a thread each: one that is down delays no other
             self._every(POLL_S, f"deliver to {destination.name}", partial(self._deliver, destination))
+        if self._supervisor.watchdog_s:
+            self._every(self._supervisor.watchdog_s / 3, "tell that it is alive", self._tell_alive)
         self._scheduler.start()
+
+    def _tell_alive(self) -> None:
+        """Reassure the watchdog while the port is listened on and a worker lives; a dead one is soon replaced."""
+        if self._scp.is_listening and self._worker is not None and self._worker.is_alive():
+            self._supervisor.tell(ALIVE)
 
     def _every(self, seconds: float, name: str, call: Callable[[], None]) -> None:
         self._scheduler.add_job(
@@ -157,6 +167,7 @@ class Daemon:
     def _shut_down(self) -> None:
         """Stop taking, let deliveries and the job under way end, and leave the rest for the next start."""
         log.info("stopping", extra={"action": "stop"})
+        self._supervisor.tell(STOPPING)
         self._scp.stop()
         self._scheduler.shutdown(wait=True)
         if self._worker is not None:

@@ -134,6 +134,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.settings.values",
         "contourd.profiles",
         "contourd.logs",
+        "contourd.notify",
     ),
     0: (
         "contourd.errors",

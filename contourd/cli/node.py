@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,8 +25,9 @@ def serve(config: ConfigOption = None) -> None:
     _require_second_reader(settings)
     set_up_logging()
     from contourd.daemon import Daemon
+    from contourd.notify import Supervisor
 
-    Daemon(settings).run()
+    Daemon(settings, supervisor=Supervisor.from_environment(os.environ, os.getpid())).run()
 
 
 def _require_second_reader(settings: Settings) -> None:

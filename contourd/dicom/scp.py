@@ -138,6 +138,7 @@ class StorageSCP:
         self._ae.add_supported_context(CTImageStorage, readable_syntaxes())
         self._ae.add_supported_context(Verification, list(UNCOMPRESSED))
         self._server: Any = None
+        self._listening: threading.Thread | None = None
 
     def start(self) -> None:
         """Listen in the background.
@@ -167,7 +168,13 @@ class StorageSCP:
             (node.host, node.port), ssl_context=context, evt_handlers=handlers, server_class=listener
         )
         self._ae._servers.append(self._server)
-        threading.Thread(target=self._server.serve_forever, name="listener", daemon=True).start()
+        self._listening = threading.Thread(target=self._server.serve_forever, name="listener", daemon=True)
+        self._listening.start()
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the thread that accepts connections lives."""
+        return self._listening is not None and self._listening.is_alive()
 
     @property
     def port(self) -> int:
