@@ -213,7 +213,7 @@ class _Handler(RequestHandler):
         super().__init__(*arguments)
 
     def _create_association(self) -> Any:
-        association = super()._create_association()
+        association: Any = super()._create_association()
         transport: Any = association.dul.socket
         transport.recv = partial(read_whole, transport.socket, self._listener.bounds)
         machine = association.dul.state_machine

@@ -110,7 +110,7 @@ class ModelBundle:
 def _refuse_other_shapes(path: Path, network: AnatomyNet) -> None:
     """Compare what the file's header says with the network, before a tensor is read."""
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+    with safe_open(path, framework="pt") as file:
         found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
     wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
     if wrong:

@@ -122,7 +122,7 @@ class Node:
     def __init__(self, folder: Path) -> None:
         self.spool = Spool(folder / "spool")
         self.ledger = Ledger(self.spool.root)
-        settings = NodeSettings(host=LOOPBACK, port=free_port(), network_timeout_s=10, request_timeout_s=10)
+        settings = NodeSettings(host=LOOPBACK, port=free_port(), network_timeout_s=60, request_timeout_s=60)
         self.scp = StorageSCP(settings, self.spool, self.ledger)
         self.scp.start()
 
