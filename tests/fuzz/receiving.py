@@ -182,7 +182,7 @@ def run_stores(folder: Path, seed: int, numbers: range, seconds: float = FOR_EVE
         if not peers:
             peers.append(Peer(node.port))
             peers[0].associate()
-        peers[0].socket.sendall(store(context, uid.rstrip(b"\0"), content, number))
+        peers[0].socket.sendall(store(context, uid.rstrip(b"\0"), content, number % STORES_OF_ONE))
         status = peers[0].status()
         if status is None or number % STORES_OF_ONE == STORES_OF_ONE - 1:
             peers.pop().close()
