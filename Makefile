@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 CT ?=
 
-.PHONY: demo test lint types format bench chaos soak
+.PHONY: demo test lint types format bench chaos soak fuzz sbom audit
 .SILENT:
 
 demo: $(STAMP)
@@ -33,6 +33,22 @@ chaos: $(STAMP)
 
 soak: $(STAMP)
 	$(BIN)/python -m tests.soak
+
+# Hostile bytes against the node and the series reader; INPUTS, SEED and SECONDS bound it.
+INPUTS ?= 100000
+SEED ?= 1
+SECONDS ?= inf
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz --inputs $(INPUTS) --seed $(SEED) --seconds $(SECONDS)
+
+# What is installed, with versions, licences and origins; no network.
+sbom: $(STAMP)
+	$(BIN)/python -m pip inspect --local > sbom.json && echo "sbom.json"
+
+# Known vulnerabilities of the pinned versions; asks the Python Packaging Advisory Database over the network.
+audit:
+	$(PYTHON) -m venv .audit && .audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	.audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
 $(STAMP): pyproject.toml constraints.txt
 	echo "Installing contourd into $(VENV) (once; some minutes) ..."

@@ -33,6 +33,7 @@ from contourd.jobs.queue import Queue
 from contourd.jobs.recording import record_unrecorded
 from contourd.jobs.retention import Retention
 from contourd.jobs.timekeeping import follow_clock
+from contourd.notify import ALIVE, READY, STOPPING, ServiceNotifier
 from contourd.schedule import Schedule
 from contourd.settings import Settings, shown_settings
 from contourd.supervision import Supervisor
@@ -47,8 +48,10 @@ GRACE_S = 60.0
 class Daemon:
     """One node: reception and delivery in this process, contouring in a spawned one."""
 
-    def __init__(self, settings: Settings, sender: Sender | None = None) -> None:
-        self._settings = settings
+    def __init__(
+        self, settings: Settings, sender: Sender | None = None, notifier: ServiceNotifier | None = None
+    ) -> None:
+        self._settings, self._notifier = settings, notifier or ServiceNotifier()
         keep_private()
         close_to_others(settings.spool.root)
         self._spool = Spool(settings.spool.root, int(settings.spool.min_free_gb * 1e9))
@@ -118,6 +121,7 @@ class Daemon:
         self._audit_start()
         self._supervisor.start()
         self._begin()
+        self._notifier.tell(READY)
         whole = True
         try:
             while whole and not self._stopping.wait(POLL_S):
@@ -170,7 +174,14 @@ class Daemon:
         for sender in self._settings.sender:
             reporter = Reporter(sender, self._custody, self._stopping)
             every(POLL_S, f"reporting to {sender.ae_title}", reporter.report_due)
+        if self._notifier.watchdog_s:
+            every(self._notifier.watchdog_s / 3, "reassuring the watchdog", self._tell_alive)
         self._schedule.start()
+
+    def _tell_alive(self) -> None:
+        """Reassure the watchdog from the schedule's own threads; a worker that dies is another matter, and replaced."""
+        if self._scp.listening:
+            self._notifier.tell(ALIVE)
 
     def _follow_clock(self) -> None:
         """Let all that waits follow the clock where it was set; raises QueueUnavailable, and then does so next time."""
@@ -188,6 +199,7 @@ class Daemon:
     def _shut_down(self) -> None:
         """Stop taking, let deliveries and the job under way end, and leave the rest for the next start."""
         log.info("stopping", extra={"action": "stop"})
+        self._notifier.tell(STOPPING)
         self._stopping.set()
         self._supervisor.terminate()
         self._scp.stop()

@@ -22,7 +22,7 @@
     ├── SchemaMismatch           the database belongs to another version of contourd
     ├── BackupError              a backup cannot be made or put back
     ├── PatientNamed             a text that would be kept names the patient
-    └── DatasetError             a training case cannot be read
+    └── DatasetError             a training case or a structure set cannot be read
 
 The message is for the person who must act: what was found, where, and the remedy.
 """
@@ -134,4 +134,4 @@ class PatientNamed(ContourdError):
 
 
 class DatasetError(ContourdError):
-    """A training case cannot be read."""
+    """A training case or a structure set cannot be read."""

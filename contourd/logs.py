@@ -18,10 +18,25 @@ from typing import TextIO
 from contourd.errors import ContourdError
 
 EXTRA = ("action", "job", "series", "delivery", "destination", "association", "calling_ae", "peer", "worker")
+# More than any sentence of ours; what a peer sent may be longer.
+LONGEST = 2000
 # Their loggers speak of the datasets that they read.
 QUOTING = ("pydicom",)
 
 log = logging.getLogger(__name__)
+
+
+def one_line(text: object, longest: int = LONGEST) -> str:
+    """Return text that came from outside so that it can be shown: on one line, without escapes, of bounded length.
+
+    What is not printable stands as Python would write it: a line feed as a backslash and an n.
+    """
+    told = str(text)
+    if len(told) > longest:
+        told = told[: longest - 3] + "..."
+    if told.isprintable():
+        return told
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in told)
 
 
 def told(error: BaseException) -> str:
@@ -47,31 +62,33 @@ def told_traceback(error: BaseException) -> str:
 
 
 class LineFormatter(logging.Formatter):
-    """time LEVEL sentence key=value ..."""
+    """time LEVEL sentence key=value ...
+
+    Whatever a peer sent, a record begins one line; those of its traceback follow, indented.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Append the known extras to the sentence."""
+        """Leave out what another library says; it may quote the patient."""
         shown = logging.makeLogRecord(record.__dict__)
         shown.exc_text = None  # another handler's, with the text of the error
         if isinstance(record.msg, BaseException):
             shown.msg, shown.args = f"{record.name}: {told(record.msg)}", None
         elif record.name.partition(".")[0] in QUOTING:
             shown.msg, shown.args = f"{record.name} has a remark at {record.filename}:{record.lineno}", None
-        line = super().format(shown)
-        pairs = [f"{key}={_printable(value)}" for key in EXTRA if (value := getattr(record, key, None)) is not None]
-        head, _, rest = line.partition("\n")
-        return "\n".join(filter(None, [" ".join([head, *pairs]), rest]))
+        return super().format(shown)
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's own name
+        """Append the known extras to the sentence."""
+        pairs = [f"{key}={value}" for key in EXTRA if (value := getattr(record, key, None)) is not None]
+        return one_line(" ".join([super().formatMessage(record), *pairs]))
 
     def formatException(  # noqa: N802  logging's own name
         self,
         ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
     ) -> str:
-        """Return the traceback without what an exception may quote."""
-        return told_traceback(ei[1]) if ei[1] is not None else ""
-
-
-def _printable(value: object) -> str:
-    return "".join(c if c.isprintable() else "?" for c in str(value))
+        """Return the traceback without what an exception may quote, indented: no line of it passes for a record."""
+        told_lines = told_traceback(ei[1]).split("\n") if ei[1] is not None else []
+        return "\n".join(f"  {one_line(line)}" for line in told_lines)
 
 
 def set_up_logging(level: int = logging.INFO) -> None:

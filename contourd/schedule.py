@@ -20,6 +20,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from contourd.errors import ContourdError
+from contourd.logs import told
 
 log = logging.getLogger(__name__)
 
@@ -108,12 +109,11 @@ class Schedule:
 
     def _tell(self, event: Any, again: str) -> None:
         expected = isinstance(event.exception, ContourdError)
-        trace = "" if expected else f"\n{event.traceback}{type(event.exception).__name__}"
         log.error(
-            "%s failed%s and is tried again: %s%s",
+            "%s failed%s and is tried again: %s",
             event.job_id,
             again,
-            event.exception,
-            trace,
+            told(event.exception),
+            exc_info=None if expected else event.exception,
             extra={"action": "fault"},
         )

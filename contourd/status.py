@@ -17,6 +17,7 @@ from contourd.errors import NodeError, SeriesUnusable
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import DestinationLine
 from contourd.jobs.report import JobLine, Report, SeriesLine, first_images, read_report
+from contourd.logs import one_line
 from contourd.settings import Settings
 
 STYLE = {
@@ -182,10 +183,10 @@ def _series_table(lines: tuple[SeriesLine, ...], now: datetime) -> Table:
             str(s.id),
             _styled(s.state),
             age(now - s.created_at),
-            s.patient,
-            s.calling_ae,
+            Text(s.patient),
+            _outside(s.calling_ae),
             str(s.instances),
-            s.reason + advice,
+            _outside(s.reason) + advice,
         )
     return table
 
@@ -201,20 +202,31 @@ def _jobs_table(lines: tuple[JobLine, ...], now: datetime) -> Table:
         late = any(d.state == "PENDING" and d.attempts for d in job.deliveries)
         reasons = [job.reason, *(d.reason for d in job.deliveries if d.reason and d.reason not in job.reason)]
         advice = [f"contourd retry {job.id}"] if job.state in ("HELD", "FAILED") or late else []
-        told = "\n".join(filter(None, [*reasons, job.remarks, *advice]))
+        told = Text("\n").join(_outside(line) for line in [*reasons, job.remarks, *advice] if line)
         table.add_row(
-            str(job.id), _styled(job.state), age(now - job.created_at), job.patient, job.model, deliveries, told
+            str(job.id),
+            _styled(job.state),
+            age(now - job.created_at),
+            Text(job.patient),
+            Text(job.model),
+            deliveries,
+            told,
         )
     return table
 
 
 def _delivery_text(name: str, state: str, attempts: int, next_try: datetime | None, now: datetime) -> Text:
-    text = Text(f"{name} ") + _styled(state)
+    text = Text(f"{one_line(name)} ") + _styled(state)
     if attempts > 1 or (attempts and state != "DELIVERED"):
         text.append(f", {attempts} tries")
     if next_try is not None and next_try > now:
         text.append(f", next in {age(next_try - now)}")
     return text
+
+
+def _outside(text: str) -> Text:
+    """Show what may hold words of a peer: no markup, no escapes to the terminal."""
+    return Text("\n").join(Text(one_line(line)) for line in text.split("\n"))
 
 
 def _styled(state: str) -> Text:

@@ -156,7 +156,7 @@ def read_patient(item: Item) -> RawCase:
     volume = read_volume(series)
     try:
         rois = read_structure_set(pydicom.dcmread(item.structures[0]))
-    except UNREADABLE as error:
+    except (*UNREADABLE, DatasetError) as error:
         raise DatasetError(f"{item.structures[0].name} cannot be read: {error}") from error
     frame = str(series.header.get("FrameOfReferenceUID", "") or "")
     masks: dict[str, NDArray[np.bool_]] = {}

@@ -55,5 +55,8 @@ def main() -> None:
 
 
 def _complain(error: Exception, status: int) -> int:
-    typer.echo(f"contourd: {error}", err=True)
+    from contourd.logs import one_line
+
+    for line in f"contourd: {error}".split("\n"):
+        typer.echo(one_line(line), err=True)
     return status

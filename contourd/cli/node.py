@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,8 +27,9 @@ def serve(config: ConfigOption = None) -> None:
     _require_second_reader(settings)
     set_up_logging()
     from contourd.daemon import Daemon
+    from contourd.notify import ServiceNotifier
 
-    Daemon(settings).run()
+    Daemon(settings, notifier=ServiceNotifier.from_environment(os.environ, os.getpid())).run()
 
 
 def _require_second_reader(settings: Settings) -> None:

@@ -37,6 +37,10 @@ CAPTURES = frozenset(
 ENHANCED = frozenset({EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage})
 DERIVED = frozenset({"MPR", "PROJECTION IMAGE"})
 LARGEST_MATRIX = 1024
+LONGEST_PATIENT_ID = 64
+# Further from the scanner's origin, wider, or steeper than any: numbers of a damaged or forged header.
+LARGEST_POSITION_MM, SMALLEST_PIXEL_MM, LARGEST_PIXEL_MM = 20_000.0, 0.01, 50.0
+SMALLEST_SLOPE, LARGEST_SLOPE, LARGEST_INTERCEPT = 1e-6, 1e4, 1e6
 BITS_ALLOCATED = 16
 # Degrees. A slice of 500 mm tilted by 0.1 degree leaves its own z by less than 0.5 mm at its edge.
 LARGEST_TILT, LARGEST_TURN = 0.1, 5.0
@@ -136,6 +140,12 @@ def _refuse_other_pixels(i: Instance) -> None:
             "RescaleSlope or RescaleIntercept is missing or zero, so that there are no Hounsfield units; "
             "send the original reconstruction"
         )
+    slope, intercept = map(abs, i.rescale)
+    if not SMALLEST_SLOPE <= slope <= LARGEST_SLOPE or intercept > LARGEST_INTERCEPT:
+        raise SeriesUnusable(
+            f"RescaleSlope {i.rescale[0]:g} and RescaleIntercept {i.rescale[1]:g} give no Hounsfield units; "
+            "send the original reconstruction"
+        )
 
 
 def _refuse_incomplete_header(i: Instance) -> None:
@@ -143,6 +153,10 @@ def _refuse_incomplete_header(i: Instance) -> None:
         raise SeriesUnusable(
             "the patient has no ID (PatientID is empty); a structure set could go to the wrong patient: "
             "enter the ID and send it again"
+        )
+    if not i.patient_id.isprintable() or len(i.patient_id) > LONGEST_PATIENT_ID:
+        raise SeriesUnusable(
+            "PatientID holds characters that are none, or is longer than 64; correct it at the source and send it again"
         )
     if not i.frame_of_reference_uid:
         raise SeriesUnusable(
@@ -152,6 +166,15 @@ def _refuse_incomplete_header(i: Instance) -> None:
         raise SeriesUnusable("a slice lacks its position, orientation, pixel spacing or matrix; send the original CT")
     if min(i.pixel_spacing_mm) <= 0:
         raise SeriesUnusable("the pixel spacing is not positive; send the original CT")
+    if min(i.pixel_spacing_mm) < SMALLEST_PIXEL_MM or max(i.pixel_spacing_mm) > LARGEST_PIXEL_MM:
+        raise SeriesUnusable(
+            f"the pixel spacing of {max(i.pixel_spacing_mm):g} mm is that of no scanner; send the original CT"
+        )
+    if max(map(abs, i.position_mm)) > LARGEST_POSITION_MM:
+        raise SeriesUnusable(
+            f"a slice lies {max(map(abs, i.position_mm)):g} mm from the origin, where no scanner reaches; "
+            "send the original CT"
+        )
     if max(i.rows, i.columns) > LARGEST_MATRIX:
         raise SeriesUnusable(
             f"the matrix of {i.rows} x {i.columns} is larger than {LARGEST_MATRIX} x {LARGEST_MATRIX}; "

@@ -13,10 +13,13 @@ from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 
 from contourd.dicom.tls import calling_context
 from contourd.errors import NodeError
+from contourd.logs import one_line
 from contourd.outcomes import Outcome, OutcomeKind
 from contourd.settings import Destination, SenderNode
 
 TRANSIENT_REJECTION = 0x02
+# PS3.5 6.2: VR LO.
+LONGEST_COMMENT = 64
 Peer = Destination | SenderNode
 
 # Its own handlers format every message for a log that nobody reads, with what the messages carry.
@@ -96,7 +99,8 @@ def where(peer: Peer) -> str:
 
 def told(status: int, comment: object) -> str:
     """Put a DIMSE status and the other node's own words into a reason."""
-    return f"status 0x{status:04X}" + (f" ({comment})" if comment else "")
+    said = one_line(comment or "", LONGEST_COMMENT)
+    return f"status 0x{status:04X}" + (f" ({said})" if said else "")
 
 
 def _tls(peer: Peer) -> tuple[ssl.SSLContext, str] | None:

@@ -5,6 +5,7 @@ One decoder per syntax: which one reads an image must not depend on what else is
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -55,6 +56,9 @@ DECODERS: Mapping[UID, str] = MappingProxyType(
 LOSSY = frozenset({JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless, JPEG2000, HTJ2K})
 # A megapixel image of 16 bits is 2 MiB; zlib packs a thousand times that many zeros into as many bytes.
 LARGEST_INFLATED_BYTES = 64 * 2**20
+LARGEST_IMAGE_BYTES = 64 * 2**20
+# Noise may take more bytes packed than not; RLE unpacks 64 times what it is given.
+MOST_PACKED, PACKED_BYTES = 2, 2**16
 
 
 def readable_syntaxes() -> list[UID]:
@@ -75,11 +79,29 @@ def decode_pixels(dataset: Dataset) -> NDArray[Any]:
 
     Bits that the header calls unused are as they came: padding may lie in them.
     What pydicom and its plugins raise on pixels that they cannot decode is passed on.
+
+    Raises
+    ------
+    ValueError
+        The header claims more pixels than any image has, or there are more packed bytes than they could need.
     """
+    _refuse_bomb(dataset)
     plugin = DECODERS.get(dataset.file_meta.TransferSyntaxUID, "")
     dataset.pixel_array_options(decoding_plugin=plugin, correct_unused_bits=False)
     stored = dataset.pixel_array
     return stored.astype(np.int16 if stored.dtype.kind == "i" else np.uint16, copy=False)
+
+
+def _refuse_bomb(dataset: Dataset) -> None:
+    claimed = math.prod(int(dataset.get(keyword) or 1) for keyword in ("Rows", "Columns", "NumberOfFrames"))
+    claimed *= int(dataset.get("SamplesPerPixel") or 1) * -(-int(dataset.get("BitsAllocated") or 16) // 8)
+    if not 0 < claimed <= LARGEST_IMAGE_BYTES:
+        raise ValueError(
+            f"the header claims {claimed >> 20} MiB of pixels; at most {LARGEST_IMAGE_BYTES >> 20} are read"
+        )
+    packed = len(dataset.get("PixelData") or b"")
+    if dataset.file_meta.TransferSyntaxUID in DECODERS and packed > MOST_PACKED * claimed + PACKED_BYTES:
+        raise ValueError(f"{packed} packed bytes are more than an image of {claimed} bytes needs")
 
 
 def inflate(deflated: bytes | memoryview, what: str) -> bytes:

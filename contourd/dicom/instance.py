@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,22 +13,32 @@ from typing import Any
 
 import pydicom
 from pydicom import config
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
 from pydicom.uid import UID, CTImageStorage, DeflatedExplicitVRLittleEndian
 
 from contourd.dicom.decoders import LOSSY, inflate
 from contourd.errors import SeriesUnusable
+from contourd.logs import one_line
 
 # pydicom's warnings quote the value that is wrong, and a patient's name has no place in a log.
 config.settings.reading_validation_mode = config.IGNORE
 
+# PS3.5 9.1; leading zeroes of a component, which it forbids, are common and do no harm.
+VALID_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
+LONGEST_UID, LONGEST_TEXT, LONGEST_VALUE_BYTES = 64, 64, 4096
+# An element or an item takes some hundred times its bytes in memory. A header has some hundred of them.
+MOST_READS = 100_000
+LARGEST_SEQUENCE_BYTES = 2 * 2**20
 IDENTIFYING = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 # What pydicom raises on bytes that are no dataset.
 UNREADABLE = (
     *(InvalidDicomError, EOFError, OSError, ValueError, TypeError, AttributeError),
-    *(LookupError, ArithmeticError, NotImplementedError, RecursionError, struct.error),
+    *(LookupError, ArithmeticError, NotImplementedError, RecursionError, MemoryError, struct.error),
+    BytesLengthException,
 )
 DEFERRED_BYTES = 1024
 # PS3.10 7.1: preamble, prefix, and the group length element itself, which counts what comes after it.
@@ -130,11 +141,24 @@ def read_encoded(dataset: BytesIO, transfer_syntax: UID) -> Instance:
 
 def _read_encoded(dataset: BytesIO, transfer_syntax: UID, path: Path) -> Instance:
     if transfer_syntax == DeflatedExplicitVRLittleEndian:
-        dataset = BytesIO(inflate(dataset.getbuffer(), path.name or "dataset"))
-    size = dataset.seek(0, 2)
-    dataset.seek(0)
-    ds = read_dataset(dataset, transfer_syntax.is_implicit_VR, transfer_syntax.is_little_endian)
-    return _instance(ds, path, size, transfer_syntax)
+        content: bytes | memoryview = inflate(dataset.getbuffer(), path.name or "dataset")
+    else:
+        content = dataset.getbuffer()
+    metered = _Metered(content)
+    ds = read_dataset(metered, transfer_syntax.is_implicit_VR, transfer_syntax.is_little_endian)
+    return _instance(ds, path, len(content), transfer_syntax)
+
+
+class _Metered(BytesIO):
+    """Bytes that are read only so many times, whatever elements and items they are made of."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads += 1
+        if self.reads > MOST_READS:
+            raise ValueError("too many elements")
+        return super().read(size)
 
 
 def find_series(folder: Path) -> dict[str, tuple[Instance, ...]]:
@@ -175,26 +199,23 @@ def _reason(error: Exception) -> str:
 def _instance(ds: Dataset, path: Path, size: int, transfer_syntax: UID) -> Instance:
     what = path.name or "dataset"
     _refuse_truncated(ds, what, size)
-    missing = [keyword for keyword in IDENTIFYING if not ds.get(keyword)]
-    if missing:
-        raise SeriesUnusable(f"{what} lacks {', '.join(missing)}; send it again")
+    _refuse_nameless(ds, what)
     position, spacing, orientation = (
         _numbers(ds, keyword, n)
         for keyword, n in (("ImagePositionPatient", 3), ("PixelSpacing", 2), ("ImageOrientationPatient", 6))
     )
     rescale = tuple(_numbers(ds, keyword, 1) for keyword in ("RescaleSlope", "RescaleIntercept"))
-    number = _text(ds, "InstanceNumber")
     texts = [str(getattr(v, "original_string", v)).strip() for v in ds.ImagePositionPatient] if position else []
     return Instance(
         path=path,
-        transfer_syntax=str(transfer_syntax),
+        transfer_syntax=one_line(transfer_syntax, LONGEST_UID),
         sop_class_uid=str(ds.SOPClassUID),
         sop_instance_uid=str(ds.SOPInstanceUID),
         series_instance_uid=str(ds.SeriesInstanceUID),
         study_instance_uid=str(ds.StudyInstanceUID),
         modality=_text(ds, "Modality"),
-        image_type=_texts(ds.get("ImageType")),
-        patient_id=_text(ds, "PatientID"),
+        image_type=_texts(_value(ds, "ImageType")),
+        patient_id=str(_value(ds, "PatientID") or "").strip(),
         series_description=_text(ds, "SeriesDescription"),
         body_part=_text(ds, "BodyPartExamined"),
         frame_of_reference_uid=_text(ds, "FrameOfReferenceUID"),
@@ -202,21 +223,31 @@ def _instance(ds: Dataset, path: Path, size: int, transfer_syntax: UID) -> Insta
         position_text=(texts[0], texts[1], texts[2]) if texts else None,
         orientation=orientation or None,
         pixel_spacing_mm=(spacing[0], spacing[1]) if spacing else None,
-        rows=int(ds.get("Rows") or 0),
-        columns=int(ds.get("Columns") or 0),
-        frames=int(ds.get("NumberOfFrames") or 1),
+        rows=int(_value(ds, "Rows") or 0),
+        columns=int(_value(ds, "Columns") or 0),
+        frames=int(_value(ds, "NumberOfFrames") or 1),
         photometric=_text(ds, "PhotometricInterpretation"),
-        samples=int(ds.get("SamplesPerPixel") or 1),
-        bits_allocated=int(ds.get("BitsAllocated") or 0),
-        bits_stored=int(ds.get("BitsStored") or 0),
-        high_bit=int(ds.get("HighBit") or 0),
+        samples=int(_value(ds, "SamplesPerPixel") or 1),
+        bits_allocated=int(_value(ds, "BitsAllocated") or 0),
+        bits_stored=int(_value(ds, "BitsStored") or 0),
+        high_bit=int(_value(ds, "HighBit") or 0),
         rescale=(rescale[0][0], rescale[1][0]) if all(rescale) else None,
         rescale_type=_text(ds, "RescaleType"),
         modality_table="ModalityLUTSequence" in ds,
         lossy=_text(ds, "LossyImageCompression") == "01" or transfer_syntax in LOSSY,
-        number=int(number) if number.lstrip("+-").isdecimal() else None,
+        number=_number(_text(ds, "InstanceNumber")),
         phase=tuple(_text(ds, keyword) for keyword in PHASE if keyword in ds),
     )
+
+
+def _refuse_nameless(ds: Dataset, what: str) -> None:
+    missing = [keyword for keyword in IDENTIFYING if not _value(ds, keyword)]
+    if missing:
+        raise SeriesUnusable(f"{what} lacks {', '.join(missing)}; send it again")
+    for keyword in IDENTIFYING:
+        uid = str(ds[keyword].value)
+        if len(uid) > LONGEST_UID or not VALID_UID.fullmatch(uid):
+            raise SeriesUnusable(f"{what} has a {keyword} that is no UID; correct it at the source and send it again")
 
 
 def _refuse_truncated(ds: Dataset, what: str, size: int) -> None:
@@ -225,23 +256,47 @@ def _refuse_truncated(ds: Dataset, what: str, size: int) -> None:
         tell, length = getattr(element, "value_tell", None), getattr(element, "length", None)
         if tell is not None and length not in (None, 0xFFFFFFFF) and tell + length > size:
             raise SeriesUnusable(f"{what} is cut off: {size} bytes of {tell + length}; send it again")
+        if length not in (None, 0xFFFFFFFF) and length > LARGEST_SEQUENCE_BYTES and _may_be_sequence(element):
+            raise SeriesUnusable(f"{what} has a sequence of {length >> 20} MiB; send the original image")
     if ds.get("SOPClassUID") == CTImageStorage and "PixelData" not in ds:
         raise SeriesUnusable(f"{what} has no pixels; send it again")
 
 
+def _may_be_sequence(element: Any) -> bool:
+    if element.VR is None:  # implicit: the dictionary knows, or nobody
+        return not dictionary_has_tag(element.tag) or dictionary_VR(element.tag) == "SQ"
+    return element.VR in ("SQ", "UN")
+
+
+def _value(ds: Dataset, keyword: str) -> Any:
+    """Return a value that is worth converting: a million numbers take seconds, and none of ours is so long."""
+    if keyword not in ds:
+        return None
+    element = ds.get_item(keyword)
+    if isinstance(element, RawDataElement) and element.length > LONGEST_VALUE_BYTES:
+        raise ValueError(f"{keyword} is too long")
+    return ds[keyword].value
+
+
 def _text(ds: Dataset, keyword: str) -> str:
-    return str(ds.get(keyword) or "").strip()
+    """Return a short text that may be shown: what it says ends up in reasons and logs."""
+    return one_line(str(_value(ds, keyword) or "").strip(), LONGEST_TEXT)
 
 
 def _texts(value: Any) -> tuple[str, ...]:
     if not value:
         return ()
-    return (value,) if isinstance(value, str) else tuple(map(str, value))
+    return tuple(one_line(v, LONGEST_TEXT) for v in ((value,) if isinstance(value, str) else value))
+
+
+def _number(text: str) -> int | None:
+    """Return an integer string (VR IS), None where it is none."""
+    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,10}", text) else None
 
 
 def _numbers(ds: Dataset, keyword: str, n: int) -> tuple[float, ...]:
     """Return the n values of an attribute; empty where there are not n finite ones."""
-    value = ds.get(keyword)
+    value = _value(ds, keyword)
     if n == 1 and value not in (None, "") and not isinstance(value, pydicom.multival.MultiValue):
         value = [value]
     if value is None or not isinstance(value, Sequence | pydicom.multival.MultiValue) or len(value) != n:

@@ -6,6 +6,7 @@ The child reads a path a line and answers each with a line of JSON, followed by 
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import subprocess
@@ -21,7 +22,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from contourd.dicom.decoders import DECODERS, decode_pixels
+from contourd.dicom.decoders import DECODERS, LARGEST_IMAGE_BYTES, decode_pixels
 from contourd.dicom.instance import UNREADABLE
 
 # pydicom's plugins raise RuntimeError on pixels that they cannot decode.
@@ -67,7 +68,9 @@ class PixelDecoder:
                 raise RuntimeError(answer["error"])
             shape = tuple(answer["shape"])
             dtype = np.dtype(answer["dtype"])
-            content = child.stdout.read(int(np.prod(shape)) * dtype.itemsize)
+            if not 0 < (size := math.prod(shape) * dtype.itemsize) <= LARGEST_IMAGE_BYTES:
+                raise RuntimeError(f"the decoder gives {size} bytes")
+            content = child.stdout.read(size)
         finally:
             limit.cancel()
         return np.frombuffer(content, dtype).reshape(shape)

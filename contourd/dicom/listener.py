@@ -2,7 +2,8 @@
 
 pynetdicom reads a PDU of whatever length the peer announces, waits for the rest of it for ever, shakes hands for TLS
 before it accepts the next connection, and counts connections that never ask for an association as associations. Here
-each of these ends after its time, and none keeps another peer waiting.
+each of these ends after its time, and none keeps another peer waiting. Where one of its threads breaks down on what a
+peer sent, pynetdicom tells nobody that the association has ended; here it is told.
 """
 
 from __future__ import annotations
@@ -16,11 +17,17 @@ from functools import partial
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
+from pynetdicom import evt
+from pynetdicom.fsm import InvalidEventError
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+
+from contourd.dicom.instance import UNREADABLE
 
 Network = IPv4Network | IPv6Network
 # Connections of one address, and of all, that have not asked for an association yet.
 PENDING_OF_ONE, PENDING = 8, 64
+# What pynetdicom's threads raise on PDUs and messages that come out of order or that it cannot make sense of.
+BROKEN = (*UNREADABLE, InvalidEventError, RuntimeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +162,30 @@ class AssociationListener(ThreadedAssociationServer):
         with self._lock:
             self._pending = {key: one for key, one in self._pending.items() if one.association is not association}
 
+    def run_association(self, association: Any, run: Callable[[], None]) -> None:
+        """Run an association's thread; however it ends, the connection is closed and its end is told."""
+        try:
+            run()
+        except BROKEN as error:
+            self._broke(association, error)
+        finally:
+            association.dul.kill_dul()
+            association.dul.socket.close()
+            address = association.requestor.address_info
+            evt.trigger(association, evt.EVT_CONN_CLOSE, {"address": address and address.as_tuple})
+
+    def act(self, association: Any, do_action: Callable[[str], None], event: str) -> None:
+        """Let the state machine act on an event; one that it cannot act on ends the association."""
+        try:
+            do_action(event)
+        except BROKEN as error:
+            association.dul.kill_dul()
+            self._broke(association, error)
+
+    def _broke(self, association: Any, error: Exception) -> None:
+        address = association.requestor.address_info
+        self._refused(str(address.address) if address else "", f"the association broke: {type(error).__name__}")
+
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Shake hands where TLS is used, and begin the association; a connection that cannot do so ends alone."""
         address, doing = str(client_address[0]), "no TLS connection came about"
@@ -182,8 +213,11 @@ class _Handler(RequestHandler):
         super().__init__(*arguments)
 
     def _create_association(self) -> Any:
-        association = super()._create_association()
+        association: Any = super()._create_association()
         transport: Any = association.dul.socket
         transport.recv = partial(read_whole, transport.socket, self._listener.bounds)
+        machine = association.dul.state_machine
+        machine.do_action = partial(self._listener.act, association, machine.do_action)
+        association.run = partial(self._listener.run_association, association, association.run)
         self._listener.begun(self.request, association)
         return association

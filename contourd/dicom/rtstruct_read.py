@@ -13,11 +13,15 @@ from numpy.typing import NDArray
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
+from contourd.dicom.instance import LONGEST_TEXT, UNREADABLE
+from contourd.errors import DatasetError
 from contourd.imaging.grid import Box, FloatArray, Grid, within
+from contourd.logs import one_line
 
 CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "")
 # A smaller loop is a stray click, never a hole: it takes no voxel away from what it lies in.
 SMALLEST_HOLE_PIXELS = 0.25
+LARGEST_COORDINATE_MM = 1e6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,9 +46,23 @@ class ReadROI:
 
 
 def read_structure_set(dataset: Dataset) -> tuple[ReadROI, ...]:
-    """Read the ROIs, mapped by ReferencedROINumber, never by their place; an ROI may lack contours."""
-    contours = {int(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence") or ()}
-    return tuple(_roi(item, contours.get(int(item.ROINumber))) for item in dataset.get("StructureSetROISequence") or ())
+    """Read the ROIs, mapped by ReferencedROINumber, never by their place; an ROI may lack contours.
+
+    Raises
+    ------
+    DatasetError
+        The dataset is damaged, or a contour has coordinates that are none; names the ROI.
+    """
+    where = "the structure set"
+    rois = []
+    try:
+        contours = {int(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence") or ()}
+        for item in dataset.get("StructureSetROISequence") or ():
+            where = f"ROI {one_line(item.get('ROIName') or item.ROINumber, LONGEST_TEXT)} of the structure set"
+            rois.append(_roi(item, contours.get(int(item.ROINumber))))
+    except UNREADABLE as error:
+        raise DatasetError(f"{where} cannot be read ({type(error).__name__}); export it again") from error
+    return tuple(rois)
 
 
 def _roi(item: Dataset, of_contours: Dataset | None) -> ReadROI:
@@ -57,10 +75,13 @@ def _roi(item: Dataset, of_contours: Dataset | None) -> ReadROI:
         if len(values) < 9 or len(values) % 3:
             continue
         references = list(contour.get("ContourImageSequence") or [])
+        if not np.all(np.abs(values) <= LARGEST_COORDINATE_MM):  # nor is NaN
+            raise ValueError("no coordinate")
         loops.append(values.reshape(-1, 3))
         images.append(str(references[0].ReferencedSOPInstanceUID) if references else "")
     frame = str(item.get("ReferencedFrameOfReferenceUID", "") or "")
-    return ReadROI(int(item.ROINumber), str(item.get("ROIName", "") or ""), tuple(loops), tuple(images), frame)
+    name = one_line(item.get("ROIName", "") or "", LONGEST_TEXT)
+    return ReadROI(int(item.ROINumber), name, tuple(loops), tuple(images), frame)
 
 
 def _values(contour: Dataset) -> FloatArray:

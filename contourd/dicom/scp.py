@@ -12,13 +12,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from io import BytesIO
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
@@ -31,22 +30,22 @@ from contourd.dicom.decoders import UNCOMPRESSED, readable_syntaxes
 from contourd.dicom.file_meta import file_meta
 from contourd.dicom.instance import read_encoded
 from contourd.dicom.listener import AssociationListener, Bounds
+from contourd.dicom.reception import InstanceSink, OpenAssociation, ReceivedInstance, Witness
 from contourd.dicom.rtstruct_write import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.dicom.spool import Spool
 from contourd.dicom.tls import listening_context
 from contourd.errors import InstanceMismatch, QueueUnavailable, SeriesUnusable, SpoolError
-from contourd.logs import told
+from contourd.logs import one_line, told
 from contourd.settings import NodeSettings
 
 log = logging.getLogger(__name__)
-
-# Is told an action, the peer's address, its AE title or nothing, and why; neither waits nor raises.
-Witness = Callable[[str, str, str, str], None]
 
 # Its own handlers format every message for a log that nobody reads, with what the messages carry.
 _config.LOG_HANDLER_LEVEL = "none"
 
 STOP_GRACE_S = 10.0
+# Requests that wait while one is answered; PS3.7 D.3.3.3 allows none that was not negotiated.
+MOST_WAITING = 2
 LONGEST_COMMENT = 64
 
 SUCCESS = 0x0000
@@ -64,56 +63,6 @@ STATUS: Mapping[type[Exception], int] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ReceivedInstance:
-    """An instance whose file is durable.
-
-    Attributes
-    ----------
-    path
-        Relative to the spool.
-    sha256
-        Of the dataset's bytes as they were sent, without the file meta information.
-    patient
-        A keyed pseudonym of PatientID.
-    """
-
-    association_id: int
-    calling_ae: str
-    series_instance_uid: str
-    sop_instance_uid: str
-    path: str
-    sha256: str
-    patient: str
-
-
-class InstanceSink(Protocol):
-    """Who is told of what the SCP receives; of one association never two things at a time."""
-
-    def association_opened(self, association_id: int, calling_ae: str, peer: str) -> None:
-        """Take note of an accepted association."""
-
-    def instance_stored(self, received: ReceivedInstance) -> None:
-        """Record a durable instance; an exception refuses it."""
-
-    def association_closed(self, association_id: int, aborted: bool) -> None:
-        """Take note that an association ended, once; nothing of it comes afterwards."""
-
-
-@dataclass(slots=True, eq=False)
-class _Open:
-    """An open association; the lock keeps its end from overtaking a store that is under way."""
-
-    number: int
-    calling_ae: str
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    began: float = field(default_factory=time.monotonic)
-    unread_bytes: int = 0
-    releasing: bool = False
-    ended: bool = False
-    cut_off: bool = False
-
-
 class StorageSCP:
     """Listens for CT images, verification requests, and what ``commitment`` takes."""
 
@@ -127,7 +76,7 @@ class StorageSCP:
     ) -> None:
         self._node, self._spool, self._sink, self._witness = node, spool, sink, witness
         self._numbers = itertools.count(1)
-        self._open: dict[Any, _Open] = {}
+        self._open: dict[Any, OpenAssociation] = {}
         self._admitted: set[Any] = set()
         self._admission = threading.Lock()
         self._stores = threading.Condition()
@@ -146,6 +95,7 @@ class StorageSCP:
         self._ae.add_supported_context(Verification, list(UNCOMPRESSED))
         self._more_handlers = commitment.add_to(self._ae) if commitment is not None else ()
         self._server: Any = None
+        self._listening: threading.Thread | None = None
 
     def start(self) -> None:
         """Listen in the background.
@@ -222,7 +172,7 @@ class StorageSCP:
 
     def _accepted(self, event: Any) -> None:
         requestor = event.assoc.requestor
-        opened = _Open(next(self._numbers), str(requestor.ae_title))
+        opened = OpenAssociation(next(self._numbers), one_line(requestor.ae_title))
         self._sink.association_opened(opened.number, opened.calling_ae, str(requestor.address))
         self._open[event.assoc] = opened
         log.info(
@@ -250,10 +200,13 @@ class StorageSCP:
 
     def _note_message(self, event: Any) -> None:
         opened = self._open.get(event.assoc)
-        if opened is not None:
-            opened.unread_bytes = 0
+        if opened is None or opened.cut_off:
+            return
+        opened.unread_bytes = 0
+        if event.assoc.dimse.msg_queue.qsize() >= MOST_WAITING:  # each may hold an image
+            self._cut_off(event.assoc, opened, "it does not wait for answers")
 
-    def _cut_off(self, association: Any, opened: _Open, why: str) -> None:
+    def _cut_off(self, association: Any, opened: OpenAssociation, why: str) -> None:
         opened.cut_off = True
         log.warning(
             "association cut off: %s",
@@ -300,7 +253,7 @@ class StorageSCP:
 
     def _tell_rejection(self, association: Any, why: str) -> None:
         requestor = association.requestor
-        title = str(requestor.ae_title or requestor.primitive.calling_ae_title)
+        title = one_line(requestor.ae_title or requestor.primitive.calling_ae_title)
         extra = {"action": "reject", "calling_ae": title, "peer": str(requestor.address_info.address)}
         log.warning("association rejected: %s", why, extra=extra)
         self._witness("association rejected", extra["peer"], title, why)
@@ -325,7 +278,7 @@ class StorageSCP:
                 self._stores.notify_all()
         return _answer(SUCCESS)
 
-    def _refuse(self, error: Exception, opened: _Open) -> Dataset:
+    def _refuse(self, error: Exception, opened: OpenAssociation) -> Dataset:
         status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), PROCESSING_FAILURE)
         unexpected = status == PROCESSING_FAILURE
         log.log(
@@ -338,7 +291,7 @@ class StorageSCP:
         )
         return _answer(status, "internal error; see the log of contourd" if unexpected else str(error))
 
-    def _receive(self, event: Any, opened: _Open) -> ReceivedInstance:
+    def _receive(self, event: Any, opened: OpenAssociation) -> ReceivedInstance:
         request, transfer_syntax = event.request, event.context.transfer_syntax
         dataset = request.DataSet or BytesIO()
         instance = read_encoded(dataset, transfer_syntax)

@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session
 from contourd.clock import Ages, Clock, Monotonic, utc_now
 from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.pixels import same_image
-from contourd.dicom.scp import ReceivedInstance
+from contourd.dicom.reception import ReceivedInstance
 from contourd.dicom.series import Instance, gate, read_instance
 from contourd.errors import InvalidTransition, QueueUnavailable, SeriesIncomplete, SeriesUnusable
 from contourd.jobs.database import Database

@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from contourd.dicom.instance import read_instance
 from contourd.dicom.integrity import stored_sha256
-from contourd.dicom.scp import ReceivedInstance
+from contourd.dicom.reception import ReceivedInstance
 from contourd.dicom.spool import INCOMING, Spool
 from contourd.errors import SeriesUnusable
 from contourd.jobs.database import Database

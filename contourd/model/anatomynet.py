@@ -7,7 +7,7 @@ tables is a value of :class:`ModelConfig`, never a subclass.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Self
+from typing import Annotated, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -17,6 +17,9 @@ from contourd.model.blocks import BlockKind, NormKind, Skip, SkipKind, Unit
 
 PAPER_CHANNELS = (28, 30, 32, 34)
 UNITS_PER_STAGE = 2
+# A stage of so many channels takes some 50 MB of weights; a bundle that claims more is no network of this kind.
+MOST_CHANNELS = 256
+Width = Annotated[int, Field(ge=1, le=MOST_CHANNELS)]
 
 
 class ModelConfig(BaseModel):
@@ -34,20 +37,20 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    structures: tuple[str, ...] = Field(min_length=1)
+    structures: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(min_length=1, max_length=256)
     pools: int = Field(default=1, ge=1, le=4)
     block: BlockKind = "se_residual"
     skip: SkipKind = "concat"
     norm: NormKind = "instance"
-    channels: tuple[int, int, int, int] = PAPER_CHANNELS
-    output_channels: int = Field(default=16, ge=1)
+    channels: tuple[Width, Width, Width, Width] = PAPER_CHANNELS
+    output_channels: Width = 16
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         if len(set(self.structures)) != len(self.structures):
             raise ValueError("structures must not repeat a name")
-        if min(self.channels) < 1:
-            raise ValueError("channels must be positive")
+        if not all(name.isprintable() for name in self.structures):
+            raise ValueError("structures must be printable")
         return self
 
     @property

@@ -1,6 +1,7 @@
 """A model on disk: model.json, weights.safetensors, a model card, and the hash that ties them.
 
-Weights are read by safetensors, so a bundle from elsewhere runs no code.
+Weights are read by safetensors, so a bundle from elsewhere runs no code; and what it claims is measured against bounds
+before memory is taken for it.
 """
 
 from __future__ import annotations
@@ -12,16 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from contourd.errors import ModelError
+from contourd.logs import one_line
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
 from contourd.model.limits import Limits
 from contourd.model.plausibility import OrganSpread
 from contourd.model.transforms import PreprocessConfig
 
 BUNDLES = Path(__file__).resolve().parent / "bundles"
+LARGEST_MODEL_FILE_BYTES, LARGEST_WEIGHTS_BYTES = 4 * 2**20, 2 * 2**30
+# Of the errors in a file, the first few tell what is wrong.
+MOST_ERRORS = 5
 MODEL_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "weights.safetensors", "CARD.md"
 
 
@@ -88,13 +94,29 @@ class ModelBundle:
         ModelError
             The weights do not fit the configuration.
         """
+        path = self.folder / WEIGHTS_FILE
         network = AnatomyNet(self.config.model)
         try:
-            weights = safetensors.torch.load_file(self.folder / WEIGHTS_FILE)
+            _refuse_other_shapes(path, network)
+            weights = safetensors.torch.load_file(path)
             network.load_state_dict({key: value.float() for key, value in weights.items()})
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"{self.folder}: the weights do not fit model.json: {error}") from error
+        except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+            raise ModelError(f"{path}: the weights do not fit model.json: {one_line(error)}") from error
+        if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
+            raise ModelError(f"{path} holds weights that are no numbers (NaN or infinite); take the bundle anew")
         return network.eval()
+
+
+def _refuse_other_shapes(path: Path, network: AnatomyNet) -> None:
+    """Compare what the file's header says with the network, before a tensor is read."""
+    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
+    with safe_open(path, framework="pt") as file:
+        found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
+    wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+    if wrong:
+        raise ValueError(
+            f"{len(wrong)} tensors differ, as {wrong[0]}: {found.get(wrong[0])}, not {expected.get(wrong[0])}"
+        )
 
 
 def bundle_names() -> tuple[str, ...]:
@@ -113,8 +135,9 @@ def load_bundle(name_or_folder: str | Path) -> ModelBundle:
     shipped = BUNDLES / str(name_or_folder)
     folder = shipped if (shipped / MODEL_FILE).is_file() else Path(name_or_folder)
     try:
-        text = (folder / MODEL_FILE).read_bytes()
-        weights = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+        text = _own(folder, MODEL_FILE, LARGEST_MODEL_FILE_BYTES).read_bytes()
+        with _own(folder, WEIGHTS_FILE, LARGEST_WEIGHTS_BYTES).open("rb") as file:
+            weights = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         known = ", ".join(bundle_names()) or "none"
         raise ModelError(
@@ -124,10 +147,28 @@ def load_bundle(name_or_folder: str | Path) -> ModelBundle:
     try:
         config = BundleConfig.model_validate_json(text)
     except ValidationError as error:
-        raise ModelError(f"{folder / MODEL_FILE} is not a model of this version: {error}") from error
+        raise ModelError(f"{folder / MODEL_FILE} is not a model of this version: {_told(error)}") from error
     if weights != config.weights_sha256:
         raise ModelError(f"{folder / WEIGHTS_FILE} is damaged: its sha256 is {weights}, not {config.weights_sha256}")
     return ModelBundle(folder, config, hashlib.sha256(text).hexdigest())
+
+
+def _own(folder: Path, name: str, most_bytes: int) -> Path:
+    """Return a file of the bundle; what lies elsewhere, is no file or is too large is none of it."""
+    path = folder / name
+    if not path.resolve(strict=True).is_relative_to(folder.resolve()):
+        raise ModelError(f"{path} is a link out of the bundle; put the file itself there")
+    if not path.is_file():
+        raise ModelError(f"{path} is no file")
+    if path.stat().st_size > most_bytes:
+        raise ModelError(f"{path} has {path.stat().st_size} bytes, more than the {most_bytes} of any model")
+    return path
+
+
+def _told(error: ValidationError) -> str:
+    """Name the keys that are wrong and why, without their values."""
+    found = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
+    return one_line("; ".join(found[:MOST_ERRORS]) + (" ..." if len(found) > MOST_ERRORS else ""))
 
 
 def save_bundle(folder: Path, config: BundleConfig | Mapping[str, object], network: AnatomyNet) -> ModelBundle:

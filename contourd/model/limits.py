@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+# PS3.5 6.2, VR SH; some patterns take twice as long for each further character.
+LONGEST_KERNEL = 16
 Bounds = tuple[float | None, float | None]
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from error
+    return pattern
 
 
 class Limits(BaseModel):
@@ -27,7 +38,7 @@ class Limits(BaseModel):
     slice_spacing_mm: Bounds | None = None
     pixel_spacing_mm: Bounds | None = None
     patient_positions: tuple[str, ...] = ()
-    kernels: tuple[str, ...] = ()
+    kernels: tuple[Annotated[str, Field(max_length=64), AfterValidator(_compiles)], ...] = Field((), max_length=64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +73,11 @@ def outside(limits: Limits, acquisition: Acquisition) -> tuple[str, ...]:
     position, kernel = acquisition.patient_position, acquisition.kernel
     if limits.patient_positions and position and position not in limits.patient_positions:
         reasons.append(f"the patient lies {position}, the model is for {', '.join(limits.patient_positions)}")
-    if limits.kernels and kernel and not any(re.search(k, kernel, re.IGNORECASE) for k in limits.kernels):
+    if (
+        limits.kernels
+        and kernel
+        and not any(re.search(k, kernel[:LONGEST_KERNEL], re.IGNORECASE) for k in limits.kernels)
+    ):
         reasons.append(f"the kernel is {kernel}, the model is for {', '.join(limits.kernels)}")
     return tuple(reasons)
 

@@ -7,6 +7,7 @@ and the head and neck are cut out around the body's own midline, so that both lo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from contourd.imaging.volume import AIR_HU, Volume
 BODY_THRESHOLD_HU = -350
 MIDLINE_LENGTH_MM = 200.0
 SMALLEST_BODY_CM3 = 500.0
+# A finer lattice than any CT's would fill the memory.
+Step = Annotated[float, Field(ge=0.5, le=50)]
+Hounsfield = Annotated[float, Field(ge=-32768, le=32767)]
 
 
 class PreprocessConfig(BaseModel):
@@ -40,11 +44,11 @@ class PreprocessConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    spacing_mm: tuple[float, float, float] = (4.0, 4.0, 4.0)
-    window_hu: tuple[float, float] = (-250.0, 500.0)
-    half_width_mm: float = Field(default=120.0, gt=0)
-    length_mm: float = Field(default=420.0, gt=0)
-    margin_mm: float = Field(default=8.0, ge=0)
+    spacing_mm: tuple[Step, Step, Step] = (4.0, 4.0, 4.0)
+    window_hu: tuple[Hounsfield, Hounsfield] = (-250.0, 500.0)
+    half_width_mm: float = Field(default=120.0, gt=0, le=500)
+    length_mm: float = Field(default=420.0, gt=0, le=2500)
+    margin_mm: float = Field(default=8.0, ge=0, le=200)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

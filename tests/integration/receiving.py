@@ -16,7 +16,8 @@ from pydicom.uid import (
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from contourd.dicom.scp import ReceivedInstance, StorageSCP
+from contourd.dicom.reception import ReceivedInstance
+from contourd.dicom.scp import StorageSCP
 from contourd.dicom.spool import Spool
 from tests.peers import LOOPBACK
 

@@ -83,6 +83,13 @@ def answering(status: int, comment: str = "") -> Answer:
     return answer
 
 
+@pytest.mark.filterwarnings("ignore:Found unknown escape sequence")
+def test_a_comment_that_would_forge_a_line_is_shown_as_text(start: Start, rtstruct: Path) -> None:
+    outcome = SENDER.deliver(rtstruct, start(answering(0xC000, "no\n2026 ERROR forged\x1b[2J")))
+    assert outcome.reason.endswith("status 0xC000 (no\\n2026 ERROR forged\\x1b[2J)")
+    assert outcome.reason.isprintable()
+
+
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian], ids=lambda uid: uid.name)
 def test_the_object_arrives_as_it_was_written(start: Start, rtstruct: Path, syntax: str) -> None:
     arrived: list[Dataset] = []

@@ -14,7 +14,7 @@ import pytest
 from contourd import supervision
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.integrity import stored_sha256
-from contourd.dicom.scp import ReceivedInstance
+from contourd.dicom.reception import ReceivedInstance
 from contourd.dicom.series import read_instance
 from contourd.jobs.database import Database
 from contourd.jobs.intake import Intake

@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.integrity import stored_sha256
-from contourd.dicom.scp import ReceivedInstance
+from contourd.dicom.reception import ReceivedInstance
 from contourd.errors import InvalidTransition
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume

@@ -54,7 +54,7 @@ def test_an_error_that_is_its_own_cause_ends():
 
 def test_lines():
     assert formatted("contourd.x", "stored %d", 3, job=7, peer="10.0.0.1") == "ERROR stored 3 job=7 peer=10.0.0.1"
-    assert formatted("contourd.x", "accepted", calling_ae="CT\n1") == "ERROR accepted calling_ae=CT?1"
+    assert formatted("contourd.x", "accepted", calling_ae="CT\n1") == "ERROR accepted calling_ae=CT\\n1"
     line = formatted("contourd.x", "the job failed", error=raised(), job=7)
     assert line.startswith("ERROR the job failed job=7\nTraceback")
     assert line.endswith("\nValueError")

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from contourd.dicom.integrity import stored_sha256
-from contourd.dicom.scp import ReceivedInstance
+from contourd.dicom.reception import ReceivedInstance
 from contourd.dicom.spool import Spool
 from contourd.jobs.database import Database
 from contourd.jobs.intake import Intake

@@ -131,6 +131,23 @@ def test_the_table_says_what_to_do(database, settings):
     assert "contourd retry 4" not in text
 
 
+def test_the_table_shows_what_a_peer_sent_as_text_and_nothing_else(database, settings):
+    """Neither the terminal's escapes nor rich's markup; the advice of the reason about [[route]] stays whole."""
+    fill(database)
+    hostile = "[bold red]X[/bold red][/]\x1b[2J"
+    with database.transaction() as session:
+        series = session.get_one(SeriesRow, 1)
+        series.calling_ae, series.reason = hostile, f"no route fits (from {hostile}); add a [[route]]"
+        session.get_one(JobRow, 2).reason = f"{hostile}\nsecond"
+    with open("/dev/null", "w") as nowhere:  # noqa: PTH123
+        console = Console(width=250, record=True, file=nowhere, force_terminal=True)
+        console.print(to_table(read_report(database), settings, NOW))
+    text = console.export_text()
+    assert "\x1b[2J" not in text
+    assert text.count("[bold red]X[/bold red][/]\\x1b[2J") == 3
+    assert "add a [[route]]" in text
+
+
 @pytest.mark.parametrize(
     ("seconds", "told"),
     [

@@ -1,0 +1,62 @@
+"""What the Storage SCP tells of, and whom: received instances, associations, what peers did."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+# Is told an action, the peer's address, its AE title or nothing, and why; neither waits nor raises.
+Witness = Callable[[str, str, str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedInstance:
+    """An instance whose file is durable.
+
+    Attributes
+    ----------
+    path
+        Relative to the spool.
+    sha256
+        Of the dataset's bytes as they were sent, without the file meta information.
+    patient
+        A keyed pseudonym of PatientID.
+    """
+
+    association_id: int
+    calling_ae: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    path: str
+    sha256: str
+    patient: str
+
+
+class InstanceSink(Protocol):
+    """Who is told of what the SCP receives; of one association never two things at a time."""
+
+    def association_opened(self, association_id: int, calling_ae: str, peer: str) -> None:
+        """Take note of an accepted association."""
+
+    def instance_stored(self, received: ReceivedInstance) -> None:
+        """Record a durable instance; an exception refuses it."""
+
+    def association_closed(self, association_id: int, aborted: bool) -> None:
+        """Take note that an association ended, once; nothing of it comes afterwards."""
+
+
+@dataclass(slots=True, eq=False)
+class OpenAssociation:
+    """An open association; the lock keeps its end from overtaking a store that is under way."""
+
+    number: int
+    calling_ae: str
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    began: float = field(default_factory=time.monotonic)
+    unread_bytes: int = 0
+    releasing: bool = False
+    ended: bool = False
+    cut_off: bool = False

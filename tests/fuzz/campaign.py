@@ -1,0 +1,59 @@
+"""The long form: `make fuzz` plays its inputs in three processes and prints the figures; status 1 where any is bad."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import multiprocessing
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from tests.fuzz.bounds import FILES, GROWTH_MB, PEAK_MB, Figures
+from tests.fuzz.reading import run_reader
+from tests.fuzz.receiving import run_connections, run_stores
+
+# Shares of the inputs, in hundredths: a connection costs some ten times what a dataset does.
+CAMPAIGNS: Mapping[str, tuple[Callable[[Path, int, range, float], Figures], int]] = {
+    "reader": (run_reader, 55),
+    "stores": (run_stores, 30),
+    "connections": (run_connections, 15),
+}
+
+
+def play(name: str, seed: int, first: int, count: int, seconds: float) -> Figures:
+    """Run one campaign in this process."""
+    warnings.simplefilter("ignore")  # pydicom warns of much that is odd
+    logging.disable(logging.CRITICAL)
+    run, _ = CAMPAIGNS[name]
+    with tempfile.TemporaryDirectory() as folder, FILES.only(writing=Path(folder)):
+        return run(Path(folder), seed, range(first, first + count), seconds)
+
+
+def main() -> int:
+    """Play all campaigns at once."""
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
+    parser.add_argument("--inputs", type=int, default=100_000, help="all campaigns together")
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="the same seed gives the same inputs")
+    parser.add_argument("--only", choices=CAMPAIGNS, help="one campaign")
+    parser.add_argument("--first", type=int, default=0, help="number of the first input, to play one again")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
+    given = parser.parse_args()
+    print(f"seed {given.seed}", flush=True)
+    names = [given.only] if given.only else list(CAMPAIGNS)
+    counts = {name: given.inputs if given.only else given.inputs * CAMPAIGNS[name][1] // 100 for name in names}
+    began, bad, inputs = time.monotonic(), False, 0
+    with multiprocessing.get_context("spawn").Pool(len(names)) as pool:
+        running = [
+            pool.apply_async(play, (name, given.seed, given.first, counts[name], given.seconds)) for name in names
+        ]
+        for figures in (one.get() for one in running):
+            print(figures.told(), flush=True)
+            for failure in figures.failures[:50]:
+                print(f"    {failure!r}")
+            inputs += figures.inputs
+            bad |= bool(figures.failures) or figures.growth_mb > GROWTH_MB or figures.peak_mb > PEAK_MB
+    print(f"{inputs} inputs in {time.monotonic() - began:.0f} s: {'FAILED' if bad else 'no crash, no hang, no growth'}")
+    return int(bad)
