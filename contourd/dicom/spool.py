@@ -42,6 +42,7 @@ class Spool:
         self._durable: set[Path] = set()
         self._key = b""
         try:
+            root.mkdir(mode=0o750, parents=True, exist_ok=True)  # patients' images: not for every user of the machine
             for name in (INCOMING, OUTGOING, PARTIAL):
                 (root / name).mkdir(parents=True, exist_ok=True)
             _fsync_folder(root)

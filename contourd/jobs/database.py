@@ -57,12 +57,10 @@ class Database:
             The database was written by a newer contourd.
         """
         from alembic import command
-        from alembic.script import ScriptDirectory
 
         config = alembic_config()
-        known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
         current = self.revision()
-        if current is not None and current not in known:
+        if current is not None and current not in known_revisions():
             raise SchemaMismatch(
                 f"the database is at revision {current}, which this version does not know; "
                 "install the newer contourd that wrote it, or restore its backup"
@@ -110,6 +108,13 @@ def _set_pragmas(connection: Any, record: object) -> None:  # noqa: ARG001
 def _begin(connection: Any) -> None:
     mode = connection.get_execution_options().get("contourd_begin", "DEFERRED")
     connection.exec_driver_sql(f"BEGIN {mode}")
+
+
+def known_revisions() -> frozenset[str]:
+    """Return the revisions that this version can bring up to its own."""
+    from alembic.script import ScriptDirectory
+
+    return frozenset(script.revision for script in ScriptDirectory.from_config(alembic_config()).walk_revisions())
 
 
 def alembic_config() -> Config:
