@@ -230,7 +230,7 @@ def write_phantom(folder: Path, position: str, profile: Profile) -> WrittenPhant
         What was written does not read back as it was drawn.
     """
     patient_id = f"CONTOURD-{__version__}-{position}"  # part of every UID: each version's phantom is one of its own
-    identity = SeriesIdentity(patient_id, f"{PATIENT_NAME}^{position}", f"{LABEL} {position}", position, "PHANTOM")
+    identity = SeriesIdentity(patient_id, f"{PATIENT_NAME}^{position}", f"{LABEL} {position}", position, "HEAD")
     images = write_ct_series(phantom_volume(phantom_grid(position)), folder / "ct", identity)
     (instances,) = find_series(images).values()
     series = gate(instances)
