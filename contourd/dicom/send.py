@@ -26,6 +26,7 @@ from contourd.settings import Destination
 
 SUCCESS = 0x0000
 MOST_CONTEXTS = 128
+NO_ANSWER = "no answer, or the connection broke"
 
 
 def send_series(paths: Sequence[Path], calling_ae: str, host: str, port: int, called_ae: str) -> Iterator[Path]:
@@ -110,6 +111,8 @@ class FileSender(StorageSCU):
             while waiting and association.is_established:
                 answer, sent = _store(association, waiting.pop())
                 report(sent)
+                if sent.reason == NO_ANSWER:  # nothing more is answered, and each would be waited for
+                    association.abort()
             return answer
 
         outcome = self._ask(destination, list(kinds), each)
@@ -131,7 +134,7 @@ def _store(association: Any, path: Path) -> tuple[Dataset, Sent]:
     except RuntimeError:
         return Dataset(), Sent(path, None, "the connection was closed")
     if "Status" not in answer:
-        return answer, Sent(path, None, "no answer, or the connection broke")
+        return answer, Sent(path, None, NO_ANSWER)
     status = int(answer.Status)
     told = f"{code_to_category(status)} {answer.get('ErrorComment') or ''}".strip()
     return answer, Sent(path, status, "" if status == SUCCESS else told)
