@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -62,8 +61,6 @@ def main() -> None:
         sys.exit(_complain(error, 2))
     except ContourdError as error:
         sys.exit(_complain(error, 1))
-    except BrokenPipeError:
-        os._exit(141)
 
 
 def _complain(error: Exception, status: int) -> int:

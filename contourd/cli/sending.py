@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +27,7 @@ DestinationArgument = Annotated[
     str, typer.Argument(metavar="DEST", help="A destination of the settings by its name, or AE@host:port.")
 ]
 SHOWN = 10
+INTERRUPTED = 130
 
 
 def echo(
@@ -48,13 +53,24 @@ def echo(
     failed = False
     for peer, caller in asked:
         began = time.monotonic()
-        outcome = StorageSCU(caller).echo(peer)
+        with _interruptible():
+            outcome = StorageSCU(caller).echo(peer)
         if outcome.kind is OutcomeKind.ACCEPTED:
             typer.echo(f"{address_of(peer)} answers {caller} in {(time.monotonic() - began) * 1000:.0f} ms")
         else:
             failed = True
             typer.echo(f"contourd: {outcome.reason}", err=True)
     raise typer.Exit(1 if failed else 0)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """End at Ctrl-C: the threads of an association would wait for their time-outs before the process could end."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)
 
 
 def address_of(destination: Destination) -> str:
@@ -100,7 +116,7 @@ def transfer(paths: tuple[Path, ...], peer: Destination, calling: str) -> list[S
     results: list[Sent] = []
     console = Console(stderr=True)
     columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    with _interruptible(), Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("sending", total=len(paths))
 
         def report(sent: Sent) -> None:
@@ -161,7 +177,8 @@ def _deliver(phantoms: list[WrittenPhantom], peer: Destination, calling: str) ->
     delivered, complete = [], True
     for phantom in phantoms:
         images = transfer(phantom.images, peer, calling)
-        outcome = StorageSCU(calling).deliver(phantom.structure_set, peer)
+        with _interruptible():
+            outcome = StorageSCU(calling).deliver(phantom.structure_set, peer)
         taken = outcome.kind is OutcomeKind.ACCEPTED
         complete = complete and taken and all(image.taken for image in images)
         reasons = dict.fromkeys(image.reason for image in images if not image.taken)
