@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 CT ?=
 
-.PHONY: demo test lint types format bench
+.PHONY: demo test lint types format bench wheel
 .SILENT:
 
 demo: $(STAMP)
@@ -27,6 +27,10 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
+
+wheel: $(STAMP)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	ls dist/*.whl
 
 $(STAMP): pyproject.toml constraints.txt
 	echo "Installing contourd into $(VENV) (once; some minutes) ..."
