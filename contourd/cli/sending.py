@@ -89,9 +89,9 @@ def send(
 
     if not folder.exists():
         raise NodeError(f"{folder} is not there")
-    paths, others = dicom_files(folder) if folder.is_dir() else ((folder,), ())
+    paths, others = dicom_files(folder)
     if not paths:
-        raise NodeError(f"{folder} holds no DICOM files ({len(others)} others)")
+        raise NodeError(f"there is no DICOM file in {folder} ({len(others)} others)")
     settings = settings_or_none(config)
     peer = addressed(to, settings)
     results = transfer(paths, peer, calling_title(calling, settings))
@@ -155,7 +155,10 @@ def accept(
         raise NodeError(f"there is no profile {profile!r}; there are: {', '.join(PROFILES)}")
     settings = settings_or_none(config)
     peer = addressed(destination, settings, profile)
-    phantoms = [write_phantom(output / position, position, peer.structure_set_profile) for position in POSITIONS]
+    try:
+        phantoms = [write_phantom(output / position, position, peer.structure_set_profile) for position in POSITIONS]
+    except OSError as error:
+        raise NodeError(f"{output} cannot be written: {error.strerror}; choose another --output") from error
     delivered, complete = [Delivered(phantom, "not sent (dry run)") for phantom in phantoms], True
     if not dry_run:
         delivered, complete = _deliver(phantoms, peer, calling_title(calling, settings))

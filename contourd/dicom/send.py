@@ -82,10 +82,13 @@ class Sent:
 
 
 def dicom_files(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Find the DICOM files of a folder, searched to the bottom, and the files that are none (a DICOMDIR is none)."""
+    """Find the DICOM files of a folder, searched to the bottom, and the files that are none (a DICOMDIR is none).
+
+    A single file may be given too.
+    """
     found: list[Path] = []
     others: list[Path] = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else [folder]:
         (found if _context(path) is not None else others).append(path)
     return tuple(found), tuple(others)
 

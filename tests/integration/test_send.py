@@ -24,6 +24,7 @@ from typer.testing import CliRunner, Result
 from contourd.acceptance import SOLIDS
 from contourd.cli import app
 from contourd.dicom.send import dicom_files
+from contourd.errors import NodeError
 from tests.integration.receiving import Receiver, Start
 from tests.peers import LOOPBACK, free_port
 
@@ -91,6 +92,21 @@ def test_each_file_goes_in_its_own_transfer_syntax(receiver: Receiver, images: l
         syntax, sent = wanted[str(dataset.SOPInstanceUID)]
         assert dataset.file_meta.TransferSyntaxUID == syntax
         assert dataset == sent
+
+
+def test_a_single_file_and_a_file_that_is_none(receiver: Receiver, images: list[Path], tmp_path: Path) -> None:
+    ran = contourd("send", images[3], "--to", peer(receiver))
+    assert (ran.exit_code, len(receiver.files())) == (0, 1), ran.output
+    note = tmp_path / "note.txt"
+    note.write_text("no image")
+    assert isinstance(contourd("send", note, "--to", peer(receiver)).exception, NodeError)
+
+
+def test_an_output_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ran = contourd("accept", f"PEER@{LOOPBACK}:104", "--dry-run", "--output", tmp_path / "file" / "out")
+    assert isinstance(ran.exception, NodeError)
+    assert "--output" in str(ran.exception)
 
 
 def test_every_status_is_counted_and_one_refusal_is_a_failure(images: list[Path]) -> None:

@@ -14,6 +14,7 @@ from contourd.checks import host, models
 from contourd.checks.finding import State
 from contourd.checks.listing import checks_of
 from contourd.cli import app
+from contourd.dicom.spool import Spool
 from contourd.jobs.database import Database, known_revisions
 from contourd.jobs.tables import SCHEMA_REVISION
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
@@ -87,6 +88,12 @@ def test_free_space_is_compared_with_the_watermark(tmp_path: Path) -> None:
 def test_others_may_not_enter_the_spool(tmp_path: Path, mode: int, state: State) -> None:
     tmp_path.chmod(mode)
     assert host.spool_modes(SpoolSettings(root=tmp_path)).state is state
+
+
+def test_a_spool_that_contourd_makes_keeps_others_out(tmp_path: Path) -> None:
+    root = tmp_path / "srv" / "spool"
+    Spool(root)
+    assert host.spool_modes(SpoolSettings(root=root)).state is State.OK
 
 
 def test_settings_that_anybody_may_change(tmp_path: Path) -> None:
