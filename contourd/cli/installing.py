@@ -129,12 +129,11 @@ def _findings(checks: Iterable[Check]) -> Iterator[tuple[str, Finding]]:
     """Run the checks one by one; whatever breaks in one is its finding, and the list goes on."""
     for one in checks:
         try:
-            yield one.name, one.run()
-        except (ContourdError, OSError) as error:
-            yield one.name, _of_error(error, one.remedy)
+            finding = one.run()
         except Exception as error:
-            log.debug("the check %s broke", one.name, exc_info=True)
-            yield one.name, _of_error(error, one.remedy)
+            log.debug("the check %s failed", one.name, exc_info=True)
+            finding = _of_error(error, one.remedy)
+        yield one.name, finding
 
 
 def _of_error(error: Exception, remedy: str) -> Finding:

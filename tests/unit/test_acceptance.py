@@ -95,8 +95,8 @@ def test_our_reader_finds_what_the_sheet_expects(written: WrittenPhantom) -> Non
     compare({roi.name: rasterise(roi.contours, series.grid) for roi in rois}, series)
 
 
-@pytest.mark.parametrize("profile", [*PROFILES.values(), XOR], ids=[*PROFILES, "xor"])
-def test_the_contours_enclose_the_volume_in_every_profile(tmp_path: Path, profile) -> None:
+@pytest.mark.parametrize("profile", [PROFILES["eclipse"], XOR], ids=["two decimals", "xor"])
+def test_the_contours_enclose_the_volume_however_they_are_written(tmp_path: Path, profile) -> None:
     """The area of the polygons times 2 mm, holes taken away: good to two parts in a thousand."""
     written = write_phantom(tmp_path, "FFS", profile)
     dataset = pydicom.dcmread(written.structure_set)

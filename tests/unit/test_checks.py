@@ -137,13 +137,11 @@ def test_a_damaged_model_and_one_that_is_whole(bundle: Path, tmp_path: Path) -> 
     assert "install the model again" in red[f"model:{damaged}"]["remedy"]
 
 
-def test_the_network_runs_within_half_of_a_job_s_time(bundle: Path) -> None:
-    finding = models.device(str(bundle), "cpu", 3600.0)
-    assert finding.state is State.OK
-    assert "250 slices of 512 x 512" in finding.told
-    assert "GiB" in finding.told
+def test_a_network_that_takes_over_half_of_a_job_s_time(bundle: Path) -> None:
     slow = models.device(str(bundle), "cpu", 1e-6)
     assert (slow.state, "worker.time_limit_s" in slow.remedy) == (State.FAILED, True)
+    assert "250 slices of 512 x 512" in slow.told
+    assert "GiB" in slow.told
 
 
 def test_the_largest_volume_fills_what_the_shipped_model_cuts_out() -> None:
@@ -201,10 +199,10 @@ def test_a_check_that_breaks_does_not_end_the_list(tmp_path: Path, bundle: Path)
     assert list(answer["checks"][0]) == ["name", "state", "told", "remedy"]
 
 
-def test_each_red_line_is_followed_by_its_remedy(tmp_path: Path, bundle: Path) -> None:
+def test_each_red_line_is_followed_by_its_remedy(tmp_path: Path) -> None:
     (tmp_path / "spool").mkdir(mode=0o755)
     (tmp_path / "spool").chmod(0o755)
-    ran = run(write_settings(tmp_path, bundle))
+    ran = run(write_settings(tmp_path, "nosuch"))
     assert ran.exit_code == 1
     lines = ran.output.splitlines()
     (place,) = (i for i, line in enumerate(lines) if line.startswith("RED spool.modes"))
