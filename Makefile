@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 CT ?=
 
-.PHONY: demo test lint types format bench chaos soak fuzz sbom audit
+.PHONY: demo test lint types format bench chaos soak fuzz sbom audit wheel
 .SILENT:
 
 demo: $(STAMP)
@@ -49,6 +49,10 @@ sbom: $(STAMP)
 audit:
 	$(PYTHON) -m venv .audit && .audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	.audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
+
+wheel: $(STAMP)
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	ls dist/*.whl
 
 $(STAMP): pyproject.toml constraints.txt
 	echo "Installing contourd into $(VENV) (once; some minutes) ..."

@@ -21,14 +21,14 @@ class Authority:
         _openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
                  "-keyout", self.key, "-out", self.certificate)  # fmt: skip
 
-    def sign(self, name: str) -> Signed:
-        """Sign a certificate for the loopback address."""
+    def sign(self, name: str, days: int = 2, names: str = "IP:127.0.0.1,DNS:localhost", more: str = "") -> Signed:
+        """Sign a certificate, for the loopback address by default; ``more`` are further lines of its extensions."""
         key, request, certificate = (self.folder / f"{name}.{ending}" for ending in ("key", "csr", "pem"))
         extensions = self.folder / f"{name}.ext"
-        extensions.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+        extensions.write_text(f"subjectAltName={names}\n{more}")
         _openssl("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", key, "-out", request)
         _openssl("x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey", self.key, "-CAcreateserial",
-                 "-days", "2", "-extfile", extensions, "-out", certificate)  # fmt: skip
+                 "-days", days, "-extfile", extensions, "-out", certificate)  # fmt: skip
         return Signed(certificate, key)
 
 

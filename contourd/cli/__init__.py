@@ -5,37 +5,60 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from contourd import __version__
 from contourd.cli.audit import audit
 from contourd.cli.contouring import contour, demo
 from contourd.cli.database import DATABASE_COMMANDS
+from contourd.cli.examples import EXAMPLES
+from contourd.cli.installing import check, init
 from contourd.cli.node import release, retry, serve, status
+from contourd.cli.sending import accept, echo, send
 from contourd.cli.training import ablate, curate, evaluate, train
 from contourd.errors import ContourdError, NodeError, SettingsError
 from contourd.logs import guard_standard_error, told_traceback
 
+FIRST_STEPS = "First steps: contourd demo; or contourd init, contourd check, contourd accept DEST, contourd serve."
+
 app = typer.Typer(
-    help="Contours the organs at risk of head-and-neck CT series: a DICOM node.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    epilog=FIRST_STEPS,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 # The panels of `contourd --help`, in their order.
 COMMANDS: Mapping[str, tuple[Callable[..., Any], ...]] = {
+    "Installation": (init, check, echo, send, accept),
     "Node": (serve, status, retry, release, audit),
     "Contouring": (contour, demo),
     "Training": (curate, train, evaluate, ablate),
 }
 for panel, commands in COMMANDS.items():
     for command in commands:
-        app.command(rich_help_panel=panel)(command)
+        app.command(rich_help_panel=panel, epilog=f"Example: {EXAMPLES[command.__name__]}")(command)
 database_app = typer.Typer(help="Back up the database, put it back, and take it from one version to another.")
 for name, command in DATABASE_COMMANDS.items():
-    database_app.command(name)(command)
+    database_app.command(name, epilog=f"Example: {EXAMPLES['db ' + name]}")(command)
 app.add_typer(database_app, name="db", rich_help_panel="Node", no_args_is_help=True)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"contourd {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def contourd(
+    version: Annotated[  # its callback does all
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Tell the version and end.")
+    ] = False,
+) -> None:
+    """Contours the organs at risk of head-and-neck CT series: a DICOM node."""
 
 
 def main() -> None:

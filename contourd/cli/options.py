@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contourd.errors import NodeError
+from contourd.errors import NodeError, SettingsError
 
 if TYPE_CHECKING:
     from contourd.jobs.database import Database
-    from contourd.settings import Settings
+    from contourd.settings import Destination, Settings
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Configuration; else ./contourd.toml, then /etc/contourd/contourd.toml.")
@@ -23,6 +24,9 @@ ConfigOption = Annotated[
 OverrideOption = Annotated[
     str, typer.Option(metavar="REASON", help="Let the model run outside of its limits; the reason is kept.")
 ]
+CallingOption = Annotated[str | None, typer.Option(help="Our AE title; node.ae_title by default, else CONTOURD.")]
+# What names the other side: AE@host:port, an IPv6 address in brackets.
+ADDRESS = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\[\]]+):(?P<port>\d+)")
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 
 
@@ -84,3 +88,46 @@ def opened_database(settings: Settings) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+def settings_or_none(config: Path | None) -> Settings | None:
+    """Read the settings; without --config there may be none."""
+    from contourd.settings import load_settings
+    from contourd.settings.loading import SEARCHED
+
+    if config is None and not any(path.is_file() for path in SEARCHED):
+        return None
+    return load_settings(config)
+
+
+def addressed(text: str, settings: Settings | None, profile: str = "strict") -> Destination:
+    """Find a destination by its name in the settings, or make one of AE@host:port.
+
+    Raises
+    ------
+    NodeError
+        There is none of that name, or the address is none.
+    """
+    from pydantic import ValidationError
+
+    from contourd.settings import Destination
+
+    match = ADDRESS.fullmatch(text)
+    if match is None:
+        known = {destination.name: destination for destination in settings.destination} if settings else {}
+        if text not in known:
+            named = f"the settings name {', '.join(known)}" if known else "no settings were found: give --config FILE"
+            raise NodeError(f"there is no destination {text!r}; {named}, or write AE@host:port")
+        return known[text]
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", match["ae_title"])[:32]
+    try:
+        return Destination.model_validate({**match.groupdict(), "name": name, "host": match["host"].strip("[]"),
+                                           "port": int(match["port"]), "profile": profile})  # fmt: skip
+    except ValidationError as error:
+        problems = [f"{item['loc'][-1]}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()]
+        raise SettingsError(text, problems) from error
+
+
+def calling_title(calling: str | None, settings: Settings | None) -> str:
+    """Return the AE title to call with."""
+    return calling or (settings.node.ae_title if settings else "CONTOURD")

@@ -1,17 +1,33 @@
-"""Send a CT series to a node: the test sender (DICOM PS3.4 annex B, as SCU)."""
+"""Send files to a node: the test senders (DICOM PS3.4 annex B, as SCU)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pydicom
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    MediaStorageDirectoryStorage,
+)
 from pynetdicom import AE
+from pynetdicom.status import code_to_category
 
+from contourd.dicom.calling import Caller
+from contourd.dicom.instance import UNREADABLE
+from contourd.dicom.scu import WARNINGS
 from contourd.errors import NodeError
+from contourd.outcomes import Outcome, OutcomeKind
+from contourd.settings import Destination
 
 SUCCESS = 0x0000
+MOST_CONTEXTS = 128
+NO_ANSWER = "no answer, or the connection broke"
 
 
 def send_series(paths: Sequence[Path], calling_ae: str, host: str, port: int, called_ae: str) -> Iterator[Path]:
@@ -42,3 +58,99 @@ def send_series(paths: Sequence[Path], calling_ae: str, host: str, port: int, ca
     finally:
         if association.is_established:
             association.release()
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of one file.
+
+    Attributes
+    ----------
+    status
+        Of the C-STORE response; None where none came, or the file was not sent.
+    reason
+        Empty where it was taken without a remark.
+    """
+
+    path: Path
+    status: int | None
+    reason: str = ""
+
+    @property
+    def taken(self) -> bool:
+        """Whether the other side says that it has the file: Success, or a warning."""
+        return self.status == SUCCESS or self.status in WARNINGS
+
+
+def dicom_files(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Find the DICOM files of a folder, searched to the bottom, and the files that are none (a DICOMDIR is none).
+
+    A single file may be given too.
+    """
+    found: list[Path] = []
+    others: list[Path] = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else [folder]:
+        (found if _context(path) is not None else others).append(path)
+    return tuple(found), tuple(others)
+
+
+class FileSender:
+    """Sends files as they are, each in its own transfer syntax, over one association and without a second try."""
+
+    def __init__(self, calling_ae: str) -> None:
+        self._caller = Caller(calling_ae)
+
+    def send_files(self, paths: Sequence[Path], destination: Destination, report: Callable[[Sent], None]) -> None:
+        """Send DICOM files in their order; ``report`` is told once of each what became of it.
+
+        Raises
+        ------
+        NodeError
+            There are more kinds of files than an association can name (PS3.8 9.3.2.2: 128).
+        """
+        kinds = dict.fromkeys(context for path in paths if (context := _context(path)) is not None)
+        if len(kinds) > MOST_CONTEXTS:
+            raise NodeError(f"{len(kinds)} kinds of files are more than {MOST_CONTEXTS}; send them in parts")
+        waiting = list(reversed(paths))
+
+        def each(association: Any) -> Outcome:
+            while waiting and association.is_established:
+                sent = _store(association, waiting.pop())
+                report(sent)
+                if sent.reason == NO_ANSWER:  # nothing more is answered, and each would be waited for
+                    association.abort()
+            return Outcome(OutcomeKind.ACCEPTED, "")
+
+        outcome = self._caller.ask(destination, list(kinds), each)
+        reason = "the association ended before it" if len(waiting) < len(paths) else outcome.reason
+        for path in reversed(waiting):
+            report(Sent(path, None, reason))
+
+
+def _store(association: Any, path: Path) -> Sent:
+    try:
+        dataset = pydicom.dcmread(path)
+        kind = f"{dataset.SOPClassUID.name} in {dataset.file_meta.TransferSyntaxUID.name}"
+    except UNREADABLE as error:
+        return Sent(path, None, f"it cannot be read: {type(error).__name__}")
+    try:
+        answer = association.send_c_store(dataset)
+    except ValueError:
+        return Sent(path, None, f"{kind} is not taken there")
+    except RuntimeError:
+        return Sent(path, None, "the connection was closed")
+    if "Status" not in answer:
+        return Sent(path, None, NO_ANSWER)
+    status = int(answer.Status)
+    told = f"{code_to_category(status)} {answer.get('ErrorComment') or ''}".strip()
+    return Sent(path, status, "" if status == SUCCESS else told)
+
+
+def _context(path: Path) -> tuple[UID, UID] | None:
+    """Return SOP class and transfer syntax of a file with file meta information (PS3.10 7.1)."""
+    try:
+        meta = pydicom.filereader.read_file_meta_info(path)
+        kind = UID(meta.MediaStorageSOPClassUID), UID(meta.TransferSyntaxUID)
+    except (*UNREADABLE, AttributeError):
+        return None
+    return None if kind[0] == MediaStorageDirectoryStorage else kind

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import TypeVar
 
 import psutil
@@ -56,6 +57,13 @@ def check_memory(device: torch.device, voxels: int) -> None:
             f"the volume needs about {needed / 2**30:.1f} GiB on {device}, {free / 2**30:.1f} GiB are free: "
             "use a device with more memory or a model with larger voxels"
         )
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Return the most memory so far: what torch held on a CUDA device, or what this process held on the CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def place(network: NetworkT, device: torch.device) -> NetworkT:

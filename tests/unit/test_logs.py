@@ -56,8 +56,8 @@ def test_lines():
     assert formatted("contourd.x", "stored %d", 3, job=7, peer="10.0.0.1") == "ERROR stored 3 job=7 peer=10.0.0.1"
     assert formatted("contourd.x", "accepted", calling_ae="CT\n1") == "ERROR accepted calling_ae=CT\\n1"
     line = formatted("contourd.x", "the job failed", error=raised(), job=7)
-    assert line.startswith("ERROR the job failed job=7\nTraceback")
-    assert line.endswith("\nValueError")
+    assert line.startswith("ERROR the job failed job=7\n  Traceback")
+    assert line.endswith("\n  ValueError")
     assert formatted("pynetdicom.events", raised()) == "ERROR pynetdicom.events: ValueError"
     assert formatted("pydicom.filereader", f"odd value {NAME}") == "ERROR pydicom.filereader has a remark at file.py:7"
 

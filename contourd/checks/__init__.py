@@ -1,0 +1,1 @@
+"""What ``contourd check`` looks at before the first patient: one small function for each thing."""

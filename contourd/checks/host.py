@@ -1,0 +1,157 @@
+"""Checks of the machine: the spool's file system, the database, the clock, what is installed."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import subprocess
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydicom.uid import UID
+
+from contourd.checks.finding import Finding, failed, ok, unknown
+from contourd.dicom.decoders import DECODERS, has_decoder
+from contourd.dicom.rtstruct_second_reader import second_reader_loads
+from contourd.dicom.spool import write_durably
+from contourd.jobs.database import Database, revisions
+from contourd.jobs.tables import SCHEMA_REVISION
+from contourd.settings import SpoolSettings
+
+PROBE_BYTES = 1 << 20
+# The year of the first version: a clock that lags behind it was never set.
+FIRST_YEAR, LAST_YEAR = 2026, 2100
+COMMAND_LIMIT_S = 10.0
+
+
+def settings_file(path: Path) -> Finding:
+    """See that the settings can be changed by their owner and group alone."""
+    if path.stat().st_mode & stat.S_IWOTH:
+        return failed(f"{path} can be changed by anybody", f"chmod o-w {path}")
+    return ok(f"{path} can be used")
+
+
+def spool_write(settings: SpoolSettings) -> Finding:
+    """Write a file, flush it to the disk, rename it, read it back and remove it."""
+    root = settings.root
+    if not root.is_dir():
+        return _absent(root)
+    final = root / f".check-{secrets.token_hex(8)}"
+    partial = final.with_suffix(".partial")
+    began = time.monotonic()
+    try:
+        write_durably(partial, final, [bytes(PROBE_BYTES)])
+        took_ms = (time.monotonic() - began) * 1000
+        whole = final.read_bytes() == bytes(PROBE_BYTES)
+    finally:
+        partial.unlink(missing_ok=True)
+        final.unlink(missing_ok=True)
+    if not whole:
+        return failed(f"a file that was written to {root} reads back otherwise", "look at the disk")
+    return ok(f"1 MiB written to {root}, flushed and renamed in {took_ms:.0f} ms")
+
+
+def _absent(root: Path) -> Finding:
+    remedy = f"make it for the user that runs contourd: install -d -m 0750 {root}"
+    above = next(p for p in root.resolve().parents if p.exists())
+    if root.exists() or not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        return failed(f"{root} is no folder, and cannot be made by this user", remedy)
+    return unknown(f"{root} is not there; the first `contourd serve` makes it", f"to have its disk tested, {remedy}")
+
+
+def spool_space(settings: SpoolSettings) -> Finding:
+    """See that more is free than must be left."""
+    folder = next(p for p in (settings.root, *settings.root.resolve().parents) if p.is_dir())
+    status = os.statvfs(folder)
+    free_gb = status.f_bavail * status.f_frsize / 1e9
+    told = f"{free_gb:.1f} GB are free for {settings.root}; below {settings.min_free_gb:g} GB nothing is received"
+    if free_gb < settings.min_free_gb:
+        return failed(told, "make room, or change spool.root or spool.min_free_gb")
+    return ok(told)
+
+
+def spool_modes(settings: SpoolSettings) -> Finding:
+    """See that patients' images are not open to every user of the machine."""
+    if not settings.root.is_dir():
+        return unknown(f"{settings.root} is not there")
+    mode = stat.S_IMODE(settings.root.stat().st_mode)
+    if not mode & stat.S_IRWXO:  # what others cannot enter protects what is in it
+        return ok(f"{settings.root} has mode {mode:04o}")
+    return failed(
+        f"{settings.root} has mode {mode:04o}: other users of this machine may read patients' images",
+        f"chmod o-rwx {settings.root}",
+    )
+
+
+def database(url: str) -> Finding:
+    """Open the queue; its schema is this version's, or will be at the next start."""
+    prefix = "sqlite:///"
+    if url.startswith(prefix) and not Path(url.removeprefix(prefix)).exists():
+        return ok("there is no queue yet; the first `contourd serve` makes it")
+    queue = Database(url)
+    try:
+        revision = queue.revision()
+    finally:
+        queue.close()
+    if revision == SCHEMA_REVISION:
+        return ok(f"schema revision {revision}, as this version needs")
+    if revision is None:
+        return ok("empty; the first `contourd serve` makes the tables")
+    if revision in revisions():
+        return failed(
+            f"schema revision {revision}, and this version needs {SCHEMA_REVISION}",
+            "stop `contourd serve` and run `contourd db upgrade`, which makes a backup first",
+        )
+    return failed(
+        f"schema revision {revision} is not known to this version",
+        "install the newer contourd that wrote it, or restore the backup of before",
+    )
+
+
+def decoders() -> Finding:
+    """Tell which transfer syntaxes can be read here; RLE and uncompressed ones always can."""
+    missing = [UID(syntax).name for syntax in DECODERS if not has_decoder(syntax)]
+    if missing:
+        return ok(
+            f"uncompressed, deflated and RLE; senders are refused {', '.join(missing)}",
+            "where senders compress: pip install 'contourd[codecs]'",
+        )
+    return ok("every transfer syntax that contourd knows can be decoded")
+
+
+def second_reader() -> Finding:
+    """See that rt-utils is there, where the settings ask for it."""
+    if second_reader_loads():
+        return ok("rt-utils loads")
+    return failed(
+        "check.rt_utils is set, and rt-utils does not load",
+        "pip install 'contourd[check]' and the system's libGL (Debian: libgl1), or set check.rt_utils = false",
+    )
+
+
+def clock() -> Finding:
+    """See that the clock tells a possible year, and that time goes forwards."""
+    now, before = datetime.now(UTC).astimezone(), time.monotonic_ns()
+    told = f"{now:%Y-%m-%d %H:%M:%S} {now.tzname()} (UTC{now:%z})"
+    if not FIRST_YEAR <= now.year < LAST_YEAR:
+        return failed(told, "set the clock of this machine")
+    if any(time.monotonic_ns() < before for _ in range(1000)):
+        return failed(f"{told}: the monotonic clock runs backwards", "look at the machine's clock source")
+    return ok(told)
+
+
+def time_service() -> Finding:
+    """Ask systemd, where there is one, whether the clock is kept by NTP."""
+    command = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
+    try:
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_LIMIT_S)
+    except (OSError, subprocess.TimeoutExpired):
+        return unknown("not known: there is no timedatectl here", "see to it that the clock is kept by NTP")
+    answer = ran.stdout.strip()
+    if ran.returncode or answer not in ("yes", "no"):
+        return unknown("not known: timedatectl does not answer", "see to it that the clock is kept by NTP")
+    if answer == "no":
+        return failed("the clock is not kept by NTP", "set up chrony or systemd-timesyncd: timedatectl set-ntp true")
+    return ok("the clock is kept by NTP")

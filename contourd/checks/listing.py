@@ -1,0 +1,68 @@
+"""The checks that settings ask for, in their order."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from contourd.checks import host, models, network
+from contourd.checks.finding import Check
+from contourd.settings import Settings
+
+REPORT = "look at the message; if it makes no sense, report it"
+
+
+def checks_of(settings: Settings, file: Path) -> tuple[Check, ...]:
+    """List the checks; what takes longest comes last."""
+    return (*_of_the_machine(settings, file), *_of_the_network(settings), *_of_the_models(settings))
+
+
+def _of_the_machine(settings: Settings, file: Path) -> tuple[Check, ...]:
+    spool = settings.spool
+    owner = f"give {spool.root} to the user that runs contourd, on a disk that is whole and not read-only"
+    checks = [
+        Check("settings", partial(host.settings_file, file), REPORT),
+        Check("spool.write", partial(host.spool_write, spool), owner),
+        Check("spool.space", partial(host.spool_space, spool), owner),
+        Check("spool.modes", partial(host.spool_modes, spool), owner),
+        Check(
+            "database",
+            partial(host.database, settings.database_url),
+            "check database.url, that the server runs, that its driver is installed and who may read the file",
+        ),
+        Check("decoders", host.decoders, "pip install 'contourd[codecs]'"),
+        Check("clock", host.clock, REPORT),
+        Check("ntp", host.time_service, REPORT),
+    ]
+    if settings.check.rt_utils:
+        checks.append(Check("second-reader", host.second_reader, "pip install 'contourd[check]'"))
+    return tuple(checks)
+
+
+def _of_the_network(settings: Settings) -> tuple[Check, ...]:
+    node = settings.node
+    files = "check the certificate's files: PEM, for this purpose, not expired, the key without a passphrase"
+    checks = [Check("port", partial(network.port, settings), "change node.host or node.port")]
+    if node.tls is not None:
+        checks.append(Check("tls:node", partial(network.node_certificate, node), files))
+    for one in settings.destination:
+        address = "check destination.host and destination.port"
+        if one.tls is not None:
+            checks.append(Check(f"tls:{one.name}", partial(network.destination_certificate, one), files))
+        checks.append(Check(f"echo:{one.name}", partial(network.echo, one, node.ae_title), address))
+        checks.append(Check(f"echo-back:{one.name}", partial(network.echo_back, one, settings), address))
+    return tuple(checks)
+
+
+def _of_the_models(settings: Settings) -> tuple[Check, ...]:
+    names = dict.fromkeys(route.model for route in settings.route)
+    worker = settings.worker
+    whole = "install the model again; route.model takes a shipped model's name or a bundle's folder"
+    fits = "set worker.device to a device that is there and has the memory"
+    return (
+        *(Check(f"model:{name}", partial(models.model, name), whole) for name in names),
+        *(
+            Check(f"device:{name}", partial(models.device, name, worker.device, worker.time_limit_s), fits)
+            for name in names
+        ),
+    )

@@ -1,0 +1,31 @@
+"""An example of each command, shown under its help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+EXAMPLES: Mapping[str, str] = MappingProxyType(
+    {
+        "init": "contourd init --output /etc/contourd/contourd.toml",
+        "check": "contourd check --config /etc/contourd/contourd.toml",
+        "echo": "contourd echo pacs",
+        "send": "contourd send CT_FOLDER --to CONTOURD@127.0.0.1:11112",
+        "accept": "contourd accept pacs --output acceptance",
+        "serve": "contourd serve --config /etc/contourd/contourd.toml",
+        "status": "contourd status --watch",
+        "retry": 'contourd retry 12 --override "tall patient, seen by Dr. Example"',
+        "release": "contourd release 7",
+        "audit": "contourd audit --since 2h --json",
+        "db backup": "contourd db backup /backup/contourd.sqlite",
+        "db restore": "contourd db restore /backup/contourd.sqlite",
+        "db upgrade": "contourd db upgrade --config /etc/contourd/contourd.toml",
+        "db downgrade": "contourd db downgrade 0002",
+        "contour": "contourd contour CT_FOLDER --output rt.dcm",
+        "demo": "contourd demo --output demo-output",
+        "curate": "contourd curate ARCHIVE --output DATASET",
+        "train": "contourd train DATASET --output BUNDLE --recipe quick",
+        "evaluate": "contourd evaluate BUNDLE DATASET --output REPORT",
+        "ablate": "contourd ablate quick DATASET --output TABLE",
+    }
+)

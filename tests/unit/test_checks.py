@@ -1,0 +1,221 @@
+"""`contourd check` on the machine's side, and the list itself: states, stable names, exit status, and no early end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from sqlalchemy import text
+from typer.testing import CliRunner, Result
+
+from contourd.checks import host, models
+from contourd.checks.finding import State
+from contourd.checks.listing import checks_of
+from contourd.cli import app
+from contourd.dicom.spool import Spool
+from contourd.jobs.database import Database, revisions
+from contourd.jobs.tables import SCHEMA_REVISION
+from contourd.model.anatomynet import AnatomyNet, ModelConfig
+from contourd.model.bundle import load_bundle, save_bundle
+from contourd.model.transforms import Preprocess
+from contourd.settings import SpoolSettings, load_settings
+from tests.peers import LOOPBACK, free_port
+
+# pynetdicom leaves the sockets of broken connections to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a small model on a coarse lattice: it takes a moment even with the largest volume."""
+    config = ModelConfig(structures=("Brainstem",), channels=(4, 4, 4, 4))
+    fields = {
+        "name": "small",
+        "version": "1",
+        "model": config.model_dump(mode="json"),
+        "preprocess": {"spacing_mm": (12.0, 12.0, 12.0)},
+    }
+    torch.manual_seed(0)
+    return save_bundle(tmp_path_factory.mktemp("model") / "small", fields, AnatomyNet(config)).folder
+
+
+def write_settings(folder: Path, model: object, more: str = "", top: str = "") -> Path:
+    path = folder / "contourd.toml"
+    path.write_text(
+        f'{top}[node]\nhost = "{LOOPBACK}"\nport = {free_port()}\n[spool]\nroot = "{folder / "spool"}"\n'
+        f'min_free_gb = 0.001\n[worker]\ndevice = "cpu"\n{more}\n'
+        f'[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "{LOOPBACK}"\nport = {free_port()}\n'
+        f'[[route]]\nmodel = "{model}"\ndestinations = ["pacs"]\n',
+        encoding="utf-8",
+    )
+    return path
+
+
+def run(path: Path, *more: str) -> Result:
+    return CliRunner().invoke(app, ["check", "--config", str(path), *more])
+
+
+def test_the_spool_takes_a_file_and_keeps_nothing_of_it(tmp_path: Path) -> None:
+    finding = host.spool_write(SpoolSettings(root=tmp_path))
+    assert finding.state is State.OK
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_spool_that_is_not_there_or_is_a_file(tmp_path: Path) -> None:
+    absent = SpoolSettings(root=tmp_path / "a" / "spool")
+    assert host.spool_write(absent).state is State.UNKNOWN
+    assert host.spool_modes(absent).state is State.UNKNOWN
+    assert host.spool_space(absent).state is State.OK
+    assert list(tmp_path.iterdir()) == []
+    file = tmp_path / "file"
+    file.touch()
+    for root in (file, file / "spool"):
+        finding = host.spool_write(SpoolSettings(root=root))
+        assert finding.state is State.FAILED
+        assert f"install -d -m 0750 {root}" in finding.remedy
+
+
+def test_free_space_is_compared_with_the_watermark(tmp_path: Path) -> None:
+    assert host.spool_space(SpoolSettings(root=tmp_path, min_free_gb=0)).state is State.OK
+    finding = host.spool_space(SpoolSettings(root=tmp_path, min_free_gb=1e9))
+    assert finding.state is State.FAILED
+    assert "spool.min_free_gb" in finding.remedy
+
+
+@pytest.mark.parametrize(("mode", "state"), [(0o755, State.FAILED), (0o751, State.FAILED), (0o750, State.OK)])
+def test_others_may_not_enter_the_spool(tmp_path: Path, mode: int, state: State) -> None:
+    tmp_path.chmod(mode)
+    assert host.spool_modes(SpoolSettings(root=tmp_path)).state is state
+
+
+def test_a_spool_that_contourd_makes_keeps_others_out(tmp_path: Path) -> None:
+    root = tmp_path / "srv" / "spool"
+    Spool(root)
+    assert host.spool_modes(SpoolSettings(root=root)).state is State.OK
+
+
+def test_settings_that_anybody_may_change(tmp_path: Path) -> None:
+    path = tmp_path / "contourd.toml"
+    path.touch()
+    path.chmod(0o640)
+    assert host.settings_file(path).state is State.OK
+    path.chmod(0o666)
+    assert host.settings_file(path).remedy == f"chmod o-w {path}"
+
+
+def test_the_database_is_looked_at_and_not_made(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'queue.sqlite'}"
+    assert host.database(url).state is State.OK
+    assert list(tmp_path.iterdir()) == []
+    database = Database(url)
+    database.upgrade()
+    assert f"revision {SCHEMA_REVISION}, as" in host.database(url).told
+    older = revisions()[0]
+    for revision, state in ((older, State.FAILED), ("9999", State.FAILED)):
+        with database.engine.begin() as connection:
+            connection.execute(text("UPDATE alembic_version SET version_num = :r"), {"r": revision})
+        finding = host.database(url)
+        assert (finding.state, revision in finding.told, bool(finding.remedy)) == (state, True, True)
+    database.close()
+
+
+def test_a_damaged_model_and_one_that_is_whole(bundle: Path, tmp_path: Path) -> None:
+    assert models.model(str(bundle)).state is State.OK
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for file in bundle.iterdir():
+        (damaged / file.name).write_bytes(file.read_bytes())
+    weights = damaged / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    red = {c["name"]: c for c in json.loads(run(write_settings(tmp_path, damaged), "--json").output)["checks"]}
+    assert red[f"model:{damaged}"]["state"] == "failed"
+    assert "is damaged" in red[f"model:{damaged}"]["told"]
+    assert "install the model again" in red[f"model:{damaged}"]["remedy"]
+
+
+def test_a_network_that_takes_over_half_of_a_job_s_time(bundle: Path) -> None:
+    slow = models.device(str(bundle), "cpu", 1e-6)
+    assert (slow.state, "worker.time_limit_s" in slow.remedy) == (State.FAILED, True)
+    assert "250 slices of 512 x 512" in slow.told
+    assert "GiB" in slow.told
+
+
+def test_the_largest_volume_fills_what_the_shipped_model_cuts_out() -> None:
+    """A wider or longer body gives the network no more: 240 mm across and 420 mm along, at 4 mm."""
+    config = load_bundle("hn7").config.preprocess
+    prepared = Preprocess(config).prepare(models.largest_volume())
+    dz, _, dx = config.spacing_mm
+    assert prepared.image.shape[0] >= int(config.length_mm / dz)
+    assert prepared.image.shape[2] >= int(2 * config.half_width_mm / dx)
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [("echo yes", State.OK), ("echo no", State.FAILED), ("exit 1", State.UNKNOWN), (None, State.UNKNOWN)],
+)
+def test_the_time_service(answer: str | None, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if answer is not None:
+        program = tmp_path / "timedatectl"
+        program.write_text(f"#!/bin/sh\n{answer}\n")
+        program.chmod(0o755)
+    assert host.time_service().state is state
+
+
+def test_the_clock_of_this_machine() -> None:
+    assert host.clock().state is State.OK
+
+
+def test_the_names_are_stable(tmp_path: Path, bundle: Path) -> None:
+    path = write_settings(tmp_path, bundle)
+    names = [check.name for check in checks_of(load_settings(path), path)]
+    assert names == [
+        *("settings", "spool.write", "spool.space", "spool.modes", "database", "decoders", "clock", "ntp", "port"),
+        *("echo:pacs", "echo-back:pacs", f"model:{bundle}", f"device:{bundle}"),
+    ]
+    more = "[check]\nrt_utils = true\n[node.tls]\ncertificate = 'c'\nkey = 'k'\nrequire_certificate = false\n"
+    path = write_settings(tmp_path, bundle, more + "[delivery]")
+    asked = {check.name for check in checks_of(load_settings(path), path)}
+    assert asked - set(names) == {"second-reader", "tls:node"}
+
+
+def test_a_check_that_breaks_does_not_end_the_list(tmp_path: Path, bundle: Path) -> None:
+    """No such kind of database: SQLAlchemy's own error, which is none of ours."""
+    path = write_settings(tmp_path, bundle, '[database]\nurl = "nosuch://queue"')
+    ran = run(path, "--json")
+    assert ran.exit_code == 1
+    answer = json.loads(ran.output)
+    assert answer["well"] is False
+    assert answer["settings"] == str(path)
+    by_name = {check["name"]: check for check in answer["checks"]}
+    assert "NoSuchModuleError" in by_name["database"]["told"]
+    assert "database.url" in by_name["database"]["remedy"]
+    assert by_name["echo:pacs"]["state"] == "failed"
+    assert by_name[f"device:{bundle}"]["state"] == "ok"
+    assert list(answer["checks"][0]) == ["name", "state", "told", "remedy"]
+
+
+def test_each_red_line_is_followed_by_its_remedy(tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir(mode=0o755)
+    (tmp_path / "spool").chmod(0o755)
+    ran = run(write_settings(tmp_path, "nosuch"))
+    assert ran.exit_code == 1
+    lines = ran.output.splitlines()
+    (place,) = (i for i, line in enumerate(lines) if line.startswith("RED spool.modes"))
+    assert lines[place + 1].strip() == f"-> chmod o-rwx {tmp_path / 'spool'}"
+    assert any(line.startswith("ok  settings") for line in lines)
+    assert " red, " in lines[-1]
+
+
+def test_settings_that_cannot_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "contourd.toml"
+    path.write_text("[node]\nprot = 104\n")
+    ran = run(path, "--json")
+    assert ran.exit_code == 2
+    (only,) = json.loads(ran.output)["checks"]
+    assert (only["name"], only["state"]) == ("settings", "failed")
+    assert "node.prot" in only["told"]
