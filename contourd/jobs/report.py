@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.orm import Session
 
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import DestinationLine, read_destinations
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
 from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
+
+# Of jobs that somebody may still wait for.
+OPEN = tuple(state for state in JobState if state not in (JobState.DELIVERED, JobState.SUPERSEDED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +83,8 @@ def read_report(database: Database, most_jobs: int = 50) -> Report:
         )
         for state, number in session.execute(by_state):
             counts[state] += number
-        done = JobRow.state.in_((JobState.DELIVERED, JobState.SUPERSEDED))
-        newest = select(JobRow, SeriesRow).join(SeriesRow, SeriesRow.id == JobRow.series_id)
-        rows = session.execute(newest.order_by(done, JobRow.id.desc()).limit(most_jobs)).all()
+        rows = _newest(session, JobRow.state.in_(OPEN), most_jobs)
+        rows += _newest(session, JobRow.state.not_in(OPEN), most_jobs - len(rows))
         ids = [job.id for job, _ in rows]
         deliveries: dict[int, list[DeliveryRow]] = {}
         for row in session.scalars(select(DeliveryRow).where(DeliveryRow.job_id.in_(ids)).order_by(DeliveryRow.id)):
@@ -92,6 +95,16 @@ def read_report(database: Database, most_jobs: int = 50) -> Report:
         lines = tuple(_series_line(series, count) for series, count in session.execute(waiting))
         destinations = read_destinations(session)
     return Report(counts, jobs, lines, destinations)
+
+
+def newest_jobs(which: ColumnElement[bool], most: int) -> Select[tuple[JobRow, SeriesRow]]:
+    """Select the newest of some jobs with their series; neither sorts nor reads more rows than it gives."""
+    joined = select(JobRow, SeriesRow).join(SeriesRow, SeriesRow.id == JobRow.series_id)
+    return joined.where(which).order_by(JobRow.id.desc()).limit(most)
+
+
+def _newest(session: Session, which: ColumnElement[bool], most: int) -> list[tuple[JobRow, SeriesRow]]:
+    return [(job, series) for job, series in session.execute(newest_jobs(which, most))]
 
 
 def _job_line(job: JobRow, series: SeriesRow, deliveries: list[DeliveryRow]) -> JobLine:

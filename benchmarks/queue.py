@@ -1,0 +1,109 @@
+"""Claims and reports of a queue that remembers many finished jobs: whether both stay flat.
+
+`python benchmarks/queue.py [--jobs 1000 1000000]` prints, for each size, the medians of claiming a job, claiming a
+delivery and reading what `contourd status` shows, and their ratios to the smallest size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import insert
+
+from contourd.jobs.database import Database
+from contourd.jobs.job import DeliveryState, JobState, SeriesState
+from contourd.jobs.queue import Queue
+from contourd.jobs.report import read_report
+from contourd.jobs.tables import DeliveryRow, JobRow, SeriesRow
+
+CHUNK, RUNS, OPEN = 20_000, 20, 40
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def fill(database: Database, finished: int) -> None:
+    """Add finished jobs, each with its series and delivery, and a few open ones at the end."""
+    for first in range(1, finished + OPEN + 1, CHUNK):
+        ids = range(first, min(first + CHUNK, finished + OPEN + 1))
+        series, jobs, deliveries = [], [], []
+        for i in ids:
+            at = START + timedelta(seconds=i)
+            done = i <= finished
+            series.append(
+                {
+                    "id": i,
+                    "series_uid": f"2.25.{i}",
+                    "state": SeriesState.COMPLETE,
+                    "revision": 1,
+                    "created_at": at,
+                    "last_instance_at": at,
+                }
+            )
+            jobs.append(
+                {
+                    "id": i,
+                    "series_id": i,
+                    "revision": 1,
+                    "model": "hn7",
+                    "destinations": "pacs",
+                    "state": JobState.DELIVERED if done else JobState.QUEUED,
+                    "lease_until": None,
+                    "created_at": at,
+                    "updated_at": at,
+                }
+            )
+            if done or i % 2:
+                deliveries.append(
+                    {
+                        "job_id": i,
+                        "destination": "pacs",
+                        "state": DeliveryState.DELIVERED if done else DeliveryState.PENDING,
+                        "not_before": at,
+                        "created_at": at,
+                        "updated_at": at,
+                    }
+                )
+        with database.transaction() as session:
+            session.execute(insert(SeriesRow), series)
+            session.execute(insert(JobRow), jobs)
+            session.execute(insert(DeliveryRow), deliveries)
+
+
+def median_ms(call: Callable[[], object]) -> float:
+    """Time a call."""
+    times = []
+    for _ in range(RUNS):
+        began = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - began) * 1000)
+    return statistics.median(times)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, nargs="+", default=[1_000, 1_000_000])
+    sizes = parser.parse_args().jobs
+    print(f"{'finished jobs':>14} {'claim ms':>9} {'delivery ms':>12} {'report ms':>10} {'file MB':>8}")
+    for finished in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "queue.sqlite"
+            database = Database(f"sqlite:///{file}")
+            database.upgrade()
+            fill(database, finished)
+            queue = Queue(database)
+            claim = median_ms(lambda queue=queue: queue.claim("benchmark", 60.0))
+            delivery = median_ms(lambda queue=queue: queue.claim_delivery("pacs"))
+            report = median_ms(lambda database=database: read_report(database))
+            database.close()
+            megabytes = file.stat().st_size / 1e6
+        print(f"{finished:14,} {claim:9.2f} {delivery:12.2f} {report:10.2f} {megabytes:8.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
