@@ -44,8 +44,8 @@ def strike(fault: Fault) -> None:
 
 def stall() -> None:
     """Wait for ever; a worker ends with its daemon, as it does at work."""
-    parent = os.getppid()
-    while os.getppid() == parent:
+    daemon = multiprocessing.parent_process()
+    while daemon is None or daemon.is_alive():
         time.sleep(STALL_S)
     os._exit(1)
 
