@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import threading
 from contextlib import suppress
 
@@ -33,9 +32,10 @@ from contourd.jobs.queue import Queue
 from contourd.jobs.recording import record_unrecorded
 from contourd.jobs.retention import Retention
 from contourd.jobs.timekeeping import follow_clock
-from contourd.notify import ALIVE, READY, STOPPING, ServiceNotifier
+from contourd.notify import ALIVE, ENDING, READY, ServiceNotifier
 from contourd.schedule import Schedule
 from contourd.settings import Settings, shown_settings
+from contourd.signals import STOPPING, on_signals
 from contourd.supervision import Supervisor
 
 log = logging.getLogger(__name__)
@@ -108,8 +108,7 @@ class Daemon:
         NodeError
             The port is taken, or a part of the node broke down.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._told_to_stop)
+        on_signals(STOPPING, self._told_to_stop)
         if not insist(self._recover, self._stopping):
             return
         node = self._settings.node
@@ -135,7 +134,7 @@ class Daemon:
                 "a thread of contourd ended by itself, and contourd with it; look at the log, start it again"
             )
 
-    def _told_to_stop(self, number: int, frame: object) -> None:  # noqa: ARG002
+    def _told_to_stop(self) -> None:
         if self._stopping.is_set():
             self._hasten.set()
         self._stopping.set()
@@ -199,7 +198,7 @@ class Daemon:
     def _shut_down(self) -> None:
         """Stop taking, let deliveries and the job under way end, and leave the rest for the next start."""
         log.info("stopping", extra={"action": "stop"})
-        self._notifier.tell(STOPPING)
+        self._notifier.tell(ENDING)
         self._stopping.set()
         self._supervisor.terminate()
         self._scp.stop()

@@ -34,6 +34,7 @@ from contourd.model.bundle import ModelBundle, load_bundle
 from contourd.model.predictor import Predictor
 from contourd.profiles import STRICT
 from contourd.settings import Settings
+from contourd.signals import on_signals
 
 log = logging.getLogger(__name__)
 
@@ -241,7 +242,7 @@ def main(settings: Settings, name: str, parent: Connection, contour: Contour = c
 
 def _serve(settings: Settings, name: str, parent: Connection, contour: Contour) -> None:
     worker = Worker(settings, name, contour)
-    signal.signal(signal.SIGTERM, lambda number, frame: worker.stopping.set())
+    on_signals([signal.SIGTERM], worker.stopping.set)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the daemon's to act on
 
     def end_with_parent() -> None:

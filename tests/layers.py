@@ -160,6 +160,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.outcomes",
         "contourd.logs",
         "contourd.notify",
+        "contourd.signals",
     ),
     0: (
         "contourd.errors",

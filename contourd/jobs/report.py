@@ -97,14 +97,14 @@ def read_report(database: Database, most_jobs: int = 50) -> Report:
     return Report(counts, jobs, lines, destinations)
 
 
-def newest_jobs(which: ColumnElement[bool], most: int) -> Select[tuple[JobRow, SeriesRow]]:
+def newest_jobs(which: ColumnElement[bool], most: int) -> Select[JobRow, SeriesRow]:
     """Select the newest of some jobs with their series; neither sorts nor reads more rows than it gives."""
     joined = select(JobRow, SeriesRow).join(SeriesRow, SeriesRow.id == JobRow.series_id)
     return joined.where(which).order_by(JobRow.id.desc()).limit(most)
 
 
 def _newest(session: Session, which: ColumnElement[bool], most: int) -> list[tuple[JobRow, SeriesRow]]:
-    return [(job, series) for job, series in session.execute(newest_jobs(which, most))]
+    return [(row[0], row[1]) for row in session.execute(newest_jobs(which, most))]
 
 
 def _job_line(job: JobRow, series: SeriesRow, deliveries: list[DeliveryRow]) -> JobLine:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from contourd import __version__
 from contourd.cli import COMMANDS, app, main
+from contourd.cli.database import DATABASE_COMMANDS
 from contourd.cli.examples import EXAMPLES
 from tests.peers import LOOPBACK, free_port
 from tests.phantom import write_series
@@ -107,7 +108,7 @@ def test_help_groups_the_commands() -> None:
 
 
 def test_every_command_has_an_example() -> None:
-    assert sorted(EXAMPLES) == sorted(NAMES)
+    assert sorted(EXAMPLES) == sorted([*NAMES, *(f"db {name}" for name in DATABASE_COMMANDS)])
 
 
 @pytest.mark.parametrize("name", NAMES)

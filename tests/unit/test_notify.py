@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contourd.notify import ALIVE, READY, STOPPING, ServiceNotifier
+from contourd.notify import ALIVE, ENDING, READY, ServiceNotifier
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
@@ -17,7 +17,7 @@ def test_each_state_is_a_datagram(tmp_path: Path, kind: str) -> None:
         systemd.bind("\0" + address[1:] if kind == "abstract" else address)
         systemd.settimeout(10)
         supervisor = ServiceNotifier.from_environment({"NOTIFY_SOCKET": address}, 1)
-        for state in (READY, ALIVE, STOPPING):
+        for state in (READY, ALIVE, ENDING):
             supervisor.tell(state)
         assert [systemd.recv(100) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"STOPPING=1"]
 
