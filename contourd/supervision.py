@@ -59,7 +59,7 @@ class Supervisor:
     stopping
         Set when the node stops: no worker is started any more.
     main
-        What the process runs.
+        What the process runs; by default a worker.
     """
 
     def __init__(
@@ -67,13 +67,13 @@ class Supervisor:
         settings: Settings,
         queue: Queue,
         stopping: threading.Event,
-        main: WorkerMain = run_worker,
+        main: WorkerMain | None = None,
         monotonic: Monotonic = time.monotonic,
     ) -> None:
         self._settings = settings
         self._queue = queue
         self._stopping = stopping
-        self._main = main
+        self._main = main or run_worker
         self._monotonic = monotonic
         self._leases = Ages(monotonic=monotonic)
         self._names = itertools.count(1)
