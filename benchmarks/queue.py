@@ -17,7 +17,8 @@ from pathlib import Path
 from sqlalchemy import insert
 
 from contourd.jobs.database import Database
-from contourd.jobs.job import DeliveryState, JobState, SeriesState
+from contourd.jobs.deliveries import Deliveries
+from contourd.jobs.job import DeliveryState, JobState, RetryPolicy, SeriesState
 from contourd.jobs.queue import Queue
 from contourd.jobs.report import read_report
 from contourd.jobs.tables import DeliveryRow, JobRow, SeriesRow
@@ -96,9 +97,9 @@ def main() -> None:
             database = Database(f"sqlite:///{file}")
             database.upgrade()
             fill(database, finished)
-            queue = Queue(database)
+            queue, deliveries = Queue(database), Deliveries(database, RetryPolicy(30.0, 1800.0, 86400.0))
             claim = median_ms(lambda queue=queue: queue.claim("benchmark", 60.0))
-            delivery = median_ms(lambda queue=queue: queue.claim_delivery("pacs"))
+            delivery = median_ms(lambda deliveries=deliveries: deliveries.claim("pacs"))
             report = median_ms(lambda database=database: read_report(database))
             database.close()
             megabytes = file.stat().st_size / 1e6

@@ -113,7 +113,7 @@ class Schedule:
             "%s failed%s and is tried again: %s",
             event.job_id,
             again,
-            told(event.exception),
+            event.exception if expected else told(event.exception),
             exc_info=None if expected else event.exception,
             extra={"action": "fault"},
         )

@@ -43,7 +43,7 @@ class Spool:
         self._key = b""
         is_new = not root.exists()
         try:
-            root.mkdir(mode=0o750, parents=True, exist_ok=True)  # patients' images: not for every user of the machine
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)  # patients' images: not for every user of the machine
             for name in (INCOMING, OUTGOING, PARTIAL):
                 make_private_folder(root / name)
             _fsync_folder(root)

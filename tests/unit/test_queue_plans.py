@@ -9,9 +9,11 @@ import pytest
 from sqlalchemy import event, text
 
 from contourd.jobs.database import Database
+from contourd.jobs.deliveries import Deliveries
 from contourd.jobs.queue import Queue
 from contourd.jobs.report import OPEN, newest_jobs, read_report
 from contourd.jobs.tables import JobRow
+from tests.queueing import POLICY
 
 
 @pytest.fixture
@@ -46,8 +48,8 @@ def asked(database: Database, call) -> list[tuple[str, object]]:
 
 
 def test_claims_search_by_an_index_and_sort_nothing(database):
-    queue = Queue(database)
-    for call in (lambda: queue.claim("w", 60.0), lambda: queue.claim_delivery("pacs"), lambda: queue.expire_leases(2)):
+    queue, deliveries = Queue(database), Deliveries(database, POLICY)
+    for call in (lambda: queue.claim("w", 60.0), lambda: deliveries.claim("pacs"), queue.leases):
         found = plans(database, asked(database, call))
         assert found
         assert all("USING" in line and "INDEX" in line for line in found if line.startswith(("SCAN", "SEARCH"))), found

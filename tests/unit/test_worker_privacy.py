@@ -58,5 +58,5 @@ def test_neither_the_queue_nor_the_log_quotes_the_patient(settings, caplog):
     lines = [LineFormatter().format(record) for record in caplog.records]
     (failed,) = [line for line in lines if line.startswith("the job failed")]
     assert "valuerep.py" in failed
-    assert failed.endswith("\nValueError")
+    assert failed.endswith("\n  ValueError")
     assert NAME not in "".join(lines)
