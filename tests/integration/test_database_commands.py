@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 from contourd.cli import app
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.errors import ContourdError
+from tests.integration.destination import receiver
 from tests.integration.quick_node import watched
-from tests.integration.test_crash import receiver
 from tests.interop.conftest import bright_bundle, phantom, series_uid  # noqa: F401  a fixture
 from tests.interop.node import CONTOURD, serve, write_configuration
 from tests.peers import RUN_S, free_port, storescu
