@@ -52,7 +52,7 @@ class Node:
         intake = Intake(self.database, self.spool.root, SeriesSettings(), [ROUTE])
         commitment = CommitmentSCP(self.commitments, self.requests if answers_senders else None)
         settings = NodeSettings(host=LOOPBACK, port=free_port(), **more)
-        self.scp = StorageSCP(settings, self.spool, intake, commitment)
+        self.scp = StorageSCP(settings, self.spool, intake, commitment=commitment)
         self.scp.start()
 
     @property

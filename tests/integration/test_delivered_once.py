@@ -15,6 +15,7 @@ import pytest
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from pynetdicom import AE, evt
 
+from contourd.dicom.spool import Spool
 from contourd.jobs.database import Database
 from contourd.jobs.queue import Queue
 from tests.interop.conftest import bright_bundle  # noqa: F401  a fixture
@@ -67,7 +68,7 @@ class Destination:
 def spool(tmp_path: Path) -> Path:
     """Make the spool of a node whose one structure set waits to be sent."""
     folder = tmp_path / "node" / "spool"
-    (folder / "outgoing").mkdir(parents=True)
+    Spool(folder)
     dataset = structure_set(read_series(write_series(tmp_path / "ct")))
     dataset.save_as(folder / "outgoing" / "1.dcm", enforce_file_format=True)
     database = Database(f"sqlite:///{folder / 'contourd.sqlite'}")
