@@ -6,6 +6,7 @@
     ├── SettingsError            the configuration cannot be used; every problem at once
     ├── SeriesUnusable           the input gate: a person must look, the series is held
     │   ├── OutsideLimits        the model was not made for such a series
+    │   ├── SeriesFull           it has as many images as a series may have
     │   └── SeriesIncomplete     more slices may still come
     │       └── SlicesMissing    names the missing z
     ├── StructureSetRejected     the read-back check: what would be sent is not what was contoured
@@ -57,6 +58,10 @@ class OutsideLimits(SeriesUnusable):
             f"the series is outside the limits of {model}: {'; '.join(reasons)}; "
             "a person who answers for it releases it with `--override REASON`"
         )
+
+
+class SeriesFull(SeriesUnusable):
+    """The series has as many images as one may have: no more are taken."""
 
 
 class SeriesIncomplete(SeriesUnusable):

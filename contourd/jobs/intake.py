@@ -24,7 +24,7 @@ from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.pixels import same_image
 from contourd.dicom.reception import ReceivedInstance
 from contourd.dicom.series import Instance, gate, read_instance
-from contourd.errors import InvalidTransition, QueueUnavailable, SeriesIncomplete, SeriesUnusable
+from contourd.errors import InvalidTransition, QueueUnavailable, SeriesFull, SeriesIncomplete, SeriesUnusable
 from contourd.jobs.database import Database
 from contourd.jobs.job import JobState, SeriesEvent, SeriesState, next_series_state
 from contourd.jobs.queue import Queue
@@ -109,7 +109,7 @@ class Intake:
         try:
             with self._database.transaction() as session:
                 unneeded = self._store(session, received, now)
-        except QueueUnavailable:
+        except (QueueUnavailable, SeriesFull):
             self._discard(received)
             raise
         self._quiet.note(received.series_instance_uid, now)
@@ -170,6 +170,10 @@ class Intake:
         return ""
 
     def _add(self, session: Session, series: SeriesRow, received: ReceivedInstance, now: datetime) -> None:
+        most = self._settings.max_instances
+        last = select(InstanceRow.id).where(InstanceRow.series_id == series.id).offset(most - 1).limit(1)
+        if session.scalar(last) is not None:
+            raise SeriesFull(f"the series has {most} images already; series.max_instances allows no more")
         session.add(
             InstanceRow(
                 series_id=series.id,

@@ -26,10 +26,11 @@ class DatabaseSettings(Section):
 
 
 class SeriesSettings(Section):
-    """When a series is complete."""
+    """When a series is complete, and how many images it may have."""
 
     quiet_s: float = Field(default=15.0, ge=0)
     gapped_s: float = Field(default=180.0, ge=0)
+    max_instances: int = Field(default=5000, ge=1)
 
 
 class WorkerSettings(Section):

@@ -13,11 +13,12 @@ import pydicom
 import pytest
 from sqlalchemy import text
 
-from contourd.errors import QueueUnavailable
+from contourd.errors import QueueUnavailable, SeriesFull
 from contourd.jobs import database as database_module
 from contourd.jobs.deliveries import Deliveries
 from contourd.jobs.job import DeliveryState, JobState, RetryPolicy, SeriesState
 from contourd.jobs.report import read_report
+from contourd.settings import SeriesSettings
 from tests.queueing import AWAY, TAKEN
 from tests.unit.test_intake import Node, ct, node  # noqa: F401  a fixture
 
@@ -173,3 +174,16 @@ def test_a_late_slice_at_any_moment_makes_one_newer_structure_set(node, tmp_path
     old = next(line for line in read_report(node.database).jobs if line.revision == 1)
     assert old.state == (JobState.DELIVERED if moment == "delivered" else JobState.SUPERSEDED)
     assert all(d.state in (DeliveryState.DELIVERED, DeliveryState.REFUSED) for d in old.deliveries)
+
+
+def test_a_series_takes_no_more_images_than_it_may_have(node, tmp_path):  # noqa: F811
+    paths, few = ct(tmp_path / "ct"), SeriesSettings(quiet_s=10, gapped_s=60, max_instances=5)
+    node.intake._settings = few
+    association = node.open()
+    for path in paths[:5]:
+        node.store(association, path)
+    with pytest.raises(SeriesFull, match="5 images already; series.max_instances allows no more"):
+        node.store(association, paths[5])
+    node.store(association, paths[4])  # one that is there is no further one
+    assert node.instances() == 5
+    assert len(list(node.root.iterdir())) == 5
