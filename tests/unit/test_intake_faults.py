@@ -182,7 +182,7 @@ def test_a_series_takes_no_more_images_than_it_may_have(node, tmp_path):  # noqa
     association = node.open()
     for path in paths[:5]:
         node.store(association, path)
-    with pytest.raises(SeriesFull, match="5 images already; series.max_instances allows no more"):
+    with pytest.raises(SeriesFull, match=r"5 images already; series\.max_instances allows no more"):
         node.store(association, paths[5])
     node.store(association, paths[4])  # one that is there is no further one
     assert node.instances() == 5
