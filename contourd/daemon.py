@@ -30,6 +30,7 @@ from contourd.jobs.intake import Intake
 from contourd.jobs.job import RetryPolicy
 from contourd.jobs.queue import Queue
 from contourd.settings import Destination, Settings
+from contourd.web.process import PageProcess
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Daemon:
         self._worker: BaseProcess | None = None
         self._worker_name = ""
         self._leash: Connection | None = None
+        self._page = PageProcess(settings)
 
     def _lock(self) -> IO[str]:
         file = (self._settings.spool.root / "contourd.lock").open("w")
@@ -97,6 +99,7 @@ class Daemon:
         self._every(POLL_S, "close quiet series", self._intake.close_quiet)
         self._every(POLL_S, "watch the worker", self._watch_worker)
         self._every(POLL_S, "expire leases", self._expire_leases)
+        self._every(POLL_S, "watch the page", self._watch_page)
         for destination in self._settings.destination:  # a thread each: one that is down delays no other
             self._every(POLL_S, f"deliver to {destination.name}", partial(self._deliver, destination))
         self._scheduler.start()
@@ -149,6 +152,10 @@ class Daemon:
         self._end_leash()
         self._start_worker()
 
+    def _watch_page(self) -> None:
+        if not self._stopping.is_set():
+            self._page.watch(self._worker is not None and self._worker.is_alive())
+
     def _end_leash(self) -> None:
         if self._leash is not None:
             self._leash.close()
@@ -159,6 +166,7 @@ class Daemon:
         log.info("stopping", extra={"action": "stop"})
         self._scp.stop()
         self._scheduler.shutdown(wait=True)
+        self._page.stop()
         if self._worker is not None:
             with suppress(ProcessLookupError):
                 self._worker.terminate()

@@ -19,9 +19,10 @@ from sqlalchemy.orm import Session
 from contourd.dicom.pixels import same_image
 from contourd.dicom.scp import ReceivedInstance
 from contourd.dicom.series import Instance, gate, read_instance
-from contourd.errors import InvalidTransition, QueueUnavailable, SeriesIncomplete, SeriesUnusable
+from contourd.errors import QueueUnavailable, SeriesIncomplete, SeriesUnusable
 from contourd.jobs.database import Database
 from contourd.jobs.job import JobState, SeriesEvent, SeriesState, next_series_state
+from contourd.jobs.operations import release_series
 from contourd.jobs.queue import Clock, Queue, record, utc_now
 from contourd.jobs.routing import choose_route
 from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
@@ -234,6 +235,7 @@ class Intake:
             model=route.model,
             destinations=",".join(dict.fromkeys(route.destinations)),
             state=JobState.QUEUED,
+            confirm=route.confirm,
             created_at=now,
             updated_at=now,
             lease_until=None,
@@ -258,12 +260,7 @@ class Intake:
             It is not held, or there is no such series.
         """
         with self._database.transaction() as session:
-            series = session.get(SeriesRow, series_id)
-            if series is None:
-                raise InvalidTransition(f"there is no series {series_id}")
-            self._advance(session, series, SeriesEvent.RELEASE, "released by a person")
-            series.reason, series.interrupted = "", ""
-            series.last_instance_at = self._now() - timedelta(seconds=self._settings.gapped_s)
+            release_series(session, series_id, self._settings.gapped_s, self._now())
 
     def _advance(self, session: Session, series: SeriesRow, event: SeriesEvent, detail: str) -> None:
         series.state = next_series_state(SeriesState(series.state), event)

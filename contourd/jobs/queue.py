@@ -126,6 +126,9 @@ class Queue:
             job, now = self._owned(session, job_id, worker), self._now()
             job.lease_until, job.reason, job.remarks = None, "", remarks
             self._advance(session, job, JobEvent.CONTOURED, remarks)
+            if job.confirm and not job.confirmed_by:
+                job.reason = "waits for confirmation: a person is to look at the pictures before it is sent"
+                self._advance(session, job, JobEvent.HOLD, job.reason)
             for name, output in outputs.items():
                 known = select(DeliveryRow).where(DeliveryRow.job_id == job_id, DeliveryRow.destination == name)
                 if session.scalars(known).first() is None:
@@ -200,7 +203,9 @@ class Queue:
         with self._database.transaction() as session:
             due = (
                 select(DeliveryRow)
+                .join(JobRow, JobRow.id == DeliveryRow.job_id)
                 .where(
+                    JobRow.state == JobState.DELIVERING,  # nothing of a held job is sent
                     DeliveryRow.state == DeliveryState.PENDING,
                     DeliveryRow.destination == destination,
                     DeliveryRow.not_before <= self._now(),
@@ -208,7 +213,7 @@ class Queue:
                 .order_by(DeliveryRow.not_before, DeliveryRow.id)
                 .limit(1)
             )
-            row = session.scalars(due.with_for_update(skip_locked=True)).first()
+            row = session.scalars(due.with_for_update(skip_locked=True, of=DeliveryRow)).first()
             if row is None:
                 return None
             row.attempts += 1
@@ -221,12 +226,14 @@ class Queue:
             row = session.get_one(DeliveryRow, delivery_id)
             row.reason = reason
             self._advance_delivery(session, row, DeliveryEvent.ACCEPTED, reason)
-            session.flush()
-            job = session.get_one(JobRow, row.job_id)
-            states = set(session.scalars(select(DeliveryRow.state).where(DeliveryRow.job_id == job.id)))
-            if states == {DeliveryState.DELIVERED} and job.state == JobState.DELIVERING:
-                job.reason = ""
-                self._advance(session, job, JobEvent.ALL_DELIVERED, "")
+            self._end_if_delivered(session, session.get_one(JobRow, row.job_id))
+
+    def _end_if_delivered(self, session: Session, job: JobRow) -> None:
+        session.flush()
+        states = set(session.scalars(select(DeliveryRow.state).where(DeliveryRow.job_id == job.id)))
+        if states == {DeliveryState.DELIVERED} and job.state == JobState.DELIVERING:
+            job.reason = ""
+            self._advance(session, job, JobEvent.ALL_DELIVERED, "")
 
     def postpone(self, delivery_id: int, reason: str, policy: RetryPolicy) -> None:
         """Set the time of the next try, or refuse the delivery when the policy gives up."""
@@ -267,22 +274,33 @@ class Queue:
             There is nothing to retry: the job is under way, delivered, superseded or unknown.
         """
         with self._database.transaction() as session:
-            job, now = session.get(JobRow, job_id), self._now()
-            if job is None:
-                raise InvalidTransition(f"there is no job {job_id}")
-            deliveries = list(session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job_id)))
-            refused = [d for d in deliveries if d.state == DeliveryState.REFUSED]
-            for row in refused:
-                row.created_at = now  # the time to give up is counted anew
-                self._advance_delivery(session, row, DeliveryEvent.RELEASE, "released by a person")
-            for row in deliveries:
-                if row.state == DeliveryState.PENDING:
-                    row.not_before = now
-            if job.state == JobState.DELIVERING:
-                return
-            job.attempts, job.reason, job.override = 0, "", override or job.override
-            event = JobEvent.REDELIVER if deliveries else JobEvent.RELEASE
-            self._advance(session, job, event, "released by a person" + (f": {override}" if override else ""))
+            self.retry_within(session, job_id, override)
+
+    def retry_within(self, session: Session, job_id: int, override: str = "") -> None:
+        """Do so inside the caller's transaction."""
+        job, now = session.get(JobRow, job_id), self._now()
+        if job is None:
+            raise InvalidTransition(f"there is no job {job_id}")
+        deliveries = list(session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job_id)))
+        if job.state == JobState.HELD and deliveries and job.confirm and not job.confirmed_by:
+            raise InvalidTransition(
+                f"job {job_id} waits for confirmation: look at its pictures, then `contourd confirm {job_id}`"
+            )
+        if job.state == JobState.DELIVERED:
+            raise InvalidTransition(f"job {job_id} is delivered; `contourd resend` sends it again")
+        refused = [d for d in deliveries if d.state == DeliveryState.REFUSED]
+        for row in refused:
+            row.created_at = now  # the time to give up is counted anew
+            self._advance_delivery(session, row, DeliveryEvent.RELEASE, "released by a person")
+        for row in deliveries:
+            if row.state == DeliveryState.PENDING:
+                row.not_before = now
+        if job.state == JobState.DELIVERING:
+            return
+        job.attempts, job.reason, job.override = 0, "", override or job.override
+        event = JobEvent.REDELIVER if deliveries else JobEvent.RELEASE
+        self._advance(session, job, event, "released by a person" + (f": {override}" if override else ""))
+        self._end_if_delivered(session, job)
 
     def supersede(self, session: Session, jobs: Sequence[JobRow], why: str) -> None:
         """End jobs of an older revision inside the caller's transaction; what was delivered stays delivered."""

@@ -83,14 +83,15 @@ def read_report(database: Database, most_jobs: int = 50) -> Report:
         deliveries: dict[int, list[DeliveryRow]] = {}
         for row in session.scalars(select(DeliveryRow).where(DeliveryRow.job_id.in_(ids)).order_by(DeliveryRow.id)):
             deliveries.setdefault(row.job_id, []).append(row)
-        jobs = tuple(_job_line(job, series, deliveries.get(job.id, [])) for job, series in rows)
+        jobs = tuple(job_line(job, series, deliveries.get(job.id, [])) for job, series in rows)
         images = select(func.count()).where(InstanceRow.series_id == SeriesRow.id).scalar_subquery()
         waiting = select(SeriesRow, images).where(SeriesRow.state.in_(open_series)).order_by(SeriesRow.id.desc())
-        lines = tuple(_series_line(series, count) for series, count in session.execute(waiting))
+        lines = tuple(series_line(series, count) for series, count in session.execute(waiting))
     return Report(counts, jobs, lines)
 
 
-def _job_line(job: JobRow, series: SeriesRow, deliveries: list[DeliveryRow]) -> JobLine:
+def job_line(job: JobRow, series: SeriesRow, deliveries: list[DeliveryRow]) -> JobLine:
+    """Make a job's line of its rows."""
     lines = tuple(
         DeliveryLine(
             d.destination, d.state, d.attempts, d.reason, d.not_before if d.state == DeliveryState.PENDING else None
@@ -113,7 +114,8 @@ def _job_line(job: JobRow, series: SeriesRow, deliveries: list[DeliveryRow]) -> 
     )
 
 
-def _series_line(series: SeriesRow, instances: int) -> SeriesLine:
+def series_line(series: SeriesRow, instances: int) -> SeriesLine:
+    """Make a series' line of its row and the number of its images."""
     return SeriesLine(
         series.id,
         series.state,

@@ -14,6 +14,7 @@ from contourd.settings.tree import (
     WorkerSettings,
 )
 from contourd.settings.values import Verdict
+from contourd.settings.web import WebSettings
 
 __all__ = [
     "CheckSettings",
@@ -29,6 +30,7 @@ __all__ = [
     "Settings",
     "SpoolSettings",
     "Verdict",
+    "WebSettings",
     "WorkerSettings",
     "find_settings_file",
     "load_settings",

@@ -9,6 +9,7 @@ from pydantic import Field
 from contourd.settings.destination import Destination, Route
 from contourd.settings.node import NodeSettings
 from contourd.settings.values import Seconds, Section, Verdict
+from contourd.settings.web import WebSettings
 
 
 class SpoolSettings(Section):
@@ -80,6 +81,7 @@ class Settings(Section):
     delivery: DeliverySettings = DeliverySettings()
     plausibility: PlausibilitySettings = PlausibilitySettings()
     check: CheckSettings = CheckSettings()
+    web: WebSettings = WebSettings()
     destination: tuple[Destination, ...]
     route: tuple[Route, ...]
 

@@ -33,6 +33,8 @@ def upgrade() -> None:
     _deliveries_may_be(*AFTER)
     op.add_column("series", sa.Column("purged_at", MOMENT))
     op.add_column("jobs", sa.Column("purged_at", MOMENT))
+    op.add_column("jobs", sa.Column("confirm", sa.Boolean, nullable=False, server_default=sa.false()))
+    op.add_column("jobs", sa.Column("confirmed_by", sa.String(64), nullable=False, server_default=""))
     op.create_table(
         "attempts",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -105,5 +107,6 @@ def downgrade() -> None:
         op.execute("DROP FUNCTION audit_refuses()")
     op.execute("UPDATE deliveries SET state = 'SENDING' WHERE state = 'SENT'")  # sent again by the older contourd
     _deliveries_may_be(*BEFORE)
-    op.drop_column("jobs", "purged_at")
+    for column in ("confirmed_by", "confirm", "purged_at"):
+        op.drop_column("jobs", column)
     op.drop_column("series", "purged_at")
