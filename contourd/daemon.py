@@ -30,7 +30,7 @@ from contourd.jobs.intake import Intake
 from contourd.jobs.job import RetryPolicy
 from contourd.jobs.queue import Queue
 from contourd.settings import Destination, Settings
-from contourd.web.process import PageProcess
+from contourd.web.keeper import PageKeeper
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class Daemon:
         self._worker: BaseProcess | None = None
         self._worker_name = ""
         self._leash: Connection | None = None
-        self._page = PageProcess(settings)
+        self._page = PageKeeper(settings)
 
     def _lock(self) -> IO[str]:
         file = (self._settings.spool.root / "contourd.lock").open("w")

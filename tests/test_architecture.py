@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LINES = 350
 
+WEB = ("access", "actions", "app", "health", "keeper", "pages", "pictures", "scene", "scenes", "server", "site")
 # An import goes to the same layer or to one below. A module that is not named here has no place yet.
 LAYERS: Mapping[int, tuple[str, ...]] = {
     7: (
@@ -39,6 +40,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     5: (
         "contourd.worker",
         "contourd.status",
+        *(f"contourd.web.{name}" for name in WEB),
         "trainer.dataset",
         "trainer.augment",
         "trainer.losses",
@@ -67,6 +69,8 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.send",
         "contourd.dicom.receiver",
         "contourd.jobs.intake",
+        "contourd.jobs.operations",
+        "contourd.jobs.overview",
         "contourd.jobs.routing",
         "trainer.case",
         "trainer.atomic",
@@ -132,6 +136,8 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.settings.node",
         "contourd.settings.tree",
         "contourd.settings.values",
+        "contourd.settings.web",
+        "contourd.pulse",
         "contourd.profiles",
         "contourd.logs",
     ),
@@ -142,6 +148,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.imaging",
         "contourd.jobs",
         "contourd.model",
+        "contourd.web",
         "trainer",
     ),
 }
@@ -162,6 +169,8 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "sqlalchemy": ("contourd.jobs",),
     "alembic": ("contourd.jobs",),
     "apscheduler": ("contourd.daemon",),
+    "starlette": ("contourd.web",),
+    "uvicorn": ("contourd.web.server",),
     "typer": ("contourd.cli", "trainer.population"),
     "matplotlib": ("contourd.pictures", "trainer"),
     "SimpleITK": ("trainer.population",),

@@ -205,7 +205,7 @@ class Queue:
                 select(DeliveryRow)
                 .join(JobRow, JobRow.id == DeliveryRow.job_id)
                 .where(
-                    JobRow.state == JobState.DELIVERING,  # nothing of a held job is sent
+                    JobRow.state.in_((JobState.DELIVERING, JobState.FAILED)),  # nothing of a held job is sent
                     DeliveryRow.state == DeliveryState.PENDING,
                     DeliveryRow.destination == destination,
                     DeliveryRow.not_before <= self._now(),

@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 PAUSE_S, STOP_S = 15.0, 10.0
 
 
-class PageProcess:
+class PageKeeper:
     """One process for the page, where the settings want it.
 
     Raises
