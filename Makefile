@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 CT ?=
 
-.PHONY: demo test lint types format bench
+.PHONY: demo test lint types format bench screenshots
 .SILENT:
 
 demo: $(STAMP)
@@ -27,6 +27,9 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
+
+screenshots: $(STAMP)
+	$(BIN)/python -m tests.screenshots docs/screenshots
 
 $(STAMP): pyproject.toml constraints.txt
 	echo "Installing contourd into $(VENV) (once; some minutes) ..."

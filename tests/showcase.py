@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from io import BytesIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +19,16 @@ from contourd.dicom.rtstruct_write import Provenance, Remarks, structure_set_dat
 from contourd.dicom.series import Instance, gate, read_instance
 from contourd.dicom.spool import Spool
 from contourd.imaging.contours import ROI, StructureSet, trace
-from contourd.imaging.grid import Box
+from contourd.imaging.grid import Box, Grid
+from contourd.imaging.volume import Volume
 from contourd.jobs.database import Database
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
 from contourd.jobs.tables import AttemptRow, DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
 from contourd.model.structures import catalogue
 from contourd.reference import IDENTITY, load_reference, reference_masks
 
-REMARKS = Remarks({"Parotid_R": "volume 3.1 cc, expected 5.3 to 129.2 cc"}, {})
+STEP_MM = 2.5  # of the shipped file
+REMARKS = Remarks({"Parotid_R": "volume 22.6 cc, expected 25.3 to 129.2 cc"}, {})
 Contourer = Callable[[list[Instance]], tuple[Dataset, str]]
 
 
@@ -55,22 +60,55 @@ def contoured(instances: list[Instance]) -> tuple[Dataset, str]:
     return made.dataset, made.remarks.told()
 
 
-def fill(database: Database, spool: Spool, folder: Path, contourer: Contourer = drawn, ct: Path | None = None) -> None:
-    """Store the reference patient as job 1, waiting for confirmation, and around it what a node may hold."""
-    ct = ct or write_ct_series(load_reference().volume, folder / "ct", IDENTITY)
-    paths = [spool.store_instance([path.read_bytes()]) for path in sorted(ct.iterdir())]
-    instances = [read_instance(spool.root / path) for path in paths]
+@dataclass(frozen=True)
+class Files:
+    """A series and its structure set, as they are received and made."""
+
+    images: tuple[bytes, ...]
+    structure_set: bytes
+    series_uid: str
+    remarks: str
+
+
+def files_of(ct: Path, contourer: Contourer) -> Files:
+    """Contour a series on disk."""
+    instances = [read_instance(path) for path in sorted(ct.iterdir())]
     dataset, remarks = contourer(instances)
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
-    output = spool.store_output(1, buffer.getvalue())
+    images = tuple(instance.path.read_bytes() for instance in instances)
+    return Files(images, buffer.getvalue(), instances[0].series_instance_uid, remarks)
+
+
+@cache
+def coarse_reference() -> Files:
+    """Take the reference patient as it is shipped, every other slice: 2.5 x 2.5 mm, 5 mm apart."""
+    volume = load_reference().volume
+    hu = volume.hu[::2]
+    grid = Grid.regular(hu.shape, (2 * STEP_MM, STEP_MM, STEP_MM), volume.grid.slice_origins_mm[0])
+    with TemporaryDirectory() as folder:
+        return files_of(write_ct_series(Volume(grid, hu), Path(folder), IDENTITY), drawn)
+
+
+def fill(database: Database, spool: Spool, files: Files | None = None) -> None:
+    """Store the reference patient as job 1, waiting for confirmation, and around it what a node may hold."""
+    files = files or coarse_reference()
+    paths = [spool.store_instance([image]) for image in files.images]
+    spool.store_output(1, files.structure_set)
+    fill_queue(database, spool, paths, files.series_uid, files.remarks)
+
+
+def fill_queue(
+    database: Database, spool: Spool, paths: Sequence[str] = (), uid: str = "2.25.1", remarks: str = ""
+) -> None:
+    """Make the rows alone; ``paths`` are the images of series 1."""
     now = datetime.now(UTC)
     with database.transaction() as session:
         for n, (state, reason, minutes) in enumerate(SERIES, 1):
             images = paths if n == 1 else [f"incoming/{n}-{i}.dcm" for i in range(60 + 7 * n)]
-            uid = instances[0].series_instance_uid if n == 1 else f"2.25.{n}"
             begun = now - timedelta(minutes=minutes)
-            session.add(_series(n, uid, state, reason, spool.pseudonym(f"REFERENCE-{n}"), begun))
+            patient = spool.pseudonym(f"REFERENCE-{n}")
+            session.add(_series(n, uid if n == 1 else f"2.25.{n}", state, reason, patient, begun))
             session.flush()
             session.add_all(
                 InstanceRow(series_id=n, sop_instance_uid=f"2.25.{n}.{i}", path=path, sha256="", received_at=begun)
@@ -83,11 +121,11 @@ def fill(database: Database, spool: Spool, folder: Path, contourer: Contourer = 
             session.add_all(_events(n, state, reason, begun))
         for n, (job, destination, state, attempts, reason) in enumerate(DELIVERIES, 1):
             begun = now - timedelta(minutes=SERIES[JOBS[job - 1][0] - 1][2] - 3)
-            where = output if job == 1 else f"outgoing/{job}.dcm"
             session.add(
                 DeliveryRow(
-                    id=n, job_id=job, destination=destination, output=where, state=state, attempts=attempts,
-                    reason=reason, not_before=now + timedelta(minutes=4), created_at=begun, updated_at=begun,
+                    id=n, job_id=job, destination=destination, output=f"outgoing/{job}.dcm", state=state,
+                    attempts=attempts, reason=reason, not_before=now + timedelta(minutes=4), created_at=begun,
+                    updated_at=begun,
                 )
             )  # fmt: skip
             session.flush()

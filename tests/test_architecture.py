@@ -22,6 +22,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.cli",
         "contourd.cli.contouring",
         "contourd.cli.node",
+        "contourd.cli.operating",
         "contourd.cli.options",
         "contourd.cli.training",
         "contourd.__main__",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contourd.cli.options import ConfigOption, OverrideOption, opened_database, signed
+from contourd.cli.options import ConfigOption, OverrideOption, opened_operations
 from contourd.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -76,21 +76,18 @@ def retry(
     config: ConfigOption = None,
     override: OverrideOption = "",
 ) -> None:
-    """Try a held or failed job again, or send its waiting deliveries now."""
-    from contourd.jobs.queue import Queue
-    from contourd.settings import load_settings
-
-    with opened_database(load_settings(config)) as database:
-        Queue(database).retry(job, signed(override))
+    """Try a held or failed job again, send its waiting deliveries now, or take a cancelled job up again."""
+    with opened_operations(config) as (operations, _):
+        operations.retry(job, override)
     typer.echo(f"job {job} will be tried again")
 
 
-def release(series: Annotated[int, typer.Argument(help="Number of the series.")], config: ConfigOption = None) -> None:
+def release(
+    series: Annotated[int, typer.Argument(help="Number of the series.")],
+    config: ConfigOption = None,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the audit trail.")] = "",
+) -> None:
     """Have a held series examined again; an interruption is forgiven, a gap or a wrong image is not."""
-    from contourd.jobs.intake import Intake
-    from contourd.settings import load_settings
-
-    settings = load_settings(config)
-    with opened_database(settings) as database:
-        Intake(database, settings.spool.root, settings.series, settings.route).release(series)
+    with opened_operations(config) as (operations, settings):
+        operations.release_series(series, settings.series.gapped_s, reason)
     typer.echo(f"series {series} will be examined again")

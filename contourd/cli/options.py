@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from contourd.jobs.database import Database
+    from contourd.jobs.operations import Operations
     from contourd.settings import Settings
 
 ConfigOption = Annotated[
@@ -42,3 +43,16 @@ def opened_database(settings: Settings) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+@contextmanager
+def opened_operations(config: Path | None) -> Iterator[tuple[Operations, Settings]]:
+    """Open the queue for what the person at the terminal does, in that person's name."""
+    import getpass
+
+    from contourd.jobs.operations import Operations
+    from contourd.settings import load_settings
+
+    settings = load_settings(config)
+    with opened_database(settings) as database:
+        yield Operations(database, getpass.getuser()), settings

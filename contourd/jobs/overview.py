@@ -162,7 +162,7 @@ def _destination(session: Session, name: str) -> DestinationLine:
     of_it = DeliveryRow.destination == name
     accepted = select(func.max(DeliveryRow.updated_at)).where(of_it, DeliveryRow.state == DeliveryState.DELIVERED)
     by_state = select(DeliveryRow.state, func.count()).where(of_it).group_by(DeliveryRow.state)
-    counts = dict(session.execute(by_state).tuples().all())
+    counts = dict(session.execute(by_state).all())
     stuck = select(DeliveryRow.reason).where(
         of_it, DeliveryRow.state == DeliveryState.PENDING, DeliveryRow.reason != ""
     )

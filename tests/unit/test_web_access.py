@@ -6,7 +6,16 @@ import pytest
 
 from contourd.errors import SettingsError
 from contourd.settings import WebSettings
-from contourd.web.access import MOST_SESSIONS, SESSION_S, TRIES, TRIES_OF_ALL, TRIES_S, Access, SignInRefused, read_token
+from contourd.web.access import (
+    MOST_SESSIONS,
+    SESSION_S,
+    TRIES,
+    TRIES_OF_ALL,
+    TRIES_S,
+    Access,
+    SignInRefused,
+    read_token,
+)
 
 TOKEN = "a token of 24 characters"
 

@@ -81,7 +81,7 @@ def test_every_position_shows_the_same_pictures(scene):
 
 
 def test_the_contours_lie_where_the_box_is(scene):
-    # Columns 40 to 51 reach from 60 to 78 mm, rows 24 to 33 from 48 to 68, slices 12 to 15 from 12 to 24 mm under the top.
+    # Columns 40 to 51 reach from 60 to 78 mm, rows 24 to 33 from 48 to 68, slices 12 to 15 from 12 to 24 under the top.
     (organ,) = scene.organs
     assert bounds(scene.outlines("axial", 13)[organ.number]) == pytest.approx((60.0, 48.0, 78.0, 68.0), abs=0.02)
     assert bounds(scene.outlines("coronal", 28)[organ.number]) == pytest.approx((60.0, 12.0, 78.0, 24.0), abs=0.02)
