@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 LINES = 350
 
-WEB = ("access", "actions", "app", "health", "keeper", "pages", "pictures", "scene", "scenes", "server", "site")
+WEB = ["access", "actions", "app", "health", "keeper", "pages", "pictures", "scene", "scenes", "server", "site"]
 # An import goes to the same layer or to one below. A module that is not named here has no place yet.
 LAYERS: Mapping[int, tuple[str, ...]] = {
     7: (
@@ -41,6 +41,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     5: (
         "contourd.worker",
         "contourd.status",
+        "contourd.metrics",
         *(f"contourd.web.{name}" for name in WEB),
         "trainer.dataset",
         "trainer.augment",
@@ -71,7 +72,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.receiver",
         "contourd.jobs.intake",
         "contourd.jobs.operations",
-        "contourd.jobs.overview",
+        *("contourd.jobs.overview", "contourd.jobs.counts", "contourd.jobs.reasons"),
         "contourd.jobs.routing",
         "trainer.case",
         "trainer.atomic",
@@ -108,7 +109,6 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.instance",
         "contourd.dicom.acquisition",
         "contourd.dicom.series",
-        "contourd.dicom.instance",  # an archive is read with the same care as what the network brings
         "contourd.dicom.spool",
         "contourd.model.predictor",
         "contourd.pictures",
@@ -170,6 +170,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "sqlalchemy": ("contourd.jobs",),
     "alembic": ("contourd.jobs",),
     "apscheduler": ("contourd.daemon",),
+    "prometheus_client": ("contourd.metrics", "contourd.web.health"),
     "starlette": ("contourd.web",),
     "uvicorn": ("contourd.web.server",),
     "typer": ("contourd.cli", "trainer.population"),

@@ -15,6 +15,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contourd.jobs.database import Database
+from contourd.metrics import NodeMetrics
 from contourd.pulse import Pulse
 from contourd.settings import Settings
 from contourd.web import actions, health, pages, pictures
@@ -82,6 +83,7 @@ def make_app(settings: Settings, database: Database, pulse: Pulse | None = None)
         Route("/models/{number:int}", pages.model_page),
         Route("/healthz", health.healthz),
         Route("/readyz", health.readyz),
+        Route("/metrics", health.metrics),
         Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
     ]
     middleware = [Middleware(Headers)]
@@ -96,6 +98,7 @@ def make_app(settings: Settings, database: Database, pulse: Pulse | None = None)
         Access(read_token(web.token_file)),
         SceneCache(settings.spool.root, web.cache_mb * 1_000_000),
         make_templates(),
+        NodeMetrics(settings, database, lambda: pages.model_identities(settings), pulse),
         pulse,
     )
     return app

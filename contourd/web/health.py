@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from contourd.jobs.overview import database_problem
+from contourd.metrics import exposition
 from contourd.web.site import Site, site_of
 
 
@@ -21,6 +23,11 @@ def readyz(request: Request) -> Response:
     """Answer 200 where the node takes series and contours them, else 503 with what is wrong, one a line."""
     wrong = problems(site_of(request))
     return PlainTextResponse("\n".join(wrong or ["ok"]) + "\n", 503 if wrong else 200)
+
+
+def metrics(request: Request) -> Response:
+    """Give the figures to Prometheus; they hold nothing of a patient, so they need no sign-in."""
+    return Response(exposition(site_of(request).metrics), media_type=CONTENT_TYPE_LATEST)
 
 
 def problems(site: Site) -> list[str]:

@@ -58,6 +58,11 @@ def models_of(settings: Settings) -> tuple[ModelLine, ...]:
     return tuple(lines)
 
 
+def model_identities(settings: Settings) -> list[tuple[str, str, str]]:
+    """Return name, version and hash of the routes' models."""
+    return [(m.name, m.version, m.sha256) for m in models_of(settings)]
+
+
 def overview(request: Request) -> Response:
     """Show the queue by state, the destinations, the disk and the models."""
     if not may_read(request):

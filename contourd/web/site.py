@@ -17,6 +17,7 @@ from starlette.templating import Jinja2Templates
 from contourd import __version__
 from contourd.jobs.database import Database
 from contourd.jobs.operations import CANCELLED
+from contourd.metrics import NodeMetrics
 from contourd.pulse import Pulse
 from contourd.settings import Settings
 from contourd.status import age
@@ -55,6 +56,7 @@ class Site:
     access: Access
     scenes: SceneCache
     templates: Jinja2Templates
+    metrics: NodeMetrics
     pulse: Pulse | None = None
     messages: dict[str, str] = field(default_factory=dict)
 

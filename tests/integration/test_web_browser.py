@@ -107,6 +107,19 @@ def test_the_check_is_told_beside_the_organ(viewer):
     assert len(viewer.find_elements(By.CSS_SELECTOR, "#organs li")) == 7
 
 
+def test_organs_are_filled_on_request(viewer):
+    path = pane(viewer, "axial").find_element(By.CSS_SELECTOR, 'path[data-organ="Parotid_L"]')
+    assert path.value_of_css_property("fill") == "none"
+    viewer.find_element(By.ID, "fill").click()
+    assert path.value_of_css_property("fill") == "rgb(0, 192, 0)"
+    viewer.find_element(By.ID, "fill").click()
+
+
+def test_the_viewer_fits_on_one_screen(viewer):
+    bottom = viewer.execute_script("return document.querySelector('.panes').getBoundingClientRect().bottom")
+    assert bottom <= 900
+
+
 def test_an_organ_is_switched_off_and_on(viewer):
     box = viewer.find_element(By.CSS_SELECTOR, 'input[aria-label="show Parotid_L"]')
     box.click()

@@ -125,7 +125,7 @@ function outline(pane) {
     const node = document.createElementNS(SVG, "path");
     node.setAttribute("d", drawn);
     node.setAttribute("stroke", organ.colour);
-    node.setAttribute("fill", organ.colour);
+    node.style.setProperty("--organ", organ.colour);
     node.setAttribute("fill-rule", "evenodd");
     node.dataset.organ = organ.name;
     if (organ.remark) node.classList.add("check");
