@@ -20,6 +20,7 @@ from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 
 from contourd import worker
+from contourd.alerting import Alerts
 from contourd.dicom.scp import StorageSCP
 from contourd.dicom.scu import OutcomeKind, Sender, StorageSCU
 from contourd.dicom.spool import Spool
@@ -34,7 +35,7 @@ from contourd.web.keeper import PageKeeper
 
 log = logging.getLogger(__name__)
 
-POLL_S = 1.0
+POLL_S, ALERTS_S = 1.0, 15.0
 GRACE_S = 60.0
 
 
@@ -55,13 +56,14 @@ class Daemon:
                 calling_context(destination.tls, destination.name)
         self._sender = sender or StorageSCU(settings.node.ae_title)
         self._scp = StorageSCP(settings.node, self._spool, self._intake)
-        self._scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(len(settings.destination) + 4)})
+        self._scheduler = BackgroundScheduler(executors={"default": ThreadPoolExecutor(len(settings.destination) + 6)})
         self._stopping = threading.Event()
         self._names = itertools.count(1)
         self._worker: BaseProcess | None = None
         self._worker_name = ""
         self._leash: Connection | None = None
         self._page = PageKeeper(settings)
+        self._alerts = Alerts(settings, self._database)
 
     def _lock(self) -> IO[str]:
         file = (self._settings.spool.root / "contourd.lock").open("w")
@@ -100,6 +102,8 @@ class Daemon:
         self._every(POLL_S, "watch the worker", self._watch_worker)
         self._every(POLL_S, "expire leases", self._expire_leases)
         self._every(POLL_S, "watch the page", self._watch_page)
+        if self._settings.alerts.wanted:
+            self._every(ALERTS_S, "alert", self._alerts.check)
         for destination in self._settings.destination:  # a thread each: one that is down delays no other
             self._every(POLL_S, f"deliver to {destination.name}", partial(self._deliver, destination))
         self._scheduler.start()

@@ -18,6 +18,7 @@
     ├── QueueUnavailable         the database cannot take a row now
     ├── InvalidTransition        a (state, event) pair that is not in the table
     ├── LeaseLost                another worker owns the job now
+    ├── NoticeNotSent            an alert did not reach its channel
     ├── SchemaMismatch           the database belongs to another version of contourd
     └── DatasetError             a training case cannot be read
 
@@ -108,6 +109,10 @@ class InvalidTransition(ContourdError):
 
 class LeaseLost(ContourdError):
     """The lease has run out, or another worker has taken the job."""
+
+
+class NoticeNotSent(ContourdError):
+    """The channel did not take the alert."""
 
 
 class SchemaMismatch(ContourdError):

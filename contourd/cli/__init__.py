@@ -11,7 +11,7 @@ import typer
 
 from contourd.cli.contouring import contour, demo
 from contourd.cli.node import release, retry, serve, status
-from contourd.cli.operating import cancel, confirm, hold, recontour, resend
+from contourd.cli.operating import alert, cancel, confirm, hold, recontour, resend
 from contourd.cli.training import ablate, curate, evaluate, train
 from contourd.errors import ContourdError, NodeError, SettingsError
 
@@ -23,7 +23,7 @@ app = typer.Typer(
 )
 # The panels of `contourd --help`, in their order.
 COMMANDS: Mapping[str, tuple[Callable[..., Any], ...]] = {
-    "Node": (serve, status, retry, release),
+    "Node": (serve, status, retry, release, alert),
     "Jobs": (hold, confirm, cancel, resend, recontour),
     "Contouring": (contour, demo),
     "Training": (curate, train, evaluate, ablate),

@@ -1,4 +1,4 @@
-"""Commands that a person gives about one job: hold, confirm, cancel, resend, recontour."""
+"""Commands that a person gives about one job: hold, confirm, cancel, resend, recontour; and a test of the alerts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from contourd.cli.options import ConfigOption, opened_operations
+from contourd.cli.options import ConfigOption, opened_database, opened_operations
 
 JobArgument = Annotated[int, typer.Argument(help="Number of the job.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; it is shown with the job and kept in the audit trail.")]
@@ -54,3 +54,15 @@ def recontour(
     with opened_operations(config) as (operations, _):
         made = operations.recontour(job, model)
     typer.echo(f"job {made} contours the series of job {job} with {model}")
+
+
+def alert(config: ConfigOption = None) -> None:
+    """Send a test alert by every way that [alerts] names."""
+    from contourd.alerting import Alerts
+    from contourd.settings import load_settings
+
+    settings = load_settings(config)
+    with opened_database(settings) as database:
+        reached = Alerts(settings, database).test()
+    told = " and ".join(reached) or "nobody: set alerts.mail.host and recipients, or alerts.webhook"
+    typer.echo(f"a test alert was sent by {told}" if reached else f"there is {told}")

@@ -1,5 +1,6 @@
 """The settings of a node: a frozen tree, read from one TOML file."""
 
+from contourd.settings.alerts import AlertSettings, MailSettings
 from contourd.settings.destination import Destination, DestinationTLS, Route
 from contourd.settings.loading import find_settings_file, load_settings, model_exists, require_models
 from contourd.settings.node import NodeSettings, NodeTLS
@@ -17,11 +18,13 @@ from contourd.settings.values import Verdict
 from contourd.settings.web import WebSettings
 
 __all__ = [
+    "AlertSettings",
     "CheckSettings",
     "DatabaseSettings",
     "DeliverySettings",
     "Destination",
     "DestinationTLS",
+    "MailSettings",
     "NodeSettings",
     "NodeTLS",
     "PlausibilitySettings",

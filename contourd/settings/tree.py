@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from contourd.settings.alerts import AlertSettings
 from contourd.settings.destination import Destination, Route
 from contourd.settings.node import NodeSettings
 from contourd.settings.values import Seconds, Section, Verdict
@@ -82,6 +83,7 @@ class Settings(Section):
     plausibility: PlausibilitySettings = PlausibilitySettings()
     check: CheckSettings = CheckSettings()
     web: WebSettings = WebSettings()
+    alerts: AlertSettings = AlertSettings()
     destination: tuple[Destination, ...]
     route: tuple[Route, ...]
 

@@ -15,7 +15,7 @@ from contourd.web.access import read_token
 
 log = logging.getLogger(__name__)
 
-PAUSE_S, STOP_S = 15.0, 10.0
+PAUSE_S, STOP_S = 5.0, 10.0
 
 
 class PageKeeper:
