@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -54,6 +57,17 @@ def test_what_is_there_is_counted(node):
     # Jobs 2 and 3 are open; job 3's series came 240 minutes ago, and its job was made two minutes later.
     assert found["contourd_oldest_job_age_seconds"] == pytest.approx(238 * 60, abs=60)
     assert found["contourd_destination_last_success_timestamp_seconds,destination=tps"] > 1.7e9
+
+
+def test_the_dashboard_asks_for_what_is_there(node):
+    """Every metric in etc/grafana-dashboard.json is one that the node gives."""
+    _, metrics = node
+    given = {name.partition(",")[0] for name in figures(metrics)}
+    board = (Path(__file__).parents[2] / "etc" / "grafana-dashboard.json").read_text(encoding="utf-8")
+    expressions = [target["expr"] for panel in json.loads(board)["panels"] for target in panel["targets"]]
+    asked = {name for expression in expressions for name in re.findall(r"contourd_\w+", expression)}
+    assert len(asked) >= 10
+    assert asked <= given
 
 
 def test_attempts_are_counted_by_outcome_and_status(node):

@@ -7,7 +7,7 @@
   const key = (part) => part.id || `[data-live="${part.dataset.live}"]`;
   const refresh = async () => {
     if (document.hidden) return;
-    const answer = await fetch(location.pathname, { credentials: "same-origin" });
+    const answer = await fetch(location.pathname.replace(/\/patient$/, ""), { credentials: "same-origin" });
     if (!answer.ok || answer.redirected) return;
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const part of parts()) {
