@@ -22,7 +22,6 @@ from contourd.dicom.series import Instance, gate, read_instance
 from contourd.errors import QueueUnavailable, SeriesIncomplete, SeriesUnusable
 from contourd.jobs.database import Database
 from contourd.jobs.job import JobState, SeriesEvent, SeriesState, next_series_state
-from contourd.jobs.operations import release_series
 from contourd.jobs.queue import Clock, Queue, record, utc_now
 from contourd.jobs.routing import choose_route
 from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
@@ -250,17 +249,6 @@ class Intake:
         if series.state == SeriesState.RECEIVING:
             self._advance(session, series, SeriesEvent.HOLD, reason)
         series.reason = reason
-
-    def release(self, series_id: int) -> None:
-        """Let a held series be examined again, now; an interruption is forgiven, a gap or a wrong image is not.
-
-        Raises
-        ------
-        InvalidTransition
-            It is not held, or there is no such series.
-        """
-        with self._database.transaction() as session:
-            release_series(session, series_id, self._settings.gapped_s, self._now())
 
     def _advance(self, session: Session, series: SeriesRow, event: SeriesEvent, detail: str) -> None:
         series.state = next_series_state(SeriesState(series.state), event)

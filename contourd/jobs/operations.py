@@ -36,23 +36,6 @@ def record_audit(session: Session, actor: str, action: str, subject: str, detail
     session.add(AuditRow(at=at, actor=actor[:64], action=action[:32], subject=subject[:64], detail=detail))
 
 
-def release_series(session: Session, series_id: int, gapped_s: float, at: datetime, by: str = "a person") -> None:
-    """Let a held series be examined again at once: as if it had been quiet for ``gapped_s``.
-
-    Raises
-    ------
-    InvalidTransition
-        It is not held, or there is no such series.
-    """
-    series = session.get(SeriesRow, series_id)
-    if series is None:
-        raise InvalidTransition(f"there is no series {series_id}")
-    series.state = next_series_state(SeriesState(series.state), SeriesEvent.RELEASE)
-    record(session, "series", series_id, SeriesEvent.RELEASE, series.state, f"released by {by}", at)
-    series.reason, series.interrupted = "", ""
-    series.last_instance_at = at - timedelta(seconds=gapped_s)
-
-
 class Operations:
     """What one person does. Each method raises InvalidTransition, in words, where the state does not allow it.
 
@@ -231,10 +214,19 @@ class Operations:
             return made.id
 
     def release_series(self, series_id: int, gapped_s: float, reason: str = "") -> None:
-        """Have a held series examined again; an interruption is forgiven, a gap or a wrong image is not."""
+        """Have a held series examined again at once: as if it had been quiet for ``gapped_s``.
+
+        An interruption is forgiven; a gap or a wrong image is held again.
+        """
         with self._database.transaction() as session:
-            release_series(session, series_id, gapped_s, self._now(), self._actor)
-            record_audit(session, self._actor, "release", f"series {series_id}", reason.strip(), self._now())
+            series, now = session.get(SeriesRow, series_id), self._now()
+            if series is None:
+                raise InvalidTransition(f"there is no series {series_id}")
+            series.state = next_series_state(SeriesState(series.state), SeriesEvent.RELEASE)
+            record(session, "series", series_id, SeriesEvent.RELEASE, series.state, f"released by {self._actor}", now)
+            series.reason, series.interrupted = "", ""
+            series.last_instance_at = now - timedelta(seconds=gapped_s)
+            record_audit(session, self._actor, "release", f"series {series_id}", reason.strip(), now)
 
     def _require(self, reason: str) -> None:
         if not reason.strip():
