@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -282,3 +284,13 @@ def test_health_says_what_is_wrong(acting):
     acting.pulse.beat(False)
     answer = acting.get("/readyz")
     assert (answer.status, answer.text) == (503, "worker: it is not running\n")
+
+
+def test_the_page_needs_no_network_library_nor_pynetdicom():
+    """Its process starts in a moment, and could not open the DICOM port if it wanted."""
+    script = (
+        "import sys, contourd.web.server\n"
+        "sys.exit(', '.join({'torch', 'matplotlib', 'pynetdicom', 'apscheduler'} & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
