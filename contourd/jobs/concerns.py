@@ -96,7 +96,9 @@ def _occasion(session: Session, subject: str, number: int) -> str:
 
 
 def _destinations(session: Session, before: datetime) -> list[Concern]:
-    stuck = select(DeliveryRow.destination, func.count()).where(
+    of_open_jobs = select(DeliveryRow.destination, func.count()).join(JobRow, JobRow.id == DeliveryRow.job_id)
+    stuck = of_open_jobs.where(
+        JobRow.state.in_((JobState.DELIVERING, JobState.FAILED)),  # what a person holds says nothing of a destination
         DeliveryRow.state.in_((DeliveryState.PENDING, DeliveryState.SENDING)),
         DeliveryRow.attempts > 0,
         DeliveryRow.reason != "",

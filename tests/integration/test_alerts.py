@@ -111,14 +111,11 @@ def test_what_is_new_is_told_alone_and_what_comes_again_is_told_again(tmp_path, 
 def test_a_destination_is_told_down_and_up_once_each(tmp_path, database, clock, hook):
     alerts = Alerts(settings_with(tmp_path, webhook=hook.url, rules=["destination"]), database, clock=clock)
     alerts.check()
-    with database.transaction() as session:  # another one waits, too: the state is the same
-        row = session.get_one(DeliveryRow, 2)
-        row.attempts, row.reason = 4, showcase.DOWN
-        row.created_at -= timedelta(hours=2)
+    with database.transaction() as session:  # tried in vain again: the state is the same
+        session.get_one(DeliveryRow, 4).attempts += 1
     alerts.check()
     with database.transaction() as session:
-        for number in (2, 4):
-            session.get_one(DeliveryRow, number).state = DeliveryState.DELIVERED
+        session.get_one(DeliveryRow, 4).state = DeliveryState.DELIVERED
     alerts.check()
     alerts.check()
     assert hook.posts == [
@@ -129,6 +126,12 @@ def test_a_destination_is_told_down_and_up_once_each(tmp_path, database, clock, 
         },
         {"node": "CONTOURD", "began": [], "ended": ["destination tps"]},
     ]
+
+
+def test_a_job_that_a_person_holds_says_nothing_of_its_destination(tmp_path, database, clock, hook):
+    Operations(database, "marie", clock).hold(3, "wait")
+    Alerts(settings_with(tmp_path, webhook=hook.url, rules=["destination"]), database, clock=clock).check()
+    assert hook.posts == []
 
 
 def test_a_destination_that_failed_a_moment_ago_is_not_down(tmp_path, database, clock, hook):

@@ -286,7 +286,7 @@ def test_health_says_what_is_wrong(acting):
     assert (answer.status, answer.text) == (503, "worker: it is not running\n")
 
 
-def test_the_page_needs_no_network_library_nor_pynetdicom():
+def test_the_page_loads_neither_torch_nor_pynetdicom():
     """Its process starts in a moment, and could not open the DICOM port if it wanted."""
     script = (
         "import sys, contourd.web.server\n"

@@ -50,7 +50,7 @@ def page_process(server: int) -> psutil.Process:
 
 
 @pytest.mark.peers
-def test_a_series_is_confirmed_on_sight_and_the_page_may_die(tmp_path, bright_bundle, make_series):
+def test_a_series_is_looked_at_and_the_page_may_die(tmp_path, bright_bundle, make_series):
     port, token = free_port(), tmp_path / "token"
     token.write_text("0123456789abcdef0123")
     token.chmod(0o600)
