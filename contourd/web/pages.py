@@ -24,6 +24,7 @@ from contourd.settings.loading import SHIPPED_MODELS
 from contourd.web.site import may_read, page, shown_state, site_of
 
 MOST_JOBS = 100
+LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*\)")
 REMARK = re.compile(r"; (?=withheld: |check: )")  # the viewer shows those of drawn organs itself
 NEEDS_A_PERSON = ("CONFIRM", "HELD", "FAILED")
 DONE = ("DELIVERED", "SUPERSEDED", "CANCELLED")
@@ -138,9 +139,9 @@ def model_page(request: Request) -> Response:
 
 
 def rendered(markdown: str) -> Markup:
-    """Render Markdown; HTML in it is shown as text, and links to files lead nowhere here."""
+    """Render Markdown; HTML in it is shown as text, and of links the words: they lead to files beside the card."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "link"])
-    return Markup(parser.render(markdown))
+    return Markup(parser.render(LINK.sub(r"\1", markdown)))
 
 
 def error_page(request: Request, error: Exception) -> Response:

@@ -17,6 +17,7 @@ from contourd.jobs.report import read_report
 from contourd.jobs.tables import AuditRow, JobRow, SeriesRow
 from contourd.reference import load_reference
 from contourd.web.access import TRIES
+from contourd.web.pages import rendered
 from tests import showcase
 from tests.paging import TOKEN, Page, served, write_token
 
@@ -102,6 +103,7 @@ def test_the_models_card_is_shown(shown):
     text = shown.get("/models/0").text
     assert "Contours seven organs at risk" in text
     assert "<table>" in text
+    assert "](" not in text
 
 
 @pytest.mark.parametrize("path", ["/jobs/99", "/series/99", "/models/9", "/nothing", "/jobs/x"])
@@ -136,6 +138,11 @@ def test_the_pictures_are_those_of_the_spool(shown):
 )
 def test_planes_that_are_not_there(shown, path):
     assert shown.get(path).status == 404
+
+
+def test_a_card_brings_no_code():
+    card = rendered("# A\n<script>x</script> [b](javascript:x) ![c](http://x/y.png)")
+    assert card == "<h1>A</h1>\n<p>&lt;script&gt;x&lt;/script&gt; b c</p>\n"
 
 
 def test_pictures_that_cannot_be_read_say_why(shown):
