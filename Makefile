@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 CT ?=
 
-.PHONY: demo test lint types format bench chaos soak fuzz sbom audit wheel
+.PHONY: demo test lint types format bench chaos soak fuzz sbom audit wheel screenshots
 .SILENT:
 
 demo: $(STAMP)
@@ -53,6 +53,8 @@ audit:
 wheel: $(STAMP)
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
 	ls dist/*.whl
+screenshots: $(STAMP)
+	$(BIN)/python -m tests.screenshots docs/screenshots
 
 $(STAMP): pyproject.toml constraints.txt
 	echo "Installing contourd into $(VENV) (once; some minutes) ..."

@@ -8,6 +8,7 @@ import threading
 from contextlib import suppress
 
 from contourd import __version__
+from contourd.alerting import Alerts
 from contourd.clock import StepWatch
 from contourd.committing import Custody, Reporter
 from contourd.delivering import Deliverer, Post
@@ -37,12 +38,16 @@ from contourd.schedule import Schedule
 from contourd.settings import Settings, shown_settings
 from contourd.signals import STOPPING, on_signals
 from contourd.supervision import Supervisor
+from contourd.web.keeper import PageKeeper
 
 log = logging.getLogger(__name__)
 
 POLL_S = 1.0
+ALERTS_S = 15.0
 RETENTION_S = 60.0
 GRACE_S = 60.0
+# Of ``_begin``, without those of peers; each must have a thread, or one that hangs delays another.
+FIXED_JOBS = 8
 
 
 class Daemon:
@@ -66,10 +71,11 @@ class Daemon:
         self._retention = Retention(self._database, self._spool, settings.retention)
         self._build_calling(sender or StorageSCU(settings.node.ae_title))
         self._scp = StorageSCP(settings.node, self._spool, self._intake, self._audit.note, self._commitment_scp())
-        self._schedule = Schedule(len(settings.destination) + len(settings.sender) + 6)
+        self._schedule = Schedule(len(settings.destination) + len(settings.sender) + FIXED_JOBS)
         self._stopping, self._hasten = threading.Event(), threading.Event()
         self._supervisor = Supervisor(settings, self._queue, self._stopping)
         self._clock, self._step_s, self._following = StepWatch(), 0.0, threading.Lock()
+        self._page, self._alerts = PageKeeper(settings), Alerts(settings, self._database)
 
     def _build_calling(self, sender: Sender) -> None:
         """Build what calls other nodes; certificates that cannot be used are told before anything is received."""
@@ -167,6 +173,9 @@ class Daemon:
         every(POLL_S, "expiring leases", self._supervisor.expire_leases)
         every(POLL_S, "writing the audit trail", self._audit.flush)
         every(RETENTION_S, "retention", self._retention.run)
+        every(POLL_S, "watching the page", self._watch_page)
+        if self._settings.alerts.wanted:
+            every(ALERTS_S, "alerting", self._alerts.check)
         for destination in self._settings.destination:  # a thread each: one that is down delays no other
             deliverer = Deliverer(destination, self._post, self._stopping)
             every(POLL_S, f"delivering to {destination.name}", deliverer.deliver_due)
@@ -176,6 +185,10 @@ class Daemon:
         if self._notifier.watchdog_s:
             every(self._notifier.watchdog_s / 3, "reassuring the watchdog", self._tell_alive)
         self._schedule.start()
+
+    def _watch_page(self) -> None:
+        if not self._stopping.is_set():
+            self._page.watch(self._supervisor.pid is not None)
 
     def _tell_alive(self) -> None:
         """Reassure the watchdog from the schedule's own threads; a worker that dies is another matter, and replaced."""
@@ -203,6 +216,7 @@ class Daemon:
         self._supervisor.terminate()
         self._scp.stop()
         ended = self._schedule.stop(GRACE_S, self._hasten)
+        self._page.stop()
         self._supervisor.stop(GRACE_S, self._hasten)
         self._audit.close()
         with suppress(QueueUnavailable):  # the log says it too

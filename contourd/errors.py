@@ -20,6 +20,7 @@
     ├── CommitmentRefused        a storage commitment message that cannot be taken, with its DIMSE status
     ├── InvalidTransition        a (state, event) pair that is not in the table
     ├── LeaseLost                another worker owns the job now
+    ├── NoticeNotSent            an alert did not reach its channel
     ├── SchemaMismatch           the database belongs to another version of contourd
     ├── BackupError              a backup cannot be made or put back
     ├── PatientNamed             a text that would be kept names the patient
@@ -124,6 +125,10 @@ class InvalidTransition(ContourdError):
 
 class LeaseLost(ContourdError):
     """The lease has run out, or another worker has taken the job."""
+
+
+class NoticeNotSent(ContourdError):
+    """The channel did not take the alert."""
 
 
 class SchemaMismatch(ContourdError):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
-from contourd.imaging.grid import Box, Grid
+from contourd.imaging.grid import Box
 from contourd.imaging.volume import Volume
 from contourd.model.structures import colour_of
 
@@ -48,7 +48,7 @@ def draw_contours(volume: Volume, masks: Masks, path: Path, title: str = "") -> 
         axes = figure.add_subplot(grid[0, 2 * column : 2 * column + 2])
         _plane(axes, hu[k], {n: m[k] for n, m in shown.items()}, dy / dx, "RLAP", f"axial  z = {z[k]:.1f} mm")
     y, x = _best(shown, 1, hu.shape[1]), _best(shown, 2, hu.shape[2])
-    upwards, dz = _even_slices(canonical)
+    upwards, dz = canonical.even_slices()
     down = upwards[::-1]
     upside_down = {n: m[down] for n, m in shown.items()}
     axes = figure.add_subplot(grid[1, 0:3])
@@ -60,14 +60,6 @@ def draw_contours(volume: Volume, masks: Masks, path: Path, title: str = "") -> 
     figure.legend(handles=handles, loc="lower center", ncols=4, labelcolor="white", frameon=False, fontsize=11)
     figure.suptitle(title, color="white", fontsize=13)
     figure.savefig(path, dpi=100, facecolor=BACKGROUND)
-
-
-def _even_slices(grid: Grid) -> tuple[NDArray[np.intp], float]:
-    """Choose the nearest slice at each of equal steps, the smallest that there are; returns indices and the step."""
-    z = grid.slice_positions_mm
-    dz = float(np.diff(z).min()) if len(z) > 1 else grid.spacing_mm[0]
-    levels = np.arange(round(z[-1] / dz) + 1) * dz
-    return np.abs(levels[:, None] - z[None, :]).argmin(axis=1), dz
 
 
 def _around(masks: Masks, shape: tuple[int, int, int], pixel_spacing_mm: tuple[float, float]) -> Box:

@@ -201,7 +201,8 @@ def _jobs_table(lines: tuple[JobLine, ...], now: datetime) -> Table:
         )
         late = any(d.state == "PENDING" and d.attempts for d in job.deliveries)
         reasons = [job.reason, *(d.reason for d in job.deliveries if d.reason and d.reason not in job.reason)]
-        advice = [f"contourd retry {job.id}"] if job.state in ("HELD", "FAILED") or late else []
+        verb = "confirm" if job.reason.startswith("waits for confirmation") else "retry"
+        advice = [f"contourd {verb} {job.id}"] if job.state in ("HELD", "FAILED") or late else []
         told = Text("\n").join(_outside(line) for line in [*reasons, job.remarks, *advice] if line)
         table.add_row(
             str(job.id),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+WEB = ("access", "actions", "app", "health", "keeper", "pages", "pictures", "scene", "scenes", "server", "site")
 # An import goes to the same layer or to one below. A module that is not named here has no place yet.
 LAYERS: Mapping[int, tuple[str, ...]] = {
     7: (
@@ -15,6 +16,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.cli.installing",
         "contourd.cli.sending",
         "contourd.cli.node",
+        "contourd.cli.operating",
         "contourd.cli.options",
         "contourd.cli.training",
         "contourd.__main__",
@@ -42,6 +44,8 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.supervision",
         "contourd.status",
         *("contourd.delivering", "contourd.committing"),
+        *("contourd.metrics", "contourd.notices", "contourd.alerting"),
+        *(f"contourd.web.{name}" for name in WEB),
         "trainer.dataset",
         "trainer.augment",
         "trainer.losses",
@@ -76,6 +80,8 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         *("contourd.jobs.commitments", "contourd.jobs.commitment_requests"),
         "contourd.jobs.insistence",
         "contourd.jobs.intake",
+        "contourd.jobs.operations",
+        *("contourd.jobs.overview", "contourd.jobs.counts", "contourd.jobs.concerns", "contourd.jobs.reasons"),
         "contourd.jobs.retention",
         "contourd.jobs.recording",
         "contourd.jobs.routing",
@@ -156,6 +162,8 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.settings.shown",
         "contourd.settings.tree",
         "contourd.settings.values",
+        *("contourd.settings.web", "contourd.settings.alerts"),
+        "contourd.pulse",
         "contourd.profiles",
         "contourd.outcomes",
         "contourd.logs",
@@ -169,6 +177,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.imaging",
         "contourd.jobs",
         "contourd.model",
+        "contourd.web",
         "trainer",
     ),
 }
@@ -190,6 +199,9 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "sqlalchemy": ("contourd.jobs",),
     "alembic": ("contourd.jobs",),
     "apscheduler": ("contourd.schedule",),
+    "prometheus_client": ("contourd.metrics", "contourd.web.health"),
+    "starlette": ("contourd.web",),
+    "uvicorn": ("contourd.web.server",),
     "typer": ("contourd.cli", "trainer.population"),
     "matplotlib": ("contourd.pictures", "trainer"),
     "SimpleITK": ("trainer.population",),

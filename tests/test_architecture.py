@@ -19,7 +19,13 @@ LINES = 350
 
 BANNED_WORDS = frozenset({"util", "utils", "helper", "helpers", "common", "manager", "impl", "core"})
 BANNED_VERBS = frozenset({"process", "handle", "data", "info"})
-CATCHES_EVERYTHING = ("contourd.worker", "contourd.dicom.scp", "contourd.cli", "contourd.cli.installing")
+CATCHES_EVERYTHING = (
+    "contourd.worker",
+    "contourd.web.server",
+    "contourd.dicom.scp",
+    "contourd.cli",
+    "contourd.cli.installing",
+)
 
 
 @cache

@@ -16,6 +16,7 @@ from contourd.cli.database import DATABASE_COMMANDS
 from contourd.cli.examples import EXAMPLES
 from contourd.cli.installing import check, init
 from contourd.cli.node import release, retry, serve, status
+from contourd.cli.operating import alert, cancel, confirm, hold, recontour, resend
 from contourd.cli.sending import accept, echo, send
 from contourd.cli.training import ablate, curate, evaluate, train
 from contourd.errors import ContourdError, NodeError, SettingsError
@@ -33,7 +34,8 @@ app = typer.Typer(
 # The panels of `contourd --help`, in their order.
 COMMANDS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "Installation": (init, check, echo, send, accept),
-    "Node": (serve, status, retry, release, audit),
+    "Node": (serve, status, retry, release, audit, alert),
+    "Jobs": (hold, confirm, cancel, resend, recontour),
     "Contouring": (contour, demo),
     "Training": (curate, train, evaluate, ablate),
 }

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contourd.cli.options import ConfigOption, OverrideOption, opened_database, operator, signed
+from contourd.cli.options import ConfigOption, OverrideOption, opened_database, opened_operations, operator
 from contourd.errors import SettingsError
 
 if TYPE_CHECKING:
-    from contourd.jobs.database import Database
     from contourd.jobs.report import Report
     from contourd.settings import Settings
 
@@ -98,44 +97,18 @@ def retry(
     config: ConfigOption = None,
     override: OverrideOption = "",
 ) -> None:
-    """Try a held or failed job again, or send its waiting deliveries now."""
-    from contourd.jobs.queue import Queue
-    from contourd.settings import load_settings
-
-    settings = load_settings(config)
-    with opened_database(settings) as database:
-        if override:
-            _refuse_name(override, settings, database, job)
-        Queue(database).retry(job, signed(override))
-    _audit(settings, "override" if override else "retry", f"job {job}", override.strip())
+    """Try a held or failed job again, send its waiting deliveries now, or take a cancelled job up again."""
+    with opened_operations(config) as (operations, _):
+        operations.retry(job, override)
     typer.echo(f"job {job} will be tried again")
 
 
-def _refuse_name(reason: str, settings: Settings, database: Database, job: int) -> None:
-    """Refuse a reason that names the patient: it is kept where names have no place."""
-    import pydicom
-
-    from contourd.dicom.identity import names_patient
-    from contourd.errors import PatientNamed
-    from contourd.jobs.report import image_of_job
-
-    path = image_of_job(database, job)
-    if path is None or not (settings.spool.root / path).is_file():
-        return
-    if names_patient(reason, pydicom.dcmread(settings.spool.root / path, stop_before_pixels=True)):
-        raise PatientNamed(
-            "the reason holds the patient's name, ID, a date or a description of the images, and would be kept in the "
-            "queue, the log and the audit trail; give one without"
-        )
-
-
-def release(series: Annotated[int, typer.Argument(help="Number of the series.")], config: ConfigOption = None) -> None:
+def release(
+    series: Annotated[int, typer.Argument(help="Number of the series.")],
+    config: ConfigOption = None,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the audit trail.")] = "",
+) -> None:
     """Have a held series examined again; an interruption is forgiven, a gap or a wrong image is not."""
-    from contourd.jobs.intake import Intake
-    from contourd.settings import load_settings
-
-    settings = load_settings(config)
-    with opened_database(settings) as database:
-        Intake(database, settings.spool.root, settings.series, settings.route).release(series)
-    _audit(settings, "release", f"series {series}", "")
+    with opened_operations(config) as (operations, settings):
+        operations.release_series(series, settings.series.gapped_s, reason)
     typer.echo(f"series {series} will be examined again")

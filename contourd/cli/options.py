@@ -16,6 +16,7 @@ from contourd.errors import NodeError, SettingsError
 
 if TYPE_CHECKING:
     from contourd.jobs.database import Database
+    from contourd.jobs.operations import Operations
     from contourd.settings import Destination, Settings
 
 ConfigOption = Annotated[
@@ -131,3 +132,14 @@ def addressed(text: str, settings: Settings | None, profile: str = "strict") -> 
 def calling_title(calling: str | None, settings: Settings | None) -> str:
     """Return the AE title to call with."""
     return calling or (settings.node.ae_title if settings else "CONTOURD")
+
+
+@contextmanager
+def opened_operations(config: Path | None) -> Iterator[tuple[Operations, Settings]]:
+    """Open the queue for what the person at the terminal does, in that person's name."""
+    from contourd.jobs.operations import Operations
+    from contourd.settings import load_settings
+
+    settings = load_settings(config)
+    with opened_database(settings) as database:
+        yield Operations(database, operator(), settings.spool.root), settings

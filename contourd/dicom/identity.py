@@ -16,7 +16,7 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 
 from contourd.dicom.instance import UNREADABLE
-from contourd.errors import SeriesUnusable
+from contourd.errors import PatientNamed, SeriesUnusable
 
 LEFT_OUT = "[left out]"
 PATIENT_GROUP = 0x0010
@@ -58,6 +58,25 @@ def read_patient(path: Path) -> Patient:
 def names_patient(text: str, header: Dataset) -> bool:
     """Say whether a text holds the patient's name or a part of it, an ID, a date of birth or the like."""
     return without_identity(text, header) != text
+
+
+def refuse_names(reason: str, image: Path) -> None:
+    """Refuse an operator's text that names the patient of an image; one that is not there any more cannot tell.
+
+    Raises
+    ------
+    PatientNamed
+        It is kept where names have no place.
+    """
+    try:
+        header = pydicom.dcmread(image, stop_before_pixels=True)
+    except UNREADABLE:
+        return
+    if names_patient(reason, header):
+        raise PatientNamed(
+            "the reason holds the patient's name, ID, a date or a description of the images, and would be kept in the "
+            "queue, the log and the audit trail; give one without"
+        )
 
 
 def without_identity(text: str, header: Dataset) -> str:

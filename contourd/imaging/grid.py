@@ -126,6 +126,13 @@ class Grid:
         low = np.clip(np.floor(k).astype(int), 0, len(origins) - 2)
         return np.asarray(origins[low] + (k - low)[:, None] * (origins[low + 1] - origins[low]))
 
+    def even_slices(self) -> tuple[NDArray[np.intp], float]:
+        """Choose the nearest slice at each of equal steps, the smallest that there are; returns indices and step."""
+        z = self.slice_positions_mm
+        dz = float(np.diff(z).min()) if len(z) > 1 else self.spacing_mm[0]
+        levels = np.arange(round(z[-1] / dz) + 1) * dz
+        return np.abs(levels[:, None] - z[None, :]).argmin(axis=1), dz
+
     def canonical(self) -> tuple[Self, Reorientation]:
         """Turn the axes by 90 degrees and flips until rows run to the patient's left and columns to the back.
 

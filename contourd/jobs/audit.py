@@ -84,7 +84,7 @@ class AuditTrail:
             The database does not take it.
         """
         with self._database.transaction() as session:
-            session.add(_row(self._now(), deed))
+            session.add(audit_row(self._now(), deed))
 
     def note(self, action: str, peer: str, calling_ae: str, detail: str) -> None:
         """Take note of what a peer did; it is written by the next ``flush``. Never waits and never raises.
@@ -133,7 +133,7 @@ class AuditTrail:
             return
         try:
             with self._database.transaction() as session:
-                session.add_all(_row(at, deed) for at, deed in (*rows, *gap))
+                session.add_all(audit_row(at, deed) for at, deed in (*rows, *gap))
         except QueueUnavailable as error:
             if not self._failing:
                 log.error("the audit trail waits: %s", error, extra={"action": "audit"})
@@ -204,7 +204,8 @@ class AuditTrail:
             return list(session.scalars(wanted.order_by(AuditRow.id)))
 
 
-def _row(at: datetime, deed: Deed) -> AuditRow:
+def audit_row(at: datetime, deed: Deed) -> AuditRow:
+    """Make the row of a deed, for a transaction of the trail's own or that of what is done."""
     return AuditRow(
         at=at, actor=deed.actor[:64], action=deed.action[:32], subject=deed.subject[:64], detail=deed.detail
     )

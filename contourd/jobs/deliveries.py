@@ -9,14 +9,15 @@ from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
 from contourd.jobs.database import Database
-from contourd.jobs.job import DeliveryEvent, DeliveryState, RetryPolicy
+from contourd.jobs.job import DeliveryEvent, DeliveryState, JobState, RetryPolicy
 from contourd.jobs.queue import Clock, utc_now
-from contourd.jobs.tables import AttemptRow, DeliveryRow
+from contourd.jobs.tables import AttemptRow, DeliveryRow, JobRow
 from contourd.jobs.transitions import advance_delivery, end_delivery, refuse_delivery, return_delivery
 from contourd.outcomes import Outcome
 
 INTERRUPTED = "interrupted"
 OPEN = (DeliveryState.PENDING, DeliveryState.SENT)
+SENDING_JOBS = (JobState.DELIVERING, JobState.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +80,7 @@ class Deliveries:
         with self._database.transaction() as session:
             due = (
                 select(DeliveryRow)
-                .where(
-                    DeliveryRow.state == DeliveryState.PENDING, DeliveryRow.destination == destination, self._is_due()
-                )
+                .where(self._to_be_sent(destination), self._is_due())
                 .order_by(DeliveryRow.not_before, DeliveryRow.id)
                 .limit(1)
             )
@@ -172,14 +171,16 @@ class Deliveries:
     def make_due(self, destination: str) -> None:
         """Let everything that waits to be sent to a destination go now: it answers again."""
         with self._database.transaction() as session:
-            session.execute(
-                update(DeliveryRow)
-                .where(DeliveryRow.state == DeliveryState.PENDING, DeliveryRow.destination == destination)
-                .values(not_before=self._now())
-            )
+            session.execute(update(DeliveryRow).where(self._to_be_sent(destination)).values(not_before=self._now()))
 
     def _open(self, destination: str) -> ColumnElement[bool]:
-        return DeliveryRow.state.in_(OPEN) & (DeliveryRow.destination == destination)
+        awaited = (DeliveryRow.state == DeliveryState.SENT) & (DeliveryRow.destination == destination)
+        return or_(self._to_be_sent(destination), awaited)
+
+    def _to_be_sent(self, destination: str) -> ColumnElement[bool]:
+        """Select what waits for its destination and not for a person: nothing of a held job is sent."""
+        at_work = DeliveryRow.job_id.in_(select(JobRow.id).where(JobRow.state.in_(SENDING_JOBS)))
+        return (DeliveryRow.state == DeliveryState.PENDING) & (DeliveryRow.destination == destination) & at_work
 
     def _tried(self, session: Session, delivery_id: int, outcome: Outcome) -> DeliveryRow:
         row = session.get_one(DeliveryRow, delivery_id)

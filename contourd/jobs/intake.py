@@ -24,7 +24,7 @@ from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.pixels import same_image
 from contourd.dicom.reception import ReceivedInstance
 from contourd.dicom.series import Instance, gate, read_instance
-from contourd.errors import InvalidTransition, QueueUnavailable, SeriesFull, SeriesIncomplete, SeriesUnusable
+from contourd.errors import QueueUnavailable, SeriesFull, SeriesIncomplete, SeriesUnusable
 from contourd.jobs.database import Database
 from contourd.jobs.job import JobState, SeriesEvent, SeriesState, next_series_state
 from contourd.jobs.queue import Queue
@@ -300,6 +300,7 @@ class Intake:
             model=route.model,
             destinations=",".join(dict.fromkeys(route.destinations)),
             state=JobState.QUEUED,
+            confirm=route.confirm,
             created_at=now,
             updated_at=now,
             lease_until=None,
@@ -316,22 +317,6 @@ class Intake:
         elif series.reason != reason:
             record(session, "series", series.id, SeriesEvent.HOLD, series.state, reason, self._now())
         series.reason = reason
-
-    def release(self, series_id: int) -> None:
-        """Let a held series be examined again, now; an interruption is forgiven, a gap or a wrong image is not.
-
-        Raises
-        ------
-        InvalidTransition
-            It is not held, or there is no such series.
-        """
-        with self._database.transaction() as session:
-            series = session.get(SeriesRow, series_id)
-            if series is None:
-                raise InvalidTransition(f"there is no series {series_id}")
-            self._advance(session, series, SeriesEvent.RELEASE, "released by a person")
-            series.reason, series.interrupted, series.purged_images = "", "", 0
-            series.last_instance_at = self._now() - timedelta(seconds=self._settings.gapped_s)
 
     def _advance(self, session: Session, series: SeriesRow, event: SeriesEvent, detail: str) -> None:
         series.state = next_series_state(SeriesState(series.state), event)

@@ -41,7 +41,7 @@ class JobState(StrEnum):
     DELIVERED = "DELIVERED"  # every destination has it
     HELD = "HELD"  # the gate or the read-back check refused it
     FAILED = "FAILED"  # the attempts are spent
-    SUPERSEDED = "SUPERSEDED"  # a newer revision of the series took its place
+    SUPERSEDED = "SUPERSEDED"  # a newer revision of the series took its place, or a person cancelled it
 
 
 class JobEvent(StrEnum):
@@ -55,7 +55,11 @@ class JobEvent(StrEnum):
     FAIL = "fail"
     SUPERSEDE = "supersede"
     RELEASE = "release"  # a person asks for another try
-    REDELIVER = "redeliver"  # a refused delivery was released
+    REDELIVER = "redeliver"  # a person has what is on disk sent, or sent again
+    CONFIRM = "confirm"  # a person has seen the pictures
+    REWRITE = "rewrite"  # a person wants it at a destination whose planning system needs another structure set
+    CANCEL = "cancel"  # a person ends it
+    REVIVE = "revive"  # a person takes the cancellation back
 
 
 class DeliveryState(StrEnum):
@@ -113,19 +117,32 @@ JOB_TRANSITIONS: Mapping[tuple[JobState, JobEvent], JobState] = MappingProxyType
         (JobState.QUEUED, JobEvent.CLAIM): JobState.CONTOURING,
         (JobState.QUEUED, JobEvent.HOLD): JobState.HELD,
         (JobState.QUEUED, JobEvent.SUPERSEDE): JobState.SUPERSEDED,
+        (JobState.QUEUED, JobEvent.CANCEL): JobState.SUPERSEDED,
         (JobState.CONTOURING, JobEvent.REQUEUE): JobState.QUEUED,
         (JobState.CONTOURING, JobEvent.CONTOURED): JobState.DELIVERING,
         (JobState.CONTOURING, JobEvent.HOLD): JobState.HELD,
         (JobState.CONTOURING, JobEvent.FAIL): JobState.FAILED,
         (JobState.CONTOURING, JobEvent.SUPERSEDE): JobState.SUPERSEDED,
+        (JobState.CONTOURING, JobEvent.CANCEL): JobState.SUPERSEDED,
         (JobState.DELIVERING, JobEvent.ALL_DELIVERED): JobState.DELIVERED,
         (JobState.DELIVERING, JobEvent.FAIL): JobState.FAILED,
         (JobState.DELIVERING, JobEvent.SUPERSEDE): JobState.SUPERSEDED,
+        (JobState.DELIVERING, JobEvent.HOLD): JobState.HELD,
+        (JobState.DELIVERING, JobEvent.REWRITE): JobState.QUEUED,
+        (JobState.DELIVERING, JobEvent.CANCEL): JobState.SUPERSEDED,
+        (JobState.DELIVERED, JobEvent.REDELIVER): JobState.DELIVERING,
+        (JobState.DELIVERED, JobEvent.REWRITE): JobState.QUEUED,
         (JobState.HELD, JobEvent.RELEASE): JobState.QUEUED,
         (JobState.HELD, JobEvent.SUPERSEDE): JobState.SUPERSEDED,
+        (JobState.HELD, JobEvent.REDELIVER): JobState.DELIVERING,
+        (JobState.HELD, JobEvent.CONFIRM): JobState.DELIVERING,
+        (JobState.HELD, JobEvent.CANCEL): JobState.SUPERSEDED,
         (JobState.FAILED, JobEvent.RELEASE): JobState.QUEUED,
         (JobState.FAILED, JobEvent.REDELIVER): JobState.DELIVERING,
         (JobState.FAILED, JobEvent.SUPERSEDE): JobState.SUPERSEDED,
+        (JobState.FAILED, JobEvent.REWRITE): JobState.QUEUED,
+        (JobState.FAILED, JobEvent.CANCEL): JobState.SUPERSEDED,
+        (JobState.SUPERSEDED, JobEvent.REVIVE): JobState.QUEUED,
     }
 )
 
@@ -141,6 +158,7 @@ DELIVERY_TRANSITIONS: Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState
         (DeliveryState.SENT, DeliveryEvent.RETRY): DeliveryState.PENDING,
         (DeliveryState.SENT, DeliveryEvent.REFUSE): DeliveryState.REFUSED,
         (DeliveryState.REFUSED, DeliveryEvent.RELEASE): DeliveryState.PENDING,
+        (DeliveryState.DELIVERED, DeliveryEvent.RELEASE): DeliveryState.PENDING,
     }
 )
 

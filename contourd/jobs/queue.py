@@ -15,7 +15,7 @@ from contourd.errors import InvalidTransition, LeaseLost
 from contourd.jobs.database import Database
 from contourd.jobs.job import DeliveryEvent, DeliveryState, JobEvent, JobState
 from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
-from contourd.jobs.transitions import advance_delivery, advance_job
+from contourd.jobs.transitions import advance_delivery, advance_job, end_job
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,9 @@ class Queue:
             job, now = self._owned(session, job_id, worker), self._now()
             job.lease_until, job.reason, job.remarks = None, "", remarks
             self._advance(session, job, JobEvent.CONTOURED, remarks)
+            if job.confirm and not job.confirmed_by:
+                job.reason = "waits for confirmation: a person is to look at the pictures before it is sent"
+                self._advance(session, job, JobEvent.HOLD, job.reason)
             for name, output in outputs.items():
                 known = select(DeliveryRow).where(DeliveryRow.job_id == job_id, DeliveryRow.destination == name)
                 if session.scalars(known).first() is None:
@@ -202,25 +205,42 @@ class Queue:
             There is nothing to retry: the job is under way, delivered, superseded or unknown.
         """
         with self._database.transaction() as session:
-            job, now = session.get(JobRow, job_id), self._now()
-            if job is None:
-                raise InvalidTransition(f"there is no job {job_id}")
-            deliveries = list(session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job_id)))
-            removed = job.purged_at if deliveries else session.get_one(SeriesRow, job.series_id).purged_at
-            if removed is not None:
-                raise InvalidTransition(f"retention removed the files of job {job_id}; send the series again")
-            refused = [d for d in deliveries if d.state == DeliveryState.REFUSED]
-            for row in refused:
-                row.created_at = now  # the time to give up is counted anew
+            self.retry_within(session, job_id, override)
+
+    def retry_within(self, session: Session, job_id: int, override: str = "") -> None:
+        """Do so inside the caller's transaction."""
+        job, now = session.get(JobRow, job_id), self._now()
+        if job is None:
+            raise InvalidTransition(f"there is no job {job_id}")
+        deliveries = list(session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job_id)))
+        # Where a destination has no structure set yet, sending what there is would not be all.
+        contoured = {row.destination for row in deliveries} >= set(job.destinations.split(","))
+        self._refuse_retry(session, job, bool(deliveries), contoured)
+        for row in deliveries:
+            if row.state == DeliveryState.REFUSED:
                 advance_delivery(session, row, DeliveryEvent.RELEASE, "released by a person", now)
-            for row in deliveries:
-                if row.state in (DeliveryState.PENDING, DeliveryState.SENT):
-                    row.not_before = now
-            if job.state == JobState.DELIVERING:
-                return
-            job.attempts, job.reason, job.override = 0, "", override or job.override
-            event = JobEvent.REDELIVER if deliveries else JobEvent.RELEASE
-            self._advance(session, job, event, "released by a person" + (f": {override}" if override else ""))
+                row.created_at = now  # the time to give up is counted anew
+            elif row.state == DeliveryState.PENDING and job.state == JobState.HELD:
+                row.created_at = now
+            if row.state in (DeliveryState.PENDING, DeliveryState.SENT):
+                row.not_before = now
+        if job.state == JobState.DELIVERING:
+            return
+        job.attempts, job.reason, job.override = 0, "", override or job.override
+        event = JobEvent.REDELIVER if contoured else JobEvent.RELEASE
+        self._advance(session, job, event, "released by a person" + (f": {override}" if override else ""))
+        end_job(session, job, now)
+
+    def _refuse_retry(self, session: Session, job: JobRow, has_deliveries: bool, contoured: bool) -> None:
+        if job.state == JobState.DELIVERED:
+            raise InvalidTransition(f"job {job.id} is delivered; `contourd resend` sends it again")
+        if job.state == JobState.HELD and has_deliveries and job.confirm and not job.confirmed_by:
+            raise InvalidTransition(
+                f"job {job.id} waits for confirmation: look at its pictures, then `contourd confirm {job.id}`"
+            )
+        removed = job.purged_at if contoured else session.get_one(SeriesRow, job.series_id).purged_at
+        if removed is not None:
+            raise InvalidTransition(f"retention removed the files of job {job.id}; send the series again")
 
     def supersede(self, session: Session, jobs: Sequence[JobRow], why: str) -> None:
         """End jobs of an older revision inside the caller's transaction; what was delivered stays delivered."""

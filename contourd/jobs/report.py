@@ -89,10 +89,10 @@ def read_report(database: Database, most_jobs: int = 50) -> Report:
         deliveries: dict[int, list[DeliveryRow]] = {}
         for row in session.scalars(select(DeliveryRow).where(DeliveryRow.job_id.in_(ids)).order_by(DeliveryRow.id)):
             deliveries.setdefault(row.job_id, []).append(row)
-        jobs = tuple(_job_line(job, series, deliveries.get(job.id, [])) for job, series in rows)
+        jobs = tuple(job_line(job, series, deliveries.get(job.id, [])) for job, series in rows)
         images = select(func.count()).where(InstanceRow.series_id == SeriesRow.id).scalar_subquery()
         waiting = select(SeriesRow, images).where(SeriesRow.state.in_(open_series)).order_by(SeriesRow.id.desc())
-        lines = tuple(_series_line(series, count) for series, count in session.execute(waiting))
+        lines = tuple(series_line(series, count) for series, count in session.execute(waiting))
         destinations = read_destinations(session)
     return Report(counts, jobs, lines, destinations)
 
@@ -107,7 +107,8 @@ def _newest(session: Session, which: ColumnElement[bool], most: int) -> list[tup
     return [(row[0], row[1]) for row in session.execute(newest_jobs(which, most))]
 
 
-def _job_line(job: JobRow, series: SeriesRow, deliveries: list[DeliveryRow]) -> JobLine:
+def job_line(job: JobRow, series: SeriesRow, deliveries: list[DeliveryRow]) -> JobLine:
+    """Make a job's line of its rows."""
     lines = tuple(
         DeliveryLine(
             d.destination, d.state, d.attempts, d.reason, d.not_before if d.state == DeliveryState.PENDING else None
@@ -130,7 +131,8 @@ def _job_line(job: JobRow, series: SeriesRow, deliveries: list[DeliveryRow]) -> 
     )
 
 
-def _series_line(series: SeriesRow, instances: int) -> SeriesLine:
+def series_line(series: SeriesRow, instances: int) -> SeriesLine:
+    """Make a series' line of its row and the number of its images."""
     return SeriesLine(
         series.id,
         series.state,
@@ -157,3 +159,10 @@ def image_of_job(database: Database, job_id: int) -> str | None:
     of_job = select(InstanceRow.path).join(JobRow, JobRow.series_id == InstanceRow.series_id)
     with database.reading() as session:
         return session.scalars(of_job.where(JobRow.id == job_id).order_by(InstanceRow.id).limit(1)).first()
+
+
+def image_of_series(database: Database, series_id: int) -> str | None:
+    """Return the path of an image of a series, None where there is none."""
+    of_series = select(InstanceRow.path).where(InstanceRow.series_id == series_id)
+    with database.reading() as session:
+        return session.scalars(of_series.order_by(InstanceRow.id).limit(1)).first()

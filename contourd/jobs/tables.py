@@ -101,6 +101,8 @@ class JobRow(Table):
     lease_until: Mapped[datetime | None]
     override: Mapped[str] = mapped_column(Text, default="")  # why, and who lets the model run outside of its limits
     remarks: Mapped[str] = mapped_column(Text, default="")  # organs to be looked at, organs withheld
+    confirm: Mapped[bool] = mapped_column(default=False)  # a person is to see the pictures before it is sent
+    confirmed_by: Mapped[str] = mapped_column(String(64), default="")
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     purged_at: Mapped[datetime | None]  # when retention removed its structure sets

@@ -41,8 +41,12 @@ def end_delivery(session: Session, row: DeliveryRow, event: DeliveryEvent, detai
     """Advance a delivery to DELIVERED; the job is delivered with its last one."""
     row.reason = detail
     advance_delivery(session, row, event, detail, at)
+    end_job(session, session.get_one(JobRow, row.job_id), at)
+
+
+def end_job(session: Session, job: JobRow, at: datetime) -> None:
+    """Advance a job to DELIVERED where every destination has its structure set."""
     session.flush()
-    job = session.get_one(JobRow, row.job_id)
     states = set(session.scalars(select(DeliveryRow.state).where(DeliveryRow.job_id == job.id)))
     if states == {DeliveryState.DELIVERED} and job.state == JobState.DELIVERING:
         job.reason = ""
@@ -60,9 +64,10 @@ def refuse_delivery(session: Session, row: DeliveryRow, reason: str, at: datetim
 
 
 def return_delivery(session: Session, row: DeliveryRow, reason: str, not_before: datetime, at: datetime) -> None:
-    """Have a delivery sent again later; one of a superseded job is not: its structure set is out of date."""
-    if session.get_one(JobRow, row.job_id).state == JobState.SUPERSEDED:
-        refuse_delivery(session, row, f"a newer revision of the series took its place; {reason}", at)
+    """Have a delivery sent again later; one of a job that was superseded or cancelled is not."""
+    job = session.get_one(JobRow, row.job_id)
+    if job.state == JobState.SUPERSEDED:
+        refuse_delivery(session, row, f"{job.reason}; {reason}", at)
         return
     row.reason, row.not_before = reason, not_before
     advance_delivery(session, row, DeliveryEvent.RETRY, reason, at)

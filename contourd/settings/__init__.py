@@ -1,5 +1,6 @@
 """The settings of a node: a frozen tree, read from one TOML file."""
 
+from contourd.settings.alerts import AlertSettings, MailSettings
 from contourd.settings.destination import Destination, DestinationTLS, Route, SenderNode
 from contourd.settings.loading import find_settings_file, load_settings, model_exists, require_models
 from contourd.settings.node import NodeSettings, NodeTLS
@@ -16,13 +17,16 @@ from contourd.settings.tree import (
     WorkerSettings,
 )
 from contourd.settings.values import Verdict
+from contourd.settings.web import WebSettings
 
 __all__ = [
+    "AlertSettings",
     "CheckSettings",
     "DatabaseSettings",
     "DeliverySettings",
     "Destination",
     "DestinationTLS",
+    "MailSettings",
     "NodeSettings",
     "NodeTLS",
     "PlausibilitySettings",
@@ -33,6 +37,7 @@ __all__ = [
     "Settings",
     "SpoolSettings",
     "Verdict",
+    "WebSettings",
     "WorkerSettings",
     "find_settings_file",
     "load_settings",

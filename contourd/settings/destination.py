@@ -94,3 +94,4 @@ class Route(Section):
     calling_ae: AETitle | None = None
     series_description: Regex | None = None
     body_part: str | None = None
+    confirm: bool = False

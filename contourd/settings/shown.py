@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from contourd.settings.tree import Settings
 
-SECRET = frozenset({"key", "password", "passphrase", "token", "secret"})
+SECRET = frozenset({"key", "password", "passphrase", "token", "secret", "webhook"})
 
 
 def shown_settings(settings: Settings) -> dict[str, str]:

@@ -7,9 +7,11 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from contourd.settings.alerts import AlertSettings
 from contourd.settings.destination import Destination, Route, SenderNode
 from contourd.settings.node import NodeSettings
 from contourd.settings.values import Seconds, Section, Verdict
+from contourd.settings.web import WebSettings
 
 
 class SpoolSettings(Section):
@@ -98,6 +100,8 @@ class Settings(Section):
     retention: RetentionSettings = RetentionSettings()
     plausibility: PlausibilitySettings = PlausibilitySettings()
     check: CheckSettings = CheckSettings()
+    web: WebSettings = WebSettings()
+    alerts: AlertSettings = AlertSettings()
     destination: tuple[Destination, ...]
     route: tuple[Route, ...]
     sender: tuple[SenderNode, ...] = ()

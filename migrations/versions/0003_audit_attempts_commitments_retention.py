@@ -36,6 +36,8 @@ def upgrade() -> None:
     op.add_column("jobs", sa.Column("purged_at", MOMENT))
     op.drop_index("jobs_by_state", "jobs")
     op.create_index("jobs_by_state", "jobs", ["state", "attempts", "created_at", "id"])
+    op.add_column("jobs", sa.Column("confirm", sa.Boolean, nullable=False, server_default=sa.false()))
+    op.add_column("jobs", sa.Column("confirmed_by", sa.String(64), nullable=False, server_default=""))
     op.create_table(
         "attempts",
         sa.Column("id", sa.Integer, primary_key=True),
@@ -115,6 +117,7 @@ def downgrade() -> None:
     _deliveries_may_be(*BEFORE)
     op.drop_index("jobs_by_state", "jobs")
     op.create_index("jobs_by_state", "jobs", ["state", "created_at", "id"])
-    op.drop_column("jobs", "purged_at")
+    for column in ("confirmed_by", "confirm", "purged_at"):
+        op.drop_column("jobs", column)
     op.drop_column("series", "purged_images")
     op.drop_column("series", "purged_at")

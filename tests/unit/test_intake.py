@@ -22,6 +22,7 @@ from contourd.jobs.database import Database
 from contourd.jobs.deliveries import Deliveries
 from contourd.jobs.intake import Intake
 from contourd.jobs.job import JobState, RetryPolicy, SeriesState
+from contourd.jobs.operations import Operations
 from contourd.jobs.queue import Queue
 from contourd.jobs.report import read_report
 from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
@@ -83,6 +84,9 @@ class Node:
             self.store(association, path, calling_ae)
         self.intake.association_closed(association, aborted)
 
+    def release(self, series: int) -> None:
+        Operations(self.database, "marie", self.root, lambda: self.now).release_series(series, SETTINGS.gapped_s)
+
     def series(self) -> SeriesRow:
         with self.database.reading() as session:
             return session.scalars(select(SeriesRow)).one()
@@ -130,6 +134,13 @@ def test_contiguous_and_quiet_is_complete(node, tmp_path):
     assert (job.state, job.revision, job.model, job.destinations) == (JobState.QUEUED, 1, "hn7", "pacs")
     node.wait(100)
     assert len(node.jobs()) == 1
+
+
+def test_a_route_may_ask_for_confirmation(node, tmp_path):
+    node.restarted((Route(model="hn7", destinations=("pacs",), confirm=True),))
+    node.send(ct(tmp_path / "ct"))
+    node.wait(SETTINGS.quiet_s)
+    assert [job.confirm for job in node.jobs()] == [True]
 
 
 def test_an_open_association_holds_its_series(node, tmp_path):
@@ -187,7 +198,7 @@ def test_an_aborted_series_is_held_even_if_contiguous(node, tmp_path):
     assert node.series().state == SeriesState.HELD
     assert "aborted" in node.series().reason
     assert node.jobs() == []
-    node.intake.release(node.series().id)
+    node.release(node.series().id)
     node.wait(0)
     assert node.series().state == SeriesState.COMPLETE
 
@@ -315,13 +326,14 @@ def test_no_route_is_held_with_the_remedy_and_can_be_released(node, tmp_path):
     series = node.series()
     assert series.state == SeriesState.HELD
     assert "[[route]]" in series.reason
-    node.restarted().release(series.id)
+    node.restarted()
+    node.release(series.id)
     node.wait(0)
     assert node.series().state == SeriesState.COMPLETE
     with pytest.raises(InvalidTransition):
-        node.intake.release(series.id)
+        node.release(series.id)
     with pytest.raises(InvalidTransition, match="no series 99"):
-        node.intake.release(99)
+        node.release(99)
 
 
 def test_two_series_in_one_association_are_two(node, tmp_path):

@@ -36,10 +36,12 @@ def test_every_state_but_the_first_can_be_reached(states, table):
     assert set(table.values()) | {next(iter(states))} == set(states)
 
 
-def test_what_is_over_stays_over():
+def test_what_is_over_is_opened_again_by_a_person_only():
+    by_a_person = {job.JobEvent.REDELIVER, job.JobEvent.REWRITE, job.JobEvent.REVIVE}
     for final in (JobState.DELIVERED, JobState.SUPERSEDED):
-        assert not [pair for pair in job.JOB_TRANSITIONS if pair[0] is final]
-    assert not [pair for pair in job.DELIVERY_TRANSITIONS if pair[0] is DeliveryState.DELIVERED]
+        assert {event for state, event in job.JOB_TRANSITIONS if state is final} <= by_a_person
+    after = [event for state, event in job.DELIVERY_TRANSITIONS if state is DeliveryState.DELIVERED]
+    assert after == [job.DeliveryEvent.RELEASE]
 
 
 def test_what_is_held_can_be_released():

@@ -9,7 +9,7 @@ import pytest
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.model.structures import colour_of
-from contourd.pictures import _axial_levels, _best, _even_slices, draw_contours
+from contourd.pictures import _axial_levels, _best, draw_contours
 
 
 def volume(row=(1.0, 0.0, 0.0), column=(0.0, 1.0, 0.0)) -> Volume:
@@ -55,8 +55,8 @@ def test_without_organs_there_is_still_a_picture(tmp_path):
 def test_thick_slices_are_drawn_thick():
     origins = np.zeros((4, 3))
     origins[:, 2] = [0.0, 2.0, 4.0, 8.0]
-    indices, step_mm = _even_slices(Grid((4, 2, 2), (1.0, 1.0), origins))
+    indices, step_mm = Grid((4, 2, 2), (1.0, 1.0), origins).even_slices()
     assert step_mm == 2.0
     assert indices.tolist() == [0, 1, 2, 2, 3]  # 6 lies between two slices: the lower one
     regular = volume().grid
-    assert _even_slices(regular)[0].tolist() == list(range(30))
+    assert regular.even_slices()[0].tolist() == list(range(30))

@@ -22,6 +22,7 @@ from contourd.jobs.database import Database
 from contourd.jobs.deliveries import Deliveries
 from contourd.jobs.intake import Intake
 from contourd.jobs.job import RetryPolicy
+from contourd.jobs.operations import Operations
 from contourd.jobs.queue import Queue
 from contourd.jobs.report import read_report
 from contourd.jobs.retention import Retention
@@ -224,7 +225,7 @@ def test_a_part_that_is_all_can_be_released(node, paths):
     node.deliver()
     node.wait(4)
     node.send(paths[:18])
-    node.intake.release(node.series().id)
+    Operations(node.database, "marie", node.spool.root, node.clock).release_series(node.series().id, gapped_s=60)
     node.intake.close_quiet()
     assert node.series().state == "COMPLETE"
 

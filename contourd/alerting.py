@@ -1,0 +1,125 @@
+"""Who is told what, once: concerns that began and ended since a channel took its last message.
+
+What each channel was told is kept in the spool, so that a restart repeats nothing. A channel that does not take its
+message is tried again, at growing intervals, with what is then still true.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import uuid4
+
+from contourd.dicom.spool import PARTIAL, write_durably
+from contourd.errors import NoticeNotSent
+from contourd.jobs.concerns import Concern, read_concerns
+from contourd.jobs.database import Database
+from contourd.jobs.queue import Clock, utc_now
+from contourd.notices import Channel, Notice, channels_of
+from contourd.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FILE = "alerts.json"
+FIRST_WAIT_S, LONGEST_WAIT_S = 30.0, 1800.0
+# The end of these is told too; a held job that is released is what the person did who was told.
+ENDS = ("destination", "age", "disk")
+TEST = Concern("test", "test", "this is a test: alerts of this node reach you")
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """Of a channel: how often it failed in a row, and when it is tried again."""
+
+    failures: int
+    not_before: datetime
+
+
+class Alerts:
+    """Looks for concerns and tells the channels."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        channels: Sequence[Channel] | None = None,
+        clock: Clock = utc_now,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._channels = channels_of(settings.alerts) if channels is None else channels
+        self._now = clock
+        self._trouble: dict[str, _Trouble] = {}
+        self._file = settings.spool.root / FILE
+
+    def check(self) -> None:
+        """Tell each channel what it has not heard yet."""
+        if not self._channels:
+            return
+        concerns = {concern.key: concern for concern in self.concerns()}
+        told = self._told()
+        for channel in self._channels:
+            known = told.get(channel.name, [])
+            began = [concern for key, concern in concerns.items() if key not in known]
+            ended = [key for key in known if key not in concerns]
+            over = [key.split("/")[1] for key in ended if key.split("/")[0] in ENDS]
+            if (began or over) and not self._send(channel, Notice(self._settings.node.ae_title, began, over)):
+                continue
+            if began or ended:
+                told[channel.name] = list(concerns)
+                self._keep(told)
+
+    def concerns(self) -> list[Concern]:
+        """Find what is not as it should be, of the rules that are wanted."""
+        alerts = self._settings.alerts
+        found = read_concerns(self._database, self._now(), alerts.destination_down_s, alerts.oldest_job_s)
+        free_gb = shutil.disk_usage(self._settings.spool.root).free / 1e9
+        if free_gb < alerts.disk_free_gb:
+            found.append(Concern("disk", "disk", f"less than {alerts.disk_free_gb:g} GB of disk are free"))
+        return [concern for concern in found if concern.rule in alerts.rules]
+
+    def _send(self, channel: Channel, notice: Notice) -> bool:
+        trouble = self._trouble.get(channel.name)
+        if trouble is not None and self._now() < trouble.not_before:
+            return False
+        try:
+            channel.send(notice)
+        except NoticeNotSent as error:
+            failures = trouble.failures + 1 if trouble else 1
+            wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (failures - 1))
+            self._trouble[channel.name] = _Trouble(failures, self._now() + timedelta(seconds=wait_s))
+            log.warning("an alert waits: %s", error, extra={"action": "alert"})
+            return False
+        self._trouble.pop(channel.name, None)
+        log.info("alerted by %s: %s", channel.name, notice.subject(), extra={"action": "alert"})
+        return True
+
+    def test(self) -> list[str]:
+        """Send a test to every channel; returns their names.
+
+        Raises
+        ------
+        NoticeNotSent
+            One of them does not take it.
+        """
+        for channel in self._channels:
+            channel.send(Notice(self._settings.node.ae_title, [TEST], []))
+        return [channel.name for channel in self._channels]
+
+    def _told(self) -> dict[str, list[str]]:
+        try:
+            content = json.loads(self._file.read_text(encoding="utf-8"))
+            return {str(name): [str(key) for key in keys] for name, keys in content.items()}
+        except (OSError, ValueError, AttributeError, TypeError):
+            return {}  # told again rather than not at all
+
+    def _keep(self, told: dict[str, list[str]]) -> None:
+        partial = self._settings.spool.root / PARTIAL / uuid4().hex
+        try:
+            write_durably(partial, self._file, [json.dumps(told).encode()])
+        except OSError as error:
+            log.warning("what was alerted cannot be kept: %s", error.strerror, extra={"action": "alert"})

@@ -1,0 +1,137 @@
+"""A message to people or programs elsewhere: by e-mail, or to a webhook. No message holds anything of a patient."""
+
+from __future__ import annotations
+
+import json
+import smtplib
+import ssl
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from email.message import EmailMessage
+from http.client import HTTPException
+from typing import Protocol
+
+from contourd.errors import NoticeNotSent
+from contourd.jobs.concerns import Concern
+from contourd.logs import one_line
+from contourd.settings.alerts import AlertSettings, MailSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What began and what ended since the last one."""
+
+    node: str
+    began: Sequence[Concern]
+    ended: Sequence[str]
+
+    def subject(self) -> str:
+        """Sum it up in a line."""
+        counts: dict[str, int] = {}
+        for concern in self.began:
+            counts[concern.rule] = counts.get(concern.rule, 0) + 1
+        parts = [f"{number} {rule}" if number > 1 else rule for rule, number in counts.items()]
+        parts += [f"{len(self.ended)} over"] if self.ended else []
+        return f"[contourd {self.node}] {', '.join(parts)}"
+
+    def text(self) -> str:
+        """Tell it in lines."""
+        lines = [concern.text for concern in self.began] + [f"over: {subject}" for subject in self.ended]
+        return "\n".join([*lines, "", "Look with `contourd status`, or on the node's page.", ""])
+
+    def content(self) -> Mapping[str, object]:
+        """Tell it to a program."""
+        return {
+            "node": self.node,
+            "began": [{"rule": c.rule, "subject": c.subject, "text": c.text} for c in self.began],
+            "ended": list(self.ended),
+        }
+
+
+class Channel(Protocol):
+    """A way out for notices."""
+
+    name: str
+
+    def send(self, notice: Notice) -> None:
+        """Send one, or raise NoticeNotSent."""
+
+
+class MailChannel:
+    """E-mail by SMTP."""
+
+    name = "mail"
+
+    def __init__(self, settings: MailSettings) -> None:
+        self._settings = settings
+
+    def send(self, notice: Notice) -> None:
+        """Hand the message to the server."""
+        mail = self._settings
+        message = EmailMessage()
+        message["Subject"], message["From"], message["To"] = notice.subject(), mail.sender, ", ".join(mail.recipients)
+        message["Auto-Submitted"] = "auto-generated"
+        message.set_content(notice.text())
+        try:
+            with self._connected() as server:
+                if mail.password_file is not None:
+                    server.login(mail.user, mail.password_file.read_text(encoding="utf-8").strip())
+                server.send_message(message)
+        except (OSError, smtplib.SMTPException) as error:
+            raise NoticeNotSent(
+                one_line(f"{mail.host}:{mail.port} took no mail: {type(error).__name__}: {error}")
+            ) from error
+
+    def _connected(self) -> smtplib.SMTP:
+        mail = self._settings
+        if mail.security == "tls":
+            context = ssl.create_default_context()
+            return smtplib.SMTP_SSL(mail.host, mail.port, timeout=mail.timeout_s, context=context)
+        server = smtplib.SMTP(mail.host, mail.port, timeout=mail.timeout_s)
+        if mail.security == "starttls":
+            try:
+                server.starttls(context=ssl.create_default_context())
+            except (OSError, smtplib.SMTPException):
+                server.close()
+                raise
+        return server
+
+
+class WebhookChannel:
+    """JSON by POST; redirections are not followed."""
+
+    name = "webhook"
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._url = url
+        self._timeout_s = timeout_s
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirection)
+
+    def send(self, notice: Notice) -> None:
+        """Post the message."""
+        request = urllib.request.Request(
+            self._url,
+            json.dumps(notice.content()).encode(),
+            {"Content-Type": "application/json", "User-Agent": "contourd"},
+        )
+        try:
+            with self._opener.open(request, timeout=self._timeout_s):
+                pass
+        except (OSError, HTTPException) as error:
+            raise NoticeNotSent(one_line(f"the webhook took nothing: {type(error).__name__}: {error}")) from error
+
+
+class _NoRedirection(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *about: object) -> None:  # noqa: ARG002
+        return None
+
+
+def channels_of(settings: AlertSettings) -> tuple[Channel, ...]:
+    """Build those that the settings name."""
+    channels: list[Channel] = []
+    if settings.mail.host:
+        channels.append(MailChannel(settings.mail))
+    if settings.webhook:
+        channels.append(WebhookChannel(settings.webhook, settings.webhook_timeout_s))
+    return tuple(channels)

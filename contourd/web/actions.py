@@ -1,0 +1,168 @@
+"""What a person does on the page: sign in and out, and the operations on jobs and series."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from hmac import compare_digest
+
+import pydicom
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from contourd.errors import InvalidTransition, PatientNamed
+from contourd.jobs.operations import Operations
+from contourd.jobs.overview import read_job
+from contourd.web.access import SESSION_S, SignedIn, SignInRefused
+from contourd.web.pages import job_page
+from contourd.web.site import COOKIE, Site, form_of, page, person_of, site_of
+
+Form = Mapping[str, str]
+SHOWN = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "SeriesDescription")
+
+
+async def sign_in(request: Request) -> Response:
+    """Show the form, or take it."""
+    site = site_of(request)
+    if request.method == "GET":
+        return page(request, "sign_in.html")
+    refuse_other_sites(request)
+    form = await form_of(request)
+    client = request.client.host if request.client else ""
+    try:
+        number = site.access.sign_in(client, form.get("name", ""), form.get("token", ""))
+    except SignInRefused as refused:
+        await run_in_threadpool(site.operations("web").note, "sign in refused", "", f"from {client}")
+        answer: Response = page(request, "sign_in.html", 429 if refused.wait_s else 403, problem=str(refused))
+        if refused.wait_s:
+            answer.headers["Retry-After"] = str(refused.wait_s)
+        return answer
+    person = site.access.signed_in(number)
+    if person is not None:
+        await run_in_threadpool(site.operations(person.actor).note, "sign in", "", f"from {client}")
+    answer = RedirectResponse("/", 303)
+    answer.set_cookie(
+        COOKIE, number, int(SESSION_S), httponly=True, samesite="strict", secure=request.url.scheme == "https"
+    )
+    return answer
+
+
+async def sign_out(request: Request) -> Response:
+    """End the session."""
+    site = site_of(request)
+    if person_of(request) is not None:
+        await checked(request)
+        site.access.sign_out(request.cookies.get(COOKIE))
+    answer = RedirectResponse("/", 303)
+    answer.delete_cookie(COOKIE)
+    return answer
+
+
+def refuse_other_sites(request: Request) -> None:
+    """Refuse a form that another site's page posts."""
+    fetched, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if fetched is not None:  # a browser's own word, which a proxy's other host name does not change
+        foreign = fetched not in ("same-origin", "none")
+    else:
+        foreign = origin is not None and origin.partition("://")[2] != request.headers.get("host")
+    if foreign:
+        raise HTTPException(403, "the form came from another site")
+
+
+async def checked(request: Request) -> tuple[SignedIn, Form]:
+    """Return who posts what.
+
+    Raises
+    ------
+    HTTPException
+        403: nobody has signed in, or the form is not from this page.
+    """
+    refuse_other_sites(request)
+    person = person_of(request)
+    if person is None:
+        raise HTTPException(403, "sign in first")
+    form = await form_of(request)
+    if not compare_digest(form.get("csrf", "").encode(), person.csrf.encode()):
+        raise HTTPException(403, "the form is out of date; load the page again")
+    return person, form
+
+
+def _resend(site: Site, by: Operations, job: int, form: Form) -> str:
+    profiles = {d.name: d.structure_set_profile.identity() for d in site.settings.destination}
+    by.resend(job, form.get("destination", ""), profiles)
+    return f"goes to {form['destination']}"
+
+
+def _recontour(site: Site, by: Operations, job: int, form: Form) -> str:
+    models = {route.model for route in site.settings.route}
+    if form.get("model", "") not in models:
+        raise InvalidTransition("the page contours with the routes' models only; `contourd recontour` takes any")
+    return f"job {by.recontour(job, form['model'])} was made of it"
+
+
+def _told(call: Callable[[Operations, int, Form], None], told: str) -> Callable[[Site, Operations, int, Form], str]:
+    def act(site: Site, by: Operations, job: int, form: Form) -> str:  # noqa: ARG001
+        call(by, job, form)
+        return told
+
+    return act
+
+
+ACTIONS: Mapping[str, Callable[[Site, Operations, int, Form], str]] = {
+    "retry": _told(lambda by, job, form: by.retry(job, form.get("reason", "")), "will be tried again"),
+    "hold": _told(lambda by, job, form: by.hold(job, form.get("reason", "")), "is held"),
+    "confirm": _told(lambda by, job, form: by.confirm(job), "is confirmed, and goes to its destinations"),
+    "cancel": _told(lambda by, job, form: by.cancel(job, form.get("reason", "")), "is cancelled"),
+    "resend": _resend,
+    "recontour": _recontour,
+}
+
+
+async def act_on_job(request: Request) -> Response:
+    """Do one of ACTIONS, and show the job again with what came of it."""
+    action, job = request.path_params["action"], request.path_params["job"]
+    if action not in ACTIONS:
+        raise HTTPException(404, "there is no such action")
+    person, form = await checked(request)
+    site = site_of(request)
+    by = site.operations(person.actor)
+    try:
+        message = f"Job {job} {await run_in_threadpool(ACTIONS[action], site, by, job, form)}."
+    except (InvalidTransition, PatientNamed) as error:
+        message = f"Not done: {error}."
+    site.messages[person.csrf] = message
+    return RedirectResponse(f"/jobs/{job}", 303)
+
+
+async def release_series(request: Request) -> Response:
+    """Have a held series examined again."""
+    person, form = await checked(request)
+    site, series = site_of(request), request.path_params["series"]
+    by = site.operations(person.actor)
+    try:
+        await run_in_threadpool(by.release_series, series, site.settings.series.gapped_s, form.get("reason", ""))
+        site.messages[person.csrf] = f"Series {series} will be examined again."
+    except (InvalidTransition, PatientNamed) as error:
+        site.messages[person.csrf] = f"Not done: {error}."
+    return RedirectResponse(f"/series/{series}", 303)
+
+
+async def show_patient(request: Request) -> Response:
+    """Show whose images these are, once; the audit trail keeps who asked."""
+    person, _ = await checked(request)
+    return await run_in_threadpool(_shown_patient, request, person)
+
+
+def _shown_patient(request: Request, person: SignedIn) -> Response:
+    site, job = site_of(request), request.path_params["job"]
+    detail = read_job(site.database, job)
+    if detail is None or not detail.paths:
+        raise HTTPException(404, f"there is no job {job}")
+    site.operations(person.actor).note("show patient", f"job {job}")
+    try:
+        header = pydicom.dcmread(site.settings.spool.root / detail.paths[0], specific_tags=list(SHOWN))
+    except OSError as error:
+        raise HTTPException(409, f"the images cannot be read: {error.strerror}") from error
+    patient = {keyword: str(header.get(keyword, "") or "") for keyword in SHOWN}
+    return job_page(request, patient)

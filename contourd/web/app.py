@@ -1,0 +1,105 @@
+"""The page as an ASGI application: routes, headers, and who is let in.
+
+Content comes from this node alone: no script, style, font or picture from elsewhere, and none inline.
+"""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from contourd.errors import QueueUnavailable
+from contourd.jobs.database import Database
+from contourd.metrics import NodeMetrics
+from contourd.pulse import Pulse
+from contourd.settings import Settings
+from contourd.web import actions, health, pages, pictures
+from contourd.web.access import Access, read_token
+from contourd.web.scenes import SceneCache
+from contourd.web.site import HERE, Site, make_templates
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
+}
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+
+
+class Headers:
+    """Sends the headers above with every answer; only what is the same for all may be kept by a browser."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(HEADERS)
+                kept = scope["path"].startswith("/static/")
+                headers["Cache-Control"] = "public, max-age=300" if kept else "no-store"
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+
+def make_app(settings: Settings, database: Database, pulse: Pulse | None = None) -> Starlette:
+    """Build the page of one node.
+
+    Raises
+    ------
+    SettingsError
+        The token's file cannot be used.
+    """
+    web = settings.web
+    routes = [
+        Route("/", pages.overview),
+        Route("/sign-in", actions.sign_in, methods=["GET", "POST"]),
+        Route("/sign-out", actions.sign_out, methods=["POST"]),
+        Route("/jobs/{job:int}", pages.job_page),
+        Route("/jobs/{job:int}/scene", pictures.describe),
+        Route("/jobs/{job:int}/pixels/{plane}/{index:int}", pictures.pixels),
+        Route("/jobs/{job:int}/outlines/{plane}/{index:int}", pictures.outlines),
+        Route("/jobs/{job:int}/patient", actions.show_patient, methods=["POST"]),
+        Route("/jobs/{job:int}/{action}", actions.act_on_job, methods=["POST"]),
+        Route("/series/{series:int}", pages.series_page),
+        Route("/series/{series:int}/release", actions.release_series, methods=["POST"]),
+        Route("/models/{number:int}", pages.model_page),
+        Route("/healthz", health.healthz),
+        Route("/readyz", health.readyz),
+        Route("/metrics", health.metrics),
+        Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
+    ]
+    middleware = [Middleware(Headers)]
+    if web.on_loopback:  # else a page elsewhere could name this machine as its own host, and read
+        allowed = [*LOOPBACK_NAMES, web.host, *web.hosts]
+        middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=allowed, www_redirect=False))
+    handlers = {HTTPException: pages.error_page, QueueUnavailable: pages.error_page, 500: pages.error_page}
+    app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
+    app.state.site = Site(
+        settings,
+        database,
+        Access(read_token(web.token_file)),
+        SceneCache(settings.spool.root, web.cache_mb * 1_000_000),
+        make_templates(),
+        NodeMetrics(settings, database, lambda: pages.model_identities(settings), pulse),
+        pulse,
+    )
+    return app

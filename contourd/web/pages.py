@@ -1,0 +1,153 @@
+"""The pages that are read: queue, job, series, model."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from contourd.errors import QueueUnavailable
+from contourd.jobs.overview import read_details, read_job, read_series
+from contourd.jobs.report import JobLine, read_report
+from contourd.settings import Settings
+from contourd.settings.loading import SHIPPED_MODELS
+from contourd.web.site import may_read, page, shown_state, site_of
+
+MOST_JOBS = 100
+LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*\)")
+REMARK = re.compile(r"; (?=withheld: |check: )")  # the viewer shows those of drawn organs itself
+NEEDS_A_PERSON = ("CONFIRM", "HELD", "FAILED")
+DONE = ("DELIVERED", "SUPERSEDED", "CANCELLED")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelLine:
+    """A model that a route names."""
+
+    number: int
+    asked: str  # as the route names it
+    name: str
+    version: str
+    sha256: str
+    organs: tuple[str, ...]
+    folder: Path
+
+
+def models_of(settings: Settings) -> tuple[ModelLine, ...]:
+    """Read what the routes' models say of themselves, without loading them."""
+    lines = []
+    for number, model in enumerate(dict.fromkeys(route.model for route in settings.route)):
+        shipped = SHIPPED_MODELS / model
+        folder = shipped if (shipped / "model.json").is_file() else Path(model)
+        try:
+            said = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+            organs = tuple(map(str, said["model"]["structures"]))
+            lines.append(
+                ModelLine(number, model, said["name"], said["version"], said["weights_sha256"], organs, folder)
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            lines.append(ModelLine(number, model, model, "not readable", "", (), folder))
+    return tuple(lines)
+
+
+def model_identities(settings: Settings) -> list[tuple[str, str, str]]:
+    """Return name, version and hash of the routes' models."""
+    return [(m.name, m.version, m.sha256) for m in models_of(settings)]
+
+
+def overview(request: Request) -> Response:
+    """Show the queue by state, the destinations, the disk and the models."""
+    if not may_read(request):
+        return RedirectResponse("/sign-in", 303)
+    site = site_of(request)
+    report = read_report(site.database, MOST_JOBS)
+    of_jobs: dict[str, list[JobLine]] = {"ask": [], "way": [], "done": []}
+    for job in report.jobs:
+        shown = shown_state(job.state, job.reason)
+        of_jobs["ask" if shown in NEEDS_A_PERSON else "done" if shown in DONE else "way"].append(job)
+    disk = shutil.disk_usage(site.settings.spool.root)
+    return page(
+        request,
+        "overview.html",
+        counts=report.counts,
+        held=[s for s in report.series if s.state == "HELD"],
+        receiving=[s for s in report.series if s.state != "HELD"],
+        jobs=of_jobs,
+        destinations=read_details(site.database, tuple(d.name for d in site.settings.destination)),
+        disk_free_gb=disk.free / 1e9,
+        disk_part=1 - disk.free / disk.total,
+        least_gb=site.settings.spool.min_free_gb,
+        device=site.settings.worker.device,
+        models=models_of(site.settings),
+        pulse=site.pulse,
+    )
+
+
+def job_page(request: Request, patient: dict[str, str] | None = None) -> Response:
+    """Show one job: pictures, verdicts, what can be done, deliveries, timeline."""
+    if not may_read(request):
+        return RedirectResponse("/sign-in", 303)
+    site = site_of(request)
+    detail = read_job(site.database, request.path_params["job"])
+    if detail is None:
+        raise HTTPException(404, f"there is no job {request.path_params['job']}")
+    models = [m for m in models_of(site.settings) if m.asked != detail.job.model]
+    return page(
+        request,
+        "job.html",
+        detail=detail,
+        job=detail.job,
+        state=shown_state(detail.job.state, detail.job.reason),
+        destinations=[d.name for d in site.settings.destination],
+        models=models,
+        remarks=[part for part in REMARK.split(detail.job.remarks) if part and not part.startswith("check: ")],
+        patient=patient,
+    )
+
+
+def series_page(request: Request) -> Response:
+    """Show a series that is no job yet."""
+    if not may_read(request):
+        return RedirectResponse("/sign-in", 303)
+    detail = read_series(site_of(request).database, request.path_params["series"])
+    if detail is None:
+        raise HTTPException(404, f"there is no series {request.path_params['series']}")
+    return page(request, "series.html", detail=detail, series=detail.series)
+
+
+def model_page(request: Request) -> Response:
+    """Show a model's card."""
+    if not may_read(request):
+        return RedirectResponse("/sign-in", 303)
+    models = models_of(site_of(request).settings)
+    number = request.path_params["number"]
+    if number >= len(models):
+        raise HTTPException(404, "no route names such a model")
+    card = models[number].folder / "CARD.md"
+    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else "*This model has no card.*"
+    return page(request, "model.html", model=models[number], card=rendered(text))
+
+
+def rendered(markdown: str) -> Markup:
+    """Render Markdown; HTML in it is shown as text, and of links the words: they lead to files beside the card."""
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "link"])
+    return Markup(parser.render(LINK.sub(r"\1", markdown)))
+
+
+def error_page(request: Request, error: Exception) -> Response:
+    """Show an HTTP error as a page."""
+    status, told = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "it broke")
+    if isinstance(error, QueueUnavailable):
+        status, told = 503, f"{error}; the page comes back with the database"
+    values: dict[str, Any] = {"status_code": status, "told": told, "at": datetime.now(UTC)}
+    return page(request, "error.html", status, **values)

@@ -1,0 +1,202 @@
+"""The pictures of one job: planes of the CT in Hounsfield units, and where the structure set's contours cut them.
+
+Everything is turned so that rows run to the patient's left and columns to the back (LPS), whatever the position in the
+scanner: axial planes show R on the left and A on top, coronal ones R on the left and H on top, sagittal ones A on the
+left and H on top. A plane's coordinates are mm from its upper left corner, x to the right and y down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import contourpy
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from contourd.dicom.rtstruct_read import ReadROI, extent, rasterise, read_structure_set
+from contourd.dicom.series import gate, read_instance, read_volume
+from contourd.errors import SeriesUnusable
+from contourd.imaging.contours import MaskInBox
+from contourd.imaging.grid import FloatArray, Grid
+
+Plane = Literal["axial", "coronal", "sagittal"]
+PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")
+# Letters at the left, right, upper and lower edge.
+LETTERS: Mapping[Plane, str] = {"axial": "RLAP", "coronal": "RLHF", "sagittal": "APHF"}
+AXIS: Mapping[Plane, int] = {"axial": 0, "coronal": 1, "sagittal": 2}
+WHITE = (255, 255, 255)
+CHECK = "CHECK"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Organ:
+    """One ROI of the structure set.
+
+    Attributes
+    ----------
+    loops
+        Slice -> its contours, each (n, 2): x and y in mm on the axial plane.
+    mask
+        The voxels whose centres lie inside, on the turned grid.
+    remark
+        Why it is labelled CHECK; empty where it is not.
+    """
+
+    number: int
+    name: str
+    colour: str
+    volume_cc: float
+    remark: str
+    loops: Mapping[int, tuple[FloatArray, ...]]
+    mask: MaskInBox
+
+    def areas(self, plane: Plane, length: int) -> NDArray[np.int64]:
+        """Count its voxels on each plane across an axis."""
+        axis = AXIS[plane]
+        counts = np.zeros(length, dtype=np.int64)
+        counts[self.mask.box[axis]] = self.mask.mask.sum(axis=tuple(a for a in range(3) if a != axis))
+        return counts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scene:
+    """One CT with its structure set, turned to LPS."""
+
+    grid: Grid
+    hu: NDArray[np.int16]
+    organs: tuple[Organ, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it takes."""
+        return self.hu.nbytes + sum(o.mask.mask.nbytes for o in self.organs)
+
+    def count(self, plane: Plane) -> int:
+        """Return the number of planes."""
+        return self.grid.shape[AXIS[plane]]
+
+    def size_mm(self, plane: Plane) -> tuple[float, float]:
+        """Return width and height."""
+        dy, dx = self.grid.pixel_spacing_mm
+        levels, dz = self.grid.even_slices()
+        width, depth, height = self.grid.shape[2] * dx, self.grid.shape[1] * dy, len(levels) * dz
+        return {"axial": (width, depth), "coronal": (width, height), "sagittal": (depth, height)}[plane]
+
+    def pixels(self, plane: Plane, index: int) -> NDArray[np.int16]:
+        """Cut the CT: Hounsfield units (rows, columns); across the slices, the nearest at each of equal steps."""
+        down = self.grid.even_slices()[0][::-1]
+        if plane == "axial":
+            return np.ascontiguousarray(self.hu[index])
+        return np.ascontiguousarray(self.hu[down, index] if plane == "coronal" else self.hu[down, :, index])
+
+    def outlines(self, plane: Plane, index: int) -> dict[int, str]:
+        """Return the organs' number -> SVG path in mm; axial from the contours themselves, else cuts of the voxels."""
+        paths = {}
+        for organ in self.organs:
+            loops = organ.loops.get(index, ()) if plane == "axial" else self._cut(organ.mask, plane, index)
+            if loops:
+                paths[organ.number] = "".join(_path(loop) for loop in loops)
+        return paths
+
+    def _cut(self, organ: MaskInBox, plane: Plane, index: int) -> Sequence[FloatArray]:
+        z, y, x = organ.box
+        across, along = (y, x) if plane == "coronal" else (x, y)
+        step = self.grid.pixel_spacing_mm[1 if plane == "coronal" else 0]
+        if not across.start <= index < across.stop:
+            return ()
+        k = index - across.start
+        cut = np.pad((organ.mask[:, k] if plane == "coronal" else organ.mask[:, :, k]).astype(np.float64), 1)
+        columns_mm = (np.arange(along.start - 1, along.stop + 1) + 0.5) * step
+        rows_mm = self._depth_mm(np.arange(z.start - 1, z.stop + 1))
+        generator = contourpy.contour_generator(columns_mm, rows_mm, cut, line_type=contourpy.LineType.Separate)
+        return [np.asarray(line) for line in generator.lines(0.5)]
+
+    def _depth_mm(self, k: NDArray[np.intp]) -> FloatArray:
+        """Map slices, one beyond either end allowed, to mm from the upper edge of a coronal or sagittal plane."""
+        z, dz = self.grid.slice_positions_mm, self.grid.even_slices()[1]
+        ends = np.concatenate([[z[0] - dz], z, [z[-1] + dz]])
+        return np.asarray(z[-1] + dz / 2 - ends[k + 1])
+
+    def places(self, plane: Plane) -> FloatArray:
+        """Return where each plane lies, in patient coordinates along its own axis (z, y or x), mm."""
+        if plane == "axial":
+            return np.asarray(self.grid.slice_origins_mm[:, 2])
+        axis = 1 if plane == "coronal" else 0
+        step = self.grid.pixel_spacing_mm[0 if plane == "coronal" else 1]
+        return np.asarray(self.grid.slice_origins_mm[0, axis] + np.arange(self.count(plane)) * step)
+
+    def depths_mm(self) -> FloatArray:
+        """Return where each axial plane crosses the others: mm from their upper edge."""
+        return self._depth_mm(np.arange(self.grid.shape[0]))
+
+    def first_look(self, plane: Plane) -> int:
+        """Choose the plane that shows most organs, and of those the one with the largest parts of them."""
+        if not self.organs:
+            return self.count(plane) // 2
+        areas = np.stack([o.areas(plane, self.count(plane)) for o in self.organs])
+        score = (areas > 0).sum(axis=0) + (areas / areas.max(axis=1, keepdims=True).clip(1)).sum(axis=0) / len(areas)
+        return int(np.argmax(score))
+
+
+def open_scene(images: Sequence[Path], structure_set: Path | None, limit_bytes: int) -> Scene:
+    """Read a job's pictures from its spooled files.
+
+    Raises
+    ------
+    SeriesUnusable
+        The images do not make a series, cannot be read, or are larger than ``limit_bytes``.
+    """
+    try:
+        series = gate([read_instance(path) for path in images])
+        dataset = pydicom.dcmread(structure_set) if structure_set is not None else None
+    except OSError as error:
+        raise SeriesUnusable(f"a file of the spool cannot be read: {error.strerror}") from error
+    needed = int(np.prod(series.grid.shape)) * 2
+    if needed > limit_bytes:
+        raise SeriesUnusable(
+            f"the series takes {needed / 1e6:.0f} MB of memory, more than web.cache_mb ({limit_bytes / 1e6:.0f}) allows"
+        )
+    volume = read_volume(series)
+    grid, turn = volume.grid.canonical()
+    organs = _organs(dataset, grid) if dataset is not None else ()
+    return Scene(grid, np.ascontiguousarray(turn.apply(volume.hu)), organs)
+
+
+def _organs(dataset: Dataset, grid: Grid) -> tuple[Organ, ...]:
+    colours = {
+        int(item.ReferencedROINumber): tuple(int(v) for v in item.get("ROIDisplayColor") or WHITE)
+        for item in dataset.get("ROIContourSequence") or ()
+    }
+    remarks = {
+        int(item.ReferencedROINumber): str(item.get("ROIObservationDescription", "") or "to be looked at first")
+        for item in dataset.get("RTROIObservationsSequence") or ()
+        if item.get("ROIObservationLabel") == CHECK
+    }
+    return tuple(
+        _organ(roi, grid, colours.get(roi.number, WHITE), remarks.get(roi.number, ""))
+        for roi in read_structure_set(dataset)
+    )
+
+
+def _organ(roi: ReadROI, grid: Grid, colour: tuple[int, ...], remark: str) -> Organ:
+    box = extent(roi.contours, grid)
+    mask = MaskInBox(box, rasterise(roi.contours, grid, box))
+    loops: dict[int, tuple[FloatArray, ...]] = {}
+    dy, dx = grid.pixel_spacing_mm
+    for points in roi.contours:
+        index = grid.to_index(points)
+        k = int(np.rint(index[:, 0].mean()))
+        loop = np.column_stack([(index[:, 2] + 0.5) * dx, (index[:, 1] + 0.5) * dy])
+        loops[k] = (*loops.get(k, ()), loop)
+    volume_cc = grid.volume_mm3(mask.mask, box[0].start) / 1000
+    return Organ(roi.number, roi.name, "#{:02x}{:02x}{:02x}".format(*colour), volume_cc, remark, loops, mask)
+
+
+def _path(loop: FloatArray) -> str:
+    points = loop[:-1] if len(loop) > 1 and np.array_equal(loop[0], loop[-1]) else loop
+    return "M" + "L".join(f"{x:.2f} {y:.2f}" for x, y in points) + "Z"

@@ -1,0 +1,66 @@
+"""Scenes of the jobs that were looked at last, in bounded memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from contourd.errors import SeriesUnusable
+from contourd.jobs.overview import JobDetail
+from contourd.web.scene import Scene, open_scene
+
+
+class SceneCache:
+    """Opens one scene at a time, and forgets the one that was asked for longest ago.
+
+    Parameters
+    ----------
+    limit_bytes
+        Of all scenes together; a series that is larger is not shown.
+    """
+
+    def __init__(self, root: Path, limit_bytes: int) -> None:
+        self._root = root
+        self._limit_bytes = limit_bytes
+        self._lock = threading.Lock()
+        self._scenes: OrderedDict[tuple[int, str, int], Scene] = OrderedDict()
+
+    def scene(self, detail: JobDetail) -> Scene:
+        """Return a job's scene.
+
+        Raises
+        ------
+        SeriesUnusable
+            It cannot be shown, in words.
+        """
+        if detail.purged is not None:
+            raise SeriesUnusable(f"retention removed the files on {detail.purged:%Y-%m-%d}")
+        structure_set = self._root / detail.output if detail.output else None
+        key = (detail.job.id, detail.output, _written_ns(structure_set))
+        with self._lock:
+            found = self._scenes.pop(key, None)
+            if found is None:
+                self._make_room(0)
+                found = open_scene([self._root / path for path in detail.paths], structure_set, self._limit_bytes)
+                self._make_room(found.bytes)
+            self._scenes[key] = found
+            return found
+
+    def _make_room(self, needed: int) -> None:
+        while self._scenes and sum(s.bytes for s in self._scenes.values()) + needed > self._limit_bytes:
+            self._scenes.popitem(last=False)
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the scenes take."""
+        with self._lock:
+            return sum(s.bytes for s in self._scenes.values())
+
+
+def _written_ns(path: Path | None) -> int:
+    """Tell when a file was written: a structure set that is made again is read again."""
+    try:
+        return path.stat().st_mtime_ns if path is not None else 0
+    except OSError:
+        return 0

@@ -1,0 +1,74 @@
+"""The page's process: uvicorn until SIGTERM, or until the daemon is gone.
+
+It is a process of its own, like the worker: what it reads, draws and keeps in memory never takes the interpreter from
+reception, and its end, whatever the reason, ends nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from multiprocessing.connection import Connection
+
+import uvicorn
+
+from contourd.dicom.spool_access import keep_private
+from contourd.jobs.database import Database
+from contourd.logs import set_up_logging
+from contourd.pulse import Pulse
+from contourd.settings import Settings
+from contourd.web.app import make_app
+
+log = logging.getLogger(__name__)
+
+MOST_CONNECTIONS = 100
+KEEP_ALIVE_S, STOP_S = 20, 5
+
+
+def make_server(settings: Settings, database: Database, pulse: Pulse | None = None) -> uvicorn.Server:
+    """Build the server; ``run()`` serves until its ``should_exit`` is set."""
+    config = uvicorn.Config(
+        make_app(settings, database, pulse),
+        host=settings.web.host,
+        port=settings.web.port,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=STOP_S,
+    )
+    return uvicorn.Server(config)
+
+
+def main(settings: Settings, parent: Connection, pulse: Pulse) -> None:
+    """Serve the page until SIGTERM, or until the other end of ``parent`` is closed: the daemon is gone."""
+    keep_private()
+    set_up_logging()
+    try:
+        _serve(settings, parent, pulse)
+    except Exception:  # Python would print the text of the error, which may quote the patient
+        log.exception("the page cannot be served", extra={"action": "web"})
+        raise SystemExit(1) from None
+
+
+def _serve(settings: Settings, parent: Connection, pulse: Pulse) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the daemon's to act on
+
+    def end_with_parent() -> None:
+        try:
+            parent.recv_bytes()
+        except (EOFError, OSError):
+            os._exit(1)
+
+    threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
+    os.nice(5)  # reception and contouring come first
+    database = Database(settings.database_url)
+    web = settings.web
+    log.info("the page is at http://%s:%d", web.host, web.port, extra={"action": "web"})
+    make_server(settings, database, pulse).run()
+    database.close()

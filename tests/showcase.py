@@ -1,0 +1,207 @@
+"""A node's spool and queue as they may look one morning: the reference patient contoured, others held, or sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from contourd.dicom.ct_write import write_ct_series
+from contourd.dicom.rtstruct_write import Provenance, Remarks, structure_set_dataset
+from contourd.dicom.series import Instance, gate, read_instance
+from contourd.dicom.spool import Spool
+from contourd.imaging.contours import ROI, StructureSet, trace
+from contourd.imaging.grid import Box, Grid
+from contourd.imaging.volume import Volume
+from contourd.jobs.database import Database
+from contourd.jobs.job import DeliveryState, JobState, SeriesState
+from contourd.jobs.tables import AttemptRow, DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
+from contourd.model.structures import catalogue
+from contourd.reference import IDENTITY, load_reference, reference_masks
+
+STEP_MM = 2.5  # of the shipped file
+REMARKS = Remarks({"Parotid_R": "volume 22.6 cc, expected 25.3 to 129.2 cc"}, {})
+Contourer = Callable[[list[Instance]], tuple[Dataset, str]]
+
+
+def drawn(instances: list[Instance]) -> tuple[Dataset, str]:
+    """Make the reference patient's structure set of its mean contours: no network is run."""
+    series = gate(instances)
+    rois = []
+    for name, mask in reference_masks(series.grid).items():
+        box = _around(mask)
+        rois.append(ROI(name, trace(mask[box], box, series.grid), series.grid.volume_mm3(mask) / 1000))
+    provenance = Provenance("hn7", "1", "0" * 64, "0" * 64, 1)
+    return structure_set_dataset(
+        StructureSet(tuple(rois)), series, provenance, catalogue(), remarks=REMARKS
+    ), REMARKS.told()
+
+
+def _around(mask: NDArray[np.bool_]) -> Box:
+    z, y, x = (slice(int(i.min()), int(i.max()) + 1) for i in np.nonzero(mask))
+    return z, y, x
+
+
+def contoured(instances: list[Instance]) -> tuple[Dataset, str]:
+    """Contour it with the shipped model."""
+    from contourd.contouring import contour_series
+    from contourd.model.bundle import load_bundle
+    from contourd.model.predictor import Predictor
+
+    made = contour_series(instances, Predictor(load_bundle("hn7"), "cpu"))
+    return made.dataset, made.remarks.told()
+
+
+@dataclass(frozen=True)
+class Files:
+    """A series and its structure set, as they are received and made."""
+
+    images: tuple[bytes, ...]
+    structure_set: bytes
+    series_uid: str
+    remarks: str
+
+
+def files_of(ct: Path, contourer: Contourer) -> Files:
+    """Contour a series on disk."""
+    instances = [read_instance(path) for path in sorted(ct.iterdir())]
+    dataset, remarks = contourer(instances)
+    buffer = BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    images = tuple(instance.path.read_bytes() for instance in instances)
+    return Files(images, buffer.getvalue(), instances[0].series_instance_uid, remarks)
+
+
+@cache
+def coarse_reference() -> Files:
+    """Take the reference patient as it is shipped, every other slice: 2.5 x 2.5 mm, 5 mm apart."""
+    volume = load_reference().volume
+    hu = volume.hu[::2]
+    grid = Grid.regular(hu.shape, (2 * STEP_MM, STEP_MM, STEP_MM), volume.grid.slice_origins_mm[0])
+    with TemporaryDirectory() as folder:
+        return files_of(write_ct_series(Volume(grid, hu), Path(folder), IDENTITY), drawn)
+
+
+def fill(database: Database, spool: Spool, files: Files | None = None) -> None:
+    """Store the reference patient as job 1, waiting for confirmation, and around it what a node may hold."""
+    files = files or coarse_reference()
+    paths = [spool.store_instance([image]) for image in files.images]
+    spool.store_output(1, files.structure_set)
+    fill_queue(database, spool, paths, files.series_uid, files.remarks)
+
+
+def fill_queue(
+    database: Database, spool: Spool, paths: Sequence[str] = (), uid: str = "2.25.1", remarks: str = ""
+) -> None:
+    """Make the rows alone; ``paths`` are the images of series 1."""
+    now = datetime.now(UTC)
+    with database.transaction() as session:
+        for n, (state, reason, minutes) in enumerate(SERIES, 1):
+            images = paths if n == 1 else [f"incoming/{n}-{i}.dcm" for i in range(60 + 7 * n)]
+            begun = now - timedelta(minutes=minutes)
+            patient = spool.pseudonym(f"REFERENCE-{n}")
+            session.add(_series(n, uid if n == 1 else f"2.25.{n}", state, reason, patient, begun))
+            session.flush()
+            session.add_all(
+                InstanceRow(series_id=n, sop_instance_uid=f"2.25.{n}.{i}", path=path, sha256="", received_at=begun)
+                for i, path in enumerate(images)
+            )
+        for n, (series, state, reason, told) in enumerate(JOBS, 1):
+            begun = now - timedelta(minutes=SERIES[series - 1][2] - 2)
+            session.add(_job(n, series, state, reason, remarks if n == 1 else told, begun))
+            session.flush()
+            session.add_all(_events(n, state, reason, begun))
+        for n, (job, destination, state, attempts, reason) in enumerate(DELIVERIES, 1):
+            begun = now - timedelta(minutes=SERIES[JOBS[job - 1][0] - 1][2] - 3)
+            session.add(
+                DeliveryRow(
+                    id=n, job_id=job, destination=destination, output=f"outgoing/{job}.dcm", state=state,
+                    attempts=attempts, reason=reason, not_before=now + timedelta(minutes=4), created_at=begun,
+                    updated_at=begun,
+                )
+            )  # fmt: skip
+            session.flush()
+            session.add_all(_attempts(n, destination, state, attempts, reason, begun))
+
+
+def _series(number: int, uid: str, state: SeriesState, reason: str, patient: str, begun: datetime) -> SeriesRow:
+    return SeriesRow(
+        id=number, series_uid=uid, state=state, reason=reason, calling_ae="PLANNINGCT" if number % 3 else "CT1",
+        patient=patient, created_at=begun, last_instance_at=begun + timedelta(minutes=1),
+    )  # fmt: skip
+
+
+def _job(number: int, series: int, state: JobState, reason: str, remarks: str, begun: datetime) -> JobRow:
+    return JobRow(
+        id=number, series_id=series, revision=1, model="hn7", destinations="pacs,tps", state=state, reason=reason,
+        remarks=remarks, confirm=reason == CONFIRM, created_at=begun, updated_at=begun + timedelta(minutes=1),
+    )  # fmt: skip
+
+
+def _events(job: int, state: JobState, reason: str, begun: datetime) -> list[EventRow]:
+    steps = [
+        ("queued", "QUEUED", 0, "hn7"),
+        ("claim", "CONTOURING", 1, "worker-1"),
+        ("contoured", "DELIVERING", 42, ""),
+    ]
+    ends = {JobState.HELD: "hold", JobState.DELIVERED: "all delivered", JobState.FAILED: "fail"}
+    steps = steps[:2] if state == JobState.CONTOURING else steps
+    steps += [(ends[state], str(state), 47, reason)] if state in ends else []
+    return [
+        EventRow(at=begun + timedelta(seconds=s), subject="job", subject_id=job, event=event, state=then, detail=detail)
+        for event, then, s, detail in steps
+    ]
+
+
+def _attempts(
+    delivery: int, destination: str, state: DeliveryState, attempts: int, reason: str, begun: datetime
+) -> list[AttemptRow]:
+    ends = {DeliveryState.DELIVERED: ("accepted", 0), DeliveryState.REFUSED: ("refused", None)}
+    outcomes = [("retry", None)] * attempts
+    outcomes[-1:] = [ends.get(state, ("retry", None))] if attempts else []
+    return [
+        AttemptRow(
+            delivery_id=delivery, destination=destination, at=begun + timedelta(minutes=i), outcome=outcome,
+            status=status, reason=reason,
+        )
+        for i, (outcome, status) in enumerate(outcomes)
+    ]  # fmt: skip
+
+
+DOWN = "tps (TPS at 192.0.2.7:104) cannot be reached: Connection refused"
+REFUSAL = "tps (TPS at 192.0.2.7:104) does not take RT Structure Set Storage; allow it there"
+SERIES = (
+    (SeriesState.COMPLETE, "", 21),
+    (SeriesState.HELD, "missing slices at z = -42.50, -40.00 mm; send the whole series again", 64),
+    (SeriesState.COMPLETE, "", 9),
+    (SeriesState.COMPLETE, "", 240),
+    (SeriesState.COMPLETE, "", 300),
+    (SeriesState.RECEIVING, "", 1),
+    (SeriesState.COMPLETE, "", 95),
+)
+CONFIRM = "waits for confirmation: a person is to look at the pictures before it is sent"
+JOBS = (
+    (1, JobState.HELD, CONFIRM, ""),
+    (3, JobState.CONTOURING, "", ""),
+    (4, JobState.DELIVERING, "", ""),
+    (5, JobState.DELIVERED, "", "check: Larynx (volume 71.2 cc, expected 8.9 to 60.1 cc)"),
+    (7, JobState.FAILED, f"tps: {REFUSAL}", ""),
+)
+DELIVERIES = (
+    (1, "pacs", DeliveryState.PENDING, 0, ""),
+    (1, "tps", DeliveryState.PENDING, 0, ""),
+    (3, "pacs", DeliveryState.DELIVERED, 1, ""),
+    (3, "tps", DeliveryState.PENDING, 3, DOWN),
+    (4, "pacs", DeliveryState.DELIVERED, 1, ""),
+    (4, "tps", DeliveryState.DELIVERED, 1, ""),
+    (5, "tps", DeliveryState.REFUSED, 1, REFUSAL),
+    (5, "pacs", DeliveryState.DELIVERED, 1, ""),
+)

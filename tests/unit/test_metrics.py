@@ -1,0 +1,150 @@
+"""The figures that Prometheus gets: each by hand from what is in the queue."""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from contourd.dicom.spool import Spool
+from contourd.jobs.database import Database
+from contourd.jobs.reasons import NAMES, class_of
+from contourd.jobs.tables import AttemptRow, AuditRow, EventRow
+from contourd.metrics import NodeMetrics, exposition
+from contourd.pulse import Pulse
+from tests import showcase
+from tests.paging import settings_for
+
+
+@pytest.fixture
+def node(tmp_path):
+    settings = settings_for(tmp_path, 1, {})
+    spool, database, pulse = Spool(settings.spool.root), Database(settings.database_url), Pulse()
+    database.upgrade()
+    showcase.fill_queue(database, spool)
+    pulse.beat(True)
+    yield database, NodeMetrics(settings, database, lambda: [("hn7", "1", "ab12")], pulse)
+    database.close()
+
+
+def figures(metrics: NodeMetrics) -> dict[str, float]:
+    """Name and labels -> value, as Prometheus' own parser reads them."""
+    text = exposition(metrics).decode()
+    return {
+        sample.name + "".join(f",{k}={v}" for k, v in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_what_is_there_is_counted(node):
+    _, metrics = node
+    found = figures(metrics)
+    assert found["contourd_series,state=held"] == 1
+    assert found["contourd_series,state=receiving"] == 1
+    assert [found[f"contourd_jobs,state={s}"] for s in ("queued", "contouring", "held", "failed", "delivered")] == [
+        0, 1, 1, 1, 1,
+    ]  # fmt: skip
+    assert found["contourd_deliveries,destination=pacs,state=delivered"] == 2
+    assert found["contourd_instances_received_total"] == sum(60 + 7 * n for n in range(2, 8))  # series 1 has none here
+    assert found["contourd_model_info,model=hn7,sha256=ab12,version=1"] == 1
+    assert found["contourd_up"] == found["contourd_worker_up"] == 1
+    assert found["contourd_disk_free_bytes"] > 1e6
+    # Jobs 2 and 3 are open; job 3's series came 240 minutes ago, and its job was made two minutes later.
+    assert found["contourd_oldest_job_age_seconds"] == pytest.approx(238 * 60, abs=60)
+    assert found["contourd_destination_last_success_timestamp_seconds,destination=tps"] > 1.7e9
+
+
+def test_the_dashboard_asks_for_what_is_there(node):
+    """Every metric in etc/grafana-dashboard.json is one that the node gives."""
+    _, metrics = node
+    given = {name.partition(",")[0] for name in figures(metrics)}
+    board = (Path(__file__).parents[2] / "etc" / "grafana-dashboard.json").read_text(encoding="utf-8")
+    expressions = [target["expr"] for panel in json.loads(board)["panels"] for target in panel["targets"]]
+    asked = {name for expression in expressions for name in re.findall(r"contourd_\w+", expression)}
+    assert len(asked) >= 10
+    assert asked <= given
+
+
+def test_attempts_are_counted_by_outcome_and_status(node):
+    _, metrics = node
+    found = figures(metrics)
+    assert found["contourd_delivery_attempts_total,destination=pacs,outcome=accepted,status=0x0000"] == 2
+    assert found["contourd_delivery_attempts_total,destination=tps,outcome=retry,status="] == 3
+    assert found["contourd_delivery_attempts_total,destination=tps,outcome=refused,status="] == 1
+
+
+def test_stages_are_timed(node):
+    # Each of five jobs waited 1 s; four were contoured in 41 s, and one of them was delivered 5 s later.
+    _, metrics = node
+    found = figures(metrics)
+    assert found["contourd_job_stage_seconds_count,stage=waiting"] == 5
+    assert found["contourd_job_stage_seconds_sum,stage=waiting"] == pytest.approx(5)
+    assert found["contourd_job_stage_seconds_sum,stage=contouring"] == pytest.approx(4 * 41)
+    assert found["contourd_job_stage_seconds_bucket,le=30.0,stage=contouring"] == 0
+    assert found["contourd_job_stage_seconds_bucket,le=60.0,stage=contouring"] == 4
+    assert found["contourd_job_stage_seconds_count,stage=delivering"] == 1
+
+
+def test_nothing_is_counted_twice_and_nothing_new_is_missed(node):
+    database, metrics = node
+    before = figures(metrics)
+    assert figures(metrics)["contourd_job_stage_seconds_count,stage=waiting"] == 5
+    now = datetime.now(UTC)
+    with database.transaction() as session:
+        for event, state, seconds in (("queued", "QUEUED", 0), ("claim", "CONTOURING", 7)):
+            session.add(
+                EventRow(at=now + timedelta(seconds=seconds), subject="job", subject_id=9, event=event, state=state)
+            )
+        session.add(
+            EventRow(
+                at=now, subject="series", subject_id=3, event="hold", state="HELD", detail="missing slices at z = 1"
+            )
+        )
+        session.add(AttemptRow(delivery_id=1, destination="pacs", at=now, outcome="refused", status=0xA900))
+    after = figures(metrics)
+    assert after["contourd_job_stage_seconds_count,stage=waiting"] == 6
+    assert after["contourd_job_stage_seconds_sum,stage=waiting"] == pytest.approx(12)
+    assert after["contourd_held_total,reason=missing_slices"] == before["contourd_held_total,reason=missing_slices"] + 1
+    assert after["contourd_delivery_attempts_total,destination=pacs,outcome=refused,status=0xA900"] == 1
+
+
+def test_associations_are_counted_though_one_row_may_stand_for_many(node):
+    database, metrics = node
+    with database.transaction() as session:
+        for action, detail in (
+            ("association accepted", ""),
+            ("association accepted", "41 more since 12:00:00 UTC"),
+            ("association rejected", "calling AE title; 2 more since 12:00:00 UTC"),
+            ("association cut off", "too long"),
+            ("sign in", ""),
+        ):
+            session.add(AuditRow(at=datetime.now(UTC), actor="CT1", action=action, subject="peer", detail=detail))
+    found = figures(metrics)
+    assert found["contourd_associations_total,outcome=accepted"] == 42
+    assert found["contourd_associations_total,outcome=rejected"] == 2
+    assert found["contourd_associations_total,outcome=cut_off"] == 1
+    assert found["contourd_associations_total,outcome=aborted"] == 0
+
+
+@pytest.mark.parametrize(
+    ("reason", "name"),
+    [
+        ("missing slices at z = 6.00 mm; send the whole series again", "missing_slices"),
+        ("12 slices are fewer than the 16 that a head and neck needs; send the whole series", "missing_slices"),
+        ("the sender aborted in mid-series; 3 contiguous slices are here", "interrupted"),
+        ("waits for confirmation: a person is to look at the pictures before it is sent", "confirmation"),
+        ("held by marie: missing slices", "by_a_person"),
+        ("the series is outside the limits of hn7: age 12", "outside_limits"),
+        ("no model 'x': No such file or directory", "model"),
+        ("the worker died 3 times on this job", "worker_died"),
+        ("the patient has no ID", "series_unusable"),
+    ],
+)
+def test_reasons_have_classes(reason, name):
+    assert class_of(reason) == name
+    assert name in NAMES
