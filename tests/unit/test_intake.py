@@ -19,14 +19,12 @@ from contourd.errors import InvalidTransition
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.jobs.database import Database
-from contourd.jobs.deliveries import Deliveries
 from contourd.jobs.intake import Intake
-from contourd.jobs.job import JobState, RetryPolicy, SeriesState
+from contourd.jobs.job import JobState, SeriesState
 from contourd.jobs.operations import Operations
 from contourd.jobs.queue import Queue
 from contourd.jobs.report import read_report
 from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
-from contourd.outcomes import Outcome, OutcomeKind
 from contourd.settings import Route, SeriesSettings
 
 SETTINGS = SeriesSettings(quiet_s=10, gapped_s=60)
@@ -254,43 +252,6 @@ def test_the_same_uid_with_other_pixels_is_held_and_both_are_kept(node, tmp_path
     assert node.series().state == SeriesState.HELD
     assert "different content" in node.series().reason
     assert len(list(node.root.iterdir())) == 21
-
-
-def test_a_late_slice_makes_a_new_revision(node, tmp_path):
-    paths = ct(tmp_path / "ct", slices=22)
-    node.send(paths[:21])
-    node.wait(10)
-    node.send(paths[21:])
-    series = node.series()
-    assert (series.state, series.revision) == (SeriesState.RECEIVING, 2)
-    assert [job.state for job in node.jobs()] == [JobState.SUPERSEDED]
-    node.wait(10)
-    first, second = node.jobs()
-    assert (first.state, second.state, second.revision) == (JobState.SUPERSEDED, JobState.QUEUED, 2)
-
-
-def test_a_late_slice_leaves_what_was_delivered(node, tmp_path):
-    paths = ct(tmp_path / "ct", slices=22)
-    node.send(paths[:21])
-    node.wait(10)
-    job = node.queue.claim("w", 60)
-    node.queue.contoured(job.id, "w", {"pacs": "x"})
-    deliveries = Deliveries(node.queue._database, RetryPolicy(30, 1800, 86400))
-    deliveries.accepted(deliveries.claim("pacs").id, Outcome(OutcomeKind.ACCEPTED, "", 0))
-    node.send(paths[21:])
-    node.wait(10)
-    assert [j.state for j in node.jobs()] == [JobState.DELIVERED, JobState.QUEUED]
-    assert node.queue.claim("w", 60).revision == 2
-
-
-def test_a_late_slice_while_contouring_takes_the_job_from_the_worker(node, tmp_path):
-    paths = ct(tmp_path / "ct", slices=22)
-    node.send(paths[:21])
-    node.wait(10)
-    job = node.queue.claim("w", 60)
-    node.send(paths[21:])
-    with pytest.raises(Exception, match="no longer"):
-        node.queue.contoured(job.id, "w", {"pacs": "x"})
 
 
 @pytest.mark.parametrize(
