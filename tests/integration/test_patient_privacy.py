@@ -6,8 +6,6 @@ import json
 import socket
 import sqlite3
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +24,7 @@ from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from tests.integration.quick_node import watched
 from tests.interop.conftest import bright_bundle, phantom, series_uid  # noqa: F401  a fixture
 from tests.interop.node import CONTOURD, Node, serve
+from tests.interop.test_page import get
 from tests.peers import LOOPBACK, RUN_S, free_port
 from tests.unit.test_spool_access import too_open
 
@@ -226,8 +225,7 @@ def raw_value(path: Path, old: bytes, new: bytes) -> None:
 @pytest.mark.timeout(600)
 def test_nothing_but_images_and_structure_sets_names_the_patient(tmp_path, bright_bundle):  # noqa: F811
     with destination() as peer:
-        page = free_port()
-        web = f"[web]\nenabled = true\nport = {page}\n"
+        web = f"[web]\nenabled = true\nport = {(page := free_port())}\n"
         with serve(tmp_path / "node", bright_bundle, {"pacs": ("PACS", peer.port)}, more=web) as node:
             site = Site(watched(node), peer)
             live_through(site, tmp_path)
@@ -323,15 +321,18 @@ def browse(site: Site, port: int) -> None:
     """Look at every page that needs no sign-in, and at the figures."""
     jobs = [job["id"] for job in json.loads(site.run("status", "--json"))["jobs"]]
     assert len(jobs) >= 4
-    paths = ["/", "/metrics", "/readyz", "/models/0", *(f"/series/{n}" for n in range(1, len(jobs) + 1))]
-    for path in (*paths, *(f"/jobs/{job}{part}" for job in jobs for part in ("", "/scene"))):
-        try:
-            with urllib.request.urlopen(f"http://{LOOPBACK}:{port}{path}", timeout=60) as answer:
-                site.said[path] = answer.read()
-        except urllib.error.HTTPError as error:
-            with error:
-                assert error.code in (404, 409), f"{path}: {error}"
-                site.said[path] = error.read()
+    series = (f"/series/{n}" for n in range(1, len(jobs) + 1))
+    for path in (
+        "/",
+        "/metrics",
+        "/readyz",
+        "/models/0",
+        *series,
+        *(f"/jobs/{job}{part}" for job in jobs for part in ("", "/scene")),
+    ):
+        status, answer = get(port, path)
+        assert status in (200, 404, 409), f"{path}: {status}"
+        site.said[path] = answer.encode()
     assert b"Destinations" in site.said["/"]
     assert b"contourd_up 1.0" in site.said["/metrics"]
 
