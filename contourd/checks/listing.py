@@ -43,6 +43,8 @@ def _of_the_network(settings: Settings) -> tuple[Check, ...]:
     node = settings.node
     files = "check the certificate's files: PEM, for this purpose, not expired, the key without a passphrase"
     checks = [Check("port", partial(network.port, settings), "change node.host or node.port")]
+    if settings.web.enabled:
+        checks.append(Check("web", partial(network.page, settings), "change web.host, web.port or web.token_file"))
     if node.tls is not None:
         checks.append(Check("tls:node", partial(network.node_certificate, node), files))
     for one in settings.destination:

@@ -18,6 +18,7 @@ from contourd.jobs.database import Database
 from contourd.jobs.tables import SCHEMA_REVISION
 from contourd.outcomes import OutcomeKind
 from contourd.settings import Destination, DestinationTLS, NodeSettings, Settings
+from contourd.web.access import read_token
 
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}
 FEWEST_DAYS = 30
@@ -44,16 +45,9 @@ def port(settings: Settings) -> Finding:
     """See that the port is free, or that it is this very node that listens on it."""
     node = settings.node
     where = f"{node.host}:{node.port}"
-    family = socket.AF_INET6 if ":" in node.host else socket.AF_INET
-    with socket.socket(family) as listener:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listener.bind((node.host, node.port))
-            listener.listen()
-        except OSError as error:
-            reason = error.strerror or str(error)
-        else:
-            return ok(f"{where} is free for {node.ae_title}")
+    reason = _why_taken(node.host, node.port)
+    if not reason:
+        return ok(f"{where} is free for {node.ae_title}")
     if not _is_locked(settings.spool.root / "contourd.lock"):
         return failed(
             f"cannot listen on {where}: {reason}", "stop what listens there, or change node.host or node.port"
@@ -66,6 +60,31 @@ def port(settings: Settings) -> Finding:
         f"this contourd serves the spool; {outcome.reason}",
         "where the settings keep this machine itself out, echo it from a machine that may send",
     )
+
+
+def page(settings: Settings) -> Finding:
+    """See that the page's token is a secret, and its port free or this very node's."""
+    web = settings.web
+    where, acts = f"http://{web.host}:{web.port}", "with a token" if read_token(web.token_file) else "read-only"
+    reason = _why_taken(web.host, web.port)
+    if not reason:
+        return ok(f"{where} is free for the page, {acts}")
+    if _is_locked(settings.spool.root / "contourd.lock"):
+        return ok(f"this contourd serves; {where} is in use, {acts}")
+    return failed(f"cannot listen on {where}: {reason}", "stop what listens there, or change web.host or web.port")
+
+
+def _why_taken(host: str, port_number: int) -> str:
+    """Say why an address cannot be listened on; empty where it can."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((host, port_number))
+            listener.listen()
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
 
 
 def _is_locked(path: Path) -> bool:

@@ -24,7 +24,8 @@ from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from tests.integration.quick_node import watched
 from tests.interop.conftest import bright_bundle, phantom, series_uid  # noqa: F401  a fixture
 from tests.interop.node import CONTOURD, Node, serve
-from tests.peers import LOOPBACK, RUN_S
+from tests.interop.test_page import get
+from tests.peers import LOOPBACK, RUN_S, free_port
 from tests.unit.test_spool_access import too_open
 
 ASCII = ("", "Zanzibaar^Quentinus", "Vonquark^Oswaldus")
@@ -224,10 +225,12 @@ def raw_value(path: Path, old: bytes, new: bytes) -> None:
 @pytest.mark.timeout(600)
 def test_nothing_but_images_and_structure_sets_names_the_patient(tmp_path, bright_bundle):  # noqa: F811
     with destination() as peer:
-        with serve(tmp_path / "node", bright_bundle, {"pacs": ("PACS", peer.port)}) as node:
+        web = f"[web]\nenabled = true\nport = {(page := free_port())}\n"
+        with serve(tmp_path / "node", bright_bundle, {"pacs": ("PACS", peer.port)}, more=web) as node:
             site = Site(watched(node), peer)
             live_through(site, tmp_path)
             ask(site, tmp_path)
+            browse(site, page)
             assert too_open(site.spool) == {}
             scan(site)  # with the journal of the database
         scan(site)
@@ -312,6 +315,26 @@ def ask(site: Site, tmp_path: Path) -> None:
     assert {"start", "configuration", "model", "association accepted", "association aborted", "release"} <= told
     assert {"override", "show patient", "db backup", "series hold", "job contoured", "delivery refuse"} <= told
     assert {line["actor"] for line in lines if line["action"] == "show patient"} != {"contourd"}
+
+
+def browse(site: Site, port: int) -> None:
+    """Look at every page that needs no sign-in, and at the figures."""
+    jobs = [job["id"] for job in json.loads(site.run("status", "--json"))["jobs"]]
+    assert len(jobs) >= 4
+    series = (f"/series/{n}" for n in range(1, len(jobs) + 1))
+    for path in (
+        "/",
+        "/metrics",
+        "/readyz",
+        "/models/0",
+        *series,
+        *(f"/jobs/{job}{part}" for job in jobs for part in ("", "/scene")),
+    ):
+        status, answer = get(port, path)
+        assert status in (200, 404, 409), f"{path}: {status}"
+        site.said[path] = answer.encode()
+    assert b"Destinations" in site.said["/"]
+    assert b"contourd_up 1.0" in site.said["/metrics"]
 
 
 def scan(site: Site) -> None:

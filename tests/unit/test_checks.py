@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from contourd.checks.finding import State
 from contourd.checks.listing import checks_of
 from contourd.cli import app
 from contourd.dicom.spool import Spool
+from contourd.errors import SettingsError
 from contourd.jobs.database import Database, revisions
 from contourd.jobs.tables import SCHEMA_REVISION
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
@@ -219,3 +221,18 @@ def test_settings_that_cannot_be_used(tmp_path: Path) -> None:
     (only,) = json.loads(ran.output)["checks"]
     assert (only["name"], only["state"]) == ("settings", "failed")
     assert "node.prot" in only["told"]
+
+
+def test_the_page_needs_its_port_and_a_token_that_others_cannot_read(tmp_path: Path, bundle: Path) -> None:
+    token, port = tmp_path / "web.token", free_port()
+    token.write_text("x" * 32)
+    token.chmod(0o600)
+    more = f'[web]\nenabled = true\nport = {port}\ntoken_file = "{token}"\n'
+    checks = checks_of(load_settings(write_settings(tmp_path, bundle, more)), tmp_path / "contourd.toml")
+    page = next(check for check in checks if check.name == "web")
+    assert page.run().state is State.OK
+    with socket.create_server((LOOPBACK, port)):
+        assert page.run().remedy == "stop what listens there, or change web.host or web.port"
+    token.chmod(0o644)
+    with pytest.raises(SettingsError, match="chmod 600"):
+        page.run()

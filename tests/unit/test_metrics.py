@@ -49,7 +49,7 @@ def test_what_is_there_is_counted(node):
     assert [found[f"contourd_jobs,state={s}"] for s in ("queued", "contouring", "held", "failed", "delivered")] == [
         0, 1, 1, 1, 1,
     ]  # fmt: skip
-    assert found["contourd_deliveries,destination=pacs,state=delivered"] == 2
+    assert found["contourd_deliveries,destination=pacs,state=delivered"] == 3
     assert found["contourd_instances_received_total"] == sum(60 + 7 * n for n in range(2, 8))  # series 1 has none here
     assert found["contourd_model_info,model=hn7,sha256=ab12,version=1"] == 1
     assert found["contourd_up"] == found["contourd_worker_up"] == 1
@@ -73,7 +73,7 @@ def test_the_dashboard_asks_for_what_is_there(node):
 def test_attempts_are_counted_by_outcome_and_status(node):
     _, metrics = node
     found = figures(metrics)
-    assert found["contourd_delivery_attempts_total,destination=pacs,outcome=accepted,status=0x0000"] == 2
+    assert found["contourd_delivery_attempts_total,destination=pacs,outcome=accepted,status=0x0000"] == 3
     assert found["contourd_delivery_attempts_total,destination=tps,outcome=retry,status="] == 3
     assert found["contourd_delivery_attempts_total,destination=tps,outcome=refused,status="] == 1
 
