@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from alembic import command
-from sqlalchemy import Connection, DateTime, Integer, MetaData, text
+from sqlalchemy import Boolean, Connection, DateTime, Integer, MetaData, text
 
 from contourd.errors import QueueUnavailable, SchemaMismatch
 from contourd.jobs.database import Database, alembic_config, revisions
@@ -55,7 +55,9 @@ def fill(database: Database) -> None:
             row = {}
             for column in table.columns:
                 kind = column.type
-                row[column.name] = 1 if isinstance(kind, Integer) else MOMENT if isinstance(kind, DateTime) else "text"
+                row[column.name] = (
+                    1 if isinstance(kind, Integer | Boolean) else MOMENT if isinstance(kind, DateTime) else "text"
+                )
             connection.execute(table.insert(), row | ({"state": STATES[table.name]} if "state" in row else {}))
         connection.commit()
 
