@@ -60,7 +60,7 @@ def test_two_patients_go_all_the_way(tmp_path: Path):
 
 def test_the_commands_in_the_documentation_name_what_ships():
     text = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text()
-    for recipe in ("hn7-4mm", "hn7"):
+    for recipe in ("hn7-4mm", "hn7-3mm", "hn7"):
         assert f"--recipe {recipe}" in text
     assert "contourd ablate quick" in text
     assert load_grid("quick").recipe == "quick"
