@@ -180,6 +180,7 @@ class AssociationListener(ThreadedAssociationServer):
             do_action(event)
         except BROKEN as error:
             association.dul.kill_dul()
+            association.dul.to_user_queue.put(None)  # or its own thread would wait out its time for a request
             self._broke(association, error)
 
     def _broke(self, association: Any, error: Exception) -> None:

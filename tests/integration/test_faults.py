@@ -69,7 +69,7 @@ def test_a_database_that_is_locked_for_long(tmp_path, bright_bundle):  # noqa: F
 
 def test_a_damaged_database_is_refused_at_the_start_with_the_remedy(tmp_path):
     configuration = write_configuration(tmp_path, free_port(), "hn7", {"pacs": ("PACS", free_port())})
-    database_of(tmp_path).parent.mkdir()
+    database_of(tmp_path).parent.mkdir(mode=0o700)
     database_of(tmp_path).write_bytes(b"no database" * 1000)
     ran = contourd("serve", "--config", configuration, timeout_s=WAIT_S)
     assert ran.status == 1
