@@ -12,14 +12,14 @@ from tests.chaos.site import Site
 
 # Public seams, as the launcher resolves them.
 CONTOUR = "contourd.worker:contour_series"
-CLAIM_DELIVERY = "contourd.jobs.queue:Queue.claim_delivery"
+CLAIM_DELIVERY = "contourd.jobs.deliveries:Deliveries.claim"
 DELIVER = "contourd.dicom.scu:StorageSCU.deliver"
 STORE = "contourd.jobs.intake:Intake.instance_stored"
 CLOSED = "contourd.jobs.intake:Intake.association_closed"
 WRITE, FSYNC, RENAME = "contourd.dicom.spool:write_durably", "os:fsync", "os:replace"
 SPOOL, DATABASE, SCP = "contourd.dicom.spool:Spool", "contourd.jobs.database:Database", "contourd.dicom.scp:StorageSCP"
 
-IDLE = Fault("stall", "enter", "contourd.daemon:_work")  # the worker never begins: what needs none is killed sooner
+IDLE = Fault("stall", "enter", "contourd.supervision:run_worker")  # the worker never begins: what needs none is killed sooner
 STALLED_CONTOURING = Fault("stall", "enter", CONTOUR)
 STALLED_DELIVERY = Fault("stall", "enter", CLAIM_DELIVERY)
 BROKEN = Fault("raise", "enter", CONTOUR)
@@ -273,7 +273,7 @@ NAMED = (
     Point("at the start, after the queue's recovery", idle("leave", "contourd.jobs.queue:Queue.recover"), nothing),
     Point("at the start, after the intake's recovery", idle("leave", "contourd.jobs.intake:Intake.recover"), nothing),
     Point("at the start, as it listens", idle("leave", f"{SCP}.start"), nothing),
-    Point("at the start, as the worker starts", kill("leave", "contourd.daemon:Daemon._start_worker"), nothing),
+    Point("at the start, as the worker starts", kill("leave", "contourd.supervision:Supervisor.start"), nothing),
     Point(
         "the worker at its start",
         (Fault("kill worker", "enter", "contourd.worker:Worker.warm_up"),),

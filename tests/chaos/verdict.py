@@ -50,7 +50,7 @@ def judge(site: Site) -> Verdict:
         len(missing),
         sum(destination.doubled() for destination in site.destinations),
         site.kills,
-        (*lost, *doubled, *missing, *_left_behind(site)),
+        (*lost, *doubled, *missing, *_untold(site), *_left_behind(site)),
     )
 
 
@@ -88,6 +88,20 @@ def _compare(site: Site, destination: Destination, doubled: list[str], missing: 
             doubled.append(f"series {series} at {destination.name}: {came} came, {wanted.get(series, [])} were made")
     for series in site.images.keys() - site.kept_held - destination.order.keys():
         missing.append(f"series {series} at {destination.name}: no structure set")
+
+
+def _untold(site: Site) -> list[str]:
+    """Find tries of deliveries that are not written down, and deliveries that end otherwise than their last try."""
+    query = (
+        "SELECT deliveries.id, state, deliveries.attempts, count(attempts.id), "
+        "(SELECT outcome FROM attempts WHERE delivery_id = deliveries.id ORDER BY id DESC LIMIT 1) "
+        "FROM deliveries LEFT JOIN attempts ON delivery_id = deliveries.id GROUP BY deliveries.id"
+    )
+    return [
+        f"delivery {number} is {state} after {tries} tries; {told} are written down, the last as {last}"
+        for number, state, tries, told, last in site.server.ask(query)
+        if tries != told or (state == "DELIVERED" and last != "accepted")
+    ]
 
 
 def _left_behind(site: Site) -> list[str]:
