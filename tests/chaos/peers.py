@@ -101,9 +101,13 @@ class Destination:
         ae.add_supported_context(RTStructureSetStorage, [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
         ae.add_supported_context(Verification)
         self._connections: list[socket.socket] = []
-        handlers: list[Any] = [(evt.EVT_C_STORE, self._store), (evt.EVT_CONN_OPEN, self._opened)]
+        handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_CONN_OPEN, self._opened), *self.support(ae)]
         self.server: Any = ae.start_server((LOOPBACK, 0), block=False, evt_handlers=handlers)
         self.port = int(self.server.socket.getsockname()[1])
+
+    def support(self, ae: AE) -> list[Any]:  # noqa: ARG002
+        """Add what else it takes to its application entity; returns the handlers."""
+        return []
 
     def _opened(self, event: Any) -> None:
         self._connections.append(event.assoc.dul.socket.socket)

@@ -21,6 +21,7 @@ import psutil
 
 from contourd.dicom.ct_write import SeriesIdentity, derived_uid, write_ct_series
 from contourd.imaging.volume import Volume
+from tests.chaos.committing import CommittingDestination
 from tests.chaos.faults import MARKER, VARIABLE, Fault, pack
 from tests.chaos.peers import Acknowledged, Destination, send
 from tests.interop.conftest import phantom
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = (sys.executable, "-m", "tests.chaos.launcher")
 # Kills may well meet one job many times; that it is then held is another test's matter.
 MOST_ATTEMPTS = 20
+COMMITMENT = "commitment = true\ncommitment_wait_s = 3.0\n"  # of the last destination
 LOOK_S = 0.1
 WAIT_S = 300.0
 
@@ -151,14 +153,11 @@ class Site:
 
     def __init__(self, folder: Path, bundle: Path, seed: int = 1) -> None:
         self.folder = folder
-        self.destinations = (
-            Destination("steady"),
-            Destination("flaky", (0.4, 0.15, 0.15), seed),
-            Destination("strict"),
-        )
-        names = {d.name: (d.ae_title, d.port) for d in self.destinations}
         port = free_port()
-        configuration = write_configuration(folder / "node", port, bundle, names)
+        self.strict = CommittingDestination("strict", port)
+        self.destinations = (Destination("steady"), Destination("flaky", (0.4, 0.15, 0.15), seed), self.strict)
+        names = {d.name: (d.ae_title, d.port) for d in self.destinations}
+        configuration = write_configuration(folder / "node", port, bundle, names, COMMITMENT)
         text = configuration.read_text()
         text = text.replace('device = "cpu"', f'device = "cpu"\nlease_s = 10.0\nmax_attempts = {MOST_ATTEMPTS}')
         configuration.write_text(text.replace(f"gapped_s = {GAPPED_S}", "gapped_s = 2.0"))
@@ -265,13 +264,14 @@ class Site:
                 assert self.server.operate("retry", self.job(uid)) == 0, self.server.tail()
         return not self._unsettled()
 
-    def _unsettled(self) -> list[tuple[str, str, str]]:
+    def _unsettled(self) -> list[tuple[Any, ...]]:
         states = [(uid, self.series_state(uid), self.job_state(uid)) for uid in self.images]
-        return [
+        waiting = [
             (uid, series, job)
             for uid, series, job in states
             if (series, job) != ("COMPLETE", "HELD" if uid in self.kept_held else "DELIVERED")
         ]
+        return waiting or self.server.ask(f"SELECT job_id, destination, state FROM deliveries WHERE {UNDER_WAY}")
 
     def close(self) -> None:
         self.server.kill()
@@ -280,6 +280,7 @@ class Site:
         gc.collect()  # pynetdicom leaves the sockets of refused connections to it
 
 
+UNDER_WAY = "state IN ('PENDING', 'SENDING', 'SENT')"
 NEWEST_JOB = (
     "FROM jobs JOIN series ON series.id = jobs.series_id AND jobs.revision = series.revision "
     "WHERE series_uid = ? ORDER BY jobs.id DESC LIMIT 1"

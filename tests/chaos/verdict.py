@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pydicom
 
 from tests.chaos.peers import Destination, dataset_digest
-from tests.chaos.site import Site
+from tests.chaos.site import UNDER_WAY, Site
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,6 @@ def _left_behind(site: Site) -> list[str]:
     for job, state, lease in ask("SELECT id, state, lease_until FROM jobs"):
         if state not in ("DELIVERED", "HELD", "SUPERSEDED") or lease is not None:
             problems.append(f"job {job} is {state}, its lease {lease}")
-    for job, state in ask("SELECT job_id, state FROM deliveries WHERE state IN ('PENDING', 'SENDING')"):
+    for job, state in ask(f"SELECT job_id, state FROM deliveries WHERE {UNDER_WAY}"):
         problems.append(f"a delivery of job {job} is {state}")
     return problems
