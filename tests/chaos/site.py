@@ -215,6 +215,11 @@ class Site:
         """How many senders have not sent all."""
         return sum(sender.is_alive() for sender in self._senders)
 
+    def open(self) -> int:
+        """How many series are not delivered."""
+        delivered = self.server.ask("SELECT count(DISTINCT series_id) FROM jobs WHERE state = 'DELIVERED'")
+        return len(self.images) - (delivered[0][0] if delivered else 0)
+
     def series_state(self, uid: str) -> str:
         return self._one("SELECT state FROM series WHERE series_uid = ?", uid)
 
