@@ -12,7 +12,8 @@ from tests.chaos.site import Site, Struck, wait_until
 
 SENDERS = 3
 MOST_OPEN = 10  # series that are not delivered: else a node that is killed all the time falls ever further behind
-WORKER_SHARE, LISTENING_SHARE = 0.3, 0.75
+# How many kills are of the worker alone; how many wait for a node that listens, and for one that works.
+WORKER_SHARE, LISTENING_SHARE, WORKING_SHARE = 0.3, 0.75, 0.4
 
 
 def strike(site: Site, point: Point) -> None:
@@ -50,8 +51,11 @@ def kill_at_random(
     for kill in range(kills):
         while site.sending() < SENDERS and site.open() < MOST_OPEN:
             site.arrive()
-        if rng.random() < LISTENING_SHARE:
+        moment = rng.random()
+        if moment < LISTENING_SHARE:
             site.server.wait_listening()
+        if moment < WORKING_SHARE:
+            site.wait_working()
         time.sleep(rng.uniform(0.0, longest_s))
         if rng.random() < WORKER_SHARE:
             site.server.kill_worker()

@@ -11,7 +11,7 @@ from tests.chaos.faults import Fault
 from tests.chaos.site import Site
 
 # Public seams, as the launcher resolves them.
-CONTOUR = "contourd.worker:contour_series"
+CONTOUR = "contourd.contouring:contour_series"
 CLAIM_DELIVERY = "contourd.jobs.deliveries:Deliveries.claim"
 DELIVER = "contourd.dicom.scu:StorageSCU.deliver"
 COMMITMENTS = "contourd.jobs.commitments:Commitments"

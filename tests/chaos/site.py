@@ -239,6 +239,12 @@ class Site:
     def wait_job(self, uid: str, *states: str) -> None:
         self._await(lambda: self.job_state(uid) in states, f"the job of {uid} does not become {states}")
 
+    def wait_working(self) -> None:
+        """Wait until another job is taken, if there is any to come."""
+        query = "SELECT count(*) FROM events WHERE subject = 'job' AND event = 'claim'"
+        before = self.server.ask(query)
+        wait_until(lambda: not self.open() or self.server.ask(query) > before, "no worker takes a job")
+
     def wait_sending(self, uid: str) -> None:
         """Wait until a series' structure set is under way to each destination."""
         query = (

@@ -23,6 +23,7 @@ SHORT = (
     "after the commit, before the response",
     "after the RTSTRUCT, before the state: the worker",
     "the destination's C-STORE-RSP is lost",
+    "storage commitment is recorded, not answered",
     "in shutdown, after reception ends",
     "at the start, after the queue's recovery",
 )
