@@ -217,8 +217,8 @@ class Site:
 
     def open(self) -> int:
         """How many series are not delivered."""
-        delivered = self.server.ask("SELECT count(DISTINCT series_id) FROM jobs WHERE state = 'DELIVERED'")
-        return len(self.images) - (delivered[0][0] if delivered else 0)
+        delivered = self._count("SELECT count(DISTINCT series_id) FROM jobs WHERE state = 'DELIVERED'")
+        return len(self.images) - delivered
 
     def series_state(self, uid: str) -> str:
         return self._one("SELECT state FROM series WHERE series_uid = ?", uid)
@@ -239,11 +239,15 @@ class Site:
     def wait_job(self, uid: str, *states: str) -> None:
         self._await(lambda: self.job_state(uid) in states, f"the job of {uid} does not become {states}")
 
-    def wait_working(self) -> None:
-        """Wait until another job is taken, if there is any to come."""
-        query = "SELECT count(*) FROM events WHERE subject = 'job' AND event = 'claim'"
-        before = self.server.ask(query)
-        wait_until(lambda: not self.open() or self.server.ask(query) > before, "no worker takes a job")
+    def wait_working(self, steps: int) -> None:
+        """Wait until jobs and deliveries took more than so many steps, or none is left to take one."""
+        query = "SELECT count(*) FROM events WHERE subject IN ('job', 'delivery')"
+        before = self._count(query)
+        wait_until(lambda: not self.open() or self._count(query) > before + steps, f"{steps} steps of the work")
+
+    def _count(self, query: str) -> int:
+        rows = self.server.ask(query)
+        return int(rows[0][0]) if rows else 0
 
     def wait_sending(self, uid: str) -> None:
         """Wait until a series' structure set is under way to each destination."""
