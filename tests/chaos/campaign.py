@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from tests.chaos.points import Point
+from tests.chaos.points import STALLED_CONTOURING, Point
 from tests.chaos.site import Site, Struck, wait_until
 
 SENDERS = 3
@@ -22,6 +22,8 @@ def strike(site: Site, point: Point) -> None:
     """Bring a node to a point, and see it killed there."""
     server = site.server
     *setting, last = point.faults
+    if STALLED_CONTOURING in setting:
+        site.contour_all()  # else the worker stalls at what an earlier kill left
     server.start(setting if point.operator else point.faults)
     uid = ""
     with suppress(Struck):

@@ -257,6 +257,15 @@ class Site:
         )
         self._await(lambda: self._one(query, uid) == len(self.destinations), f"{uid} is not sent to all")
 
+    def contour_all(self) -> None:
+        """Let an unharmed node contour what there is."""
+        query = (
+            "SELECT (SELECT count(*) FROM series WHERE state = 'RECEIVING') + "
+            "(SELECT count(*) FROM jobs WHERE state IN ('QUEUED', 'CONTOURING'))"
+        )
+        self.server.start()
+        wait_until(lambda: not self.sending() and not self._count(query), "all contoured")
+
     def settle(self, timeout_s: float = WAIT_S) -> int:
         """Let an unharmed node end all work, and stop it; returns its exit status."""
         self.server.start()
