@@ -17,7 +17,7 @@ from tests.chaos.verdict import Verdict, judge
 from tests.interop.conftest import make_bright_bundle
 
 SEED = 20261124
-LONGEST_S = 6.0
+LONGEST_S = 5.0
 SETTLING_S = 1800.0
 POINTS_OF_A_NODE, KILLS_OF_A_NODE = 10, 50
 

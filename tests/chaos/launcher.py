@@ -23,7 +23,7 @@ from tests.chaos.faults import MARKER, VARIABLE, Fault, unpack
 
 TABLES = ("series", "instances", "jobs", "deliveries")
 STALL_S = 0.2
-WORKER = "contourd.worker:"  # it loads torch, which the daemon does not
+WORKER = ("contourd.worker:", "contourd.contouring:")  # they load torch, which the daemon does not
 inside = threading.local()
 
 

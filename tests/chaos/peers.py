@@ -100,8 +100,17 @@ class Destination:
         ae = AE(ae_title=self.ae_title)
         ae.add_supported_context(RTStructureSetStorage, [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
         ae.add_supported_context(Verification)
-        self.server: Any = ae.start_server((LOOPBACK, 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
+        self._connections: list[socket.socket] = []
+        handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_CONN_OPEN, self._opened), *self.support(ae)]
+        self.server: Any = ae.start_server((LOOPBACK, 0), block=False, evt_handlers=handlers)
         self.port = int(self.server.socket.getsockname()[1])
+
+    def support(self, ae: AE) -> list[Any]:  # noqa: ARG002
+        """Add what else it takes to its application entity; returns the handlers."""
+        return []
+
+    def _opened(self, event: Any) -> None:
+        self._connections.append(event.assoc.dul.socket.socket)
 
     def _store(self, event: Any) -> int:
         sent = event.request.DataSet.getvalue()
@@ -133,6 +142,8 @@ class Destination:
     def stop(self) -> None:
         self.server.shutdown()
         self.server.server_close()
+        for connection in self._connections:  # pynetdicom leaves those open whose peer was killed
+            connection.close()
 
 
 def referenced_series(rtstruct: pydicom.Dataset) -> str:

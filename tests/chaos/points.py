@@ -11,15 +11,19 @@ from tests.chaos.faults import Fault
 from tests.chaos.site import Site
 
 # Public seams, as the launcher resolves them.
-CONTOUR = "contourd.worker:contour_series"
-CLAIM_DELIVERY = "contourd.jobs.queue:Queue.claim_delivery"
+CONTOUR = "contourd.contouring:contour_series"
+CLAIM_DELIVERY = "contourd.jobs.deliveries:Deliveries.claim"
 DELIVER = "contourd.dicom.scu:StorageSCU.deliver"
+COMMITMENTS = "contourd.jobs.commitments:Commitments"
+ASK = "contourd.dicom.commitment_scu:CommitmentSCU.ask"
 STORE = "contourd.jobs.intake:Intake.instance_stored"
 CLOSED = "contourd.jobs.intake:Intake.association_closed"
 WRITE, FSYNC, RENAME = "contourd.dicom.spool:write_durably", "os:fsync", "os:replace"
 SPOOL, DATABASE, SCP = "contourd.dicom.spool:Spool", "contourd.jobs.database:Database", "contourd.dicom.scp:StorageSCP"
 
-IDLE = Fault("stall", "enter", "contourd.daemon:_work")  # the worker never begins: what needs none is killed sooner
+IDLE = Fault(
+    "stall", "enter", "contourd.supervision:run_worker"
+)  # the worker never begins: what needs none is killed sooner
 STALLED_CONTOURING = Fault("stall", "enter", CONTOUR)
 STALLED_DELIVERY = Fault("stall", "enter", CLAIM_DELIVERY)
 BROKEN = Fault("raise", "enter", CONTOUR)
@@ -67,7 +71,7 @@ def stop_while_receiving(site: Site) -> str:
 
 def refused(site: Site) -> str:
     uid = site.write()
-    site.destinations[-1].refused_once.add(uid)
+    site.strict.refused_once.add(uid)
     site.send(uid)
     site.operated.append(uid)
     return uid
@@ -76,6 +80,23 @@ def refused(site: Site) -> str:
 def refused_and_failed(site: Site) -> str:
     uid = refused(site)
     site.wait_job(uid, "FAILED")
+    return uid
+
+
+def commitment_denied(site: Site) -> str:
+    """A destination took the structure set, and says later that it does not have it."""
+    uid = site.write()
+    site.strict.denied_once.add(uid)
+    site.send(uid)
+    return uid
+
+
+def commitment_not_asked(site: Site) -> str:
+    """A destination took the structure set and does not take the request for its commitment."""
+    uid = site.write()
+    site.strict.not_asked_once.add(uid)
+    site.send(uid)
+    site.operated.append(uid)
     return uid
 
 
@@ -174,6 +195,10 @@ TRANSITIONS: Mapping[str, tuple[tuple[Fault, ...], Callable[[Site], str], str]] 
         "deliveries SENDING PENDING": ((), arrival, ""),
         "deliveries SENDING DELIVERED": ((), arrival, ""),
         "deliveries SENDING REFUSED": ((), refused, ""),
+        "deliveries SENDING SENT": ((), arrival, ""),
+        "deliveries SENT DELIVERED": ((), arrival, ""),
+        "deliveries SENT PENDING": ((), commitment_denied, ""),
+        "deliveries SENT REFUSED": ((), commitment_not_asked, ""),
         "deliveries PENDING REFUSED": ((STALLED_DELIVERY,), late_slice("DELIVERING"), ""),
         "deliveries REFUSED PENDING": ((), refused_and_failed, "retry"),
     }
@@ -188,17 +213,8 @@ OF_THE_WORKER = frozenset(
         "deliveries - PENDING",
     }
 )
-# In the tables of states, and nothing in contourd brings them about in this configuration: a job is held by its worker
-# alone, and no destination here is asked for storage commitment.
-NOT_REACHED = frozenset(
-    {
-        "jobs QUEUED HELD",
-        "deliveries SENDING SENT",
-        "deliveries SENT DELIVERED",
-        "deliveries SENT PENDING",
-        "deliveries SENT REFUSED",
-    }
-)
+# In the tables of states, and nothing in contourd brings it about: a job is held by its worker alone.
+NOT_REACHED = frozenset({"jobs QUEUED HELD"})
 
 
 def in_the_tables() -> set[str]:
@@ -260,6 +276,9 @@ NAMED = (
     Point("before the structure set is sent", kill("enter", DELIVER), arrival),
     Point("the destination's C-STORE-RSP is lost", kill("leave", DELIVER), arrival),
     Point("the second destination's C-STORE-RSP is lost", kill("leave", DELIVER, 2), arrival),
+    Point("storage commitment is to be asked for", kill("leave", f"{COMMITMENTS}.asked"), arrival),
+    Point("the request for storage commitment is sent", kill("leave", ASK), arrival),
+    Point("storage commitment is recorded, not answered", kill("leave", f"{COMMITMENTS}.reported"), arrival),
     Point(
         "a superseded structure set is under way",
         (Fault("stall", "leave", DELIVER), Fault("kill", "after", "series COMPLETE RECEIVING")),
@@ -273,7 +292,7 @@ NAMED = (
     Point("at the start, after the queue's recovery", idle("leave", "contourd.jobs.queue:Queue.recover"), nothing),
     Point("at the start, after the intake's recovery", idle("leave", "contourd.jobs.intake:Intake.recover"), nothing),
     Point("at the start, as it listens", idle("leave", f"{SCP}.start"), nothing),
-    Point("at the start, as the worker starts", kill("leave", "contourd.daemon:Daemon._start_worker"), nothing),
+    Point("at the start, as the worker starts", kill("leave", "contourd.supervision:Supervisor.start"), nothing),
     Point(
         "the worker at its start",
         (Fault("kill worker", "enter", "contourd.worker:Worker.warm_up"),),

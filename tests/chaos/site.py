@@ -21,6 +21,7 @@ import psutil
 
 from contourd.dicom.ct_write import SeriesIdentity, derived_uid, write_ct_series
 from contourd.imaging.volume import Volume
+from tests.chaos.committing import CommittingDestination
 from tests.chaos.faults import MARKER, VARIABLE, Fault, pack
 from tests.chaos.peers import Acknowledged, Destination, send
 from tests.interop.conftest import phantom
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = (sys.executable, "-m", "tests.chaos.launcher")
 # Kills may well meet one job many times; that it is then held is another test's matter.
 MOST_ATTEMPTS = 20
+COMMITMENT = "commitment = true\ncommitment_wait_s = 3.0\n"  # of the last destination
 LOOK_S = 0.1
 WAIT_S = 300.0
 
@@ -151,14 +153,11 @@ class Site:
 
     def __init__(self, folder: Path, bundle: Path, seed: int = 1) -> None:
         self.folder = folder
-        self.destinations = (
-            Destination("steady"),
-            Destination("flaky", (0.4, 0.15, 0.15), seed),
-            Destination("strict"),
-        )
-        names = {d.name: (d.ae_title, d.port) for d in self.destinations}
         port = free_port()
-        configuration = write_configuration(folder / "node", port, bundle, names)
+        self.strict = CommittingDestination("strict", port)
+        self.destinations = (Destination("steady"), Destination("flaky", (0.4, 0.15, 0.15), seed), self.strict)
+        names = {d.name: (d.ae_title, d.port) for d in self.destinations}
+        configuration = write_configuration(folder / "node", port, bundle, names, COMMITMENT)
         text = configuration.read_text()
         text = text.replace('device = "cpu"', f'device = "cpu"\nlease_s = 10.0\nmax_attempts = {MOST_ATTEMPTS}')
         configuration.write_text(text.replace(f"gapped_s = {GAPPED_S}", "gapped_s = 2.0"))
@@ -216,6 +215,11 @@ class Site:
         """How many senders have not sent all."""
         return sum(sender.is_alive() for sender in self._senders)
 
+    def open(self) -> int:
+        """How many series are not delivered."""
+        delivered = self._count("SELECT count(DISTINCT series_id) FROM jobs WHERE state = 'DELIVERED'")
+        return len(self.images) - delivered
+
     def series_state(self, uid: str) -> str:
         return self._one("SELECT state FROM series WHERE series_uid = ?", uid)
 
@@ -235,6 +239,16 @@ class Site:
     def wait_job(self, uid: str, *states: str) -> None:
         self._await(lambda: self.job_state(uid) in states, f"the job of {uid} does not become {states}")
 
+    def wait_working(self, steps: int) -> None:
+        """Wait until jobs and deliveries took more than so many steps, or none is left to take one."""
+        query = "SELECT count(*) FROM events WHERE subject IN ('job', 'delivery')"
+        before = self._count(query)
+        wait_until(lambda: not self.open() or self._count(query) > before + steps, f"{steps} steps of the work")
+
+    def _count(self, query: str) -> int:
+        rows = self.server.ask(query)
+        return int(rows[0][0]) if rows else 0
+
     def wait_sending(self, uid: str) -> None:
         """Wait until a series' structure set is under way to each destination."""
         query = (
@@ -242,6 +256,15 @@ class Site:
             "WHERE series_uid = ? AND deliveries.state = 'SENDING'"
         )
         self._await(lambda: self._one(query, uid) == len(self.destinations), f"{uid} is not sent to all")
+
+    def contour_all(self) -> None:
+        """Let an unharmed node contour what there is."""
+        query = (
+            "SELECT (SELECT count(*) FROM series WHERE state = 'RECEIVING') + "
+            "(SELECT count(*) FROM jobs WHERE state IN ('QUEUED', 'CONTOURING'))"
+        )
+        self.server.start()
+        wait_until(lambda: not self.sending() and not self._count(query), "all contoured")
 
     def settle(self, timeout_s: float = WAIT_S) -> int:
         """Let an unharmed node end all work, and stop it; returns its exit status."""
@@ -265,13 +288,14 @@ class Site:
                 assert self.server.operate("retry", self.job(uid)) == 0, self.server.tail()
         return not self._unsettled()
 
-    def _unsettled(self) -> list[tuple[str, str, str]]:
+    def _unsettled(self) -> list[tuple[Any, ...]]:
         states = [(uid, self.series_state(uid), self.job_state(uid)) for uid in self.images]
-        return [
+        waiting = [
             (uid, series, job)
             for uid, series, job in states
             if (series, job) != ("COMPLETE", "HELD" if uid in self.kept_held else "DELIVERED")
         ]
+        return waiting or self.server.ask(f"SELECT job_id, destination, state FROM deliveries WHERE {UNDER_WAY}")
 
     def close(self) -> None:
         self.server.kill()
@@ -280,6 +304,7 @@ class Site:
         gc.collect()  # pynetdicom leaves the sockets of refused connections to it
 
 
+UNDER_WAY = "state IN ('PENDING', 'SENDING', 'SENT')"
 NEWEST_JOB = (
     "FROM jobs JOIN series ON series.id = jobs.series_id AND jobs.revision = series.revision "
     "WHERE series_uid = ? ORDER BY jobs.id DESC LIMIT 1"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pydicom
 
 from tests.chaos.peers import Destination, dataset_digest
-from tests.chaos.site import Site
+from tests.chaos.site import UNDER_WAY, Site
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def judge(site: Site) -> Verdict:
         len(missing),
         sum(destination.doubled() for destination in site.destinations),
         site.kills,
-        (*lost, *doubled, *missing, *_left_behind(site)),
+        (*lost, *doubled, *missing, *_untold(site), *_left_behind(site)),
     )
 
 
@@ -90,6 +90,20 @@ def _compare(site: Site, destination: Destination, doubled: list[str], missing: 
         missing.append(f"series {series} at {destination.name}: no structure set")
 
 
+def _untold(site: Site) -> list[str]:
+    """Find tries of deliveries that are not written down, and deliveries that end otherwise than their last try."""
+    query = (
+        "SELECT deliveries.id, state, deliveries.attempts, count(attempts.id), "
+        "(SELECT outcome FROM attempts WHERE delivery_id = deliveries.id ORDER BY id DESC LIMIT 1) "
+        "FROM deliveries LEFT JOIN attempts ON delivery_id = deliveries.id GROUP BY deliveries.id"
+    )
+    return [
+        f"delivery {number} is {state} after {tries} tries; {told} are written down, the last as {last}"
+        for number, state, tries, told, last in site.server.ask(query)
+        if tries != told or (state == "DELIVERED" and last != "accepted")
+    ]
+
+
 def _left_behind(site: Site) -> list[str]:
     spool, ask = site.server.spool, site.server.ask
     problems = [f"integrity_check: {row}" for row in ask("PRAGMA integrity_check") if row != ("ok",)]
@@ -102,6 +116,6 @@ def _left_behind(site: Site) -> list[str]:
     for job, state, lease in ask("SELECT id, state, lease_until FROM jobs"):
         if state not in ("DELIVERED", "HELD", "SUPERSEDED") or lease is not None:
             problems.append(f"job {job} is {state}, its lease {lease}")
-    for job, state in ask("SELECT job_id, state FROM deliveries WHERE state IN ('PENDING', 'SENDING')"):
+    for job, state in ask(f"SELECT job_id, state FROM deliveries WHERE {UNDER_WAY}"):
         problems.append(f"a delivery of job {job} is {state}")
     return problems
