@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 
 from contourd.dicom.commitment import NO_SUCH_INSTANCE, NOT_AUTHORISED, PUSH_MODEL, PUSH_MODEL_INSTANCE
-from tests.chaos.peers import SUCCESS, WITHOUT_DELAY, Destination
+from tests.chaos.peers import SUCCESS, Destination, without_delay
 from tests.integration.committing import event_report
 from tests.peers import LOOPBACK
 
@@ -65,7 +65,7 @@ class CommittingDestination(Destination):
         ae.add_requested_context(PUSH_MODEL)
         role = build_role(PUSH_MODEL, scp_role=True)
         association = ae.associate(
-            LOOPBACK, self._port, ae_title="CONTOURD", ext_neg=[role], evt_handlers=WITHOUT_DELAY
+            LOOPBACK, self._port, ae_title="CONTOURD", ext_neg=[role], evt_handlers=without_delay(self._connections)
         )
         if not association.is_established:
             return False

@@ -25,11 +25,15 @@ PREAMBLE = 132
 SEND_AGAIN_S, ANSWER_S, SENDING_S = 0.3, 20.0, 1800.0
 
 
-def _without_delay(event: Any) -> None:
-    event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+def without_delay(opened: list[socket.socket]) -> list[Any]:
+    """Return handlers that keep the sockets, for pynetdicom leaves those open whose peer was killed."""
 
+    def open_(event: Any) -> None:
+        connection = event.assoc.dul.socket.socket
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        opened.append(connection)
 
-WITHOUT_DELAY: list[Any] = [(evt.EVT_CONN_OPEN, _without_delay)]
+    return [(evt.EVT_CONN_OPEN, open_)]
 
 
 def dataset_digest(path: Path) -> str:
@@ -63,8 +67,9 @@ def send(paths: list[Path], port: int, acknowledged: Acknowledged) -> None:
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
     ae.dimse_timeout = ANSWER_S  # pynetdicom's own reactor takes an answer away from its sender now and then
     waiting, deadline = list(paths), time.monotonic() + SENDING_S
+    opened: list[socket.socket] = []
     while waiting and time.monotonic() < deadline:
-        association = ae.associate(LOOPBACK, port, ae_title="CONTOURD", evt_handlers=WITHOUT_DELAY)
+        association = ae.associate(LOOPBACK, port, ae_title="CONTOURD", evt_handlers=without_delay(opened))
         while waiting and association.is_established:
             try:
                 response = association.send_c_store(waiting[0])
@@ -77,6 +82,8 @@ def send(paths: list[Path], port: int, acknowledged: Acknowledged) -> None:
             association.release()
         if waiting:
             time.sleep(SEND_AGAIN_S)
+    for connection in opened:
+        connection.close()
 
 
 class Destination:
