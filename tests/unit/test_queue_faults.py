@@ -54,7 +54,7 @@ def test_an_outdated_structure_set_is_not_sent_again(database, queue, deliveries
     assert deliveries.claim("pacs") is None
     (line,) = read_report(database).jobs
     assert (line.state, line.deliveries[0].state) == ("SUPERSEDED", "REFUSED")
-    assert line.deliveries[0].reason.startswith("a newer revision of the series took its place")
+    assert line.deliveries[0].reason.startswith("another slice arrived")
 
 
 def test_an_outdated_structure_set_that_was_taken_meanwhile_counts_as_delivered(database, queue, deliveries):  # noqa: F811
