@@ -7,12 +7,12 @@ import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-from contourd.dicom.instance import read_instance
+from contourd.dicom.instance import BEFORE_META_BYTES, read_instance
 from contourd.dicom.spacing import missing_positions_mm
 from contourd.errors import SeriesUnusable
 
-# PS3.10 7.1: preamble, prefix, and the group length's element, which is 12 bytes long.
-PREFIX_BYTES, GROUP_LENGTH = 132, struct.Struct("<HH2sHI")
+# PS3.10 7.1: the group length's element, the last one before the bytes that it counts.
+GROUP_LENGTH = struct.Struct("<HH2sHI")
 MOST_TOLD = 5
 
 
@@ -22,10 +22,10 @@ def stored_sha256(path: Path) -> str:
         content = memoryview(path.read_bytes())
     except OSError:
         return ""
-    if len(content) < PREFIX_BYTES + GROUP_LENGTH.size:
+    if len(content) < BEFORE_META_BYTES:
         return ""
-    (*_, length) = GROUP_LENGTH.unpack_from(content, PREFIX_BYTES)
-    return hashlib.sha256(content[PREFIX_BYTES + GROUP_LENGTH.size + length :]).hexdigest()
+    (*_, length) = GROUP_LENGTH.unpack_from(content, BEFORE_META_BYTES - GROUP_LENGTH.size)
+    return hashlib.sha256(content[BEFORE_META_BYTES + length :]).hexdigest()
 
 
 def require_intact(images: Mapping[Path, str]) -> None:
