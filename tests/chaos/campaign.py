@@ -30,7 +30,7 @@ def strike(site: Site, point: Point) -> None:
         uid = point.scene(site)
     if point.operator:
         status = server.operate(point.operator, site.job(uid), [last])
-        assert status == -9, f"{point.name}: contourd {point.operator} ended with {status}"
+        assert status == -9, f"{point.name}: contourd {point.operator[0]} ended with {status}"
     else:
         server.wait_struck()
         if not point.worker_only:

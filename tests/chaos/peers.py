@@ -22,6 +22,7 @@ from tests.peers import LOOPBACK
 
 SUCCESS, OUT_OF_RESOURCES, MISMATCH = 0x0000, 0xA700, 0xA900
 PREAMBLE = 132
+SCANNER = "CT1"
 SEND_AGAIN_S, ANSWER_S, SENDING_S = 0.3, 20.0, 1800.0
 
 
@@ -60,10 +61,10 @@ class Acknowledged:
             return self.changed.wait_for(lambda: len(self.digests) > than, timeout_s)
 
 
-def send(paths: list[Path], port: int, acknowledged: Acknowledged) -> None:
+def send(paths: list[Path], port: int, acknowledged: Acknowledged, ae_title: str = SCANNER) -> None:
     """Send as a patient scanner does: what was not acknowledged is sent again, on another association."""
     _config.STORE_SEND_CHUNKED_DATASET = True  # the file's own bytes
-    ae = AE(ae_title="CT1")
+    ae = AE(ae_title)
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
     ae.dimse_timeout = ANSWER_S  # pynetdicom's own reactor takes an answer away from its sender now and then
     waiting, deadline = list(paths), time.monotonic() + SENDING_S

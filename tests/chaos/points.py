@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from contourd.jobs.job import DELIVERY_TRANSITIONS, JOB_TRANSITIONS, SERIES_TRANSITIONS
 from tests.chaos.faults import Fault
-from tests.chaos.site import Site
+from tests.chaos.site import ELSEWHERE, Site
 
 # Public seams, as the launcher resolves them.
 CONTOUR = "contourd.contouring:contour_series"
@@ -28,6 +28,11 @@ STALLED_CONTOURING = Fault("stall", "enter", CONTOUR)
 STALLED_DELIVERY = Fault("stall", "enter", CLAIM_DELIVERY)
 BROKEN = Fault("raise", "enter", CONTOUR)
 
+# What a person may do to a job.
+RETRY, CONFIRM = ("retry",), ("confirm",)
+HOLD, CANCEL = ("hold", "--reason", "chaos"), ("cancel", "--reason", "chaos")
+SEND_AGAIN, SEND_REWRITTEN = ("resend", "--to", "steady"), ("resend", "--to", ELSEWHERE)
+
 
 @dataclass(frozen=True)
 class Point:
@@ -40,7 +45,7 @@ class Point:
     scene
         What senders, destinations and operators do, with the faults armed.
     operator
-        The command in which the kill strikes; empty: the daemon, or its worker.
+        The command about the scene's job in which the kill strikes; empty: the daemon, or its worker.
     worker_only
         The daemon outlives it.
     """
@@ -48,7 +53,7 @@ class Point:
     name: str
     faults: tuple[Fault, ...]
     scene: Callable[[Site], str]
-    operator: str = ""
+    operator: tuple[str, ...] = ()
     worker_only: bool = False
 
 
@@ -165,42 +170,88 @@ def late_slice_while_sending(site: Site) -> str:
     return uid
 
 
+def queued(site: Site) -> str:
+    uid = site.arrive()
+    site.wait_job(uid, "QUEUED")
+    site.operated.append(uid)
+    return uid
+
+
+def queued_and_cancelled(site: Site) -> str:
+    uid = queued(site)
+    site.operate(CANCEL, uid)
+    return uid
+
+
+def delivering(site: Site) -> str:
+    uid = site.arrive()
+    site.wait_job(uid, "DELIVERING")
+    site.operated.append(uid)
+    return uid
+
+
+def delivering_and_held(site: Site) -> str:
+    uid = delivering(site)
+    site.operate(HOLD, uid)
+    return uid
+
+
+def delivered(site: Site) -> str:
+    uid = site.arrive()
+    site.wait_job(uid, "DELIVERED")
+    return uid
+
+
+def waits_for_confirmation(site: Site) -> str:
+    uid = site.arrive_to_be_confirmed()
+    site.wait_job(uid, "HELD")
+    return uid
+
+
 # Transition -> what stalls or breaks the node until it comes to pass, what is done, and by which command.
-TRANSITIONS: Mapping[str, tuple[tuple[Fault, ...], Callable[[Site], str], str]] = MappingProxyType(
+TRANSITIONS: Mapping[str, tuple[tuple[Fault, ...], Callable[[Site], str], tuple[str, ...]]] = MappingProxyType(
     {
-        "series - RECEIVING": ((IDLE,), arrival, ""),
-        "instances - STORED": ((IDLE,), arrival, ""),
-        "series RECEIVING COMPLETE": ((IDLE,), arrival, ""),
-        "series RECEIVING HELD": ((IDLE,), gap, ""),
-        "series HELD RECEIVING": ((IDLE,), gap_mended, ""),
-        "series COMPLETE RECEIVING": ((IDLE,), late_slice("QUEUED"), ""),
-        "jobs - QUEUED": ((IDLE,), arrival, ""),
-        "jobs QUEUED CONTOURING": ((), arrival, ""),
-        "jobs CONTOURING QUEUED": ((BROKEN,), broken, ""),
-        "jobs CONTOURING DELIVERING": ((), arrival, ""),
-        "jobs CONTOURING HELD": ((), empty, ""),
-        "jobs CONTOURING FAILED": ((BROKEN,), broken, ""),
-        "jobs DELIVERING DELIVERED": ((), arrival, ""),
-        "jobs DELIVERING FAILED": ((), refused, ""),
-        "jobs QUEUED SUPERSEDED": ((IDLE,), late_slice("QUEUED"), ""),
-        "jobs CONTOURING SUPERSEDED": ((STALLED_CONTOURING,), late_slice("CONTOURING"), ""),
-        "jobs DELIVERING SUPERSEDED": ((STALLED_DELIVERY,), late_slice("DELIVERING"), ""),
-        "jobs HELD SUPERSEDED": ((), late_slice("HELD", empty=True), ""),
-        "jobs FAILED SUPERSEDED": ((BROKEN,), late_slice("FAILED"), ""),
-        "jobs HELD QUEUED": ((), empty_and_held, "retry"),
-        "jobs FAILED QUEUED": ((BROKEN,), broken_and_failed, "retry"),
-        "jobs FAILED DELIVERING": ((), refused_and_failed, "retry"),
-        "deliveries - PENDING": ((), arrival, ""),
-        "deliveries PENDING SENDING": ((), arrival, ""),
-        "deliveries SENDING PENDING": ((), arrival, ""),
-        "deliveries SENDING DELIVERED": ((), arrival, ""),
-        "deliveries SENDING REFUSED": ((), refused, ""),
-        "deliveries SENDING SENT": ((), arrival, ""),
-        "deliveries SENT DELIVERED": ((), arrival, ""),
-        "deliveries SENT PENDING": ((), commitment_denied, ""),
-        "deliveries SENT REFUSED": ((), commitment_not_asked, ""),
-        "deliveries PENDING REFUSED": ((STALLED_DELIVERY,), late_slice("DELIVERING"), ""),
-        "deliveries REFUSED PENDING": ((), refused_and_failed, "retry"),
+        "series - RECEIVING": ((IDLE,), arrival, ()),
+        "instances - STORED": ((IDLE,), arrival, ()),
+        "series RECEIVING COMPLETE": ((IDLE,), arrival, ()),
+        "series RECEIVING HELD": ((IDLE,), gap, ()),
+        "series HELD RECEIVING": ((IDLE,), gap_mended, ()),
+        "series COMPLETE RECEIVING": ((IDLE,), late_slice("QUEUED"), ()),
+        "jobs - QUEUED": ((IDLE,), arrival, ()),
+        "jobs QUEUED CONTOURING": ((), arrival, ()),
+        "jobs CONTOURING QUEUED": ((BROKEN,), broken, ()),
+        "jobs CONTOURING DELIVERING": ((), arrival, ()),
+        "jobs CONTOURING HELD": ((), empty, ()),
+        "jobs CONTOURING FAILED": ((BROKEN,), broken, ()),
+        "jobs DELIVERING DELIVERED": ((), arrival, ()),
+        "jobs DELIVERING FAILED": ((), refused, ()),
+        "jobs QUEUED SUPERSEDED": ((IDLE,), late_slice("QUEUED"), ()),
+        "jobs CONTOURING SUPERSEDED": ((STALLED_CONTOURING,), late_slice("CONTOURING"), ()),
+        "jobs DELIVERING SUPERSEDED": ((STALLED_DELIVERY,), late_slice("DELIVERING"), ()),
+        "jobs HELD SUPERSEDED": ((), late_slice("HELD", empty=True), ()),
+        "jobs FAILED SUPERSEDED": ((BROKEN,), late_slice("FAILED"), ()),
+        "jobs QUEUED HELD": ((IDLE,), queued, HOLD),
+        "jobs DELIVERING HELD": ((STALLED_DELIVERY,), delivering, HOLD),
+        "jobs HELD DELIVERING": ((STALLED_DELIVERY,), delivering_and_held, RETRY),
+        "jobs SUPERSEDED QUEUED": ((IDLE,), queued_and_cancelled, RETRY),
+        "jobs DELIVERED DELIVERING": ((), delivered, SEND_AGAIN),
+        "jobs DELIVERED QUEUED": ((), delivered, SEND_REWRITTEN),
+        "jobs DELIVERING QUEUED": ((STALLED_DELIVERY,), delivering, SEND_REWRITTEN),
+        "jobs HELD QUEUED": ((), empty_and_held, RETRY),
+        "jobs FAILED QUEUED": ((BROKEN,), broken_and_failed, RETRY),
+        "jobs FAILED DELIVERING": ((), refused_and_failed, RETRY),
+        "deliveries - PENDING": ((), arrival, ()),
+        "deliveries PENDING SENDING": ((), arrival, ()),
+        "deliveries SENDING PENDING": ((), arrival, ()),
+        "deliveries SENDING DELIVERED": ((), arrival, ()),
+        "deliveries SENDING REFUSED": ((), refused, ()),
+        "deliveries SENDING SENT": ((), arrival, ()),
+        "deliveries SENT DELIVERED": ((), arrival, ()),
+        "deliveries SENT PENDING": ((), commitment_denied, ()),
+        "deliveries SENT REFUSED": ((), commitment_not_asked, ()),
+        "deliveries PENDING REFUSED": ((STALLED_DELIVERY,), late_slice("DELIVERING"), ()),
+        "deliveries DELIVERED PENDING": ((), delivered, SEND_AGAIN),
+        "deliveries REFUSED PENDING": ((), refused_and_failed, RETRY),
     }
 )
 OF_THE_WORKER = frozenset(
@@ -211,20 +262,6 @@ OF_THE_WORKER = frozenset(
         "jobs CONTOURING HELD",
         "jobs CONTOURING FAILED",
         "deliveries - PENDING",
-    }
-)
-# In the tables of states, and no kill here meets them: each is one transaction of a person's command (hold, cancel and
-# its undoing, confirm, resend), which tests/unit/test_operations.py holds.
-NOT_REACHED = frozenset(
-    {
-        "jobs QUEUED HELD",
-        "jobs DELIVERING HELD",
-        "jobs HELD DELIVERING",
-        "jobs SUPERSEDED QUEUED",
-        "jobs DELIVERED QUEUED",
-        "jobs DELIVERED DELIVERING",
-        "jobs DELIVERING QUEUED",
-        "deliveries DELIVERED PENDING",
     }
 )
 
@@ -264,6 +301,24 @@ def idle(when: str, what: str, nth: int = 1, inside: str = "") -> tuple[Fault, .
 
 
 NAMED = (
+    Point(
+        "before the commit of a cancellation", (IDLE, Fault("kill", "before", "jobs QUEUED SUPERSEDED")), queued, CANCEL
+    ),
+    Point(
+        "after the commit of a cancellation", (IDLE, Fault("kill", "after", "jobs QUEUED SUPERSEDED")), queued, CANCEL
+    ),
+    Point(
+        "before the commit of a confirmation",
+        (Fault("kill", "before", "jobs HELD DELIVERING"),),
+        waits_for_confirmation,
+        CONFIRM,
+    ),
+    Point(
+        "after the commit of a confirmation",
+        (Fault("kill", "after", "jobs HELD DELIVERING"),),
+        waits_for_confirmation,
+        CONFIRM,
+    ),
     Point("the image is written, not yet fsynced", idle("enter", FSYNC, 9, WRITE), arrival),
     Point("the image is fsynced, not yet renamed", idle("enter", RENAME, 5, WRITE), arrival),
     Point("after rename, before the folder's fsync", idle("leave", RENAME, 5, WRITE), arrival),

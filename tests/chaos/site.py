@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 import socket
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from contourd.dicom.ct_write import SeriesIdentity, derived_uid, write_ct_series
 from contourd.imaging.volume import Volume
 from tests.chaos.committing import CommittingDestination
 from tests.chaos.faults import MARKER, VARIABLE, Fault, pack
-from tests.chaos.peers import Acknowledged, Destination, send
+from tests.chaos.peers import SCANNER, Acknowledged, Destination, send
 from tests.interop.conftest import phantom
 from tests.interop.node import GAPPED_S, write_configuration
 from tests.peers import LOOPBACK, free_port
@@ -32,7 +33,9 @@ ROOT = Path(__file__).resolve().parents[2]
 LAUNCHER = (sys.executable, "-m", "tests.chaos.launcher")
 # Kills may well meet one job many times; that it is then held is another test's matter.
 MOST_ATTEMPTS = 20
+ELSEWHERE = "elsewhere"  # a destination of no route, whose structure sets are written otherwise
 COMMITMENT = "commitment = true\ncommitment_wait_s = 3.0\n"  # of the last destination
+CONFIRMED_SCANNER = "CT2"  # its route waits for a person
 LOOK_S = 0.1
 WAIT_S = 300.0
 
@@ -79,10 +82,10 @@ class Server:
                 env=self._environment(faults),
             )
 
-    def operate(self, command: str, number: int, faults: Sequence[Fault] = ()) -> int:
-        """Run an operator's command to its end; returns the exit status."""
+    def operate(self, command: tuple[str, ...], number: int, faults: Sequence[Fault] = ()) -> int:
+        """Run an operator's command about a job to its end; returns the exit status."""
         self._marker.unlink(missing_ok=True)
-        arguments = [*LAUNCHER, command, str(number), "--config", str(self.configuration)]
+        arguments = [*LAUNCHER, *command, str(number), "--config", str(self.configuration)]
         with self.log.open("ab") as log:
             return subprocess.run(
                 arguments, stdout=log, stderr=log, cwd=ROOT, env=self._environment(faults), timeout=WAIT_S, check=False
@@ -156,16 +159,21 @@ class Site:
         port = free_port()
         self.strict = CommittingDestination("strict", port)
         self.destinations = (Destination("steady"), Destination("flaky", (0.4, 0.15, 0.15), seed), self.strict)
+        self.elsewhere = Destination(ELSEWHERE)
         names = {d.name: (d.ae_title, d.port) for d in self.destinations}
-        configuration = write_configuration(folder / "node", port, bundle, names, COMMITMENT)
+        configuration = write_configuration(
+            folder / "node", port, bundle, names, COMMITMENT + destination(self.elsewhere)
+        )
         text = configuration.read_text()
         text = text.replace('device = "cpu"', f'device = "cpu"\nlease_s = 10.0\nmax_attempts = {MOST_ATTEMPTS}')
+        text = text.replace("[[route]]", confirming_route(bundle, names) + "[[route]]")
         configuration.write_text(text.replace(f"gapped_s = {GAPPED_S}", "gapped_s = 2.0"))
         self.server = Server(folder / "node", configuration, port)
         self.acknowledged = Acknowledged()
         self.images: dict[str, list[Path]] = {}
         self.kept_held: set[str] = set()  # series whose job ends HELD
-        self.operated: list[str] = []  # series whose job is failed until a person retries it
+        self.operated: list[str] = []  # series whose job a person must retry
+        self.to_confirm: list[str] = []  # series whose job a person must confirm
         self.in_part: list[str] = []  # series that were not sent whole
         self.kills = 0
         self._senders: list[threading.Thread] = []
@@ -183,9 +191,9 @@ class Site:
             self.kept_held.add(uid)
         return uid
 
-    def send(self, uid: str, part: slice = slice(None)) -> threading.Thread:
+    def send(self, uid: str, part: slice = slice(None), ae_title: str = SCANNER) -> threading.Thread:
         """Send a series in the background until all of it is acknowledged."""
-        arguments = (self.images[uid][part], self.server.port, self.acknowledged)
+        arguments = (self.images[uid][part], self.server.port, self.acknowledged, ae_title)
         sender = threading.Thread(target=send, args=arguments, daemon=True)
         sender.start()
         self._senders.append(sender)
@@ -210,6 +218,16 @@ class Site:
         uid = self.write()
         self.send(uid)
         return uid
+
+    def arrive_to_be_confirmed(self) -> str:
+        uid = self.write()
+        self.to_confirm.append(uid)
+        self.send(uid, ae_title=CONFIRMED_SCANNER)
+        return uid
+
+    def operate(self, command: tuple[str, ...], uid: str) -> None:
+        """Run an operator's command about a series' job."""
+        assert self.server.operate(command, self.job(uid)) == 0, self.server.tail()
 
     def sending(self) -> int:
         """How many senders have not sent all."""
@@ -283,9 +301,12 @@ class Site:
         return self.server.wait_dead()
 
     def _settled(self) -> bool:
-        for uid in self.operated:
-            if self.job_state(uid) == "FAILED":
-                assert self.server.operate("retry", self.job(uid)) == 0, self.server.tail()
+        for uid in self.to_confirm:
+            if self.job_state(uid) == "HELD":
+                self.operate(("confirm",), uid)
+        for uid in set(self.operated) - self.kept_held - {*self.to_confirm}:
+            if self.job_state(uid) in ("FAILED", "HELD", "SUPERSEDED"):
+                self.operate(("retry",), uid)
         return not self._unsettled()
 
     def _unsettled(self) -> list[tuple[Any, ...]]:
@@ -299,7 +320,7 @@ class Site:
 
     def close(self) -> None:
         self.server.kill()
-        for destination in self.destinations:
+        for destination in (*self.destinations, self.elsewhere):
             destination.stop()
         gc.collect()  # pynetdicom leaves the sockets of refused connections to it
 
@@ -309,6 +330,27 @@ NEWEST_JOB = (
     "FROM jobs JOIN series ON series.id = jobs.series_id AND jobs.revision = series.revision "
     "WHERE series_uid = ? ORDER BY jobs.id DESC LIMIT 1"
 )
+
+
+def destination(elsewhere: Destination) -> str:
+    """Return the settings of a destination that has a profile of its own."""
+    return f"""[[destination]]
+name = "{elsewhere.name}"
+ae_title = "{elsewhere.ae_title}"
+host = "{LOOPBACK}"
+port = {elsewhere.port}
+profile = "eclipse"
+"""
+
+
+def confirming_route(bundle: Path, destinations: Iterable[str]) -> str:
+    """Return the settings of a route whose jobs wait until a person has seen the pictures."""
+    return f"""[[route]]
+calling_ae = "{CONFIRMED_SCANNER}"
+model = "{bundle}"
+destinations = {json.dumps(list(destinations))}
+confirm = true
+"""
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.campaign import kill_at_points, kill_at_random
-from tests.chaos.points import NAMED, NOT_REACHED, TRANSITIONS, in_the_tables, of_transitions
+from tests.chaos.points import NAMED, TRANSITIONS, in_the_tables, of_transitions
 from tests.chaos.site import Site, site
 from tests.chaos.verdict import judge
 from tests.interop.conftest import bright_bundle  # noqa: F401  a fixture
@@ -24,13 +24,14 @@ SHORT = (
     "after the RTSTRUCT, before the state: the worker",
     "the destination's C-STORE-RSP is lost",
     "storage commitment is recorded, not answered",
+    "after the commit of jobs DELIVERING QUEUED",
     "in shutdown, after reception ends",
     "at the start, after the queue's recovery",
 )
 
 
 def test_every_transition_has_its_kill() -> None:
-    assert in_the_tables() - TRANSITIONS.keys() == NOT_REACHED
+    assert in_the_tables() <= TRANSITIONS.keys()
     created = {name for name in TRANSITIONS if re.match(r"\w+ - ", name)}
     assert TRANSITIONS.keys() - in_the_tables() == created
     names = [point.name for point in (*of_transitions(), *NAMED)]

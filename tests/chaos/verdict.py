@@ -42,6 +42,10 @@ def judge(site: Site) -> Verdict:
     doubled, missing = [], []
     for destination in site.destinations:
         _compare(site, destination, doubled, missing)
+        for series in site.images.keys() - site.kept_held - destination.order.keys():
+            missing.append(f"series {series} at {destination.name}: no structure set")
+    _compare(site, site.elsewhere, doubled, missing)
+    missing += _not_sent(site)
     return Verdict(
         len(site.acknowledged.digests),
         len(site.images),
@@ -86,16 +90,31 @@ def _compare(site: Site, destination: Destination, doubled: list[str], missing: 
     for series, came in destination.order.items():
         if came != wanted.get(series, []):
             doubled.append(f"series {series} at {destination.name}: {came} came, {wanted.get(series, [])} were made")
-    for series in site.images.keys() - site.kept_held - destination.order.keys():
-        missing.append(f"series {series} at {destination.name}: no structure set")
+
+
+def _not_sent(site: Site) -> list[str]:
+    """Find destinations that a delivered job names and that it has no delivery to."""
+    query = "SELECT id, destinations FROM jobs WHERE state = 'DELIVERED'"
+    made = set(site.server.ask("SELECT job_id, destination FROM deliveries"))
+    return [
+        f"job {job}: nothing was made for {destination}"
+        for job, destinations in site.server.ask(query)
+        for destination in destinations.split(",")
+        if (job, destination) not in made
+    ]
 
 
 def _untold(site: Site) -> list[str]:
-    """Find tries of deliveries that are not written down, and deliveries that end otherwise than their last try."""
+    """Find tries of deliveries that are not written down, and deliveries that end otherwise than their last try.
+
+    A person who has something sent again has its tries counted anew.
+    """
     query = (
         "SELECT deliveries.id, state, deliveries.attempts, count(attempts.id), "
         "(SELECT outcome FROM attempts WHERE delivery_id = deliveries.id ORDER BY id DESC LIMIT 1) "
-        "FROM deliveries LEFT JOIN attempts ON delivery_id = deliveries.id GROUP BY deliveries.id"
+        "FROM deliveries LEFT JOIN attempts ON delivery_id = deliveries.id AND attempts.at >= coalesce((SELECT max(at) "
+        "FROM events WHERE subject = 'delivery' AND subject_id = deliveries.id AND event = 'release'), '') "
+        "GROUP BY deliveries.id"
     )
     return [
         f"delivery {number} is {state} after {tries} tries; {told} are written down, the last as {last}"
