@@ -219,7 +219,7 @@ class Queue:
         for row in deliveries:
             if row.state == DeliveryState.REFUSED:
                 advance_delivery(session, row, DeliveryEvent.RELEASE, "released by a person", now)
-                row.created_at = now  # the time to give up is counted anew
+                row.created_at, row.attempts = now, 0  # tries, and the time to give up, are counted anew
             elif row.state == DeliveryState.PENDING and job.state == JobState.HELD:
                 row.created_at = now
             if row.state in (DeliveryState.PENDING, DeliveryState.SENT):
