@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from tests.chaos.points import STALLED_CONTOURING, Point
-from tests.chaos.site import Site, Struck, wait_until
+from tests.chaos.points import STALLED_CONTOURING, STALLED_SENDING, Point
+from tests.chaos.server import Struck, wait_until
+from tests.chaos.site import Site
 
 SENDERS = 3
 MOST_OPEN = 10  # series that are not delivered: else a node that is killed all the time falls ever further behind
@@ -24,6 +25,8 @@ def strike(site: Site, point: Point) -> None:
     *setting, last = point.faults
     if STALLED_CONTOURING in setting:
         site.contour_all()  # else the worker stalls at what an earlier kill left
+    if STALLED_SENDING in setting:
+        site.deliver_all()  # else a destination stalls so
     server.start(setting if point.operator else point.faults)
     uid = ""
     with suppress(Struck):

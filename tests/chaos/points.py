@@ -8,7 +8,36 @@ from types import MappingProxyType
 
 from contourd.jobs.job import DELIVERY_TRANSITIONS, JOB_TRANSITIONS, SERIES_TRANSITIONS
 from tests.chaos.faults import Fault
-from tests.chaos.site import ELSEWHERE, Site
+from tests.chaos.scenes import (
+    CANCEL,
+    CONFIRM,
+    HOLD,
+    RETRY,
+    SEND_AGAIN,
+    SEND_REWRITTEN,
+    arrival,
+    broken,
+    broken_and_failed,
+    commitment_denied,
+    commitment_not_asked,
+    delivered,
+    delivering,
+    delivering_and_held,
+    empty,
+    empty_and_held,
+    gap,
+    gap_mended,
+    late_slice,
+    late_slice_while_sending,
+    nothing,
+    queued,
+    queued_and_cancelled,
+    refused,
+    refused_and_failed,
+    stop_while_receiving,
+    waits_for_confirmation,
+)
+from tests.chaos.site import Site
 
 # Public seams, as the launcher resolves them.
 CONTOUR = "contourd.contouring:contour_series"
@@ -25,13 +54,9 @@ IDLE = Fault(
     "stall", "enter", "contourd.supervision:run_worker"
 )  # the worker never begins: what needs none is killed sooner
 STALLED_CONTOURING = Fault("stall", "enter", CONTOUR)
+STALLED_SENDING = Fault("stall", "leave", DELIVER)
 STALLED_DELIVERY = Fault("stall", "enter", CLAIM_DELIVERY)
 BROKEN = Fault("raise", "enter", CONTOUR)
-
-# What a person may do to a job.
-RETRY, CONFIRM = ("retry",), ("confirm",)
-HOLD, CANCEL = ("hold", "--reason", "chaos"), ("cancel", "--reason", "chaos")
-SEND_AGAIN, SEND_REWRITTEN = ("resend", "--to", "steady"), ("resend", "--to", ELSEWHERE)
 
 
 @dataclass(frozen=True)
@@ -55,157 +80,6 @@ class Point:
     scene: Callable[[Site], str]
     operator: tuple[str, ...] = ()
     worker_only: bool = False
-
-
-def arrival(site: Site) -> str:
-    return site.arrive()
-
-
-def nothing(site: Site) -> str:  # noqa: ARG001
-    return ""
-
-
-def stop_while_receiving(site: Site) -> str:
-    site.server.wait_listening()
-    before = len(site.acknowledged.digests)
-    uid = site.arrive()
-    assert site.acknowledged.wait_for_more(before, 60)
-    site.server.terminate()
-    return uid
-
-
-def refused(site: Site) -> str:
-    uid = site.write()
-    site.strict.refused_once.add(uid)
-    site.send(uid)
-    site.operated.append(uid)
-    return uid
-
-
-def refused_and_failed(site: Site) -> str:
-    uid = refused(site)
-    site.wait_job(uid, "FAILED")
-    return uid
-
-
-def commitment_denied(site: Site) -> str:
-    """A destination took the structure set, and says later that it does not have it."""
-    uid = site.write()
-    site.strict.denied_once.add(uid)
-    site.send(uid)
-    return uid
-
-
-def commitment_not_asked(site: Site) -> str:
-    """A destination took the structure set and does not take the request for its commitment."""
-    uid = site.write()
-    site.strict.not_asked_once.add(uid)
-    site.send(uid)
-    site.operated.append(uid)
-    return uid
-
-
-def empty(site: Site) -> str:
-    uid = site.write(empty=True)
-    site.send(uid)
-    return uid
-
-
-def empty_and_held(site: Site) -> str:
-    uid = empty(site)
-    site.wait_job(uid, "HELD")
-    return uid
-
-
-def broken(site: Site) -> str:
-    uid = site.arrive()
-    site.operated.extend(site.images)  # whatever else is left to contour breaks too
-    return uid
-
-
-def broken_and_failed(site: Site) -> str:
-    uid = broken(site)
-    site.wait_job(uid, "FAILED")
-    return uid
-
-
-def gap(site: Site) -> str:
-    uid = site.write()
-    site.send_part(uid, slice(0, 10))
-    site.send_part(uid, slice(12, None))
-    return uid
-
-
-def gap_held(site: Site) -> str:
-    uid = gap(site)
-    site.wait_series(uid, "HELD")
-    return uid
-
-
-def gap_mended(site: Site) -> str:
-    uid = gap_held(site)
-    site.send(uid, slice(10, 12))
-    return uid
-
-
-def late_slice(*job_states: str, empty: bool = False) -> Callable[[Site], str]:
-    """Send all slices but the last, wait until the job is in a state, and send the last."""
-
-    def scene(site: Site) -> str:
-        uid = site.write(empty)
-        site.send_part(uid, slice(0, -1))
-        site.wait_job(uid, *job_states)
-        site.send(uid, slice(-1, None))
-        return uid
-
-    return scene
-
-
-def late_slice_while_sending(site: Site) -> str:
-    """The first revision is on its way to each destination when the last slice comes."""
-    uid = site.write()
-    site.send_part(uid, slice(0, -1))
-    site.wait_sending(uid)
-    site.send(uid, slice(-1, None))
-    return uid
-
-
-def queued(site: Site) -> str:
-    uid = site.arrive()
-    site.wait_job(uid, "QUEUED")
-    site.operated.append(uid)
-    return uid
-
-
-def queued_and_cancelled(site: Site) -> str:
-    uid = queued(site)
-    site.operate(CANCEL, uid)
-    return uid
-
-
-def delivering(site: Site) -> str:
-    uid = site.arrive()
-    site.wait_job(uid, "DELIVERING")
-    site.operated.append(uid)
-    return uid
-
-
-def delivering_and_held(site: Site) -> str:
-    uid = delivering(site)
-    site.operate(HOLD, uid)
-    return uid
-
-
-def delivered(site: Site) -> str:
-    uid = site.arrive()
-    site.wait_job(uid, "DELIVERED")
-    return uid
-
-
-def waits_for_confirmation(site: Site) -> str:
-    uid = site.arrive_to_be_confirmed()
-    site.wait_job(uid, "HELD")
-    return uid
 
 
 # Transition -> what stalls or breaks the node until it comes to pass, what is done, and by which command.
@@ -348,7 +222,7 @@ NAMED = (
     Point("storage commitment is recorded, not answered", kill("leave", f"{COMMITMENTS}.reported"), arrival),
     Point(
         "a superseded structure set is under way",
-        (Fault("stall", "leave", DELIVER), Fault("kill", "after", "series COMPLETE RECEIVING")),
+        (STALLED_SENDING, Fault("kill", "after", "series COMPLETE RECEIVING")),
         late_slice_while_sending,
     ),
     Point("in shutdown, before reception ends", idle("enter", f"{SCP}.stop"), stop_while_receiving),

@@ -4,151 +4,28 @@ from __future__ import annotations
 
 import gc
 import json
-import os
-import signal
-import socket
-import sqlite3
-import subprocess
-import sys
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from contourd.dicom.ct_write import SeriesIdentity, derived_uid, write_ct_series
 from contourd.imaging.volume import Volume
 from tests.chaos.committing import CommittingDestination
-from tests.chaos.faults import MARKER, VARIABLE, Fault, pack
 from tests.chaos.peers import SCANNER, Acknowledged, Destination, send
+from tests.chaos.server import WAIT_S, Server, Struck, Timeout, wait_until
 from tests.interop.conftest import phantom
 from tests.interop.node import GAPPED_S, write_configuration
 from tests.peers import LOOPBACK, free_port
 
-ROOT = Path(__file__).resolve().parents[2]
-LAUNCHER = (sys.executable, "-m", "tests.chaos.launcher")
 # Kills may well meet one job many times; that it is then held is another test's matter.
 MOST_ATTEMPTS = 20
 ELSEWHERE = "elsewhere"  # a destination of no route, whose structure sets are written otherwise
 COMMITMENT = "commitment = true\ncommitment_wait_s = 3.0\n"  # of the last destination
 CONFIRMED_SCANNER = "CT2"  # its route waits for a person
-LOOK_S = 0.1
-WAIT_S = 300.0
-
-
-class Timeout(AssertionError):
-    """What was waited for did not come."""
-
-
-class Struck(Exception):
-    """The fault struck before the scene was over: the node is dead."""
-
-
-def wait_until(reached: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
-    deadline = time.monotonic() + timeout_s
-    while not (found := reached()):
-        if time.monotonic() > deadline:
-            raise Timeout(what)
-        time.sleep(LOOK_S)
-    return found
-
-
-class Server:
-    """``contourd serve`` under the launcher."""
-
-    def __init__(self, folder: Path, configuration: Path, port: int) -> None:
-        self.folder, self.configuration, self.port = folder, configuration, port
-        self.spool = folder / "spool"
-        self.log = folder / "contourd.log"
-        self.running: subprocess.Popen[bytes] | None = None
-        self._marker = folder / "struck"
-
-    def start(self, faults: Sequence[Fault] = ()) -> None:
-        """Start it, a killed one again."""
-        if self.running is not None:
-            self.kill()
-        self._marker.unlink(missing_ok=True)
-        with self.log.open("ab") as log:
-            self.running = subprocess.Popen(
-                [*LAUNCHER, "serve", "--config", str(self.configuration)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-                env=self._environment(faults),
-            )
-
-    def operate(self, command: tuple[str, ...], number: int, faults: Sequence[Fault] = ()) -> int:
-        """Run an operator's command about a job to its end; returns the exit status."""
-        self._marker.unlink(missing_ok=True)
-        arguments = [*LAUNCHER, *command, str(number), "--config", str(self.configuration)]
-        with self.log.open("ab") as log:
-            return subprocess.run(
-                arguments, stdout=log, stderr=log, cwd=ROOT, env=self._environment(faults), timeout=WAIT_S, check=False
-            ).returncode
-
-    def _environment(self, faults: Sequence[Fault]) -> dict[str, str]:
-        return {**os.environ, VARIABLE: pack(faults), MARKER: str(self._marker)}
-
-    def wait_listening(self) -> None:
-        """Wait until it listens; a machine that is busy with other things takes its time."""
-        assert self.running is not None
-        wait_until(self._listens, f"contourd does not listen on {self.port}")
-
-    def _listens(self) -> bool:
-        with suppress(OSError), socket.create_connection((LOOPBACK, self.port), timeout=5):
-            return True
-        assert self.running is not None
-        assert self.running.poll() is None, f"contourd ended with {self.running.returncode}:\n{self.tail()}"
-        return False
-
-    def wait_struck(self) -> None:
-        try:
-            wait_until(self._marker.exists, "the fault did not strike")
-        except Timeout as error:
-            raise Timeout(f"{error}:\n{self.tail()}") from None
-
-    @property
-    def struck(self) -> bool:
-        return self._marker.exists()
-
-    def wait_dead(self) -> int:
-        assert self.running is not None
-        return self.running.wait(WAIT_S)
-
-    def terminate(self) -> None:
-        assert self.running is not None
-        self.running.terminate()
-
-    def kill(self) -> None:
-        if self.running is not None:
-            self.running.kill()
-            self.running.wait()
-
-    def kill_worker(self) -> None:
-        assert self.running is not None
-        with suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(self.running.pid).children():
-                if "spawn_main" in " ".join(child.cmdline()):
-                    child.send_signal(signal.SIGKILL)
-
-    def ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
-        """Read the database, without being the one who recovers it."""
-        path = self.spool / "contourd.sqlite"
-        if not path.exists():
-            return []
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as database:
-            try:
-                return database.execute(query, values).fetchall()
-            except sqlite3.OperationalError:  # it has no tables yet
-                return []
-
-    def tail(self) -> str:
-        return self.log.read_text(errors="replace")[-6000:]
 
 
 class Site:
@@ -275,6 +152,12 @@ class Site:
         )
         self._await(lambda: self._one(query, uid) == len(self.destinations), f"{uid} is not sent to all")
 
+    def deliver_all(self) -> None:
+        """Let an unharmed node contour what there is, and deliver it."""
+        self.contour_all()
+        query = f"SELECT count(*) FROM deliveries JOIN jobs ON jobs.id = job_id WHERE {TO_BE_DELIVERED}"
+        wait_until(lambda: not self._count(query), "all delivered")
+
     def contour_all(self) -> None:
         """Let an unharmed node contour what there is."""
         query = (
@@ -326,6 +209,7 @@ class Site:
 
 
 UNDER_WAY = "state IN ('PENDING', 'SENDING', 'SENT')"
+TO_BE_DELIVERED = "jobs.state = 'DELIVERING' AND deliveries.state IN ('PENDING', 'SENDING', 'SENT')"
 NEWEST_JOB = (
     "FROM jobs JOIN series ON series.id = jobs.series_id AND jobs.revision = series.revision "
     "WHERE series_uid = ? ORDER BY jobs.id DESC LIMIT 1"
