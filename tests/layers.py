@@ -152,6 +152,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     ),
     1: (
         "contourd.clock",
+        "contourd.heap",
         "contourd.imaging.grid",
         "contourd.model.structures",
         "contourd.jobs.job",

@@ -26,8 +26,10 @@ def serve(config: ConfigOption = None) -> None:
     _require_second_reader(settings)
     set_up_logging()
     from contourd.daemon import Daemon
+    from contourd.heap import share_one_arena
     from contourd.notify import ServiceNotifier
 
+    share_one_arena()
     Daemon(settings, notifier=ServiceNotifier.from_environment(os.environ, os.getpid())).run()
 
 

@@ -6,11 +6,13 @@ import argparse
 import logging
 import multiprocessing
 import tempfile
+import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from contourd.heap import share_one_arena
 from tests.fuzz.bounds import FILES, GROWTH_MB, PEAK_MB, Figures
 from tests.fuzz.reading import run_reader
 from tests.fuzz.receiving import run_connections, run_stores
@@ -27,9 +29,24 @@ def play(name: str, seed: int, first: int, count: int, seconds: float) -> Figure
     """Run one campaign in this process."""
     warnings.simplefilter("ignore")  # pydicom warns of much that is odd
     logging.disable(logging.CRITICAL)
+    threads: list[str] = []
+    threading.excepthook = lambda told: threads.append(f"thread: {told.exc_type.__name__} {told.exc_value}"[:300])
+    share_one_arena()  # as `contourd serve` does
     run, _ = CAMPAIGNS[name]
     with tempfile.TemporaryDirectory() as folder, FILES.only(writing=Path(folder)):
-        return run(Path(folder), seed, range(first, first + count), seconds)
+        figures = run(Path(folder), seed, range(first, first + count), seconds)
+    figures.failures += threads
+    return figures
+
+
+def play_apart(
+    names: Sequence[str], seed: int, first: int, counts: Mapping[str, int], seconds: float = float("inf")
+) -> Iterator[Figures]:
+    """Run campaigns side by side, each in a fresh process, whose memory is then its own."""
+    with multiprocessing.get_context("spawn").Pool(len(names)) as pool:
+        running = [pool.apply_async(play, (name, seed, first, counts[name], seconds)) for name in names]
+        for one in running:
+            yield one.get()
 
 
 def main() -> int:
@@ -45,15 +62,11 @@ def main() -> int:
     names = [given.only] if given.only else list(CAMPAIGNS)
     counts = {name: given.inputs if given.only else given.inputs * CAMPAIGNS[name][1] // 100 for name in names}
     began, bad, inputs = time.monotonic(), False, 0
-    with multiprocessing.get_context("spawn").Pool(len(names)) as pool:
-        running = [
-            pool.apply_async(play, (name, given.seed, given.first, counts[name], given.seconds)) for name in names
-        ]
-        for figures in (one.get() for one in running):
-            print(figures.told(), flush=True)
-            for failure in figures.failures[:50]:
-                print(f"    {failure!r}")
-            inputs += figures.inputs
-            bad |= bool(figures.failures) or figures.growth_mb > GROWTH_MB or figures.peak_mb > PEAK_MB
+    for figures in play_apart(names, given.seed, given.first, counts, given.seconds):
+        print(figures.told(), flush=True)
+        for failure in figures.failures[:50]:
+            print(f"    {failure!r}")
+        inputs += figures.inputs
+        bad |= bool(figures.failures) or figures.growth_mb > GROWTH_MB or figures.peak_mb > PEAK_MB
     print(f"{inputs} inputs in {time.monotonic() - began:.0f} s: {'FAILED' if bad else 'no crash, no hang, no growth'}")
     return int(bad)
