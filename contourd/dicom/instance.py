@@ -41,6 +41,7 @@ UNREADABLE = (
     BytesLengthException,
 )
 DEFERRED_BYTES = 1024
+FOREIGN_GROUPS = (0x0000, 0x0002)
 # PS3.10 7.1: preamble, prefix, and the group length element itself, which counts what comes after it.
 BEFORE_META_BYTES = 128 + 4 + 12
 # Where one scan is repeated in time: any of these tells the phases of a 4D CT apart.
@@ -199,6 +200,7 @@ def _reason(error: Exception) -> str:
 def _instance(ds: Dataset, path: Path, size: int, transfer_syntax: UID) -> Instance:
     what = path.name or "dataset"
     _refuse_truncated(ds, what, size)
+    _refuse_foreign_groups(ds, what)
     _refuse_nameless(ds, what)
     position, spacing, orientation = (
         _numbers(ds, keyword, n)
@@ -248,6 +250,12 @@ def _refuse_nameless(ds: Dataset, what: str) -> None:
         uid = str(ds[keyword].value)
         if len(uid) > LONGEST_UID or not VALID_UID.fullmatch(uid):
             raise SeriesUnusable(f"{what} has a {keyword} that is no UID; correct it at the source and send it again")
+
+
+def _refuse_foreign_groups(ds: Dataset, what: str) -> None:
+    """Refuse elements of a command or of file meta information: a file that begins so is read as another."""
+    if any(tag.group in FOREIGN_GROUPS for tag in ds.keys()):  # noqa: SIM118 (a dataset yields elements)
+        raise SeriesUnusable(f"{what} has elements of a command or of file meta information; send the original image")
 
 
 def _refuse_truncated(ds: Dataset, what: str, size: int) -> None:

@@ -26,7 +26,7 @@ from contourd.dicom.decoders import DECODERS, LARGEST_IMAGE_BYTES, decode_pixels
 from contourd.dicom.instance import UNREADABLE
 
 # pydicom's plugins raise RuntimeError on pixels that they cannot decode.
-UNDECODABLE = (*UNREADABLE, RuntimeError)
+UNDECODABLE = (*UNREADABLE, RuntimeError, StopIteration)  # the last: there is no frame
 IN_PROCESS = ("", "pydicom")
 LONGEST_S = 60.0
 MOST_BYTES = 4 * 2**30

@@ -72,6 +72,7 @@ def test_giving_up_fails_the_job_and_retry_sends_the_same_file(database, queue, 
     assert state(database, job) == JobState.DELIVERING
     again = deliveries.claim("pacs")
     assert (again.id, again.output) == (delivery.id, "outgoing/1.dcm")
+    assert again.attempts == 1  # counted anew
     deliveries.accepted(again.id, TAKEN)
     assert state(database, job) == JobState.DELIVERED
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -7,11 +8,20 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_dataset
 from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from contourd.dicom.instance import Instance, find_series, read_encoded, read_instance
 from contourd.errors import SeriesUnusable
 from tests.phantom import rewrite, write_series
+
+
+def big_endian(dataset: pydicom.Dataset) -> bytes:
+    written = DicomBytesIO()
+    written.is_little_endian, written.is_implicit_VR = False, False
+    write_dataset(written, dataset)
+    return written.getvalue()
 
 
 @pytest.fixture
@@ -75,6 +85,14 @@ def test_cut_off_within_the_header_is_refused(series: Path) -> None:
         first(series).write_bytes(content[:size])
         with pytest.raises(SeriesUnusable):
             read_instance(first(series))
+
+
+@pytest.mark.parametrize("tag", [0x00000800, 0x00020010])
+def test_elements_of_a_command_or_of_file_meta_information_are_refused(series: Path, tag: int) -> None:
+    element = struct.pack(">HH2sH6s", tag >> 16, tag & 0xFFFF, b"UI", 6, b"1.2.3\0")
+    dataset = pydicom.dcmread(first(series))
+    with pytest.raises(SeriesUnusable, match="of a command or of file meta information"):
+        read_encoded(BytesIO(element + big_endian(dataset)), ExplicitVRBigEndian)
 
 
 @pytest.mark.parametrize("keyword", ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"])
