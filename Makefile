@@ -11,8 +11,9 @@ CT ?=
 demo: $(STAMP)
 	$(BIN)/contourd demo $(if $(CT),"$(CT)") --output demo-output
 
+# Tests of whole nodes one after another, the others beside them.
 test: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

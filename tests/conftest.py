@@ -1,4 +1,8 @@
-"""What holds for the whole suite: dciodvfy finds no error in any structure set that a test has left behind."""
+"""What holds for the whole suite.
+
+dciodvfy finds no error in any structure set that a test has left behind; and where tests run side by side, those that
+start nodes and peers run one after another.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,15 @@ from tests.peers import dciodvfy_errors
 
 RT_STRUCTURE_SET = b"1.2.840.10008.5.1.4.1.1.481.3"
 META_BYTES = 400
+WITH_PROCESSES = {"chaos", "fuzz", "integration", "interop", "soak"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of whole nodes together, for `pytest -n 2 --dist loadgroup`."""
+    tests = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(tests).parts[0] in WITH_PROCESSES:
+            item.add_marker(pytest.mark.xdist_group("nodes"))
 
 
 def structure_sets(folder: Path) -> Iterator[Path]:
