@@ -175,6 +175,9 @@ def idle(when: str, what: str, nth: int = 1, inside: str = "") -> tuple[Fault, .
 
 
 NAMED = (
+    # These two come first: the database is empty only once.
+    Point("at the first start, before the tables are made", idle("enter", f"{DATABASE}.upgrade"), nothing),
+    Point("at the first start, after the tables are made", idle("leave", f"{DATABASE}.upgrade"), nothing),
     Point(
         "before the commit of a cancellation", (IDLE, Fault("kill", "before", "jobs QUEUED SUPERSEDED")), queued, CANCEL
     ),
@@ -229,7 +232,7 @@ NAMED = (
     Point("in shutdown, after reception ends", idle("leave", f"{SCP}.stop"), stop_while_receiving),
     Point("in shutdown, before the database is closed", idle("enter", f"{DATABASE}.close"), stop_while_receiving),
     Point("at the start, after the sweep", idle("leave", f"{SPOOL}.sweep"), nothing),
-    Point("at the start, before the schema is brought up to date", idle("enter", f"{DATABASE}.upgrade"), nothing),
+    Point("at the start, before the schema is looked at", idle("enter", f"{DATABASE}.prepare"), nothing),
     Point("at the start, after the queue's recovery", idle("leave", "contourd.jobs.queue:Queue.recover"), nothing),
     Point("at the start, after the intake's recovery", idle("leave", "contourd.jobs.intake:Intake.recover"), nothing),
     Point("at the start, as it listens", idle("leave", f"{SCP}.start"), nothing),
