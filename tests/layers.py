@@ -15,6 +15,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.cli.examples",
         "contourd.cli.installing",
         "contourd.cli.sending",
+        *("contourd.cli.models", "contourd.cli.replaying", "contourd.cli.routing"),
         "contourd.cli.node",
         "contourd.cli.operating",
         "contourd.cli.options",
@@ -40,6 +41,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     ),
     5: (
         "contourd.worker",
+        *("contourd.activating", "contourd.forecast", "contourd.provenance", "contourd.replaying"),
         "contourd.schedule",
         "contourd.supervision",
         "contourd.status",
@@ -79,6 +81,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.receiver",
         *("contourd.jobs.commitments", "contourd.jobs.commitment_requests"),
         "contourd.jobs.insistence",
+        "contourd.models",
         "contourd.jobs.intake",
         "contourd.jobs.operations",
         *("contourd.jobs.overview", "contourd.jobs.counts", "contourd.jobs.concerns", "contourd.jobs.reasons"),
@@ -105,6 +108,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     3: (
         "contourd.jobs.callers",
         "contourd.jobs.audit",
+        *("contourd.jobs.activations", "contourd.jobs.contourings"),
         "contourd.jobs.backup",
         "contourd.jobs.queue",
         *("contourd.jobs.transitions", "contourd.jobs.deliveries", "contourd.jobs.destinations"),
@@ -153,7 +157,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     1: (
         "contourd.clock",
         "contourd.imaging.grid",
-        "contourd.model.structures",
+        *("contourd.model.structures", "contourd.model.identity"),
         "contourd.jobs.job",
         "contourd.settings",
         "contourd.settings.destination",
