@@ -97,11 +97,12 @@ def with_remedy(found: FoundModel) -> Iterator[None]:
     try:
         yield
     except ModelError as error:
-        if found.activation is None or not found.activation.folder:
+        if found.origin is not Origin.STORED:
             raise
-        raise ModelError(
-            f"{error}; go back by `contourd models rollback {found.asked}`, or activate the bundle again"
-        ) from error
+        back = "take another model by `contourd recontour`"
+        if found.activation is not None:
+            back = f"go back by `contourd models rollback {found.asked}`"
+        raise ModelError(f"{error}; {back}, or copy the bundle again by `contourd models activate FOLDER`") from error
 
 
 def verify(found: FoundModel) -> ModelBundle:
@@ -154,7 +155,7 @@ def activate(database: Database, settings: Settings, source: str, actor: str, re
     stored = store(folder, root, settings.worker.device)
     name = stored.name
     before = _told(activations, name)
-    made = activations.activate(stored.identity, f"{MODEL_STORE}/{stored.folder.name}", actor, reason)
+    made = activations.activate(stored.identity, f"{MODEL_STORE}/{stored.folder.name}", actor, reason, before or "")
     return Change(made, before, routes_of(settings, name))
 
 
@@ -177,7 +178,7 @@ def roll_back(database: Database, settings: Settings, name: str, actor: str, rea
     elif (BUNDLES / name / MODEL_FILE).is_file():
         shipped = verify(FoundModel(name, BUNDLES / name, Origin.SHIPPED)).identity
     before = _told(activations, name)
-    made = activations.roll_back(name, shipped, actor, reason)
+    made = activations.roll_back(name, shipped, actor, reason, before or "")
     return Change(made, before, routes_of(settings, name))
 
 

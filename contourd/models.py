@@ -18,6 +18,7 @@ from contourd.jobs.activations import (
     in_force,
     shipped_names,
 )
+from contourd.logs import one_line
 from contourd.model.identity import ModelIdentity
 from contourd.settings import Settings
 from contourd.settings.loading import MODEL_STORE
@@ -73,9 +74,12 @@ class ModelLine:
         return self.model.sha256
 
     def card(self) -> str:
-        """Return the model card, Markdown; a sentence where there is none."""
+        """Return the model card, Markdown without escapes for terminals; a sentence where there is none."""
         file = self.folder / CARD_FILE
-        return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else "*This model has no card.*"
+        if not file.is_file():
+            return "*This model has no card.*"
+        lines = file.read_text(encoding="utf-8", errors="replace").expandtabs().split("\n")
+        return "\n".join("".join(c for c in line if c.isprintable()) for line in lines)
 
 
 def routed_models(settings: Settings, activations: Iterable[Activation]) -> tuple[ModelLine, ...]:
@@ -113,8 +117,8 @@ def _line(found: FoundModel, settings: Settings, number: int) -> ModelLine:
     try:
         text = (found.folder / MODEL_FILE).read_bytes()
         said = json.loads(text)
-        organs = tuple(map(str, said["model"]["structures"]))
-        model = ModelIdentity(str(said["name"]), str(said["version"]), hashlib.sha256(text).hexdigest())
+        organs = tuple(map(one_line, said["model"]["structures"]))
+        model = ModelIdentity(one_line(said["name"]), one_line(said["version"]), hashlib.sha256(text).hexdigest())
     except (OSError, ValueError, KeyError, TypeError):
         said, organs, model = {}, (), ModelIdentity(found.asked, NOT_READABLE, "")
     return ModelLine(number, found.asked, model, organs, found.folder, found.origin, routes, found.activation, said)

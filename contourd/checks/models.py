@@ -34,7 +34,7 @@ def model(name: str, settings: Settings) -> Finding:
 def found_model(name: str, settings: Settings) -> FoundModel:
     """Find what a name or a folder stands for now; before the first start that is what ships."""
     prefix, url = "sqlite:///", settings.database_url
-    if not NAMED.fullmatch(name) or url.startswith(prefix) and not Path(url.removeprefix(prefix)).exists():
+    if not NAMED.fullmatch(name) or (url.startswith(prefix) and not Path(url.removeprefix(prefix)).exists()):
         return find_model(name, settings.spool.root, None)
     database = Database(url)
     try:

@@ -38,13 +38,12 @@ def list_models(config: ConfigOption = None, json: JsonOption = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "version", "sha256", "from", "in use", "since", "by", "routes", expand=False)
+    table = Table("model", "from", "in use as", "since", "by", "routes")
     for line in lines:
-        used = "yes" if line.active else f"as {line.model.stored_name}"
         one = line.activation
         since = (f"{one.at.astimezone():%Y-%m-%d %H:%M}", one.actor) if one else ("", "")
-        routes = ", ".join(map(str, line.routes)) or "none"
-        table.add_row(line.name, line.version, line.sha256[:12], line.origin.value, used, *since, routes)
+        routes = ", ".join(map(str, line.routes))
+        table.add_row(line.model.stored_name, line.origin.value, line.asked if line.active else "", *since, routes)
     Console().print(table)
 
 
@@ -67,17 +66,21 @@ def show(
         return
     from rich.console import Console
     from rich.markdown import Markdown
+    from rich.table import Table
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    from contourd.logs import one_line
+
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
     for key, value in _facts(line):
-        console.print(f"{key:<12} ", style="bold", end="")
-        console.print(value, markup=False)
+        facts.add_row(Text(key, "bold"), Text(one_line(value)))
     for one in history:
         verb = "activated" if one.undoes is None else "taken back to"
-        at = f"{one.at.astimezone():%Y-%m-%d %H:%M}"
-        console.print(f"{at}  {verb} {one.model.told()} by {one.actor}: {one.reason}", markup=False)
-    console.print()
-    console.print(Markdown(line.card()))
+        what = f"{verb} {one.model.told()} by {one.actor}" + (f": {one.reason}" if one.reason else "")
+        facts.add_row(f"{one.at.astimezone():%Y-%m-%d %H:%M}", Text(one_line(what)))
+    Console().print(facts, "", Markdown(line.card()), sep="\n")
 
 
 def verify(

@@ -146,8 +146,13 @@ class Activations:
         with self._database.reading() as session:
             return read_activations(session, name)
 
-    def activate(self, model: ModelIdentity, folder: str, actor: str, reason: str) -> Activation:
+    def activate(self, model: ModelIdentity, folder: str, actor: str, reason: str, before: str = "") -> Activation:
         """Put a stored bundle into use for its name.
+
+        Parameters
+        ----------
+        before
+            What the name stood for, in words, for the audit trail.
 
         Raises
         ------
@@ -159,8 +164,11 @@ class Activations:
         with self._database.transaction() as session:
             rows = _locked(session, model.name)
             if rows and rows[-1].model == model and rows[-1].folder == folder:
-                raise InvalidTransition(f"{model.told()} is in use already since {rows[-1].at:%Y-%m-%d %H:%M} UTC")
-            return self._append(session, Activation(0, self._now(), model, folder, actor[:64], reason.strip()), rows)
+                raise InvalidTransition(
+                    f"{model.told()} is in use already since {rows[-1].at:%Y-%m-%d %H:%M} UTC; its copy is whole"
+                )
+            made = Activation(0, self._now(), model, folder, actor[:64], reason.strip())
+            return self._append(session, made, before)
 
     def before(self, name: str) -> Activation | None:
         """Return the activation that a rollback would put in force again, None: the shipped model.
@@ -172,7 +180,9 @@ class Activations:
         """
         return _before(self.history(name), name)
 
-    def roll_back(self, name: str, shipped: ModelIdentity | None, actor: str, reason: str) -> Activation:
+    def roll_back(
+        self, name: str, shipped: ModelIdentity | None, actor: str, reason: str, before: str = ""
+    ) -> Activation:
         """Put in force again what was before the last activation that was not taken back.
 
         Parameters
@@ -193,17 +203,17 @@ class Activations:
                 raise InvalidTransition(f"there is no earlier {name}: no model of that name ships with contourd")
             folder = restored.folder if restored else ""
             made = Activation(0, self._now(), model, folder, actor[:64], reason.strip(), undone.id)
-            return self._append(session, made, rows)
+            return self._append(session, made, before)
 
-    def _append(self, session: Session, made: Activation, rows: tuple[Activation, ...]) -> Activation:
+    def _append(self, session: Session, made: Activation, before: str) -> Activation:
         model = made.model
         row = ActivationRow(at=made.at, name=model.name, version=model.version, sha256=model.sha256, folder=made.folder)
         row.actor, row.reason, row.undoes = made.actor, made.reason, made.undoes
         session.add(row)
         session.flush()
         action = "model activate" if made.undoes is None else "model rollback"
-        before = f"before: {rows[-1].model.told()}" if rows else ""
-        detail = "; ".join(filter(None, [f"{model.version}, sha256 {model.sha256}", before, made.reason]))
+        parts = [f"{model.version}, sha256 {model.sha256}", f"before: {before}" if before else "", made.reason]
+        detail = "; ".join(filter(None, parts))
         session.add(audit_row(made.at, Deed(made.actor, action, f"model {model.name}", detail)))
         return _activation(row)
 

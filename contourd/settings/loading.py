@@ -22,8 +22,12 @@ def model_exists(name_or_folder: str, spool_root: Path) -> bool:
     """Tell whether a bundle is there, shipped, stored by an activation or in its folder, without loading it."""
     if any((folder / "model.json").is_file() for folder in (SHIPPED_MODELS / name_or_folder, Path(name_or_folder))):
         return True
-    stored = re.compile(rf"{re.escape(name_or_folder)}(-[A-Za-z0-9._-]{{1,16}}-[0-9a-f]{{12}})?")
-    return any(stored.fullmatch(file.parent.name) for file in (spool_root / MODEL_STORE).glob("*/model.json"))
+    version = r"-[A-Za-z0-9._-]{1,16}-[0-9a-f]{12}"
+    stored = re.compile(rf"{re.escape(name_or_folder)}({version})?")
+    if any(stored.fullmatch(file.parent.name) for file in (spool_root / MODEL_STORE).glob("*/model.json")):
+        return True
+    shipped = (file.parent.name for file in SHIPPED_MODELS.glob("*/model.json"))
+    return any(re.fullmatch(rf"{re.escape(name)}{version}", name_or_folder) for name in shipped)
 
 
 def find_settings_file(path: Path | None) -> Path:
