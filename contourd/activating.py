@@ -18,7 +18,7 @@ from uuid import uuid4
 import numpy as np
 
 from contourd.dicom.spool import make_private_folder, move_folder_durably, write_durably
-from contourd.errors import ModelError, SpoolError
+from contourd.errors import ModelError, SeriesUnusable, SpoolError
 from contourd.imaging.volume import oval_body
 from contourd.jobs.activations import Activation, Activations, FoundModel, Origin, places_of, require_there
 from contourd.jobs.database import Database
@@ -125,8 +125,8 @@ def try_out(bundle: ModelBundle, device: str) -> None:
     """
     try:
         prediction = Predictor(bundle, device).predict(oval_body(TRIAL_SHAPE, TRIAL_SPACING_MM, TRIAL_HALF_AXES_MM))
-    except (RuntimeError, ValueError, IndexError) as error:
-        raise ModelError(f"{bundle.folder}: the network breaks on a small volume ({type(error).__name__})") from error
+    except (SeriesUnusable, RuntimeError, ValueError, IndexError) as error:
+        raise ModelError(f"{bundle.folder}: the model breaks on a small volume ({type(error).__name__})") from error
     if not all(np.isfinite(lattice.probabilities).all() for lattice in prediction.lattices):
         raise ModelError(f"{bundle.folder}: the network answers with what is no number on a small volume")
 

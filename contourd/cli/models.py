@@ -90,7 +90,7 @@ def verify(
 ) -> None:
     """See that models are whole: hashes, and that the network takes its weights. Status 1 where one is not."""
     from contourd import activating
-    from contourd.jobs.activations import FoundModel
+    from contourd.jobs.activations import FoundModel, Origin
     from contourd.models import known_models
     from contourd.settings import load_settings
 
@@ -101,7 +101,7 @@ def verify(
     for line in lines:
         one = line.activation
         wanted = one.model.sha256 if one is not None and one.folder else ""
-        asked = line.asked if line.active else line.folder.name
+        asked = line.asked if line.active or line.origin is not Origin.SHIPPED else line.model.stored_name
         try:
             bundle = activating.verify(FoundModel(asked, line.folder, line.origin, wanted, one))
             told.append({"model": asked, "well": True, "told": f"{bundle.identity.told()} is whole"})
