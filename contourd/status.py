@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from contourd.jobs.database import Database
 from contourd.jobs.destinations import DestinationLine
 from contourd.jobs.report import JobLine, Report, SeriesLine, first_images, read_report
 from contourd.logs import one_line
+from contourd.models import ModelLine, routed_models
 from contourd.settings import Settings
 
 STYLE = {
@@ -75,7 +76,7 @@ def read_status(settings: Settings) -> Report:
 
 
 def to_json(report: Report, settings: Settings) -> str:
-    """Return the report as JSON: counts, jobs with deliveries, series that are no job yet, destinations, free disk."""
+    """Return the report as JSON: counts, jobs with deliveries, other series, destinations, models, free disk."""
     content: dict[str, Any] = {
         "counts": report.counts,
         "jobs": [
@@ -87,6 +88,7 @@ def to_json(report: Report, settings: Settings) -> str:
                 "revision": job.revision,
                 "patient": job.patient,
                 "model": job.model,
+                "contoured_with": asdict(job.contoured_with) if job.contoured_with else None,
                 "attempts": job.attempts,
                 "remarks": job.remarks,
                 "created_at": job.created_at.isoformat(),
@@ -129,6 +131,19 @@ def to_json(report: Report, settings: Settings) -> str:
             }
             for d in _destinations(report, settings)
         ],
+        "models": [
+            {
+                "asked": m.asked,
+                "name": m.name,
+                "version": m.version,
+                "sha256": m.sha256,
+                "origin": m.origin.value,
+                "routes": list(m.routes),
+                "since": m.activation.at.isoformat() if m.activation else None,
+                "by": m.activation.actor if m.activation else None,
+            }
+            for m in routed_models(settings, report.activations)
+        ],
         "disk_free_gb": round(shutil.disk_usage(settings.spool.root).free / 1e9, 1),
     }
     return json.dumps(content, indent=1)
@@ -138,7 +153,11 @@ def to_table(report: Report, settings: Settings, now: datetime) -> RenderableTyp
     """Return the report for a terminal; what needs a person comes first, with the command that releases it."""
     counts = "  ".join(f"{state} {number}" for state, number in report.counts.items() if number) or "nothing yet"
     free_gb = shutil.disk_usage(settings.spool.root).free / 1e9
-    parts: list[RenderableType] = [Text(f"{settings.node.ae_title}   {counts}   disk free {free_gb:.0f} GB")]
+    models = ", ".join(_told_model(m) for m in routed_models(settings, report.activations))
+    parts: list[RenderableType] = [
+        Text(f"{settings.node.ae_title}   {counts}   disk free {free_gb:.0f} GB"),
+        Text(f"models: {models}"),
+    ]
     if report.series:
         parts.append(_series_table(report.series, now))
     if report.jobs:
@@ -146,6 +165,11 @@ def to_table(report: Report, settings: Settings, now: datetime) -> RenderableTyp
     if report.destinations:
         parts.append(_destinations_table(report, settings, now))
     return Group(*parts)
+
+
+def _told_model(model: ModelLine) -> str:
+    since = f" since {model.activation.at.astimezone():%Y-%m-%d %H:%M}" if model.activation else ""
+    return f"{one_line(model.name)} {one_line(model.version)} ({model.origin.value}{since})"
 
 
 def _destinations(report: Report, settings: Settings) -> list[DestinationLine]:
@@ -209,7 +233,7 @@ def _jobs_table(lines: tuple[JobLine, ...], now: datetime) -> Table:
             _styled(job.state),
             age(now - job.created_at),
             Text(job.patient),
-            Text(job.model),
+            Text(f"{job.contoured_with.name} {job.contoured_with.version}" if job.contoured_with else job.model),
             deliveries,
             told,
         )

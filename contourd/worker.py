@@ -18,21 +18,26 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
 
+from contourd.activating import find_same, load_found, with_remedy
 from contourd.contouring import Contoured, Order, contour_series
 from contourd.dicom.integrity import require_intact
 from contourd.dicom.series import Instance, read_instance
 from contourd.dicom.spool import Spool
 from contourd.dicom.spool_access import keep_private
-from contourd.errors import ContourdError, LeaseLost, QueueUnavailable, SpoolError
+from contourd.errors import ContourdError, LeaseLost, ModelError, QueueUnavailable, SpoolError
+from contourd.jobs.activations import Activations, FoundModel
 from contourd.jobs.audit import AuditTrail
+from contourd.jobs.contourings import Contouring
 from contourd.jobs.database import Database
 from contourd.jobs.insistence import AGAIN_S, insist
 from contourd.jobs.job import JobEvent
 from contourd.jobs.queue import Job, Queue
 from contourd.logs import set_up_logging, told
-from contourd.model.bundle import ModelBundle, load_bundle
+from contourd.model.bundle import ModelBundle
+from contourd.model.identity import ModelIdentity
 from contourd.model.predictor import Predictor
 from contourd.profiles import STRICT
+from contourd.provenance import contouring_of
 from contourd.settings import Settings
 from contourd.signals import on_signals
 
@@ -64,27 +69,52 @@ class Worker:
         self._queue = Queue(self._database)
         self._audit = AuditTrail(self._database)
         self._spool = Spool(settings.spool.root)
+        self._activations = Activations(self._database, settings.spool.root)
+        self._seen = 0
         self._predictors: dict[str, Predictor] = {}
         self._profiles = {d.name: d.structure_set_profile for d in settings.destination}
         self.stopping = threading.Event()
 
     def warm_up(self) -> None:
         """Load the models of all routes, so that the first patient does not wait; what fails is said with its job."""
+        if not self._insist(self._see_activations):
+            return
         for model in {route.model for route in self._settings.route}:
+            found = self._find(model)
             try:
-                self._predictor(model)
+                if found is not None:
+                    self._predictor(found)
             except ContourdError:
                 log.exception("a model cannot be loaded", extra={"action": "load", "worker": self._name})
 
+    def _see_activations(self) -> bool:
+        """Say whether a model was activated or taken back since the last time; raises QueueUnavailable."""
+        before, self._seen = self._seen, self._activations.number()
+        return before != self._seen
+
+    def _find(self, model: str) -> FoundModel | None:
+        """Find what a model's name stands for now; None where the node stops before the queue can say."""
+        found: list[FoundModel] = []
+        self._insist(lambda: found.append(self._activations.find(model)))
+        return found[0] if found else None
+
     def run(self) -> None:
-        """Work until told to stop; a job that is under way is finished."""
+        """Work until told to stop; a job that is under way is finished, and a model that was activated waits for it."""
         while not self.stopping.is_set():
             job = self._claim()
             if job is None:
-                self.stopping.wait(IDLE_S)
+                self._rest()
             else:
                 self._work(job)
         self._database.close()
+
+    def _rest(self) -> None:
+        """Wait for the next job; a model that was activated meanwhile is loaded before it comes."""
+        with suppress(QueueUnavailable):  # the next claim tells it
+            if self._see_activations():
+                log.info("another model was activated", extra={"action": "load", "worker": self._name})
+                self.warm_up()
+        self.stopping.wait(IDLE_S)
 
     def _claim(self) -> Job | None:
         claimed: list[Job | None] = []
@@ -98,15 +128,17 @@ class Worker:
         log.info("contouring", extra={"action": "claim", "job": job.id, "worker": self._name})
         try:
             with self._lease(job):
-                self._contour_and_record(job)
+                found = self._find(job.model)
+                if found is not None:  # else the next start queues the job again
+                    self._contour_and_record(job, found)
         except LeaseLost:
             log.warning("the job is another worker's now", extra={"action": "lease lost", "job": job.id})
 
-    def _contour_and_record(self, job: Job) -> None:
+    def _contour_and_record(self, job: Job, found: FoundModel) -> None:
         """Contour a job and write down how that ended; raises LeaseLost."""
         spent = self._settings.worker.max_attempts
         try:
-            outputs, remarks = self._contour(job)
+            outputs, remarks, made = self._contour(job, found)
         except SpoolError as error:
             self._wait_for_spool(job, str(error))
             return
@@ -124,7 +156,7 @@ class Worker:
             reason = _told_memory(str(error)) if exhausted else f"{told(error)}; the log says where"
             self._fail(job, reason, spent, JobEvent.HOLD if exhausted else JobEvent.FAIL)
             return
-        if not self._insist(lambda: self._queue.contoured(job.id, self._name, outputs, remarks)):
+        if not self._insist(lambda: self._queue.contoured(job.id, self._name, outputs, remarks, made)):
             return
         log.info("contoured", extra={"action": "contoured", "job": job.id})
         if remarks:
@@ -141,8 +173,8 @@ class Worker:
             except SpoolError:
                 continue
 
-    def _contour(self, job: Job) -> tuple[dict[str, str], str]:
-        """Contour a job; returns destination -> structure set, and the remarks."""
+    def _contour(self, job: Job, found: FoundModel) -> tuple[dict[str, str], str, Contouring]:
+        """Contour a job; returns destination -> structure set, the remarks, and what made them."""
         paths = [self._settings.spool.root / path for path in job.paths]
         require_intact(dict(zip(paths, job.hashes, strict=True)))
         instances = [read_instance(path) for path in paths]
@@ -155,21 +187,35 @@ class Worker:
             job.override,
             self._settings.check.rt_utils,
         )
-        contoured = self._contour_series(instances, self._predictor(job.model), order)
-        stored = {}
+        if job.sent_with is not None:
+            found = self._same(job.sent_with, found)
+        predictor = self._predictor(found)
+        contoured = self._contour_series(instances, predictor, order)
+        stored, written = {}, {}
         for part, (identity, dataset) in enumerate(zip(profiles, contoured.datasets, strict=True), 1):
             buffer = BytesIO()
             dataset.save_as(buffer, enforce_file_format=True)
             stored[identity] = self._spool.store_output(job.id, buffer.getvalue(), part)
-        return {name: stored[p.identity()] for name, p in wanted.items()}, contoured.remarks.told()
+            written[stored[identity]] = buffer.getvalue()
+        made = contouring_of(predictor, order, job.hashes, written)
+        return {name: stored[p.identity()] for name, p in wanted.items()}, contoured.remarks.told(), made
 
-    def _predictor(self, model: str) -> Predictor:
-        bundle = load_bundle(model)
-        known = self._predictors.get(model)
+    def _same(self, model: ModelIdentity, found: FoundModel) -> FoundModel:
+        """Keep to the model of what was sent already, whatever its name stands for now; raises ModelError."""
+        with suppress(ModelError):  # of what the name stands for now
+            if load_found(found).identity == model:
+                return found
+        return find_same(model, found.asked, self._settings.spool.root)
+
+    def _predictor(self, found: FoundModel) -> Predictor:
+        bundle = load_found(found)
+        known = self._predictors.get(found.asked)
         if known is None or known.bundle.sha256 != bundle.sha256:
-            self._predictors[model] = Predictor(bundle, self._settings.worker.device)
-            self._audit_model(model, bundle)
-        return self._predictors[model]
+            self._predictors.pop(found.asked, None)  # its memory is needed, and it is not the one to contour with
+            with with_remedy(found):
+                self._predictors[found.asked] = Predictor(bundle, self._settings.worker.device)
+            self._audit_model(found.asked, bundle)
+        return self._predictors[found.asked]
 
     def _audit_model(self, model: str, bundle: ModelBundle) -> None:
         try:

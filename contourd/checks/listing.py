@@ -58,13 +58,9 @@ def _of_the_network(settings: Settings) -> tuple[Check, ...]:
 
 def _of_the_models(settings: Settings) -> tuple[Check, ...]:
     names = dict.fromkeys(route.model for route in settings.route)
-    worker = settings.worker
-    whole = "install the model again; route.model takes a shipped model's name or a bundle's folder"
+    whole = "install the model again; route.model takes the name of a model of `contourd models list`, or a folder"
     fits = "set worker.device to a device that is there and has the memory"
     return (
-        *(Check(f"model:{name}", partial(models.model, name), whole) for name in names),
-        *(
-            Check(f"device:{name}", partial(models.device, name, worker.device, worker.time_limit_s), fits)
-            for name in names
-        ),
+        *(Check(f"model:{name}", partial(models.model, name, settings), whole) for name in names),
+        *(Check(f"device:{name}", partial(models.device, name, settings), fits) for name in names),
     )

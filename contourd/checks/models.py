@@ -3,46 +3,57 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
-import numpy as np
-
+from contourd.activating import load_found, verify
 from contourd.checks.finding import Finding, failed, ok
-from contourd.imaging.grid import Grid
-from contourd.imaging.volume import AIR_HU, Volume
-from contourd.model.bundle import load_bundle
+from contourd.imaging.volume import Volume, oval_body
+from contourd.jobs.activations import NAMED, Activations, FoundModel, find_model
+from contourd.jobs.database import Database
+from contourd.jobs.tables import SCHEMA_REVISION
 from contourd.model.predictor import Predictor
 from contourd.model.runtime import peak_bytes
+from contourd.settings import Settings
 
 # A whole-body planning CT of a large patient. Its body is wider and longer than what a model cuts out for the network
 # (transforms.PreprocessConfig), so that no other CT costs the network more, apart from a body that is deeper than this.
 SLICES, ROWS, COLUMNS = 250, 512, 512
 SPACING_MM = (2.0, 1.0, 1.0)
 BODY_HALF_AXES_MM = (240.0, 175.0)
-TISSUE_HU = 40
 
 
-def model(name: str) -> Finding:
-    """See that a bundle is whole: its hashes fit, and its network takes its weights."""
-    bundle = load_bundle(name)
-    bundle.network()
-    return ok(
-        f"{bundle.name} {bundle.version}, sha256 {bundle.sha256[:12]}, {len(bundle.config.model.structures)} organs"
-    )
+def model(name: str, settings: Settings) -> Finding:
+    """See that what a name stands for now is whole: its hashes fit, and its network takes its weights."""
+    found = found_model(name, settings)
+    bundle = verify(found)
+    told = f"{bundle.name} {bundle.version}, sha256 {bundle.sha256[:12]}, {len(bundle.config.model.structures)} organs"
+    one = found.activation
+    return ok(f"{told}, in use since {one.at:%Y-%m-%d %H:%M} UTC by {one.actor}" if one is not None else told)
+
+
+def found_model(name: str, settings: Settings) -> FoundModel:
+    """Find what a name or a folder stands for now; before the first start that is what ships."""
+    prefix, url = "sqlite:///", settings.database_url
+    if not NAMED.fullmatch(name) or (url.startswith(prefix) and not Path(url.removeprefix(prefix)).exists()):
+        return find_model(name, settings.spool.root, None)
+    database = Database(url)
+    try:
+        if database.revision() != SCHEMA_REVISION:  # the check of the database tells it
+            return find_model(name, settings.spool.root, None)
+        return Activations(database, settings.spool.root).find(name)
+    finally:
+        database.close()
 
 
 def largest_volume() -> Volume:
     """Make an oval body in air that fills what a network is given."""
-    y, x = np.ogrid[:ROWS, :COLUMNS]
-    half_x, half_y = BODY_HALF_AXES_MM
-    inside = ((x - COLUMNS / 2) / half_x) ** 2 + ((y - ROWS / 2) / half_y) ** 2 <= 1
-    hu = np.where(inside, TISSUE_HU, AIR_HU).astype(np.int16)
-    shape = (SLICES, ROWS, COLUMNS)
-    return Volume(Grid.regular(shape, SPACING_MM), np.ascontiguousarray(np.broadcast_to(hu, shape)))
+    return oval_body((SLICES, ROWS, COLUMNS), SPACING_MM, BODY_HALF_AXES_MM)
 
 
-def device(name: str, wanted: str, time_limit_s: float) -> Finding:
+def device(name: str, settings: Settings) -> Finding:
     """Run a model on its device with the largest volume that is expected; a job must have twice the time of that."""
-    predictor = Predictor(load_bundle(name), wanted)
+    wanted, time_limit_s = settings.worker.device, settings.worker.time_limit_s
+    predictor = Predictor(load_found(found_model(name, settings)), wanted)
     began = time.monotonic()
     predictor.predict(largest_volume())
     took_s = time.monotonic() - began

@@ -15,8 +15,11 @@ from contourd.cli.contouring import contour, demo
 from contourd.cli.database import DATABASE_COMMANDS
 from contourd.cli.examples import EXAMPLES
 from contourd.cli.installing import check, init
+from contourd.cli.models import MODEL_COMMANDS
 from contourd.cli.node import release, retry, serve, status
 from contourd.cli.operating import alert, cancel, confirm, hold, recontour, resend
+from contourd.cli.replaying import replay
+from contourd.cli.routing import route
 from contourd.cli.sending import accept, echo, send
 from contourd.cli.training import ablate, curate, evaluate, train
 from contourd.errors import ContourdError, NodeError, SettingsError
@@ -33,9 +36,9 @@ app = typer.Typer(
 )
 # The panels of `contourd --help`, in their order.
 COMMANDS: Mapping[str, tuple[Callable[..., Any], ...]] = {
-    "Installation": (init, check, echo, send, accept),
+    "Installation": (init, check, route, echo, send, accept),
     "Node": (serve, status, retry, release, audit, alert),
-    "Jobs": (hold, confirm, cancel, resend, recontour),
+    "Jobs": (hold, confirm, cancel, resend, recontour, replay),
     "Contouring": (contour, demo),
     "Training": (curate, train, evaluate, ablate),
 }
@@ -46,6 +49,10 @@ database_app = typer.Typer(help="Back up the database, put it back, and take it 
 for name, command in DATABASE_COMMANDS.items():
     database_app.command(name, epilog=f"Example: {EXAMPLES['db ' + name]}")(command)
 app.add_typer(database_app, name="db", rich_help_panel="Node", no_args_is_help=True)
+models_app = typer.Typer(help="List, show and verify the models; put a new one into use, and take it back.")
+for name, command in MODEL_COMMANDS.items():
+    models_app.command(name, epilog=f"Example: {EXAMPLES['models ' + name]}")(command)
+app.add_typer(models_app, name="models", rich_help_panel="Node", no_args_is_help=True)
 
 
 def _tell_version(wanted: bool) -> None:

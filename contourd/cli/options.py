@@ -15,6 +15,7 @@ import typer
 from contourd.errors import NodeError, SettingsError
 
 if TYPE_CHECKING:
+    from contourd.jobs.activations import Activation
     from contourd.jobs.database import Database
     from contourd.jobs.operations import Operations
     from contourd.settings import Destination, Settings
@@ -89,6 +90,17 @@ def opened_database(settings: Settings) -> Iterator[Database]:
         yield database
     finally:
         database.close()
+
+
+def read_activations(settings: Settings) -> tuple[Activation, ...]:
+    """Read which models were activated; before the first start none were. Raises SchemaMismatch."""
+    from contourd.jobs.activations import Activations
+
+    prefix = "sqlite:///"
+    if settings.database_url.startswith(prefix) and not Path(settings.database_url.removeprefix(prefix)).exists():
+        return ()
+    with opened_database(settings) as database:
+        return Activations(database, settings.spool.root).history()
 
 
 def settings_or_none(config: Path | None) -> Settings | None:

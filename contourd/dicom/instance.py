@@ -98,6 +98,8 @@ class Instance:
     lossy: bool
     number: int | None
     phase: tuple[str, ...]
+    protocol: str = ""
+    station: str = ""
 
     @property
     def z_mm(self) -> float | None:
@@ -170,17 +172,26 @@ def find_series(folder: Path) -> dict[str, tuple[Instance, ...]]:
     SeriesUnusable
         A CT image is cut off or cannot be read.
     """
+    found, unreadable = survey_series(folder)
+    for error in unreadable.values():
+        raise error
+    return found
+
+
+def survey_series(folder: Path) -> tuple[dict[str, tuple[Instance, ...]], dict[Path, SeriesUnusable]]:
+    """Read the same, and return beside the series each CT image that is cut off or cannot be read, with the reason."""
     found: dict[str, list[Instance]] = {}
+    unreadable: dict[Path, SeriesUnusable] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         try:
             instance = read_instance(path)
-        except SeriesUnusable:
+        except SeriesUnusable as error:
             if _claims_to_be_ct(path):
-                raise
+                unreadable[path] = error
             continue
         if instance.rows:
             found.setdefault(instance.series_instance_uid, []).append(instance)
-    return {uid: tuple(instances) for uid, instances in found.items()}
+    return {uid: tuple(instances) for uid, instances in found.items()}, unreadable
 
 
 def _claims_to_be_ct(path: Path) -> bool:
@@ -239,6 +250,8 @@ def _instance(ds: Dataset, path: Path, size: int, transfer_syntax: UID) -> Insta
         lossy=_text(ds, "LossyImageCompression") == "01" or transfer_syntax in LOSSY,
         number=_number(_text(ds, "InstanceNumber")),
         phase=tuple(_text(ds, keyword) for keyword in PHASE if keyword in ds),
+        protocol=_text(ds, "ProtocolName"),
+        station=_text(ds, "StationName"),
     )
 
 

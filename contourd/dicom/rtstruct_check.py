@@ -141,14 +141,14 @@ def _check_roi(roi: ReadROI, mask: MaskInBox, grid: Grid) -> None:
     if dice < least:
         raise StructureSetRejected(f"{roi.name} reads back with Dice {dice:.4f} (at least {least})")
     if wanted and got:
-        shift_mm = np.abs(_centroid_mm(read, box, grid) - _centroid_mm(made, box, grid))
+        shift_mm = np.abs(centroid_mm(read, box, grid) - centroid_mm(made, box, grid))
         few = not large or wanted < FEW_VOXELS
         if np.any(shift_mm > np.maximum(MOST_SHIFT_MM, MOST_SHIFT_VOXELS * np.array(grid.spacing_mm) if few else 0)):
             moved = " x ".join(f"{mm:.2f}" for mm in shift_mm)
             raise StructureSetRejected(f"{roi.name} reads back moved by {moved} mm (slices, rows, columns)")
 
 
-def _centroid_mm(inside: NDArray[np.bool_], box: Box, grid: Grid) -> FloatArray:
+def centroid_mm(inside: NDArray[np.bool_], box: Box, grid: Grid) -> FloatArray:
     """Mean place (slices, rows, columns) of the voxels inside a box; slices where they lie, rows and columns from 0."""
     dy, dx = grid.pixel_spacing_mm
     z = grid.slice_positions_mm[box[0]]

@@ -242,6 +242,13 @@ def write_durably(partial: Path, final: Path, chunks: Iterable[bytes | memoryvie
     _fsync_folder(final.parent)
 
 
+def move_folder_durably(partial: Path, final: Path) -> None:
+    """Give a written folder its name, so that it is whole or absent; ``final`` must be absent or empty."""
+    _fsync_folder(partial)
+    partial.rename(final)
+    _fsync_folder(final.parent)
+
+
 def _write(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     with path.open("wb") as file:
         file.writelines(chunks)

@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 PRIVATE_UMASK = 0o077
 FOLDER_MODE, FILE_MODE = 0o700, 0o600
 LOCK = "contourd.lock"
-FOLDERS = ("incoming", "outgoing", "partial")
+FOLDERS = ("incoming", "outgoing", "partial", "models")
 
 
 def keep_private() -> None:

@@ -15,7 +15,9 @@ from sqlalchemy.orm import Session
 from contourd.clock import Clock, utc_now
 from contourd.dicom.identity import refuse_names
 from contourd.errors import InvalidTransition
+from contourd.jobs.activations import Activations, is_there
 from contourd.jobs.audit import Deed, audit_row
+from contourd.jobs.contourings import models_of_jobs
 from contourd.jobs.database import Database
 from contourd.jobs.job import (
     DeliveryEvent,
@@ -30,7 +32,6 @@ from contourd.jobs.queue import Queue
 from contourd.jobs.report import image_of_job, image_of_series
 from contourd.jobs.tables import DeliveryRow, JobRow, SeriesRow
 from contourd.jobs.transitions import advance_delivery, advance_job, record
-from contourd.settings import model_exists
 
 CANCELLED = "cancelled by "
 
@@ -194,8 +195,9 @@ class Operations:
 
     def recontour(self, job_id: int, model: str) -> int:
         """Make a job of the same series, destinations and confirmation for another model; returns its number."""
-        if not model_exists(model):
-            raise InvalidTransition(f"there is no model {model!r}; give a shipped model's name or a bundle's folder")
+        found = Activations(self._database, self._root).find(model)
+        if not is_there(found):
+            raise InvalidTransition(f"there is no model {model!r}; give a name of `contourd models list`, or a folder")
         with self._database.transaction() as session:
             job, now = self._job(session, job_id), self._now()
             series = self._series_of(session, job)
@@ -207,7 +209,10 @@ class Operations:
                 JobRow.series_id == job.series_id, JobRow.revision == job.revision, JobRow.model == model
             )
             if (known := session.scalar(same)) is not None:
-                raise InvalidTransition(f"{model} is the model of job {known} already; `contourd retry {known}`")
+                used = models_of_jobs(session, [known]).get(known)
+                if found.activation is None or used is None or used == found.activation.model:
+                    raise InvalidTransition(f"{model} is the model of job {known} already; `contourd retry {known}`")
+                model = found.activation.model.stored_name  # the name stands for another version now
             made = JobRow(
                 series_id=job.series_id,
                 revision=job.revision,

@@ -9,6 +9,7 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from contourd.errors import QueueUnavailable, SchemaMismatch
+from contourd.jobs.contourings import models_of_jobs
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import UNTRIED, DestinationLine, read_destinations
 from contourd.jobs.job import DeliveryState, JobState
@@ -103,7 +104,7 @@ def read_job(database: Database, job_id: int) -> JobDetail | None:
         names = {d.id: d.destination for d in deliveries}
         tries = select(AttemptRow).where(AttemptRow.delivery_id.in_(names)).order_by(AttemptRow.id.desc())
         return JobDetail(
-            job_line(job, series, deliveries),
+            job_line(job, series, deliveries, models_of_jobs(session, [job_id]).get(job_id)),
             series_line(series, len(paths)),
             tuple(job.destinations.split(",")),
             paths,

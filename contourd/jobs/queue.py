@@ -12,15 +12,25 @@ from sqlalchemy.orm import Session
 from contourd.clock import Clock as Clock
 from contourd.clock import utc_now as utc_now
 from contourd.errors import InvalidTransition, LeaseLost
+from contourd.jobs.contourings import Contouring, add_contouring, models_of_jobs
 from contourd.jobs.database import Database
 from contourd.jobs.job import DeliveryEvent, DeliveryState, JobEvent, JobState
 from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
 from contourd.jobs.transitions import advance_delivery, advance_job, end_job
+from contourd.model.identity import ModelIdentity
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A claimed job: what a worker needs; ``paths`` are relative to the spool, ``hashes`` what their datasets had."""
+    """A claimed job: what a worker needs.
+
+    Attributes
+    ----------
+    paths, hashes
+        The images, relative to the spool, and what their datasets had when they came.
+    sent_with
+        The model of the structure sets that went out, or are about to: a further form of them must be its too.
+    """
 
     id: int
     series_uid: str
@@ -31,6 +41,7 @@ class Job:
     attempts: int
     override: str = ""
     hashes: tuple[str, ...] = ()
+    sent_with: ModelIdentity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,7 @@ class Queue:
                 job.attempts,
                 job.override,
                 tuple(sha256 for _, sha256 in instances),
+                _sent_with(session, job.id),
             )
 
     def renew(self, job_id: int, worker: str, lease_s: float) -> None:
@@ -89,7 +101,14 @@ class Queue:
         with self._database.transaction() as session:
             self._owned(session, job_id, worker).lease_until = self._now() + timedelta(seconds=lease_s)
 
-    def contoured(self, job_id: int, worker: str, outputs: Mapping[str, str], remarks: str = "") -> None:
+    def contoured(
+        self,
+        job_id: int,
+        worker: str,
+        outputs: Mapping[str, str],
+        remarks: str = "",
+        made: Contouring | None = None,
+    ) -> None:
         """Record the structure sets and make a pending delivery for each destination, together.
 
         Parameters
@@ -98,6 +117,8 @@ class Queue:
             Destination -> its structure set, relative to the spool.
         remarks
             What a person is to look at.
+        made
+            What made them, kept with the job.
 
         Raises
         ------
@@ -107,6 +128,8 @@ class Queue:
         with self._database.transaction() as session:
             job, now = self._owned(session, job_id, worker), self._now()
             job.lease_until, job.reason, job.remarks = None, "", remarks
+            if made is not None:
+                add_contouring(session, job_id, made, now)
             self._advance(session, job, JobEvent.CONTOURED, remarks)
             if job.confirm and not job.confirmed_by:
                 job.reason = "waits for confirmation: a person is to look at the pictures before it is sent"
@@ -262,3 +285,8 @@ class Queue:
 
     def _advance(self, session: Session, job: JobRow, event: JobEvent, detail: str) -> None:
         advance_job(session, job, event, detail, self._now())
+
+
+def _sent_with(session: Session, job_id: int) -> ModelIdentity | None:
+    sent = session.scalar(select(DeliveryRow.id).where(DeliveryRow.job_id == job_id).limit(1))
+    return None if sent is None else models_of_jobs(session, [job_id]).get(job_id)

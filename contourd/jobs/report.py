@@ -9,10 +9,13 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
+from contourd.jobs.activations import Activation, read_activations
+from contourd.jobs.contourings import models_of_jobs
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import DestinationLine, read_destinations
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
 from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
+from contourd.model.identity import ModelIdentity
 
 # Of jobs that somebody may still wait for.
 OPEN = tuple(state for state in JobState if state not in (JobState.DELIVERED, JobState.SUPERSEDED))
@@ -31,7 +34,7 @@ class DeliveryLine:
 
 @dataclass(frozen=True, slots=True)
 class JobLine:
-    """One job."""
+    """One job; ``model`` as its route names it, ``contoured_with`` the one that this stood for."""
 
     id: int
     state: str
@@ -45,6 +48,7 @@ class JobLine:
     created_at: datetime
     updated_at: datetime
     deliveries: tuple[DeliveryLine, ...]
+    contoured_with: ModelIdentity | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +67,13 @@ class SeriesLine:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Counts by state (``series RECEIVING`` ... and job states), the newest jobs, and the series that are no job."""
+    """Counts by state (``series RECEIVING`` ... and job states), the newest jobs, the series that are no job, ..."""
 
     counts: dict[str, int]
     jobs: tuple[JobLine, ...]
     series: tuple[SeriesLine, ...]
     destinations: tuple[DestinationLine, ...] = ()
+    activations: tuple[Activation, ...] = ()
 
 
 def read_report(database: Database, most_jobs: int = 50) -> Report:
@@ -89,12 +94,13 @@ def read_report(database: Database, most_jobs: int = 50) -> Report:
         deliveries: dict[int, list[DeliveryRow]] = {}
         for row in session.scalars(select(DeliveryRow).where(DeliveryRow.job_id.in_(ids)).order_by(DeliveryRow.id)):
             deliveries.setdefault(row.job_id, []).append(row)
-        jobs = tuple(job_line(job, series, deliveries.get(job.id, [])) for job, series in rows)
+        models = models_of_jobs(session, ids)
+        jobs = tuple(job_line(job, series, deliveries.get(job.id, []), models.get(job.id)) for job, series in rows)
         images = select(func.count()).where(InstanceRow.series_id == SeriesRow.id).scalar_subquery()
         waiting = select(SeriesRow, images).where(SeriesRow.state.in_(open_series)).order_by(SeriesRow.id.desc())
         lines = tuple(series_line(series, count) for series, count in session.execute(waiting))
-        destinations = read_destinations(session)
-    return Report(counts, jobs, lines, destinations)
+        destinations, activations = read_destinations(session), read_activations(session)
+    return Report(counts, jobs, lines, destinations, activations)
 
 
 def newest_jobs(which: ColumnElement[bool], most: int) -> Select[JobRow, SeriesRow]:
@@ -107,7 +113,9 @@ def _newest(session: Session, which: ColumnElement[bool], most: int) -> list[tup
     return [(row[0], row[1]) for row in session.execute(newest_jobs(which, most))]
 
 
-def job_line(job: JobRow, series: SeriesRow, deliveries: list[DeliveryRow]) -> JobLine:
+def job_line(
+    job: JobRow, series: SeriesRow, deliveries: list[DeliveryRow], contoured_with: ModelIdentity | None
+) -> JobLine:
     """Make a job's line of its rows."""
     lines = tuple(
         DeliveryLine(
@@ -128,6 +136,7 @@ def job_line(job: JobRow, series: SeriesRow, deliveries: list[DeliveryRow]) -> J
         job.created_at,
         job.updated_at,
         lines,
+        contoured_with,
     )
 
 

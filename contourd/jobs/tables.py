@@ -204,6 +204,43 @@ class AuditRow(Table):
     detail: Mapped[str] = mapped_column(Text, default="")
 
 
+class ActivationRow(Table):
+    """A bundle that was put into use, or taken back: appended, never changed; the last one of a name is in force."""
+
+    __tablename__ = "activations"
+    __table_args__ = (Index("activations_of_name", "name", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    name: Mapped[str] = mapped_column(String(32))
+    version: Mapped[str] = mapped_column(String(16))
+    sha256: Mapped[str] = mapped_column(String(64))  # of model.json, which holds that of the weights
+    folder: Mapped[str] = mapped_column(String(255))  # relative to the spool; empty: the shipped one
+    actor: Mapped[str] = mapped_column(String(64))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    undoes: Mapped[int | None] = mapped_column(ForeignKey("activations.id"))  # what a rollback took back
+
+
+class ContouringRow(Table):
+    """What made the structure sets of a job, once for each time that it was contoured: appended, never changed."""
+
+    __tablename__ = "contourings"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    at: Mapped[datetime]
+    model_name: Mapped[str] = mapped_column(String(32))
+    model_version: Mapped[str] = mapped_column(String(16))
+    model_sha256: Mapped[str] = mapped_column(String(64))
+    contourd: Mapped[str] = mapped_column(String(32))  # its version
+    device: Mapped[str] = mapped_column(Text)
+    libraries: Mapped[str] = mapped_column(Text)
+    settings: Mapped[str] = mapped_column(Text)  # JSON: those that decide the bytes
+    images: Mapped[int]
+    images_sha256: Mapped[str] = mapped_column(String(64))
+    outputs: Mapped[str] = mapped_column(Text)  # JSON: [[path relative to the spool, sha256], ...]
+
+
 class EventRow(Table):
     """The record of every transition: appended, never changed."""
 

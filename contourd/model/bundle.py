@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from contourd.errors import ModelError
 from contourd.logs import one_line
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
+from contourd.model.identity import ModelIdentity
 from contourd.model.limits import Limits
 from contourd.model.plausibility import OrganSpread
 from contourd.model.transforms import PreprocessConfig
@@ -86,6 +87,11 @@ class ModelBundle:
         """The model's version."""
         return self.config.version
 
+    @property
+    def identity(self) -> ModelIdentity:
+        """Which model it is."""
+        return ModelIdentity(self.name, self.version, self.sha256)
+
     def network(self) -> AnatomyNet:
         """Build the network with its weights, in evaluation mode, on the CPU.
 
@@ -151,6 +157,22 @@ def load_bundle(name_or_folder: str | Path) -> ModelBundle:
     if weights != config.weights_sha256:
         raise ModelError(f"{folder / WEIGHTS_FILE} is damaged: its sha256 is {weights}, not {config.weights_sha256}")
     return ModelBundle(folder, config, hashlib.sha256(text).hexdigest())
+
+
+def bundle_files(folder: Path) -> tuple[Path, ...]:
+    """Return the files that a bundle is made of; the card may be missing.
+
+    Raises
+    ------
+    ModelError
+        One of them is a link out of the folder, no file, or too large.
+    OSError
+        One is not there.
+    """
+    files = [_own(folder, MODEL_FILE, LARGEST_MODEL_FILE_BYTES), _own(folder, WEIGHTS_FILE, LARGEST_WEIGHTS_BYTES)]
+    if (folder / CARD_FILE).exists():
+        files.append(_own(folder, CARD_FILE, LARGEST_MODEL_FILE_BYTES))
+    return tuple(files)
 
 
 def _own(folder: Path, name: str, most_bytes: int) -> Path:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import platform
 import resource
 from typing import TypeVar
 
@@ -64,6 +65,14 @@ def peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def described(device: torch.device) -> str:
+    """Say in words where a network runs: what decides the last bits of its answer."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda})"
+    kind = torch.backends.cpu.get_cpu_capability()
+    return f"{device} ({platform.machine()}, {kind}, {torch.get_num_threads()} threads)"
 
 
 def place(network: NetworkT, device: torch.device) -> NetworkT:

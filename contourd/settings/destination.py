@@ -94,4 +94,6 @@ class Route(Section):
     calling_ae: AETitle | None = None
     series_description: Regex | None = None
     body_part: str | None = None
+    protocol: Regex | None = None
+    station: str | None = None
     confirm: bool = False

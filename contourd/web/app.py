@@ -99,7 +99,7 @@ def make_app(settings: Settings, database: Database, pulse: Pulse | None = None)
         Access(read_token(web.token_file)),
         SceneCache(settings.spool.root, web.cache_mb * 1_000_000),
         make_templates(),
-        NodeMetrics(settings, database, lambda: pages.model_identities(settings), pulse),
+        NodeMetrics(settings, database, lambda: pages.model_identities(settings, database), pulse),
         pulse,
     )
     return app

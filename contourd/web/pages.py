@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from markdown_it import MarkdownIt
@@ -17,10 +14,12 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from contourd.errors import QueueUnavailable
+from contourd.jobs.activations import Activations
+from contourd.jobs.database import Database
 from contourd.jobs.overview import read_details, read_job, read_series
 from contourd.jobs.report import JobLine, read_report
+from contourd.models import ModelLine, routed_models
 from contourd.settings import Settings
-from contourd.settings.loading import SHIPPED_MODELS
 from contourd.web.site import may_read, page, shown_state, site_of
 
 MOST_JOBS = 100
@@ -30,39 +29,14 @@ NEEDS_A_PERSON = ("CONFIRM", "HELD", "FAILED")
 DONE = ("DELIVERED", "SUPERSEDED", "CANCELLED")
 
 
-@dataclass(frozen=True, slots=True)
-class ModelLine:
-    """A model that a route names."""
-
-    number: int
-    asked: str  # as the route names it
-    name: str
-    version: str
-    sha256: str
-    organs: tuple[str, ...]
-    folder: Path
+def models_of(settings: Settings, database: Database) -> tuple[ModelLine, ...]:
+    """Return the models that the routes get now."""
+    return routed_models(settings, Activations(database, settings.spool.root).history())
 
 
-def models_of(settings: Settings) -> tuple[ModelLine, ...]:
-    """Read what the routes' models say of themselves, without loading them."""
-    lines = []
-    for number, model in enumerate(dict.fromkeys(route.model for route in settings.route)):
-        shipped = SHIPPED_MODELS / model
-        folder = shipped if (shipped / "model.json").is_file() else Path(model)
-        try:
-            said = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-            organs = tuple(map(str, said["model"]["structures"]))
-            lines.append(
-                ModelLine(number, model, said["name"], said["version"], said["weights_sha256"], organs, folder)
-            )
-        except (OSError, ValueError, KeyError, TypeError):
-            lines.append(ModelLine(number, model, model, "not readable", "", (), folder))
-    return tuple(lines)
-
-
-def model_identities(settings: Settings) -> list[tuple[str, str, str]]:
+def model_identities(settings: Settings, database: Database) -> list[tuple[str, str, str]]:
     """Return name, version and hash of the routes' models."""
-    return [(m.name, m.version, m.sha256) for m in models_of(settings)]
+    return [(m.name, m.version, m.sha256) for m in models_of(settings, database)]
 
 
 def overview(request: Request) -> Response:
@@ -88,7 +62,7 @@ def overview(request: Request) -> Response:
         disk_part=1 - disk.free / disk.total,
         least_gb=site.settings.spool.min_free_gb,
         device=site.settings.worker.device,
-        models=models_of(site.settings),
+        models=models_of(site.settings, site.database),
         pulse=site.pulse,
     )
 
@@ -101,7 +75,12 @@ def job_page(request: Request, patient: dict[str, str] | None = None) -> Respons
     detail = read_job(site.database, request.path_params["job"])
     if detail is None:
         raise HTTPException(404, f"there is no job {request.path_params['job']}")
-    models = [m for m in models_of(site.settings) if m.asked != detail.job.model]
+    made_with = detail.job.contoured_with
+    models = [
+        m
+        for m in models_of(site.settings, site.database)
+        if m.asked != detail.job.model or (made_with is not None and m.model != made_with)
+    ]
     return page(
         request,
         "job.html",
@@ -129,13 +108,13 @@ def model_page(request: Request) -> Response:
     """Show a model's card."""
     if not may_read(request):
         return RedirectResponse("/sign-in", 303)
-    models = models_of(site_of(request).settings)
+    site = site_of(request)
+    models = models_of(site.settings, site.database)
     number = request.path_params["number"]
     if number >= len(models):
         raise HTTPException(404, "no route names such a model")
-    card = models[number].folder / "CARD.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else "*This model has no card.*"
-    return page(request, "model.html", model=models[number], card=rendered(text))
+    model = models[number]
+    return page(request, "model.html", model=model, card=rendered(model.card()))
 
 
 def rendered(markdown: str) -> Markup:

@@ -1,4 +1,4 @@
-"""The audit trail, each try of a delivery, storage commitments, and what retention removed.
+"""The audit trail, each try of a delivery, storage commitments, what retention removed, models and what they made.
 
 No table refers to deliveries before this revision, so that one may be rebuilt: SQLite changes no constraint in place.
 """
@@ -16,6 +16,11 @@ depends_on = None
 MOMENT = sa.DateTime(timezone=True)
 BEFORE = ("PENDING", "SENDING", "DELIVERED", "REFUSED")
 AFTER = ("PENDING", "SENDING", "SENT", "DELIVERED", "REFUSED")
+APPENDED = {
+    "audit": "the audit trail",
+    "activations": "the record of activations",
+    "contourings": "the record of contourings",
+}
 
 
 def _one_of(*states: str) -> sa.CheckConstraint:
@@ -90,29 +95,69 @@ def upgrade() -> None:
         sa.Column("detail", sa.Text, nullable=False),
     )
     op.create_index("audit_by_time", "audit", ["at"])
+    _make_model_tables()
+    for table, what in APPENDED.items():
+        _only_append(table, what)
+
+
+def _make_model_tables() -> None:
+    op.create_table(
+        "activations",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("at", MOMENT, nullable=False),
+        sa.Column("name", sa.String(32), nullable=False),
+        sa.Column("version", sa.String(16), nullable=False),
+        sa.Column("sha256", sa.String(64), nullable=False),
+        sa.Column("folder", sa.String(255), nullable=False),
+        sa.Column("actor", sa.String(64), nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("undoes", sa.Integer, sa.ForeignKey("activations.id")),
+    )
+    op.create_index("activations_of_name", "activations", ["name", "id"])
+    op.create_table(
+        "contourings",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("job_id", sa.Integer, sa.ForeignKey("jobs.id"), nullable=False),
+        sa.Column("at", MOMENT, nullable=False),
+        sa.Column("model_name", sa.String(32), nullable=False),
+        sa.Column("model_version", sa.String(16), nullable=False),
+        sa.Column("model_sha256", sa.String(64), nullable=False),
+        sa.Column("contourd", sa.String(32), nullable=False),
+        sa.Column("device", sa.Text, nullable=False),
+        sa.Column("libraries", sa.Text, nullable=False),
+        sa.Column("settings", sa.Text, nullable=False),
+        sa.Column("images", sa.Integer, nullable=False),
+        sa.Column("images_sha256", sa.String(64), nullable=False),
+        sa.Column("outputs", sa.Text, nullable=False),
+    )
+    op.create_index("ix_contourings_job_id", "contourings", ["job_id"])
+
+
+def _only_append(table: str, what: str) -> None:
     if op.get_bind().dialect.name == "sqlite":
         for change in ("UPDATE", "DELETE"):
             op.execute(
-                f"CREATE TRIGGER audit_refuses_{change.lower()} BEFORE {change} ON audit "
-                "BEGIN SELECT RAISE(ABORT, 'the audit trail is only appended to'); END"
+                f"CREATE TRIGGER {table}_refuses_{change.lower()} BEFORE {change} ON {table} "
+                f"BEGIN SELECT RAISE(ABORT, '{what} is only appended to'); END"
             )
     else:
         op.execute(
-            "CREATE FUNCTION audit_refuses() RETURNS trigger LANGUAGE plpgsql AS "
-            "$$ BEGIN RAISE EXCEPTION 'the audit trail is only appended to'; END $$"
+            f"CREATE FUNCTION {table}_refuses() RETURNS trigger LANGUAGE plpgsql AS "
+            f"$$ BEGIN RAISE EXCEPTION '{what} is only appended to'; END $$"
         )
         op.execute(
-            "CREATE TRIGGER audit_refuses BEFORE UPDATE OR DELETE ON audit "
-            "FOR EACH ROW EXECUTE FUNCTION audit_refuses()"
+            f"CREATE TRIGGER {table}_refuses BEFORE UPDATE OR DELETE ON {table} "
+            f"FOR EACH ROW EXECUTE FUNCTION {table}_refuses()"
         )
 
 
 def downgrade() -> None:
-    for table in ("audit", "commitment_requests", "commitments", "attempts"):
+    for table in ("contourings", "activations", "audit", "commitment_requests", "commitments", "attempts"):
         op.drop_table(table)
     op.drop_index("ix_instances_sop_instance_uid", "instances")
     if op.get_bind().dialect.name != "sqlite":
-        op.execute("DROP FUNCTION audit_refuses()")
+        for table in APPENDED:
+            op.execute(f"DROP FUNCTION {table}_refuses()")
     op.execute("UPDATE deliveries SET state = 'SENDING' WHERE state = 'SENT'")  # sent again by the older contourd
     _deliveries_may_be(*BEFORE)
     op.drop_index("jobs_by_state", "jobs")

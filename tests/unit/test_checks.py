@@ -124,7 +124,7 @@ def test_the_database_is_looked_at_and_not_made(tmp_path: Path) -> None:
 
 
 def test_a_damaged_model_and_one_that_is_whole(bundle: Path, tmp_path: Path) -> None:
-    assert models.model(str(bundle)).state is State.OK
+    assert models.model(str(bundle), load_settings(write_settings(tmp_path, bundle))).state is State.OK
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     for file in bundle.iterdir():
@@ -139,8 +139,10 @@ def test_a_damaged_model_and_one_that_is_whole(bundle: Path, tmp_path: Path) -> 
     assert "install the model again" in red[f"model:{damaged}"]["remedy"]
 
 
-def test_a_network_that_takes_over_half_of_a_job_s_time(bundle: Path) -> None:
-    slow = models.device(str(bundle), "cpu", 1e-6)
+def test_a_network_that_takes_over_half_of_a_job_s_time(bundle: Path, tmp_path: Path) -> None:
+    settings = load_settings(write_settings(tmp_path, bundle))
+    short = settings.model_copy(update={"worker": settings.worker.model_copy(update={"time_limit_s": 1e-6})})
+    slow = models.device(str(bundle), short)
     assert (slow.state, "worker.time_limit_s" in slow.remedy) == (State.FAILED, True)
     assert "250 slices of 512 x 512" in slow.told
     assert "GiB" in slow.told

@@ -18,6 +18,7 @@ from contourd import __version__
 from contourd.cli import COMMANDS, app, main
 from contourd.cli.database import DATABASE_COMMANDS
 from contourd.cli.examples import EXAMPLES
+from contourd.cli.models import MODEL_COMMANDS
 from tests.peers import LOOPBACK, free_port
 from tests.phantom import write_series
 
@@ -108,7 +109,8 @@ def test_help_groups_the_commands() -> None:
 
 
 def test_every_command_has_an_example() -> None:
-    assert sorted(EXAMPLES) == sorted([*NAMES, *(f"db {name}" for name in DATABASE_COMMANDS)])
+    grouped = [*(f"db {name}" for name in DATABASE_COMMANDS), *(f"models {name}" for name in MODEL_COMMANDS)]
+    assert sorted(EXAMPLES) == sorted([*NAMES, *grouped])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -103,7 +103,7 @@ def test_a_model_that_is_not_there_stops_serve_alone(tmp_path, model):
     with pytest.raises(SettingsError) as error:
         require_models(settings)
     assert error.value.problems == (
-        "route.1.model: no model 'nowhere'; give a shipped model's name or a bundle's folder",
+        "route.1.model: no model 'nowhere'; give the name of a shipped or an activated model, or a bundle's folder",
     )
     require_models(load_settings(write(tmp_path, GOOD.format(model=model))))
 

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 import pytest
 from pydicom.valuerep import DSfloat
 
+from contourd.jobs.activations import FoundModel
+from contourd.jobs.contourings import Contouring
 from contourd.jobs.database import Database
 from contourd.jobs.queue import Job
 from contourd.jobs.tables import JobRow, SeriesRow
@@ -22,7 +24,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 class Stumbling(Worker):
     """Meets a number that is a name, as pydicom tells it."""
 
-    def _contour(self, job: Job) -> tuple[dict[str, str], str]:  # noqa: ARG002
+    def _contour(self, job: Job, found: FoundModel) -> tuple[dict[str, str], str, Contouring]:  # noqa: ARG002
         DSfloat(NAME)
         raise AssertionError("pydicom took a name for a number")
 

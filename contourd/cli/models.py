@@ -1,0 +1,232 @@
+"""Commands of the models: models list, show, verify, activate, rollback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from contourd.cli.options import ConfigOption, opened_database, operator, read_activations
+from contourd.errors import DeviceError, ModelError, NodeError
+
+if TYPE_CHECKING:
+    from contourd.activating import Change
+    from contourd.jobs.activations import Activation
+    from contourd.models import ModelLine
+    from contourd.settings import Settings
+
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
+AGAIN = (
+    "Another model draws other contours: accept it again (`contourd accept DEST`, and contours on your own patients), "
+    "and record the constancy baseline anew."
+)
+
+
+def list_models(config: ConfigOption = None, json: JsonOption = False) -> None:
+    """List the models that are here: shipped, stored by an activation, or in a route's folder; and which are in use."""
+    from contourd.models import known_models
+    from contourd.settings import load_settings
+
+    settings = load_settings(config)
+    lines = known_models(settings, read_activations(settings))
+    if json:
+        typer.echo(dumps([_as_json(line) for line in lines], indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "from", "in use as", "since", "by", "routes")
+    for line in lines:
+        one = line.activation
+        since = (f"{one.at.astimezone():%Y-%m-%d %H:%M}", one.actor) if one else ("", "")
+        routes = ", ".join(map(str, line.routes))
+        table.add_row(line.model.stored_name, line.origin.value, line.asked if line.active else "", *since, routes)
+    Console().print(table)
+
+
+def show(
+    model: Annotated[str, typer.Argument(help="Name of `contourd models list`, or a bundle's folder.")],
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Show a model: what it draws, its limits, its figures, where it comes from, its card, and its activations."""
+    from contourd.settings import load_settings
+
+    settings = load_settings(config)
+    activations = read_activations(settings)
+    line = _named(model, settings, activations)
+    history = [one for one in activations if one.model.name == line.name]
+    if json:
+        told = {**_as_json(line), "limits": line.said.get("limits"), "provenance": line.said.get("provenance"),
+                "card": line.card(), "activations": [_activation_json(one) for one in history]}  # fmt: skip
+        typer.echo(dumps(told, indent=1))
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+    from rich.table import Table
+    from rich.text import Text
+
+    from contourd.logs import one_line
+
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(no_wrap=True)
+    facts.add_column(overflow="fold")
+    for key, value in _facts(line):
+        facts.add_row(Text(key, "bold"), Text(one_line(value)))
+    for one in history:
+        verb = "activated" if one.undoes is None else "taken back to"
+        what = f"{verb} {one.model.told()} by {one.actor}" + (f": {one.reason}" if one.reason else "")
+        facts.add_row(f"{one.at.astimezone():%Y-%m-%d %H:%M}", Text(one_line(what)))
+    Console().print(facts, "", Markdown(line.card()), sep="\n")
+
+
+def verify(
+    models: Annotated[list[str] | None, typer.Argument(help="By default every model that is here.")] = None,
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """See that models are whole: hashes, and that the network takes its weights. Status 1 where one is not."""
+    from contourd import activating
+    from contourd.jobs.activations import FoundModel, Origin
+    from contourd.models import known_models
+    from contourd.settings import load_settings
+
+    settings = load_settings(config)
+    activations = read_activations(settings)
+    lines = [_named(name, settings, activations) for name in models] if models else known_models(settings, activations)
+    told = []
+    for line in lines:
+        one = line.activation
+        wanted = one.model.sha256 if one is not None and one.folder else ""
+        asked = line.asked if line.active or line.origin is not Origin.SHIPPED else line.model.stored_name
+        try:
+            bundle = activating.verify(FoundModel(asked, line.folder, line.origin, wanted, one))
+            told.append({"model": asked, "well": True, "told": f"{bundle.identity.told()} is whole"})
+        except ModelError as error:
+            told.append({"model": asked, "well": False, "told": str(error)})
+    if json:
+        typer.echo(dumps(told, indent=1))
+    for finding in () if json else told:
+        typer.echo(f"{'ok' if finding['well'] else 'RED':<4}{finding['model']}: {finding['told']}")
+    raise typer.Exit(0 if all(finding["well"] for finding in told) else 1)
+
+
+def activate(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE_FOLDER", help="Folder of a bundle, or one of the list.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the activation and in the audit trail.")],
+    config: ConfigOption = None,
+) -> None:
+    """Verify a bundle, try it on a small volume, copy it into the spool, and put it into use under its name."""
+    from contourd import activating
+    from contourd.settings import load_settings
+
+    settings = load_settings(config)
+    with opened_database(settings) as database:
+        try:
+            change = activating.activate(database, settings, bundle, operator(), reason)
+        except (ModelError, DeviceError) as error:
+            raise ModelError(f"{error}; nothing was changed") from error
+    _tell(change, settings)
+    typer.echo(f"back: contourd models rollback {change.activation.model.name}")
+
+
+def rollback(
+    name: Annotated[str, typer.Argument(help="Name of the model.")],
+    config: ConfigOption = None,
+    reason: Annotated[str, typer.Option(help="Why; it is kept with the rollback and in the audit trail.")] = "",
+) -> None:
+    """Put in use again what was before the last activation of a name."""
+    from contourd import activating
+    from contourd.settings import load_settings
+
+    settings = load_settings(config)
+    with opened_database(settings) as database:
+        change = activating.roll_back(database, settings, name, operator(), reason)
+    _tell(change, settings)
+
+
+def _tell(change: Change, settings: Settings) -> None:
+    model = change.activation.model
+    typer.echo(f"{model.told()} is in use from the next job on; before: {change.before or 'none that works'}")
+    routes = ", ".join(map(str, change.routes))
+    if routes:
+        typer.echo(f"used by route {routes}")
+    else:
+        named = ", ".join(dict.fromkeys(route.model for route in settings.route))
+        typer.echo(f'no route uses it: none has model = "{model.name}"; they name {named}', err=True)
+    typer.echo(AGAIN, err=True)
+
+
+def _named(name: str, settings: Settings, activations: tuple[Activation, ...]) -> ModelLine:
+    """Find one by its name (the one in use), by its name in the store, or by its folder."""
+    from contourd.models import known_models, model_at
+
+    lines = known_models(settings, activations)
+    for line in lines:
+        if (line.active and name in (line.asked, line.name)) or name in (line.model.stored_name, line.folder.name):
+            return line
+    if (Path(name) / "model.json").is_file():
+        return model_at(Path(name), settings)
+    known = ", ".join(dict.fromkeys(line.model.stored_name for line in lines))
+    raise NodeError(f"there is no model {name!r}; there are: {known}; or give a bundle's folder")
+
+
+def _facts(line: ModelLine) -> list[tuple[str, str]]:
+    provenance: Mapping[str, Any] = line.said.get("provenance") or {}
+    limits: Mapping[str, Any] = line.said.get("limits") or {}
+    dice: Mapping[str, float] = provenance.get("validation_dice") or {}
+    return [
+        ("model", f"{line.name} {line.version}"),
+        ("sha256", line.sha256),
+        ("from", f"{line.origin.value}: {line.folder}"),
+        ("in use", f"by route {', '.join(map(str, line.routes)) or 'none'}" if line.active else "no"),
+        ("organs", ", ".join(line.organs)),
+        ("limits", "; ".join(f"{key} {_bounds(value)}" for key, value in limits.items() if value) or "none"),
+        ("validation", ", ".join(f"{organ} {value:.2f}" for organ, value in dice.items()) or "not told"),
+        ("trained", ", ".join(f"{k} {provenance[k]}" for k in ("step", "note") if k in provenance) or "not told"),
+    ]
+
+
+def _bounds(value: Any) -> str:
+    return " to ".join(map(str, value)) if len(value) == 2 and not isinstance(value[0], str) else ", ".join(value)
+
+
+def _as_json(line: ModelLine) -> dict[str, Any]:
+    return {
+        "name": line.name,
+        "version": line.version,
+        "sha256": line.sha256,
+        "stored_name": line.model.stored_name,
+        "origin": line.origin.value,
+        "folder": str(line.folder),
+        "active": line.active,
+        "since": line.activation.at.isoformat() if line.activation else None,
+        "by": line.activation.actor if line.activation else None,
+        "reason": line.activation.reason if line.activation else None,
+        "routes": list(line.routes),
+        "organs": list(line.organs),
+    }
+
+
+def _activation_json(one: Activation) -> dict[str, Any]:
+    return {
+        "at": one.at.isoformat(),
+        "name": one.model.name,
+        "version": one.model.version,
+        "sha256": one.model.sha256,
+        "by": one.actor,
+        "reason": one.reason,
+        "rollback": one.undoes is not None,
+    }
+
+
+MODEL_COMMANDS: Mapping[str, Callable[..., Any]] = {
+    "list": list_models,
+    "show": show,
+    "verify": verify,
+    "activate": activate,
+    "rollback": rollback,
+}

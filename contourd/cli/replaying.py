@@ -1,0 +1,122 @@
+"""The command that makes a job's structure sets again and compares: replay."""
+
+from __future__ import annotations
+
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from contourd.cli.operating import JobArgument
+from contourd.cli.options import ConfigOption, opened_database, operator
+
+if TYPE_CHECKING:
+    from contourd.provenance import Difference
+    from contourd.replaying import OrganChange, OutputReplay, Replay
+
+
+def replay(
+    job: JobArgument,
+    config: ConfigOption = None,
+    output: Annotated[Path | None, typer.Option(help="Keep the structure set that was made again.")] = None,
+    today: Annotated[
+        bool, typer.Option("--today", help="With the model and the settings of today, not those recorded.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Contour a job again from its spooled images and compare the bytes; nothing is delivered.
+
+    The exit status is 0 for the same bytes, 1 for others, or where the job cannot be contoured as it was.
+    """
+    from contourd.jobs.audit import AuditTrail, Deed
+    from contourd.replaying import Basis, Replayer
+    from contourd.settings import load_settings
+
+    settings = load_settings(config)
+    with opened_database(settings) as database:
+        told = Replayer(database, settings).replay(job, Basis.TODAY if today else Basis.RECORDED)
+        detail = verdict(told) + ("; with the model and the settings of today" if today else "")
+        AuditTrail(database).record(Deed(operator(), "replay", f"job {job}", detail))
+    kept = _keep(told, output) if output is not None else []
+    if json:
+        typer.echo(dumps(_as_json(told), indent=1))
+    else:
+        _show(told)
+        for path in kept:
+            typer.echo(f"{path}: made again, for comparison only")
+    raise typer.Exit(0 if told.same else 1)
+
+
+def verdict(told: Replay) -> str:
+    """Say in a sentence how it ended."""
+    if told.impossible:
+        return f"it cannot be contoured again: {told.impossible}"
+    if told.same:
+        return "the same bytes"
+    what = ", ".join(dict.fromkeys(one.what.partition(".")[0] for one in told.changed))
+    return f"other bytes; what has changed: {what}" if what else "other bytes, and nothing that is recorded has changed"
+
+
+def _show(told: Replay) -> None:
+    before = told.before
+    typer.echo(f"job {told.job_id}, contoured with {before.model.told()} by contourd {before.contourd}")
+    typer.echo(verdict(told))
+    for one in told.changed:
+        typer.echo(f"  {one.told()}")
+    for output in told.outputs:
+        if not output.same or output.note:
+            typer.echo(f"{output.path}: {'the same bytes' if output.same else 'other bytes'}")
+        if output.note:
+            typer.echo(f"  {output.note}")
+        for organ in output.organs:
+            typer.echo(f"  {_organ(organ)}")
+    if told.today and not told.impossible:
+        typer.echo("today it would be contoured otherwise:")
+        for one in told.today:
+            typer.echo(f"  {one.told()}")
+
+
+def _organ(organ: OrganChange) -> str:
+    if organ.dice is None:
+        return f"{organ.name:<16} in one of them only"
+    return f"{organ.name:<16} Dice {organ.dice:.4f}, centroid moved by {organ.shift_mm:.2f} mm"
+
+
+def _keep(told: Replay, output: Path) -> list[Path]:
+    """Write what was made again; the second and further ones, for other destinations, beside it."""
+    import os
+
+    from contourd.dicom.spool import write_durably
+    from contourd.errors import NodeError
+
+    paths = []
+    for number, made in enumerate(told.outputs, 1):
+        path = output if number == 1 else output.with_stem(f"{output.stem}-{number}")
+        try:
+            write_durably(path.with_name(f".{path.name}.{os.getpid()}.partial"), path, [made.content])
+        except OSError as error:
+            raise NodeError(f"{path} cannot be written: {error.strerror}; choose another --output") from error
+        paths.append(path)
+    return paths
+
+
+def _as_json(told: Replay) -> dict[str, Any]:
+    return {
+        "job": told.job_id,
+        "same": told.same,
+        "verdict": verdict(told),
+        "impossible": told.impossible,
+        "changed": [_difference(one) for one in told.changed],
+        "today": [_difference(one) for one in told.today],
+        "outputs": [_output(output) for output in told.outputs],
+    }
+
+
+def _difference(one: Difference) -> dict[str, str]:
+    return {"what": one.what, "before": one.before, "now": one.now}
+
+
+def _output(output: OutputReplay) -> dict[str, Any]:
+    organs = [{"name": o.name, "dice": o.dice, "shift_mm": o.shift_mm} for o in output.organs]
+    return {"path": output.path, "same": output.same, "note": output.note, "organs": organs}

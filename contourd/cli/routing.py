@@ -1,0 +1,94 @@
+"""The command that says what would happen to a folder: route."""
+
+from __future__ import annotations
+
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from contourd.cli.options import ConfigOption, read_activations
+from contourd.errors import NodeError
+
+if TYPE_CHECKING:
+    from contourd.forecast import FolderForecast, Forecast
+
+
+def route(
+    ct_folder: Annotated[Path, typer.Argument(help="Folder of DICOM files, searched to the bottom.")],
+    config: ConfigOption = None,
+    calling_ae: Annotated[str, typer.Option(metavar="AE", help="AE title of the sender, for routes that ask.")] = "",
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say what would become of each series of a folder, and why: gate, routes, limits. Writes and sends nothing.
+
+    The exit status is 0 if every series would be contoured, else 1.
+    """
+    from contourd.forecast import Foreseer, Outcome
+    from contourd.settings import load_settings
+
+    settings = load_settings(config)
+    if not ct_folder.is_dir():
+        raise NodeError(f"{ct_folder} is no folder")
+    told = Foreseer(settings, read_activations(settings), calling_ae.strip()).foresee(ct_folder)
+    if not told.series and not told.unreadable:
+        raise NodeError(f"{ct_folder} holds no DICOM images")
+    if json:
+        typer.echo(dumps(_as_json(told), indent=1))
+    else:
+        _show(told)
+    well = not told.unreadable and all(one.outcome is Outcome.CONTOURED for one in told.series)
+    raise typer.Exit(0 if well else 1)
+
+
+def _show(told: FolderForecast) -> None:
+    for one in told.series:
+        first = one.first
+        typer.echo(f"series {first.series_instance_uid}")
+        described = {"description": first.series_description, "body part": first.body_part,
+                     "protocol": first.protocol, "station": first.station}  # fmt: skip
+        said = ", ".join(f"{key} {value!r}" for key, value in described.items() if value)
+        typer.echo("  " + ", ".join(filter(None, [f"{one.images} images", first.modality or "no modality", said])))
+        for answer in one.routes:
+            verdict = "taken" if answer.taken else "; ".join(answer.unfit) or "fits, but an earlier one is taken"
+            typer.echo(f"  route {answer.number} ({answer.model} to {', '.join(answer.destinations)}): {verdict}")
+        typer.echo(f"  -> {_outcome(one)}")
+    for path, reason in told.unreadable.items():
+        typer.echo(f"{path}\n  -> refused: {reason}")
+
+
+def _outcome(one: Forecast) -> str:
+    if one.reason or one.model is None:
+        return f"{one.outcome.value}: {one.reason}"
+    places = ", ".join(f"{name} (profile {profile})" for name, profile in (one.destinations or {}).items())
+    after = " after a person has confirmed" if one.confirm else ""
+    return f"contoured with {one.model.told()}, sent to {places}{after}"
+
+
+def _as_json(told: FolderForecast) -> dict[str, Any]:
+    return {
+        "series": [
+            {
+                "series": one.first.series_instance_uid,
+                "images": one.images,
+                "modality": one.first.modality,
+                "series_description": one.first.series_description,
+                "body_part": one.first.body_part,
+                "protocol": one.first.protocol,
+                "station": one.first.station,
+                "outcome": one.outcome.value,
+                "reason": one.reason,
+                "routes": [
+                    {"route": a.number, "model": a.model, "taken": a.taken, "unfit": list(a.unfit)} for a in one.routes
+                ],
+                "model": {"name": one.model.name, "version": one.model.version, "sha256": one.model.sha256}
+                if one.model
+                else None,
+                "destinations": dict(one.destinations or {}),
+                "confirm": one.confirm,
+            }
+            for one in told.series
+        ],
+        "unreadable": {str(path): reason for path, reason in told.unreadable.items()},
+    }

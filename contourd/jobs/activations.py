@@ -1,0 +1,275 @@
+"""Which bundle a model's name stands for: every activation and every way back, appended and never changed.
+
+A route that names a model gets the bundle that was activated last for that name, else the shipped one. A route that
+gives a folder gets that folder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from contourd.clock import Clock, utc_now
+from contourd.errors import InvalidTransition, ModelError
+from contourd.jobs.audit import Deed, audit_row
+from contourd.jobs.database import Database
+from contourd.jobs.tables import ActivationRow
+from contourd.model.identity import ModelIdentity
+from contourd.settings.loading import MODEL_STORE, SHIPPED_MODELS
+
+MODEL_FILE = "model.json"
+NAMED = re.compile(r"[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*")  # no folder: neither . nor ..
+
+
+class Origin(Enum):
+    """Where a model lies."""
+
+    SHIPPED = "shipped"
+    STORED = "stored"  # in the spool, by an activation
+    FOLDER = "folder"  # of the administrator's
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """A model that was put into use under its name.
+
+    Attributes
+    ----------
+    folder
+        Relative to the spool; empty: the shipped one.
+    undoes
+        The activation that this one took back, None where it is a new one.
+    """
+
+    id: int
+    at: datetime
+    model: ModelIdentity
+    folder: str
+    actor: str
+    reason: str
+    undoes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FoundModel:
+    """Where a model lies that a route or a person names.
+
+    Attributes
+    ----------
+    sha256
+        What it must have; empty: whatever is there.
+    activation
+        The one in force for its name, None where there was none.
+    """
+
+    asked: str
+    folder: Path
+    origin: Origin
+    sha256: str = ""
+    activation: Activation | None = None
+
+
+def find_model(asked: str, root: Path, activation: Activation | None) -> FoundModel:
+    """Find a model by its name, by its name with version and hash, or by its folder; it is not read.
+
+    Parameters
+    ----------
+    root
+        The spool's.
+    activation
+        The last one of the name ``asked``.
+    """
+    if activation is not None and activation.folder:
+        return FoundModel(asked, root / activation.folder, Origin.STORED, activation.model.sha256, activation)
+    if NAMED.fullmatch(asked):
+        for folder, origin in ((SHIPPED_MODELS, Origin.SHIPPED), (root / MODEL_STORE, Origin.STORED)):
+            if (folder / asked / MODEL_FILE).is_file():
+                return FoundModel(asked, folder / asked, origin, "", activation)
+        for name in shipped_names():
+            if asked.startswith(f"{name}-") and re.search(r"-[0-9a-f]{12}$", asked):
+                return FoundModel(asked, SHIPPED_MODELS / name, Origin.SHIPPED, "", activation)
+    return FoundModel(asked, Path(asked), Origin.FOLDER, "", activation)
+
+
+def places_of(model: ModelIdentity, asked: str, root: Path) -> tuple[FoundModel, ...]:
+    """Return where that very model may lie: in the store, shipped, or in the folder that was asked for."""
+    known = (
+        (root / MODEL_STORE / model.stored_name, Origin.STORED),
+        (SHIPPED_MODELS / model.name, Origin.SHIPPED),
+        (Path(asked), Origin.FOLDER),
+    )
+    places = (FoundModel(model.stored_name, folder, origin, model.sha256) for folder, origin in known)
+    return tuple(place for place in places if is_there(place))
+
+
+def shipped_names() -> tuple[str, ...]:
+    """Name the models that ship with the package, without reading them."""
+    return tuple(sorted(file.parent.name for file in SHIPPED_MODELS.glob(f"*/{MODEL_FILE}")))
+
+
+def is_there(found: FoundModel) -> bool:
+    """Say whether there is a bundle, without reading it."""
+    return (found.folder / MODEL_FILE).is_file()
+
+
+class Activations:
+    """The activations of one database; ``root`` is the spool's."""
+
+    def __init__(self, database: Database, root: Path, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._root = root
+        self._now = clock
+
+    def find(self, asked: str) -> FoundModel:
+        """Find the model that a name or a folder stands for now; raises QueueUnavailable."""
+        return find_model(asked, self._root, self.active(asked))
+
+    def number(self) -> int:
+        """Return the number of the last activation of any name, 0 where there was none."""
+        with self._database.reading() as session:
+            return session.scalar(select(func.max(ActivationRow.id))) or 0
+
+    def active(self, name: str) -> Activation | None:
+        """Return the activation that is in force for a name."""
+        rows = self.history(name)
+        return rows[-1] if rows else None
+
+    def history(self, name: str = "") -> tuple[Activation, ...]:
+        """Return the activations of a name, or of all, in their order."""
+        with self._database.reading() as session:
+            return read_activations(session, name)
+
+    def activate(self, model: ModelIdentity, folder: str, actor: str, reason: str, before: str = "") -> Activation:
+        """Put a stored bundle into use for its name.
+
+        Parameters
+        ----------
+        before
+            What the name stood for, in words, for the audit trail.
+
+        Raises
+        ------
+        InvalidTransition
+            It is in use already, or no reason was given.
+        """
+        if not reason.strip():
+            raise InvalidTransition("give a reason: it is kept with the activation and in the audit trail")
+        with self._database.transaction() as session:
+            rows = _locked(session, model.name)
+            if rows and rows[-1].model == model and rows[-1].folder == folder:
+                raise InvalidTransition(
+                    f"{model.told()} is in use already since {rows[-1].at:%Y-%m-%d %H:%M} UTC; its copy is whole"
+                )
+            made = Activation(0, self._now(), model, folder, actor[:64], reason.strip())
+            return self._append(session, made, before)
+
+    def before(self, name: str) -> Activation | None:
+        """Return the activation that a rollback would put in force again, None: the shipped model.
+
+        Raises
+        ------
+        InvalidTransition
+            Nothing was activated under that name, or everything was taken back.
+        """
+        return _before(self.history(name), name)
+
+    def roll_back(
+        self, name: str, shipped: ModelIdentity | None, actor: str, reason: str, before: str = ""
+    ) -> Activation:
+        """Put in force again what was before the last activation that was not taken back.
+
+        Parameters
+        ----------
+        shipped
+            The shipped model of that name, None where there is none.
+
+        Raises
+        ------
+        InvalidTransition
+            There is nothing to go back to.
+        """
+        with self._database.transaction() as session:
+            rows = _locked(session, name)
+            restored, undone = _before(rows, name), _standing(rows)[-1]
+            model = restored.model if restored else shipped
+            if model is None:
+                raise InvalidTransition(f"there is no earlier {name}: no model of that name ships with contourd")
+            folder = restored.folder if restored else ""
+            made = Activation(0, self._now(), model, folder, actor[:64], reason.strip(), undone.id)
+            return self._append(session, made, before)
+
+    def _append(self, session: Session, made: Activation, before: str) -> Activation:
+        model = made.model
+        row = ActivationRow(at=made.at, name=model.name, version=model.version, sha256=model.sha256, folder=made.folder)
+        row.actor, row.reason, row.undoes = made.actor, made.reason, made.undoes
+        session.add(row)
+        session.flush()
+        action = "model activate" if made.undoes is None else "model rollback"
+        parts = [f"{model.version}, sha256 {model.sha256}", f"before: {before}" if before else "", made.reason]
+        detail = "; ".join(filter(None, parts))
+        session.add(audit_row(made.at, Deed(made.actor, action, f"model {model.name}", detail)))
+        return _activation(row)
+
+
+def read_activations(session: Session, name: str = "") -> tuple[Activation, ...]:
+    """Read the activations of a name, or of all, inside the caller's transaction."""
+    wanted = select(ActivationRow).order_by(ActivationRow.id)
+    if name:
+        wanted = wanted.where(ActivationRow.name == name)
+    return tuple(map(_activation, session.scalars(wanted)))
+
+
+def in_force(activations: Iterable[Activation]) -> dict[str, Activation]:
+    """Return the last activation of each name."""
+    return {one.model.name: one for one in activations}
+
+
+def _locked(session: Session, name: str) -> tuple[Activation, ...]:
+    """Read a name's activations; whoever else activates waits (SQLite: for the whole transaction)."""
+    wanted = select(ActivationRow).where(ActivationRow.name == name).order_by(ActivationRow.id).with_for_update()
+    return tuple(map(_activation, session.scalars(wanted)))
+
+
+def _standing(rows: Iterable[Activation]) -> list[Activation]:
+    """Return the activations that were not taken back, in their order."""
+    standing: list[Activation] = []
+    for row in rows:
+        if row.undoes is None:
+            standing.append(row)
+        else:
+            standing.pop()
+    return standing
+
+
+def _before(rows: tuple[Activation, ...], name: str) -> Activation | None:
+    standing = _standing(rows)
+    if not standing:
+        raise InvalidTransition(f"there is nothing to take back: no activation of {name} is in force")
+    return standing[-2] if len(standing) > 1 else None
+
+
+def _activation(row: ActivationRow) -> Activation:
+    model = ModelIdentity(row.name, row.version, row.sha256)
+    return Activation(row.id, row.at, model, row.folder, row.actor, row.reason, row.undoes)
+
+
+def require_there(found: FoundModel) -> None:
+    """Refuse a model that is not there.
+
+    Raises
+    ------
+    ModelError
+        With what may be given.
+    """
+    if not is_there(found):
+        raise ModelError(
+            f"no model {found.asked!r}: there is no {MODEL_FILE} in {found.folder}; "
+            "give a name of `contourd models list`, or a bundle's folder"
+        )

@@ -1,0 +1,87 @@
+"""A node's queue and spool with a worker that is called, not run: a job is contoured in this process."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from contourd.dicom.integrity import stored_sha256
+from contourd.dicom.series import read_instance
+from contourd.dicom.spool import Spool
+from contourd.jobs.database import Database
+from contourd.jobs.job import JobState, SeriesState
+from contourd.jobs.operations import Operations
+from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
+from contourd.settings import Settings
+from contourd.worker import Worker
+from tests.queueing import START
+
+
+@dataclass
+class Bench:
+    """What a node is made of, without its processes."""
+
+    settings: Settings
+    database: Database
+    worker: Worker
+
+    @property
+    def root(self) -> Path:
+        return self.settings.spool.root
+
+    @property
+    def operations(self) -> Operations:
+        return Operations(self.database, "marie", self.root)
+
+    def add(self, folder: Path, destinations: str = "pacs", moment: datetime = START) -> int:
+        """Put a folder's series into the spool and the queue, as if it had come; returns the job's number."""
+        with self.database.transaction() as session:
+            series = SeriesRow(
+                series_uid=read_instance(min(folder.iterdir())).series_instance_uid,
+                state=SeriesState.COMPLETE,
+                created_at=moment,
+                last_instance_at=moment,
+            )
+            session.add(series)
+            session.flush()
+            for path in sorted(folder.iterdir()):
+                self.store(session, series.id, path, moment)
+            job = JobRow(series_id=series.id, revision=1, model=self.settings.route[0].model, destinations=destinations)
+            job.state, job.created_at, job.updated_at = JobState.QUEUED, moment, moment
+            session.add(job)
+            session.flush()
+            return job.id
+
+    def store(self, session, series_id: int, path: Path, moment: datetime = START) -> None:
+        uid = read_instance(path).sop_instance_uid
+        relative = f"incoming/20260101/{uid}.dcm"
+        target = self.root / relative
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+        digest = stored_sha256(target)
+        session.add(
+            InstanceRow(series_id=series_id, sop_instance_uid=uid, path=relative, sha256=digest, received_at=moment)
+        )
+
+    def work(self) -> JobRow:
+        """Contour the next job; returns what became of it."""
+        job = self.worker._queue.claim("bench", 60)
+        self.worker._name = "bench"
+        self.worker._work(job)
+        with self.database.reading() as session:
+            return session.get_one(JobRow, job.id)
+
+
+def open_bench(settings: Settings) -> Bench:
+    """Make the spool and the database; ``close_bench`` closes both."""
+    Spool(settings.spool.root)
+    database = Database(settings.database_url)
+    database.upgrade()
+    return Bench(settings, database, Worker(settings, "bench"))
+
+
+def close_bench(bench: Bench) -> None:
+    bench.worker._database.close()
+    bench.database.close()
