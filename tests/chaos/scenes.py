@@ -110,6 +110,8 @@ def late_slice(*job_states: str, empty: bool = False) -> Callable[[Site], str]:
         uid = site.write(empty)
         site.send_part(uid, slice(0, -1))
         site.wait_job(uid, *job_states)
+        if "FAILED" in job_states:
+            site.operated.extend(site.images)  # whatever else was left to contour broke too
         site.send(uid, slice(-1, None))
         return uid
 

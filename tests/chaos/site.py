@@ -187,8 +187,10 @@ class Site:
         for uid in self.to_confirm:
             if self.job_state(uid) == "HELD":
                 self.operate(("confirm",), uid)
-        for uid in set(self.operated) - self.kept_held - {*self.to_confirm}:
-            if self.job_state(uid) in ("FAILED", "HELD", "SUPERSEDED"):
+        for uid in set(self.operated):
+            state = self.job_state(uid)
+            by_a_person = state == "HELD" and uid not in self.kept_held and uid not in self.to_confirm
+            if by_a_person or state in ("FAILED", "SUPERSEDED"):
                 self.operate(("retry",), uid)
         return not self._unsettled()
 
