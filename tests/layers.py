@@ -104,7 +104,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     ),
     3: (
         "contourd.jobs.callers",
-        "contourd.jobs.audit",
+        *("contourd.jobs.audit", "contourd.jobs.own_series"),
         "contourd.jobs.backup",
         "contourd.jobs.queue",
         *("contourd.jobs.transitions", "contourd.jobs.deliveries", "contourd.jobs.destinations"),
