@@ -108,7 +108,6 @@ class CheckState(StrEnum):
     RUNNING = "RUNNING"
     GREEN = "GREEN"
     RED = "RED"  # the reason says why
-    UNBASED = "UNBASED"  # there is no baseline to compare with
 
 
 SERIES_TRANSITIONS: Mapping[tuple[SeriesState, SeriesEvent], SeriesState] = MappingProxyType(

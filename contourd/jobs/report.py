@@ -9,6 +9,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
+from contourd.jobs.constancy_standing import Constancy
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import DestinationLine, read_destinations
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
@@ -70,6 +71,7 @@ class Report:
     jobs: tuple[JobLine, ...]
     series: tuple[SeriesLine, ...]
     destinations: tuple[DestinationLine, ...] = ()
+    constancy: Constancy | None = None
 
 
 def read_report(database: Database, most_jobs: int = 50) -> Report:

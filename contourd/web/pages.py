@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from contourd.errors import QueueUnavailable
+from contourd.jobs.constancy_standing import read_constancy
 from contourd.jobs.overview import read_details, read_job, read_series
 from contourd.jobs.report import JobLine, read_report
 from contourd.settings import Settings
@@ -90,6 +91,7 @@ def overview(request: Request) -> Response:
         device=site.settings.worker.device,
         models=models_of(site.settings),
         pulse=site.pulse,
+        constancy=read_constancy(site.database, site.settings, datetime.now(UTC)),
     )
 
 

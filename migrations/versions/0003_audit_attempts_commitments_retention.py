@@ -92,7 +92,7 @@ def upgrade() -> None:
         sa.Column("requested_at", MOMENT, nullable=False),
         sa.Column("started_at", MOMENT),
         sa.Column("ended_at", MOMENT),
-        _one_of("REQUESTED", "RUNNING", "GREEN", "RED", "UNBASED"),
+        _one_of("REQUESTED", "RUNNING", "GREEN", "RED"),
     )
     op.create_index("constancy_checks_by_state", "constancy_checks", ["state"])
     op.create_table(

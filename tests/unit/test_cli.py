@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from contourd import __version__
 from contourd.cli import COMMANDS, app, main
+from contourd.cli.constancy import CONSTANCY_COMMANDS
 from contourd.cli.database import DATABASE_COMMANDS
 from contourd.cli.examples import EXAMPLES
 from tests.peers import LOOPBACK, free_port
@@ -108,7 +109,9 @@ def test_help_groups_the_commands() -> None:
 
 
 def test_every_command_has_an_example() -> None:
-    assert sorted(EXAMPLES) == sorted([*NAMES, *(f"db {name}" for name in DATABASE_COMMANDS)])
+    groups = {"db": DATABASE_COMMANDS, "constancy": CONSTANCY_COMMANDS}
+    grouped = [f"{group} {name}" for group, commands in groups.items() for name in commands]
+    assert sorted(EXAMPLES) == sorted([*NAMES, *grouped])
 
 
 @pytest.mark.parametrize("name", NAMES)
