@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +13,20 @@ import numpy as np
 import pytest
 
 from contourd.constancy.baseline import Baseline, read_baseline, write_baseline
+from contourd.constancy.check import run
 from contourd.constancy.comparison import Contoured, centroid_mm, compare, compare_organ
 from contourd.dicom.spool import Spool
 from contourd.errors import BaselineInvalid
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Grid
-from contourd.settings import ConstancySettings
+from contourd.jobs.constancy import Checks
+from contourd.jobs.database import Database
+from contourd.jobs.job import CheckState
+from contourd.settings import ConstancySettings, Settings
+from tests.peers import LOOPBACK, free_port
+
+# pynetdicom leaves the sockets of broken connections to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
 # 2 mm between slices, 1.5 mm between rows, 1 mm between columns.
 GRID = Grid.regular((20, 30, 40), (2.0, 1.5, 1.0), (-20.0, -10.0, 100.0))
@@ -161,6 +169,43 @@ def test_a_baseline_of_another_site_is_refused(spool, baseline, tmp_path):
     (spool.root / "constancy-baseline.json").write_bytes((elsewhere.root / "constancy-baseline.json").read_bytes())
     with pytest.raises(BaselineInvalid, match="another key than this site's"):
         read_baseline(spool)
+
+
+@pytest.fixture
+def node(tmp_path: Path, spool: Spool) -> Iterator[tuple[Settings, Checks]]:
+    """Settings whose destinations nobody listens for, and an empty queue."""
+    peer = {"name": "pacs", "ae_title": "PACS", "host": LOOPBACK, "port": free_port()}
+    settings = Settings.model_validate(
+        {
+            "spool": {"root": spool.root},
+            "worker": {"device": "cpu"},
+            "destination": [peer],
+            "route": [{"model": "hn7", "destinations": ["pacs"]}],
+        }
+    )
+    database = Database(f"sqlite:///{tmp_path / 'queue.sqlite'}")
+    database.upgrade()
+    yield settings, Checks(database)
+    database.close()
+
+
+@pytest.mark.parametrize(("make", "reason"), [
+    (lambda path: None, "hn7 is another model than the baseline's (sha256 2a6cc6bbc3df, not aaaaaaaaaaaa)"),
+    (lambda path: path.write_text(path.read_text().replace("6.32", "63.2")), "was changed, or signed with another key"),
+    (lambda path: path.unlink(), "there is no baseline"),
+])  # fmt: skip
+def test_a_check_that_is_red_before_anything_is_sent(spool, baseline, node, make, reason):
+    settings, checks = node
+    write_baseline(spool, baseline)
+    make(spool.root / "constancy-baseline.json")
+    number = checks.request("contourd")
+    checks.begin(number)
+    run(settings, checks, number)
+    check = checks.get(number)
+    assert check.state == CheckState.RED
+    assert reason in check.reason
+    told = [remark.split(": ")[0] for remark in check.result.remarks]
+    assert told == (["C-ECHO failed"] if "another model" in reason else [])
 
 
 def test_there_is_none_yet(spool):
