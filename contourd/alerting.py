@@ -17,6 +17,7 @@ from uuid import uuid4
 from contourd.dicom.spool import PARTIAL, write_durably
 from contourd.errors import NoticeNotSent
 from contourd.jobs.concerns import Concern, read_concerns
+from contourd.jobs.constancy_standing import Light, read_constancy
 from contourd.jobs.database import Database
 from contourd.jobs.queue import Clock, utc_now
 from contourd.notices import Channel, Notice, channels_of
@@ -77,10 +78,29 @@ class Alerts:
         """Find what is not as it should be, of the rules that are wanted."""
         alerts = self._settings.alerts
         found = read_concerns(self._database, self._now(), alerts.destination_down_s, alerts.oldest_job_s)
+        found += self._constancy()
         free_gb = shutil.disk_usage(self._settings.spool.root).free / 1e9
         if free_gb < alerts.disk_free_gb:
             found.append(Concern("disk", "disk", f"less than {alerts.disk_free_gb:g} GB of disk are free"))
         return [concern for concern in found if concern.rule in alerts.rules]
+
+    def _constancy(self) -> list[Concern]:
+        """Tell of each red check, and of each that did not come to an end by its time; the reason is for the screen."""
+        standing = read_constancy(self._database, self._settings, self._now())
+        if standing.light is not Light.RED:
+            return []
+        if standing.overdue is not None:
+            told = f"the constancy check of {standing.overdue.astimezone():%Y-%m-%d %H:%M} did not come to an end"
+            return [Concern("constancy", "constancy check", told, standing.overdue.isoformat())]
+        number = standing.last.id if standing.last else 0
+        return [
+            Concern(
+                "constancy",
+                "constancy check",
+                "the constancy check is red: contourd constancy show says why",
+                str(number),
+            )
+        ]
 
     def _send(self, channel: Channel, notice: Notice) -> bool:
         trouble = self._trouble.get(channel.name)

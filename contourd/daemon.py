@@ -11,6 +11,7 @@ from contourd import __version__
 from contourd.alerting import Alerts
 from contourd.clock import StepWatch
 from contourd.committing import Custody, Reporter
+from contourd.constancy.keeper import ConstancyKeeper
 from contourd.delivering import Deliverer, Post
 from contourd.dicom.calling import Peer
 from contourd.dicom.commitment_scp import CommitmentSCP
@@ -47,7 +48,7 @@ ALERTS_S = 15.0
 RETENTION_S = 60.0
 GRACE_S = 60.0
 # Of ``_begin``, without those of peers; each must have a thread, or one that hangs delays another.
-FIXED_JOBS = 8
+FIXED_JOBS = 10
 
 
 class Daemon:
@@ -75,6 +76,7 @@ class Daemon:
         self._stopping, self._hasten = threading.Event(), threading.Event()
         self._supervisor = Supervisor(settings, self._queue, self._stopping)
         self._clock, self._step_s, self._following = StepWatch(), 0.0, threading.Lock()
+        self._constancy = ConstancyKeeper(settings, self._database, self._post, self._stopping)
         self._page, self._alerts = PageKeeper(settings), Alerts(settings, self._database)
 
     def _build_calling(self, sender: Sender) -> None:
@@ -152,6 +154,7 @@ class Daemon:
             if not destination.commitment:
                 self._post.deliveries.settle(destination.name)
         self._custody.requests.recover()
+        self._constancy.recover()
         record_unrecorded(self._database, self._spool, self._intake)
         self._intake.recover()
 
@@ -174,6 +177,8 @@ class Daemon:
         every(POLL_S, "writing the audit trail", self._audit.flush)
         every(RETENTION_S, "retention", self._retention.run)
         every(POLL_S, "watching the page", self._watch_page)
+        every(POLL_S, "watching the constancy check", self._constancy.watch)
+        every(POLL_S, "delivering to the constancy check", self._constancy.deliver_due)
         if self._settings.alerts.wanted:
             every(ALERTS_S, "alerting", self._alerts.check)
         for destination in self._settings.destination:  # a thread each: one that is down delays no other
@@ -214,6 +219,7 @@ class Daemon:
         self._notifier.tell(ENDING)
         self._stopping.set()
         self._supervisor.terminate()
+        self._constancy.stop()
         self._scp.stop()
         ended = self._schedule.stop(GRACE_S, self._hasten)
         self._page.stop()

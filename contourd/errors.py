@@ -23,6 +23,8 @@
     ├── NoticeNotSent            an alert did not reach its channel
     ├── SchemaMismatch           the database belongs to another version of contourd
     ├── BackupError              a backup cannot be made or put back
+    ├── ConstancyFailed          the reference patient did not come through the node as in the baseline
+    ├── BaselineInvalid          the constancy check's baseline is missing, was changed or is not this site's
     ├── PatientNamed             a text that would be kept names the patient
     └── DatasetError             a training case or a structure set cannot be read
 
@@ -137,6 +139,14 @@ class SchemaMismatch(ContourdError):
 
 class BackupError(ContourdError):
     """The database cannot be saved or put back."""
+
+
+class ConstancyFailed(ContourdError):
+    """The constancy check is red: the way through the node broke, or took too long."""
+
+
+class BaselineInvalid(ContourdError):
+    """The baseline of the constancy check is not there, or nobody vouches for it."""
 
 
 class PatientNamed(ContourdError):

@@ -16,6 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from contourd import __version__
+from contourd.jobs.constancy_standing import Light, read_constancy
 from contourd.jobs.counts import STAGES, History, Standing, read_standing
 from contourd.jobs.database import Database
 from contourd.jobs.reasons import NAMES
@@ -60,6 +61,7 @@ class NodeMetrics(Collector):
             self._history.catch_up()
             standing = read_standing(self._database)
             metrics = [*self._of_queue(standing), *self._of_deliveries(standing), *self._of_history(), *self._of_node()]
+            metrics += self._of_constancy()
         yield from metrics
 
     def _of_queue(self, standing: Standing) -> Iterator[Metric]:
@@ -118,6 +120,32 @@ class NodeMetrics(Collector):
         for stage, counts in self._stages.items():
             seconds.add_metric([stage], _cumulative(counts), self._seconds[stage])
         yield seconds
+
+    def _of_constancy(self) -> Iterator[Metric]:
+        standing = read_constancy(self._database, self._settings, datetime.now(UTC))
+        last = standing.last
+        lights = GaugeMetricFamily(
+            "contourd_constancy_state", "How the constancy check stands: 1 for its state.", labels=["state"]
+        )
+        for light in Light:
+            lights.add_metric([light.lower().replace(" ", "_")], int(light is standing.light))
+        yield lights
+        at = last.ended_at.timestamp() if last is not None and last.ended_at is not None else 0.0
+        yield GaugeMetricFamily(
+            "contourd_constancy_last_timestamp_seconds", "When a constancy check ended last; 0: never.", at
+        )
+        seconds = GaugeMetricFamily("contourd_constancy_seconds", "Time of the last check.", labels=["model"])
+        dice = GaugeMetricFamily("contourd_constancy_dice", "Dice with the baseline.", labels=["model", "organ"])
+        shift = GaugeMetricFamily(
+            "contourd_constancy_shift_meters", "Shift of the centroid from the baseline.", labels=["model", "organ"]
+        )
+        for model in last.result.models if last is not None else ():
+            seconds.add_metric([model.name], model.seconds)
+            for name, organ in model.organs.items():
+                dice.add_metric([model.name, name], organ.dice)
+                if organ.shift_mm is not None:
+                    shift.add_metric([model.name, name], organ.shift_mm / 1000)
+        yield from (seconds, dice, shift)
 
     def _of_node(self) -> Iterator[Metric]:
         disk = shutil.disk_usage(self._settings.spool.root)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import asdict, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from contourd.errors import NodeError, SeriesUnusable
+from contourd.jobs.constancy_standing import Constancy, Light, read_constancy
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import DestinationLine
 from contourd.jobs.report import JobLine, Report, SeriesLine, first_images, read_report
@@ -32,6 +33,9 @@ STYLE = {
     "UP": "green",
     "SUPERSEDED": "dim",
 }
+
+
+LIGHTS = {Light.GREEN: "bold green", Light.RED: "bold red", Light.UNBASED: "yellow", Light.UNCHECKED: "yellow"}
 
 
 def with_patients(report: Report, settings: Settings) -> Report:
@@ -70,13 +74,13 @@ def read_status(settings: Settings) -> Report:
     database = Database(settings.database_url)
     try:
         database.check()
-        return read_report(database)
+        return replace(read_report(database), constancy=read_constancy(database, settings, datetime.now(UTC)))
     finally:
         database.close()
 
 
 def to_json(report: Report, settings: Settings) -> str:
-    """Return the report as JSON: counts, jobs with deliveries, other series, destinations, models, free disk."""
+    """Return the report as JSON: counts, jobs, other series, destinations, models, constancy check, free disk."""
     content: dict[str, Any] = {
         "counts": report.counts,
         "jobs": [
@@ -144,6 +148,7 @@ def to_json(report: Report, settings: Settings) -> str:
             }
             for m in routed_models(settings, report.activations)
         ],
+        "constancy": constancy_content(report.constancy) if report.constancy else None,
         "disk_free_gb": round(shutil.disk_usage(settings.spool.root).free / 1e9, 1),
     }
     return json.dumps(content, indent=1)
@@ -158,6 +163,8 @@ def to_table(report: Report, settings: Settings, now: datetime) -> RenderableTyp
         Text(f"{settings.node.ae_title}   {counts}   disk free {free_gb:.0f} GB"),
         Text(f"models: {models}"),
     ]
+    if report.constancy is not None and report.constancy.light is not Light.OFF:
+        parts.append(constancy_text(report.constancy, now))
     if report.series:
         parts.append(_series_table(report.series, now))
     if report.jobs:
@@ -170,6 +177,33 @@ def to_table(report: Report, settings: Settings, now: datetime) -> RenderableTyp
 def _told_model(model: ModelLine) -> str:
     since = f" since {model.activation.at.astimezone():%Y-%m-%d %H:%M}" if model.activation else ""
     return f"{one_line(model.name)} {one_line(model.version)} ({model.origin.value}{since})"
+
+
+def constancy_content(standing: Constancy) -> dict[str, Any]:
+    """Return how the constancy check stands, for JSON."""
+    last = standing.last
+    return {
+        "state": str(standing.light),
+        "reason": standing.reason,
+        "remarks": list(standing.remarks),
+        "last": last.id if last else None,
+        "at": last.ended_at.isoformat() if last and last.ended_at else None,
+        "overdue": standing.overdue.isoformat() if standing.overdue else None,
+        "under_way": standing.under_way,
+    }
+
+
+def constancy_text(standing: Constancy, now: datetime) -> Text:
+    """Return how the constancy check stands, in a line, and a line for each remark."""
+    text = Text("constancy ") + Text(standing.light, style=LIGHTS.get(standing.light, ""))
+    if standing.last is not None and standing.last.ended_at is not None:
+        at = standing.last.ended_at
+        text.append(f"   checked {at.astimezone():%Y-%m-%d %H:%M}, {age(now - at)} ago")
+    if standing.under_way:
+        text.append("   one is under way")
+    for told in filter(None, [standing.reason, *standing.remarks]):
+        text.append("\n  ").append_text(_outside(told))
+    return text
 
 
 def _destinations(report: Report, settings: Settings) -> list[DestinationLine]:

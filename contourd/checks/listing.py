@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from contourd.checks import host, models, network
+from contourd.checks import constancy, host, models, network
 from contourd.checks.finding import Check
 from contourd.settings import Settings
 
@@ -33,6 +33,7 @@ def _of_the_machine(settings: Settings, file: Path) -> tuple[Check, ...]:
         Check("decoders", host.decoders, "pip install 'contourd[codecs]'"),
         Check("clock", host.clock, REPORT),
         Check("ntp", host.time_service, REPORT),
+        Check("constancy", partial(constancy.baseline, settings), REPORT),
     ]
     if settings.check.rt_utils:
         checks.append(Check("second-reader", host.second_reader, "pip install 'contourd[check]'"))

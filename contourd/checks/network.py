@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 
 from contourd.checks.finding import Finding, failed, ok, unknown
 from contourd.dicom.scu import StorageSCU
+from contourd.dicom.spool_access import is_served
 from contourd.dicom.tls import calling_context, listening_context
 from contourd.jobs.callers import last_call
 from contourd.jobs.database import Database
@@ -48,7 +48,7 @@ def port(settings: Settings) -> Finding:
     reason = _why_taken(node.host, node.port)
     if not reason:
         return ok(f"{where} is free for {node.ae_title}")
-    if not _is_locked(settings.spool.root / "contourd.lock"):
+    if not is_served(settings.spool.root):
         return failed(
             f"cannot listen on {where}: {reason}", "stop what listens there, or change node.host or node.port"
         )
@@ -69,7 +69,7 @@ def page(settings: Settings) -> Finding:
     reason = _why_taken(web.host, web.port)
     if not reason:
         return ok(f"{where} is free for the page, {acts}")
-    if _is_locked(settings.spool.root / "contourd.lock"):
+    if is_served(settings.spool.root):
         return ok(f"this contourd serves; {where} is in use, {acts}")
     return failed(f"cannot listen on {where}: {reason}", "stop what listens there, or change web.host or web.port")
 
@@ -85,18 +85,6 @@ def _why_taken(host: str, port_number: int) -> str:
         except OSError as error:
             return error.strerror or str(error)
     return ""
-
-
-def _is_locked(path: Path) -> bool:
-    """Tell whether a running node holds the spool."""
-    try:
-        with path.open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def echo(destination: Destination, calling: str) -> Finding:

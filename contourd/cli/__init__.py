@@ -11,6 +11,7 @@ import typer
 
 from contourd import __version__
 from contourd.cli.audit import audit
+from contourd.cli.constancy import CONSTANCY_COMMANDS
 from contourd.cli.contouring import contour, demo
 from contourd.cli.database import DATABASE_COMMANDS
 from contourd.cli.examples import EXAMPLES
@@ -53,6 +54,10 @@ models_app = typer.Typer(help="List, show and verify the models; put a new one i
 for name, command in MODEL_COMMANDS.items():
     models_app.command(name, epilog=f"Example: {EXAMPLES['models ' + name]}")(command)
 app.add_typer(models_app, name="models", rich_help_panel="Node", no_args_is_help=True)
+constancy_app = typer.Typer(help="Check that the reference patient is contoured as on the day of acceptance.")
+for name, command in CONSTANCY_COMMANDS.items():
+    constancy_app.command(name, epilog=f"Example: {EXAMPLES['constancy ' + name]}")(command)
+app.add_typer(constancy_app, name="constancy", rich_help_panel="Node", no_args_is_help=True)
 
 
 def _tell_version(wanted: bool) -> None:

@@ -1,7 +1,8 @@
-"""A small Storage SCP that keeps structure sets in memory: the other end of the demo."""
+"""A small Storage SCP that keeps structure sets in memory: the other end of the demo and of the constancy check."""
 
 from __future__ import annotations
 
+import threading
 from types import TracebackType
 from typing import Any, Self
 
@@ -13,10 +14,11 @@ SUCCESS = 0x0000
 
 
 class Receiver:
-    """Listens on a free port of loopback while its block lasts; ``datasets`` holds what came."""
+    """Listens on a free port of loopback while its block lasts; ``datasets`` holds what came, ``arrived`` tells it."""
 
     def __init__(self, ae_title: str) -> None:
         self.datasets: list[Dataset] = []
+        self.arrived = threading.Event()
         self._ae = AE(ae_title=ae_title)
         self._ae.add_supported_context(RTStructureSetStorage, [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
 
@@ -39,4 +41,5 @@ class Receiver:
         dataset: Dataset = event.dataset
         dataset.file_meta = FileMetaDataset(event.file_meta)
         self.datasets.append(dataset)
+        self.arrived.set()
         return SUCCESS

@@ -198,6 +198,16 @@ class Spool:
         """
         return hmac.digest(self._site_key(), text.encode(), "sha256").hex()[:10] if text else ""
 
+    def signature(self, purpose: str, content: bytes) -> str:
+        """Return what only this site's key can make of a content, for one purpose (HMAC-SHA-256, hexadecimal).
+
+        Raises
+        ------
+        SpoolError
+            As for a pseudonym.
+        """
+        return hmac.digest(self._site_key(), purpose.encode() + b"\0" + content, "sha256").hex()
+
     def _site_key(self) -> bytes:
         with self._lock:
             if not self._key:

@@ -49,6 +49,18 @@ def lock_spool(root: Path) -> IO[str]:
     return file
 
 
+def is_served(root: Path) -> bool:
+    """Tell whether a running node holds the spool."""
+    try:
+        with (root / LOCK).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def close_to_others(root: Path) -> None:
     """Take away what rights others have on a spool that an earlier version, or a copy of it, left open to them.
 

@@ -7,13 +7,13 @@ from datetime import datetime
 from sqlalchemy import func, select
 
 from contourd.jobs.database import Database
+from contourd.jobs.own_series import own_series
 from contourd.jobs.tables import SeriesRow
 
 
 def last_call(database: Database, ae_title: str) -> datetime | None:
-    """Return when an AE title last sent an image; None if it never did."""
+    """Return when an AE title last sent an image; None if it never did. A constancy check borrows one."""
+    sent = SeriesRow.calling_ae == ae_title, SeriesRow.id.not_in(own_series())
     with database.reading() as session:
-        called: datetime | None = session.scalar(
-            select(func.max(SeriesRow.last_instance_at)).where(SeriesRow.calling_ae == ae_title)
-        )
+        called: datetime | None = session.scalar(select(func.max(SeriesRow.last_instance_at)).where(*sent))
         return called

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from contourd.jobs.counts import OPEN_JOBS
 from contourd.jobs.database import Database
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
+from contourd.jobs.own_series import LOOPBACK_RECEIVER, own_series
 from contourd.jobs.reasons import class_of
 from contourd.jobs.tables import DeliveryRow, EventRow, JobRow, SeriesRow
 
@@ -62,7 +63,8 @@ def read_concerns(database: Database, now: datetime, down_s: float, oldest_s: fl
 
 
 def _held_series(session: Session) -> list[Concern]:
-    rows = session.scalars(select(SeriesRow).where(SeriesRow.state == SeriesState.HELD).order_by(SeriesRow.id))
+    held = SeriesRow.state == SeriesState.HELD, SeriesRow.id.not_in(own_series())
+    rows = session.scalars(select(SeriesRow).where(*held).order_by(SeriesRow.id))
     return [
         Concern(
             "held",
@@ -75,7 +77,8 @@ def _held_series(session: Session) -> list[Concern]:
 
 
 def _jobs(session: Session) -> list[Concern]:
-    wanted = select(JobRow).where(JobRow.state.in_((JobState.HELD, JobState.FAILED))).order_by(JobRow.id)
+    stopped = JobRow.state.in_((JobState.HELD, JobState.FAILED)), JobRow.series_id.not_in(own_series())
+    wanted = select(JobRow).where(*stopped).order_by(JobRow.id)
     concerns = []
     for row in session.scalars(wanted):
         about, occasion = f"job {row.id}", _occasion(session, "job", row.id)
@@ -100,6 +103,7 @@ def _destinations(session: Session, before: datetime) -> list[Concern]:
     stuck = of_open_jobs.where(
         JobRow.state.in_((JobState.DELIVERING, JobState.FAILED)),  # what a person holds says nothing of a destination
         DeliveryRow.state.in_((DeliveryState.PENDING, DeliveryState.SENDING)),
+        DeliveryRow.destination != LOOPBACK_RECEIVER,
         DeliveryRow.attempts > 0,
         DeliveryRow.reason != "",
         DeliveryRow.created_at <= before,
@@ -111,7 +115,8 @@ def _destinations(session: Session, before: datetime) -> list[Concern]:
 
 
 def _oldest(session: Session, now: datetime, oldest_s: float) -> list[Concern]:
-    at = session.scalar(select(func.min(JobRow.created_at)).where(JobRow.state.in_(OPEN_JOBS)))
+    open_ones = JobRow.state.in_(OPEN_JOBS), JobRow.series_id.not_in(own_series())
+    at = session.scalar(select(func.min(JobRow.created_at)).where(*open_ones))
     if at is None or (now - at).total_seconds() <= oldest_s:
         return []
     return [Concern("age", "oldest job", f"the oldest open job is {(now - at).total_seconds() / 60:.0f} minutes old")]

@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from contourd.jobs.database import Database
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
+from contourd.jobs.own_series import LOOPBACK_RECEIVER, own_jobs, own_series
 from contourd.jobs.reasons import class_of
 from contourd.jobs.tables import AttemptRow, AuditRow, DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
 
@@ -54,27 +55,30 @@ class Standing:
 
 
 def read_standing(database: Database) -> Standing:
-    """Count."""
+    """Count what is patients'; what a constancy check sends is told apart."""
     with database.reading() as session:
         deliveries = session.execute(
-            select(DeliveryRow.destination, DeliveryRow.state, func.count()).group_by(
-                DeliveryRow.destination, DeliveryRow.state
-            )
+            select(DeliveryRow.destination, DeliveryRow.state, func.count())
+            .where(DeliveryRow.destination != LOOPBACK_RECEIVER)
+            .group_by(DeliveryRow.destination, DeliveryRow.state)
         )
         accepted = session.execute(
             select(DeliveryRow.destination, func.max(DeliveryRow.updated_at))
-            .where(DeliveryRow.state == DeliveryState.DELIVERED)
+            .where(DeliveryRow.state == DeliveryState.DELIVERED, DeliveryRow.destination != LOOPBACK_RECEIVER)
             .group_by(DeliveryRow.destination)
         )
-        series = session.execute(select(SeriesRow.state, func.count()).group_by(SeriesRow.state))
-        jobs = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
+        series = session.execute(
+            select(SeriesRow.state, func.count()).where(SeriesRow.id.not_in(own_series())).group_by(SeriesRow.state)
+        )
+        of_patients = JobRow.series_id.not_in(own_series())
+        jobs = session.execute(select(JobRow.state, func.count()).where(of_patients).group_by(JobRow.state))
         return Standing(
-            session.scalar(select(func.count(InstanceRow.id))) or 0,
+            session.scalar(select(func.count(InstanceRow.id)).where(InstanceRow.series_id.not_in(own_series()))) or 0,
             {str(s): 0 for s in SeriesState} | dict(series.all()),
             {str(s): 0 for s in JobState} | dict(jobs.all()),
             {(destination, state): number for destination, state, number in deliveries},
             dict(accepted.all()),
-            session.scalar(select(func.min(JobRow.created_at)).where(JobRow.state.in_(OPEN_JOBS))),
+            session.scalar(select(func.min(JobRow.created_at)).where(JobRow.state.in_(OPEN_JOBS), of_patients)),
         )
 
 
@@ -102,7 +106,11 @@ class History:
                 pass
 
     def _read_events(self, session: Session) -> bool:
-        wanted = select(EventRow).where(EventRow.id > self._last_event, EventRow.subject != "delivery")
+        own = or_(
+            and_(EventRow.subject == "job", EventRow.subject_id.in_(own_jobs())),
+            and_(EventRow.subject == "series", EventRow.subject_id.in_(own_series())),
+        )
+        wanted = select(EventRow).where(EventRow.id > self._last_event, EventRow.subject != "delivery", ~own)
         rows = session.scalars(wanted.order_by(EventRow.id).limit(BATCH)).all()
         for row in rows:
             self._last_event = row.id
@@ -124,7 +132,9 @@ class History:
                 self._begun.pop((row.subject_id, stage), None)
 
     def _read_attempts(self, session: Session) -> bool:
-        wanted = select(AttemptRow).where(AttemptRow.id > self._last_attempt)
+        wanted = select(AttemptRow).where(
+            AttemptRow.id > self._last_attempt, AttemptRow.destination != LOOPBACK_RECEIVER
+        )
         rows = session.scalars(wanted.order_by(AttemptRow.id).limit(BATCH)).all()
         for row in rows:
             self._last_attempt = row.id

@@ -9,6 +9,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from contourd.jobs.job import DeliveryState
+from contourd.jobs.own_series import LOOPBACK_RECEIVER
 from contourd.jobs.tables import AttemptRow, DeliveryRow
 from contourd.outcomes import OutcomeKind
 
@@ -47,11 +48,13 @@ class DestinationLine:
 
 
 def read_destinations(session: Session) -> tuple[DestinationLine, ...]:
-    """Read every destination that deliveries name."""
-    open_ones = select(DeliveryRow.destination, func.count()).where(DeliveryRow.state.in_(OPEN))
+    """Read every destination that deliveries name, but the receiver of a constancy check."""
+    sites = DeliveryRow.destination != LOOPBACK_RECEIVER
+    open_ones = select(DeliveryRow.destination, func.count()).where(DeliveryRow.state.in_(OPEN), sites)
     waiting = {name: int(number) for name, number in session.execute(open_ones.group_by(DeliveryRow.destination))}
     ended = (AttemptRow.destination, AttemptRow.outcome, AttemptRow.status)
     counted = select(*ended, func.count(), func.max(AttemptRow.id), func.max(AttemptRow.at)).group_by(*ended)
+    counted = counted.where(AttemptRow.destination != LOOPBACK_RECEIVER)
     tries: dict[str, list[Tries]] = {name: [] for name in waiting}
     for name, outcome, status, number, last_id, last_at in session.execute(counted.order_by(*ended)):
         tries.setdefault(name, []).append(Tries(outcome, status, number, last_id, last_at))

@@ -27,6 +27,7 @@ from contourd.dicom.series import Instance, gate, read_instance
 from contourd.errors import QueueUnavailable, SeriesFull, SeriesIncomplete, SeriesUnusable
 from contourd.jobs.database import Database
 from contourd.jobs.job import JobState, SeriesEvent, SeriesState, next_series_state
+from contourd.jobs.own_series import PATIENT_ID_PREFIX, Registration, note_arrival, read_registration, route_of_check
 from contourd.jobs.queue import Queue
 from contourd.jobs.routing import choose_route
 from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
@@ -145,6 +146,7 @@ class Intake:
             )
             session.add(series)
             session.flush()
+            note_arrival(session, series)
             record(session, "series", series.id, SeriesEvent.INSTANCE, series.state, received.calling_ae, now)
         series.calling_ae = series.calling_ae or received.calling_ae
         known = session.scalars(
@@ -232,9 +234,10 @@ class Intake:
         with self._database.reading() as session:
             series = session.get_one(SeriesRow, series_id)
             paths = tuple(session.scalars(select(InstanceRow.path).where(InstanceRow.series_id == series_id)))
+            registration = read_registration(session, series.series_uid)
         if series.interrupted and not waited:
             return
-        verdict = self._examine(paths, series.calling_ae)
+        verdict = self._examine(paths, series.calling_ae, registration)
         if verdict.incomplete and not waited:
             return
         with self._database.transaction() as session:
@@ -266,7 +269,7 @@ class Intake:
         else:
             self._complete(session, series, verdict.route, self._now())
 
-    def _examine(self, paths: Sequence[str], calling_ae: str) -> Verdict:
+    def _examine(self, paths: Sequence[str], calling_ae: str, registration: Registration | None) -> Verdict:
         try:
             for path in paths:
                 if path not in self._read:
@@ -277,6 +280,9 @@ class Intake:
             return Verdict(None, str(error), incomplete=True)
         except SeriesUnusable as error:
             return Verdict(None, str(error))
+        if registration is not None or any(i.patient_id.startswith(PATIENT_ID_PREFIX) for i in instances):
+            way = route_of_check(registration, [i.sop_instance_uid for i in instances])
+            return Verdict(None, way) if isinstance(way, str) else Verdict(way)
         route = choose_route(self._routes, series.instances[0], calling_ae)
         if route is None:
             return Verdict(

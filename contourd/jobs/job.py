@@ -101,6 +101,15 @@ class RequestState(StrEnum):
     GIVEN_UP = "GIVEN_UP"  # the sender could not be reached in its time
 
 
+class CheckState(StrEnum):
+    """Of a constancy check; of the making of a baseline GREEN says that it was made, RED that it was not."""
+
+    REQUESTED = "REQUESTED"  # the running node takes it up
+    RUNNING = "RUNNING"
+    GREEN = "GREEN"
+    RED = "RED"  # the reason says why
+
+
 SERIES_TRANSITIONS: Mapping[tuple[SeriesState, SeriesEvent], SeriesState] = MappingProxyType(
     {
         (SeriesState.RECEIVING, SeriesEvent.INSTANCE): SeriesState.RECEIVING,

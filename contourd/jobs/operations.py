@@ -28,9 +28,10 @@ from contourd.jobs.job import (
     SeriesState,
     next_series_state,
 )
+from contourd.jobs.own_series import own_series
 from contourd.jobs.queue import Queue
 from contourd.jobs.report import image_of_job, image_of_series
-from contourd.jobs.tables import DeliveryRow, JobRow, SeriesRow
+from contourd.jobs.tables import ConstancySeriesRow, DeliveryRow, JobRow, SeriesRow
 from contourd.jobs.transitions import advance_delivery, advance_job, record
 
 CANCELLED = "cancelled by "
@@ -239,6 +240,7 @@ class Operations:
             series, now = session.get(SeriesRow, series_id), self._now()
             if series is None:
                 raise InvalidTransition(f"there is no series {series_id}")
+            self._refuse_own(session, series_id, f"series {series_id}")
             series.state = next_series_state(SeriesState(series.state), SeriesEvent.RELEASE)
             record(session, "series", series_id, SeriesEvent.RELEASE, series.state, f"released by {self._actor}", now)
             series.reason, series.interrupted, series.purged_images = "", "", 0
@@ -262,7 +264,13 @@ class Operations:
         job = session.get(JobRow, job_id, with_for_update=True)
         if job is None:
             raise InvalidTransition(f"there is no job {job_id}")
+        self._refuse_own(session, job.series_id, f"job {job_id}")
         return job
+
+    def _refuse_own(self, session: Session, series_id: int, about: str) -> None:
+        """Leave what a constancy check sent alone: it must go nowhere else."""
+        if session.scalar(own_series().where(ConstancySeriesRow.series_id == series_id)) is not None:
+            raise InvalidTransition(f"{about} is a constancy check's own; see `contourd constancy show`")
 
     def _deliveries(self, session: Session, job_id: int) -> list[DeliveryRow]:
         return list(session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job_id).order_by(DeliveryRow.id)))

@@ -15,6 +15,7 @@ from contourd.errors import InvalidTransition, LeaseLost
 from contourd.jobs.contourings import Contouring, add_contouring, models_of_jobs
 from contourd.jobs.database import Database
 from contourd.jobs.job import DeliveryEvent, DeliveryState, JobEvent, JobState
+from contourd.jobs.own_series import own_series
 from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
 from contourd.jobs.transitions import advance_delivery, advance_job, end_job
 from contourd.model.identity import ModelIdentity
@@ -63,12 +64,16 @@ class Queue:
     def claim(self, worker: str, lease_s: float) -> Job | None:
         """Take the oldest queued job under a lease, None where there is none.
 
-        What has broken a worker goes last, so that it keeps nothing else waiting.
+        What has broken a worker goes last, so that it keeps nothing else waiting; a constancy check waits for patients.
         """
         with self._database.transaction() as session:
             queued = select(JobRow).where(JobRow.state == JobState.QUEUED)
             oldest = queued.order_by(JobRow.attempts, JobRow.created_at, JobRow.id).limit(1)
-            job = session.scalars(oldest.with_for_update(skip_locked=True)).first()
+            patients = oldest.where(JobRow.series_id.not_in(own_series()))
+            job = (
+                session.scalars(patients.with_for_update(skip_locked=True)).first()
+                or session.scalars(oldest.with_for_update(skip_locked=True)).first()
+            )
             if job is None:
                 return None
             job.attempts += 1

@@ -10,10 +10,12 @@ from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.orm import Session
 
 from contourd.jobs.activations import Activation, read_activations
+from contourd.jobs.constancy_standing import Constancy
 from contourd.jobs.contourings import models_of_jobs
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import DestinationLine, read_destinations
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
+from contourd.jobs.own_series import own_series
 from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
 from contourd.model.identity import ModelIdentity
 
@@ -74,19 +76,24 @@ class Report:
     series: tuple[SeriesLine, ...]
     destinations: tuple[DestinationLine, ...] = ()
     activations: tuple[Activation, ...] = ()
+    constancy: Constancy | None = None
 
 
 def read_report(database: Database, most_jobs: int = 50) -> Report:
-    """Read the newest ``most_jobs`` jobs, the open ones first, and all series that are being received or held."""
+    """Read the newest ``most_jobs`` jobs, the open ones first, and all series that are being received or held.
+
+    What a constancy check sends is none of them.
+    """
     with database.reading() as session:
         counts = {str(state): 0 for state in (*JobState, SeriesState.RECEIVING)}
-        for state, number in session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)):
-            counts[state] += number
-        open_series = (SeriesState.RECEIVING, SeriesState.HELD)
-        by_state = (
-            select(SeriesRow.state, func.count()).where(SeriesRow.state.in_(open_series)).group_by(SeriesRow.state)
-        )
+        by_state = select(JobRow.state, func.count()).group_by(JobRow.state)
         for state, number in session.execute(by_state):
+            counts[state] += number
+        for state, number in session.execute(by_state.where(JobRow.series_id.in_(own_series()))):
+            counts[state] -= number
+        patients = SeriesRow.state.in_((SeriesState.RECEIVING, SeriesState.HELD)), SeriesRow.id.not_in(own_series())
+        open_series = select(SeriesRow.state, func.count()).where(*patients).group_by(SeriesRow.state)
+        for state, number in session.execute(open_series):
             counts[state] += number
         rows = _newest(session, JobRow.state.in_(OPEN), most_jobs)
         rows += _newest(session, JobRow.state.not_in(OPEN), most_jobs - len(rows))
@@ -97,16 +104,16 @@ def read_report(database: Database, most_jobs: int = 50) -> Report:
         models = models_of_jobs(session, ids)
         jobs = tuple(job_line(job, series, deliveries.get(job.id, []), models.get(job.id)) for job, series in rows)
         images = select(func.count()).where(InstanceRow.series_id == SeriesRow.id).scalar_subquery()
-        waiting = select(SeriesRow, images).where(SeriesRow.state.in_(open_series)).order_by(SeriesRow.id.desc())
+        waiting = select(SeriesRow, images).where(*patients).order_by(SeriesRow.id.desc())
         lines = tuple(series_line(series, count) for series, count in session.execute(waiting))
         destinations, activations = read_destinations(session), read_activations(session)
     return Report(counts, jobs, lines, destinations, activations)
 
 
 def newest_jobs(which: ColumnElement[bool], most: int) -> Select[JobRow, SeriesRow]:
-    """Select the newest of some jobs with their series; neither sorts nor reads more rows than it gives."""
+    """Select the newest of some jobs of patients with their series; neither sorts nor reads more rows than it gives."""
     joined = select(JobRow, SeriesRow).join(SeriesRow, SeriesRow.id == JobRow.series_id)
-    return joined.where(which).order_by(JobRow.id.desc()).limit(most)
+    return joined.where(which, JobRow.series_id.not_in(own_series())).order_by(JobRow.id.desc()).limit(most)
 
 
 def _newest(session: Session, which: ColumnElement[bool], most: int) -> list[tuple[JobRow, SeriesRow]]:

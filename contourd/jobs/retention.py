@@ -17,9 +17,11 @@ from sqlalchemy.orm import Session
 
 from contourd.clock import Clock, Monotonic, utc_now
 from contourd.dicom.spool import Spool
+from contourd.jobs.constancy_standing import OPEN as OPEN_CHECKS
 from contourd.jobs.database import Database
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
-from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
+from contourd.jobs.own_series import own_series
+from contourd.jobs.tables import ConstancyCheckRow, ConstancySeriesRow, DeliveryRow, InstanceRow, JobRow, SeriesRow
 from contourd.jobs.transitions import record
 from contourd.settings import RetentionSettings
 
@@ -75,6 +77,7 @@ class Retention:
             It goes on the next time.
         """
         self._finish()
+        self._remove_checks()
         if self._monotonic() >= self._trusted_from:
             for series in self._settled_series():
                 if self._is_old(series, self._days):
@@ -87,6 +90,19 @@ class Retention:
                 self._orphans_from = self._monotonic() + ORPHANS_EVERY_S
         self._make_room()
         self._spool.remove_empty_days(f"{self._now() - timedelta(days=1):%Y%m%d}")
+
+    def _remove_checks(self) -> None:
+        """Remove the files of constancy checks that are over: they are nobody's, and nobody looks at them."""
+        over = select(ConstancyCheckRow.id).where(ConstancyCheckRow.state.not_in(OPEN_CHECKS))
+        own = own_series().where(ConstancySeriesRow.check_id.in_(over))
+        stored = SeriesRow.state != SeriesState.RECEIVING, SeriesRow.id.in_(select(InstanceRow.series_id))
+        with self._database.reading() as session:
+            series = list(session.scalars(select(SeriesRow.id).where(SeriesRow.id.in_(own), *stored)))
+            jobs = list(session.scalars(select(JobRow.id).where(JobRow.series_id.in_(own), JobRow.purged_at.is_(None))))
+        for series_id in series:
+            self._remove_images(series_id, "the constancy check is over")
+        for job_id in jobs:
+            self._remove_outputs(job_id, "the constancy check is over")
 
     def _is_old(self, settled: Settled, days: dict[bool, float]) -> bool:
         return settled.since < self._now() - timedelta(days=days[settled.unsuccessful])

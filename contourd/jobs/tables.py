@@ -9,7 +9,7 @@ from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, String, Tex
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from contourd.jobs.job import CommitmentState, DeliveryState, JobState, RequestState, SeriesState
+from contourd.jobs.job import CheckState, CommitmentState, DeliveryState, JobState, RequestState, SeriesState
 
 # The revision of migrations/ that makes these tables.
 SCHEMA_REVISION = "0003"
@@ -188,6 +188,36 @@ class CommitmentRequestRow(Table):
     reason: Mapped[str] = mapped_column(Text, default="")
     not_before: Mapped[datetime]
     created_at: Mapped[datetime]
+
+
+class ConstancyCheckRow(Table):
+    """A constancy check, or the making of a baseline; ``result`` is JSON, and nobody's contours are in it."""
+
+    __tablename__ = "constancy_checks"
+    __table_args__ = (_one_of("state", CheckState), Index("constancy_checks_by_state", "state"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    purpose: Mapped[str] = mapped_column(String(16))  # check or baseline
+    state: Mapped[str] = mapped_column(String(16))
+    actor: Mapped[str] = mapped_column(String(64))  # contourd, or the operator's user name
+    reason: Mapped[str] = mapped_column(Text, default="")
+    result: Mapped[str] = mapped_column(Text, default="")
+    port: Mapped[int] = mapped_column(default=0)  # of its receiver on loopback
+    requested_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class ConstancySeriesRow(Table):
+    """A series that a constancy check sends, written down before it is sent: it is nobody's, and goes nowhere else."""
+
+    __tablename__ = "constancy_series"
+
+    series_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    check_id: Mapped[int] = mapped_column(ForeignKey("constancy_checks.id"), index=True)
+    series_id: Mapped[int | None] = mapped_column(ForeignKey("series.id"), unique=True)  # when its first image came
+    model: Mapped[str] = mapped_column(String(255))
+    instances_sha256: Mapped[str] = mapped_column(String(64))  # of its SOP Instance UIDs
 
 
 class AuditRow(Table):

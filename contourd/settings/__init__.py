@@ -1,6 +1,7 @@
 """The settings of a node: a frozen tree, read from one TOML file."""
 
 from contourd.settings.alerts import AlertSettings, MailSettings
+from contourd.settings.constancy import ConstancySettings
 from contourd.settings.destination import Destination, DestinationTLS, Route, SenderNode
 from contourd.settings.loading import find_settings_file, load_settings, model_exists, require_models
 from contourd.settings.node import NodeSettings, NodeTLS
@@ -22,6 +23,7 @@ from contourd.settings.web import WebSettings
 __all__ = [
     "AlertSettings",
     "CheckSettings",
+    "ConstancySettings",
     "DatabaseSettings",
     "DeliverySettings",
     "Destination",

@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from contourd.settings.alerts import AlertSettings
+from contourd.settings.constancy import ConstancySettings
 from contourd.settings.destination import Destination, Route, SenderNode
 from contourd.settings.node import NodeSettings
 from contourd.settings.values import Seconds, Section, Verdict
@@ -100,6 +101,7 @@ class Settings(Section):
     retention: RetentionSettings = RetentionSettings()
     plausibility: PlausibilitySettings = PlausibilitySettings()
     check: CheckSettings = CheckSettings()
+    constancy: ConstancySettings = ConstancySettings()
     web: WebSettings = WebSettings()
     alerts: AlertSettings = AlertSettings()
     destination: tuple[Destination, ...]

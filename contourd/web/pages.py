@@ -15,6 +15,7 @@ from starlette.responses import RedirectResponse, Response
 
 from contourd.errors import QueueUnavailable
 from contourd.jobs.activations import Activations
+from contourd.jobs.constancy_standing import read_constancy
 from contourd.jobs.database import Database
 from contourd.jobs.overview import read_details, read_job, read_series
 from contourd.jobs.report import JobLine, read_report
@@ -64,6 +65,7 @@ def overview(request: Request) -> Response:
         device=site.settings.worker.device,
         models=models_of(site.settings, site.database),
         pulse=site.pulse,
+        constancy=read_constancy(site.database, site.settings, datetime.now(UTC)),
     )
 
 

@@ -42,6 +42,10 @@ TONES: Mapping[str, str] = {
     "RECEIVING": "busy",
     "PENDING": "wait",
     "QUEUED": "wait",
+    "GREEN": "good",
+    "RED": "bad",
+    "NO BASELINE": "ask",
+    "NOT CHECKED": "wait",
     "SUPERSEDED": "off",
     "CANCELLED": "off",
 }

@@ -86,6 +86,30 @@ def upgrade() -> None:
     )
     op.create_index("commitment_requests_due", "commitment_requests", ["state", "not_before"])
     op.create_table(
+        "constancy_checks",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("purpose", sa.String(16), nullable=False),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("actor", sa.String(64), nullable=False),
+        sa.Column("reason", sa.Text, nullable=False),
+        sa.Column("result", sa.Text, nullable=False),
+        sa.Column("port", sa.Integer, nullable=False),
+        sa.Column("requested_at", MOMENT, nullable=False),
+        sa.Column("started_at", MOMENT),
+        sa.Column("ended_at", MOMENT),
+        _one_of("REQUESTED", "RUNNING", "GREEN", "RED"),
+    )
+    op.create_index("constancy_checks_by_state", "constancy_checks", ["state"])
+    op.create_table(
+        "constancy_series",
+        sa.Column("series_uid", sa.String(64), primary_key=True),
+        sa.Column("check_id", sa.Integer, sa.ForeignKey("constancy_checks.id"), nullable=False),
+        sa.Column("series_id", sa.Integer, sa.ForeignKey("series.id"), unique=True),
+        sa.Column("model", sa.String(255), nullable=False),
+        sa.Column("instances_sha256", sa.String(64), nullable=False),
+    )
+    op.create_index("ix_constancy_series_check_id", "constancy_series", ["check_id"])
+    op.create_table(
         "audit",
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("at", MOMENT, nullable=False),
@@ -152,6 +176,9 @@ def _only_append(table: str, what: str) -> None:
 
 
 def downgrade() -> None:
+    _close_checks()
+    for table in ("constancy_series", "constancy_checks"):
+        op.drop_table(table)
     for table in ("contourings", "activations", "audit", "commitment_requests", "commitments", "attempts"):
         op.drop_table(table)
     op.drop_index("ix_instances_sop_instance_uid", "instances")
@@ -166,3 +193,13 @@ def downgrade() -> None:
         op.drop_column("jobs", column)
     op.drop_column("series", "purged_images")
     op.drop_column("series", "purged_at")
+
+
+def _close_checks() -> None:
+    """End what a constancy check left open: an older contourd would take its series for a patient's."""
+    told = "of a constancy check, which this version does not know"
+    own = "SELECT series_id FROM constancy_series WHERE series_id IS NOT NULL"
+    op.execute(f"UPDATE series SET state = 'HELD', reason = '{told}' WHERE state = 'RECEIVING' AND id IN ({own})")
+    op.execute(
+        f"UPDATE jobs SET state = 'SUPERSEDED', reason = '{told}' WHERE state <> 'DELIVERED' AND series_id IN ({own})"
+    )

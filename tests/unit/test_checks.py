@@ -11,7 +11,7 @@ import torch
 from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
-from contourd.checks import host, models
+from contourd.checks import constancy, host, models
 from contourd.checks.finding import State
 from contourd.checks.listing import checks_of
 from contourd.cli import app
@@ -174,11 +174,22 @@ def test_the_clock_of_this_machine() -> None:
     assert host.clock().state is State.OK
 
 
+def test_a_missing_baseline_is_a_remark_and_not_red(tmp_path: Path, bundle: Path) -> None:
+    path = write_settings(tmp_path, bundle)
+    settings = load_settings(path)
+    found = constancy.baseline(settings)
+    assert (found.state, "contourd constancy baseline" in found.remedy) == (State.OK, True)
+    settings.spool.root.mkdir(parents=True, exist_ok=True)
+    (settings.spool.root / "constancy-baseline.json").touch()
+    assert (constancy.baseline(settings).state, constancy.baseline(settings).remedy) == (State.OK, "")
+
+
 def test_the_names_are_stable(tmp_path: Path, bundle: Path) -> None:
     path = write_settings(tmp_path, bundle)
     names = [check.name for check in checks_of(load_settings(path), path)]
     assert names == [
-        *("settings", "spool.write", "spool.space", "spool.modes", "database", "decoders", "clock", "ntp", "port"),
+        *("settings", "spool.write", "spool.space", "spool.modes", "database", "decoders", "clock", "ntp"),
+        *("constancy", "port"),
         *("echo:pacs", "echo-back:pacs", f"model:{bundle}", f"device:{bundle}"),
     ]
     more = "[check]\nrt_utils = true\n[node.tls]\ncertificate = 'c'\nkey = 'k'\nrequire_certificate = false\n"

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from contourd import __version__
 from contourd.cli import COMMANDS, app, main
+from contourd.cli.constancy import CONSTANCY_COMMANDS
 from contourd.cli.database import DATABASE_COMMANDS
 from contourd.cli.examples import EXAMPLES
 from contourd.cli.models import MODEL_COMMANDS
@@ -109,7 +110,8 @@ def test_help_groups_the_commands() -> None:
 
 
 def test_every_command_has_an_example() -> None:
-    grouped = [*(f"db {name}" for name in DATABASE_COMMANDS), *(f"models {name}" for name in MODEL_COMMANDS)]
+    groups = {"db": DATABASE_COMMANDS, "constancy": CONSTANCY_COMMANDS, "models": MODEL_COMMANDS}
+    grouped = [f"{group} {name}" for group, commands in groups.items() for name in commands]
     assert sorted(EXAMPLES) == sorted([*NAMES, *grouped])
 
 

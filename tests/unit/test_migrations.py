@@ -20,6 +20,7 @@ STATES = {
     "deliveries": "PENDING",
     "commitments": "REQUESTED",
     "commitment_requests": "PENDING",
+    "constancy_checks": "GREEN",
     "events": "COMPLETE",
 }
 Content = dict[str, list[dict[str, Any]]]
@@ -58,7 +59,9 @@ def fill(database: Database) -> None:
                 row[column.name] = (
                     1 if isinstance(kind, Integer | Boolean) else MOMENT if isinstance(kind, DateTime) else "text"
                 )
-            connection.execute(table.insert(), row | ({"state": STATES[table.name]} if "state" in row else {}))
+            state = {"state": STATES[table.name]} if "state" in row else {}
+            patients = {"series_id": None} if table.name == "constancy_series" else {}  # the series is a patient's
+            connection.execute(table.insert(), row | state | patients)
         connection.commit()
 
 
@@ -109,6 +112,18 @@ def test_up_and_down_every_revision_with_rows_in_every_table(database):
     old, new = common(before, content(database))
     assert old == new
     database.check()
+
+
+def test_an_older_version_sends_nothing_of_a_constancy_check(database):
+    database.upgrade()
+    fill(database)
+    with database.transaction() as session:
+        session.execute(text("UPDATE constancy_series SET series_id = 1"))
+        session.execute(text("UPDATE series SET state = 'RECEIVING'"))
+    database.downgrade("0002")
+    found = content(database)
+    assert [found[name][0]["state"] for name in ("series", "jobs")] == ["HELD", "SUPERSEDED"]
+    assert "constancy check" in found["jobs"][0]["reason"]
 
 
 def test_a_delivery_that_awaits_its_commitment_is_sent_again_by_an_older_version(database):

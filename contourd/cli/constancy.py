@@ -1,0 +1,149 @@
+"""Commands of the constancy check: baseline, run, show."""
+
+from __future__ import annotations
+
+import json as json_format
+import time
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from contourd.cli.options import ConfigOption, opened_database, operator
+from contourd.errors import BaselineInvalid, ConstancyFailed, NodeError
+
+if TYPE_CHECKING:
+    from contourd.jobs.constancy_standing import Check
+    from contourd.settings import Settings
+
+LOOK_S = 0.5
+# The node needs some seconds to begin and to end a check.
+LONGER_S = 180.0
+
+
+def baseline(config: ConfigOption = None) -> None:
+    """Have the running node make a new baseline of every routed model, after acceptance or a change of model."""
+    from contourd.jobs.constancy_standing import BASELINE
+    from contourd.settings import load_settings
+
+    settings = load_settings(config)
+    made = _done(settings, BASELINE)
+    if made.reason:
+        raise ConstancyFailed(f"no baseline was made: {made.reason}")
+    _show_models(made, compared=False)
+    typer.echo(f"the baseline is made and signed, by {made.actor}; contourd constancy run compares with it")
+
+
+def run(config: ConfigOption = None) -> None:
+    """Have the running node check itself now; the exit status is 0 for green, 1 for red."""
+    from contourd.jobs.constancy_standing import BASELINE_FILE, CHECK
+    from contourd.settings import load_settings
+
+    settings = load_settings(config)
+    if not (settings.spool.root / BASELINE_FILE).exists():
+        raise BaselineInvalid("no baseline: contourd constancy baseline makes one")
+    check = _done(settings, CHECK)
+    _show_models(check, compared=True)
+    for remark in check.result.remarks:
+        typer.echo(f"remark: {remark}")
+    typer.echo(f"constancy {check.id}: {check.state}{f': {check.reason}' if check.reason else ''}")
+    raise typer.Exit(1 if check.reason else 0)
+
+
+def _done(settings: Settings, purpose: str) -> Check:
+    """Ask the node for a check and wait for its end.
+
+    Raises
+    ------
+    NodeError
+        Nobody serves the spool.
+    ConstancyFailed
+        The node does not end it in its time.
+    """
+    from contourd.dicom.spool_access import is_served
+    from contourd.jobs.constancy import Checks
+    from contourd.jobs.constancy_standing import OPEN
+
+    with opened_database(settings) as database:
+        if not is_served(settings.spool.root):
+            raise NodeError(f"no contourd serves {settings.spool.root}; start it with `contourd serve`, and try again")
+        checks = Checks(database)
+        number = checks.request(operator(), purpose)
+        typer.echo(f"constancy {purpose} {number} is under way; the reference patient goes through the node", err=True)
+        deadline = time.monotonic() + settings.constancy.timeout_s + LONGER_S
+        while (check := checks.get(number)).state in OPEN:
+            if time.monotonic() > deadline:
+                raise ConstancyFailed(f"the node has not ended constancy {number}; look at the log of contourd")
+            time.sleep(LOOK_S)
+        return check
+
+
+def _show_models(check: Check, compared: bool) -> None:
+    for model in check.result.models:
+        typer.echo(f"{model.name} {model.version}, sha256 {model.sha256[:12]}, on {check.result.device}")
+        for name, organ in model.organs.items():
+            shift = "one is empty" if organ.shift_mm is None else f"centroid moved by {organ.shift_mm:.3f} mm"
+            typer.echo(f"  {name:<16} Dice {organ.dice:.4f}   {shift}" if compared else f"  {name}")
+        before = f" (baseline {model.baseline_seconds:.1f} s)" if compared else ""
+        typer.echo(f"  {model.seconds:.1f} s to send, contour and deliver{before}")
+
+
+def show(
+    config: ConfigOption = None,
+    last: Annotated[int, typer.Option(min=1, help="How many checks and baselines are listed.")] = 14,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show how the check stands, and the last checks and baselines."""
+    from datetime import UTC, datetime
+
+    from contourd.jobs.constancy import Checks
+    from contourd.jobs.constancy_standing import read_constancy
+    from contourd.settings import load_settings
+    from contourd.status import constancy_content, constancy_text
+
+    settings = load_settings(config)
+    with opened_database(settings) as database:
+        now = datetime.now(UTC)
+        standing, checks = read_constancy(database, settings, now), Checks(database).history(last)
+    if json:
+        content = constancy_content(standing) | {"checks": [_content(check) for check in checks]}
+        typer.echo(json_format.dumps(content, indent=1))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(constancy_text(standing, now))
+    for check in checks:
+        at = (check.started_at or check.requested_at).astimezone()
+        told = "; ".join(filter(None, [check.reason, *check.result.remarks])) or _figures(check)
+        state = "MADE" if check.purpose == "baseline" and check.state == "GREEN" else str(check.state)
+        console.print(f"{check.id:>5}  {at:%Y-%m-%d %H:%M}  {check.purpose:<8}  {state:<9}  {check.actor:<12}  {told}")
+
+
+def _figures(check: Check) -> str:
+    """Put the figures of a check in a few words."""
+    if check.purpose == "baseline":
+        return ", ".join(f"{m.name} {m.version}, {m.seconds:.1f} s" for m in check.result.models)
+    return ", ".join(f"{m.name}: least Dice {m.least_dice:.4f}, {m.seconds:.1f} s" for m in check.result.models)
+
+
+def _content(check: Check) -> Mapping[str, Any]:
+    def told(at: Any) -> str | None:
+        return at.isoformat() if at else None
+
+    return {
+        "id": check.id,
+        "purpose": check.purpose,
+        "state": str(check.state),
+        "actor": check.actor,
+        "reason": check.reason,
+        "started_at": told(check.started_at),
+        "ended_at": told(check.ended_at),
+        **check.result.model_dump(mode="json"),
+    }
+
+
+CONSTANCY_COMMANDS: Mapping[str, Callable[..., None]] = MappingProxyType(
+    {"baseline": baseline, "run": run, "show": show}
+)

@@ -1,0 +1,154 @@
+"""The reference patient's way through the node: C-STORE in, queue, worker, C-STORE out to a receiver on loopback."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
+from uuid import uuid4
+
+from pydicom.dataset import Dataset
+
+from contourd.checks.network import own_address
+from contourd.constancy.comparison import Contoured
+from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
+from contourd.dicom.instance import Instance, find_series
+from contourd.dicom.listener import allowed
+from contourd.dicom.receiver import Receiver
+from contourd.dicom.rtstruct_read import extent, rasterise, read_structure_set
+from contourd.dicom.send import FileSender, Sent
+from contourd.dicom.series import Series, gate
+from contourd.errors import ConstancyFailed
+from contourd.imaging.contours import MaskInBox
+from contourd.imaging.grid import Grid
+from contourd.imaging.volume import Volume
+from contourd.jobs.constancy import Checks, Progress
+from contourd.jobs.constancy_standing import IMAGES_FOLDER
+from contourd.jobs.own_series import PATIENT_ID_PREFIX
+from contourd.reference import clinical_grid, load_reference, reference_volume
+from contourd.settings import Settings
+
+LOOK_S = 0.2
+MODEL_HASH = re.compile(r"model sha256 ([0-9a-f]{64})")
+
+
+class Passage:
+    """Sends the reference patient once for each model, under UIDs that nobody has seen before.
+
+    Parameters
+    ----------
+    receiver
+        That listens; the queue is told its port.
+    """
+
+    def __init__(self, settings: Settings, checks: Checks, check_id: int, receiver: Receiver) -> None:
+        self._settings, self._checks, self._check_id, self._receiver = settings, checks, check_id, receiver
+        self._deadline = time.monotonic() + settings.constancy.timeout_s
+        checks.listen(check_id, receiver.port)
+
+    @cached_property
+    def _volume(self) -> Volume:
+        """Some seconds of work, which a check that is red before it sends anything does not need."""
+        return reference_volume()
+
+    @cached_property
+    def grid(self) -> Grid:
+        """The reference patient's."""
+        return clinical_grid(load_reference())
+
+    def contour(self, model: str) -> Contoured:
+        """Have one model contour the reference patient.
+
+        Raises
+        ------
+        ConstancyFailed
+            It was not taken, not contoured, or did not come back in its time: with the reason.
+        """
+        folder = self._settings.spool.root / IMAGES_FOLDER
+        shutil.rmtree(folder, ignore_errors=True)
+        patient_id = f"{PATIENT_ID_PREFIX}{uuid4().hex}"  # every UID is made of it
+        identity = SeriesIdentity(patient_id, "Reference^Constancy", "contourd constancy check")
+        try:
+            write_ct_series(self._volume, folder, identity)
+            (instances,) = find_series(folder).values()
+            series = gate(instances)
+            self._checks.register(self._check_id, series.uid, model, [i.sop_instance_uid for i in instances])
+            began = time.monotonic()
+            self._send(instances)
+            sent = time.monotonic()
+        except OSError as error:
+            raise ConstancyFailed(f"the reference images cannot be written to {folder}: {error.strerror}") from error
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        dataset, contouring_s = self._received(model, series)
+        return contoured_of(model, dataset, series, sent - began + contouring_s)
+
+    def _send(self, instances: Sequence[Instance]) -> None:
+        own, caller = own_address(self._settings)
+        with suppress(ValueError):  # a name, not an address
+            if not allowed(own.host, self._settings.node.allowed_peers):
+                raise ConstancyFailed(f"node.allowed_peers keep this machine itself out; add {own.host} to them")
+        results: list[Sent] = []
+        FileSender(caller).send_files([i.path for i in instances], own, results.append)
+        refused = [sent.reason for sent in results if not sent.taken]
+        if refused:
+            told = f"the node took {len(results) - len(refused)} of {len(results)} images of the reference patient"
+            raise ConstancyFailed(f"{told}: {refused[0]}")
+
+    def _received(self, model: str, series: Series) -> tuple[Dataset, float]:
+        """Wait for the structure set; returns it, and the seconds since the worker took the job."""
+        claimed = came = None
+        while True:
+            self._receiver.arrived.clear()
+            dataset, progress = self._dataset_of(series), self._checks.progress(series.uid)
+            now = time.monotonic()
+            claimed = now if claimed is None and progress.claimed else claimed
+            came = now if came is None and dataset is not None else came
+            if dataset is not None and came is not None and progress.delivered:
+                return dataset, came - (claimed or came)
+            self._refuse_to_wait(model, progress)
+            self._receiver.arrived.wait(LOOK_S)
+
+    def _refuse_to_wait(self, model: str, progress: Progress) -> None:
+        if progress.trouble:
+            raise ConstancyFailed(f"{model}: {progress.trouble}")
+        if time.monotonic() > self._deadline:
+            limit = f"constancy.timeout_s ({self._settings.constancy.timeout_s:g} s)"
+            raise ConstancyFailed(f"{model}: no structure set came within {limit}: {progress.stage}")
+
+    def _dataset_of(self, series: Series) -> Dataset | None:
+        return next((ds for ds in self._receiver.datasets if _refers_to(ds, series)), None)
+
+
+def _refers_to(dataset: Dataset, series: Series) -> bool:
+    """Say whether a structure set is of a series and its patient; anybody on this machine can send others."""
+    referred = {
+        str(of_series.get("SeriesInstanceUID"))
+        for frame in dataset.get("ReferencedFrameOfReferenceSequence") or ()
+        for study in frame.get("RTReferencedStudySequence") or ()
+        for of_series in study.get("RTReferencedSeriesSequence") or ()
+    }
+    return referred == {series.uid} and dataset.get("PatientID") == series.header.PatientID
+
+
+def contoured_of(model: str, dataset: Dataset, series: Series, seconds: float) -> Contoured:
+    """Read what a structure set holds, and which model says that it made it.
+
+    Raises
+    ------
+    ConstancyFailed
+        It does not say.
+    """
+    equipment = (dataset.get("ContributingEquipmentSequence") or [Dataset()])[0]
+    said = MODEL_HASH.search(str(equipment.get("ContributionDescription", "")))
+    if said is None:
+        raise ConstancyFailed(f"{model}: the structure set does not say which model made it")
+    organs = {}
+    for roi in read_structure_set(dataset):
+        box = extent(roi.contours, series.grid)
+        organs[roi.name] = MaskInBox(box, rasterise(roi.contours, series.grid, box))
+    name, versions = str(equipment.get("ManufacturerModelName", "")), equipment.get("SoftwareVersions") or [""]
+    return Contoured(model, name, str(versions[-1]), said[1], round(seconds, 2), organs)
