@@ -87,6 +87,7 @@ class ConstancyKeeper:
         except OSError as error:
             self._process = None
             self._checks.end(check.id, CheckState.RED, f"its process cannot be started: {error.strerror}; {AGAIN}")
+            return
         finally:
             theirs.close()
         log.info("constancy %s %d begins", check.purpose, check.id, extra={"action": "constancy"})
@@ -98,8 +99,10 @@ class ConstancyKeeper:
                 check.id, CheckState.RED, f"its process broke down (exit status {status}); see the log"
             ):
                 log.error("constancy %s %d broke down", check.purpose, check.id, extra={"action": "constancy"})
+            self._let_go()
         elif self._monotonic() - self._began > self._settings.constancy.timeout_s + HUNG_S:
             self._process.kill()
+            self._let_go()
             self._checks.end(check.id, CheckState.RED, f"it hung, and was stopped; {AGAIN}")
             log.error("constancy %s %d hung", check.purpose, check.id, extra={"action": "constancy"})
 
@@ -129,8 +132,10 @@ class ConstancyKeeper:
                 self._checks.recover()
 
     def _let_go(self) -> None:
+        """Wait for the end of the process, and remove what it may have left."""
         if self._process is not None:
             self._process.join()
+            shutil.rmtree(self._settings.spool.root / IMAGES_FOLDER, ignore_errors=True)
         if self._leash is not None:
             self._leash.close()
         self._process = self._leash = None
