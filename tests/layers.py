@@ -18,6 +18,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.cli.node",
         "contourd.cli.operating",
         "contourd.cli.options",
+        *("contourd.cli.output", "contourd.cli.statuses", "contourd.cli.timeline_text"),
         "contourd.cli.training",
         "contourd.__main__",
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contourd.cli.options import ConfigOption
+from contourd.cli.output import JsonOption, as_json
 from contourd.errors import ContourdError, NodeError, SettingsError
 from contourd.profiles import PROFILES
 
@@ -93,12 +93,9 @@ def _valid(section: Any, key: str, value: Any) -> Any:
 
 def check(
     config: ConfigOption = None,
-    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    json: JsonOption = False,
 ) -> None:
-    """Test everything before the first patient, and say how to mend what is red.
-
-    The exit status is 0 if all is well, 1 if something is red, 2 if the settings cannot be used.
-    """
+    """Test everything before the first patient; say how to mend it."""
     from contourd.checks.finding import State
     from contourd.checks.listing import checks_of
     from contourd.settings import find_settings_file, load_settings
@@ -167,4 +164,4 @@ def _as_json(file: Path, found: Iterable[tuple[str, Finding]]) -> str:
         for name, finding in found
     ]
     well = all(one["state"] != State.FAILED.value for one in listed)
-    return json_format.dumps({"version": __version__, "settings": str(file), "well": well, "checks": listed}, indent=1)
+    return as_json({"version": __version__, "settings": str(file), "well": well, "checks": listed})
