@@ -26,7 +26,7 @@ def entry(line: Line, verbose: bool) -> str:
     at = line.at.astimezone().isoformat(sep=" ", timespec="seconds")
     first, more = _detail(line, verbose)
     told = "  ".join(one_line(part) for part in (line.state, line.destination, first) if part)
-    head = f"{at}  {one_line(line.actor):<16} {line.action:<24} {one_line(line.subject):<14} {told}".rstrip()
+    head = f"{at}  {one_line(line.actor):<12} {line.action:<20} {one_line(line.subject):<12} {told}".rstrip()
     return "\n".join([_folded(head, INDENT), *(_folded(INDENT + one_line(text), INDENT * 2) for text in more)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_format
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -88,7 +89,7 @@ def evaluate(
             "model": {"name": measured.name, "version": measured.version, "sha256": measured.sha256},
             "split": evaluated.split,
             "report": str(output / "report.html") if output else None,
-            **evaluated.summary.model_dump(mode="json"),
+            **json_format.loads(evaluated.summary.model_dump_json()),  # what is no number is null
         }
         typer.echo(as_json(content))
 
