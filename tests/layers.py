@@ -130,6 +130,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.acquisition",
         "contourd.dicom.series",
         "contourd.dicom.instance",  # an archive is read with the same care as what the network brings
+        "contourd.dicom.viewing",
         "contourd.dicom.spool",
         "contourd.dicom.spool_access",
         *("contourd.dicom.commitment", "contourd.dicom.custody", "contourd.patience"),

@@ -18,6 +18,7 @@ from starlette.responses import RedirectResponse, Response
 
 from contourd.errors import QueueUnavailable
 from contourd.jobs.overview import read_details, read_job, read_series
+from contourd.jobs.reasons import remedy_of
 from contourd.jobs.report import JobLine, read_report
 from contourd.settings import Settings
 from contourd.settings.loading import SHIPPED_MODELS
@@ -102,6 +103,7 @@ def job_page(request: Request, patient: dict[str, str] | None = None) -> Respons
     if detail is None:
         raise HTTPException(404, f"there is no job {request.path_params['job']}")
     models = [m for m in models_of(site.settings) if m.asked != detail.job.model]
+    remedy = remedy_of(detail.job.reason) if detail.job.state == "HELD" else ""
     return page(
         request,
         "job.html",
@@ -112,17 +114,19 @@ def job_page(request: Request, patient: dict[str, str] | None = None) -> Respons
         models=models,
         remarks=[part for part in REMARK.split(detail.job.remarks) if part and not part.startswith("check: ")],
         patient=patient,
+        remedy=remedy,
     )
 
 
 def series_page(request: Request) -> Response:
-    """Show a series that is no job yet."""
+    """Show a series that is no job yet; one that is held with what is there, what is missing, and what to do."""
     if not may_read(request):
         return RedirectResponse("/sign-in", 303)
     detail = read_series(site_of(request).database, request.path_params["series"])
     if detail is None:
         raise HTTPException(404, f"there is no series {request.path_params['series']}")
-    return page(request, "series.html", detail=detail, series=detail.series)
+    remedy = remedy_of(detail.series.reason) if detail.series.state == "HELD" else ""
+    return page(request, "series.html", detail=detail, series=detail.series, remedy=remedy)
 
 
 def model_page(request: Request) -> Response:
