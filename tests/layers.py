@@ -24,6 +24,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     ),
     6: (
         "contourd.checks.network",
+        "contourd.checks.alerts",
         "contourd.checks.models",
         "contourd.checks.listing",
         "contourd.checks.host",

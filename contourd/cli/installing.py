@@ -93,6 +93,7 @@ def _valid(section: Any, key: str, value: Any) -> Any:
 
 def check(
     config: ConfigOption = None,
+    mail: Annotated[bool, typer.Option("--mail", help="Send a test mail too; else none is sent.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Test everything before the first patient; say how to mend it."""
@@ -102,7 +103,7 @@ def check(
 
     file = find_settings_file(config)
     try:
-        checks = checks_of(load_settings(file), file)
+        checks = checks_of(load_settings(file), file, mail)
     except SettingsError as error:
         if json:
             typer.echo(_as_json(file, [("settings", _of_error(error, "mend the file"))]))
