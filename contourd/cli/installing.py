@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from contourd.configuration import Answers
 
 log = logging.getLogger(__name__)
+UNFOLDED = 10_000
 
 
 def init(
@@ -143,6 +144,7 @@ def _of_error(error: Exception, remedy: str) -> Finding:
 
 def _show(name: str, finding: Finding) -> None:
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
     from contourd.checks.finding import State
@@ -150,10 +152,17 @@ def _show(name: str, finding: Finding) -> None:
     mark, style = {State.OK: ("ok", "green"), State.FAILED: ("RED", "bold red"), State.UNKNOWN: ("??", "yellow")}[
         finding.state
     ]
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(Text.assemble((f"{mark:<4}", style), (f"{name:<20} ", "bold"), finding.told))
+    console = Console(highlight=False)
+    lines = Table.grid()
+    lines.add_column(width=4, no_wrap=True)
+    lines.add_column(width=max(20, len(name)) + 1, no_wrap=True)
+    lines.add_column()
+    lines.add_row(Text(mark, style), Text(name, "bold"), finding.told)
     if finding.remedy:
-        console.print(Text.assemble(" " * 25, ("-> ", style), finding.remedy))
+        lines.add_row("", "", Text.assemble(("-> ", style), finding.remedy))
+    if not console.is_terminal:  # a file or a program gets whole lines
+        console.width = UNFOLDED
+    console.print(lines)
 
 
 def _as_json(file: Path, found: Iterable[tuple[str, Finding]]) -> str:
