@@ -53,7 +53,7 @@ class SceneCache:
             It cannot be shown, in words.
         """
         _refuse_purged(detail.purged)
-        key = ("series", detail.series.id, "", len(detail.paths))
+        key = ("series", detail.series.id, str(hash(detail.paths)), len(detail.paths))  # a repeat brings another path
         images = [self._root / path for path in detail.paths]
         return self._kept(key, lambda: open_held_scene(images, self._limit_bytes))
 
