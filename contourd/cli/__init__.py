@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
 from contourd import __version__
 from contourd.cli.audit import audit
@@ -48,7 +47,7 @@ COMMANDS: Mapping[str, tuple[Callable[..., Any], ...]] = {
 
 def _below(name: str) -> str:
     """Return what stands below a command's help."""
-    return f"Example: {escape(EXAMPLES[name])}\n\n{escape(status_of(name))}"
+    return f"Example: {EXAMPLES[name]}\n\n{status_of(name)}"
 
 
 for panel, commands in COMMANDS.items():
