@@ -56,6 +56,7 @@ wheel: $(STAMP)
 	ls dist/*.whl
 screenshots: $(STAMP)
 	$(BIN)/python -m tests.screenshots docs/screenshots
+	$(BIN)/python -m tests.terminal docs/screenshots
 
 $(STAMP): pyproject.toml constraints.txt
 	echo "Installing contourd into $(VENV) (once; some minutes) ..."

@@ -49,6 +49,13 @@ class Delivered:
 
     phantom: WrittenPhantom
     result: str
+    images_taken: int = 0
+    structure_set_taken: bool = False
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the destination has all of it."""
+        return self.structure_set_taken and self.images_taken == len(self.phantom.images)
 
 
 def sheet_lines(profile: Profile) -> tuple[Line, ...]:

@@ -20,7 +20,7 @@ from contourd.jobs.concerns import Concern, read_concerns
 from contourd.jobs.constancy_standing import Light, read_constancy
 from contourd.jobs.database import Database
 from contourd.jobs.queue import Clock, utc_now
-from contourd.notices import Channel, Notice, channels_of
+from contourd.notices import Channel, Notice, channels_of, notice_of_test
 from contourd.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,6 @@ FILE = "alerts.json"
 FIRST_WAIT_S, LONGEST_WAIT_S = 30.0, 1800.0
 # The end of these is told too; a held job that is released is what the person did who was told.
 ENDS = ("destination", "age", "disk")
-TEST = Concern("test", "test", "this is a test: alerts of this node reach you")
 
 
 @dataclass(slots=True)
@@ -127,7 +126,7 @@ class Alerts:
             One of them does not take it.
         """
         for channel in self._channels:
-            channel.send(Notice(self._settings.node.ae_title, [TEST], []))
+            channel.send(notice_of_test(self._settings.node.ae_title))
         return [channel.name for channel in self._channels]
 
     def _told(self) -> dict[str, list[str]]:

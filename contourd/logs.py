@@ -98,6 +98,8 @@ def set_up_logging(level: int = logging.INFO) -> None:
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in ("pydicom", "pynetdicom", "alembic", "apscheduler"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # A destination that is down is no error, and the node tells of it once itself.
+    logging.getLogger("pynetdicom.transport").setLevel(logging.CRITICAL)
     guard_standard_error()
 
 

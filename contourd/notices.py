@@ -6,7 +6,8 @@ import json
 import smtplib
 import ssl
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import EmailMessage
 from http.client import HTTPException
@@ -16,6 +17,9 @@ from contourd.errors import NoticeNotSent
 from contourd.jobs.concerns import Concern
 from contourd.logs import one_line
 from contourd.settings.alerts import AlertSettings, MailSettings
+
+# RFC 5321, 4.2.3.
+SMTP_OK, SMTP_FORWARDED = 250, 251
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,11 @@ class Notice:
         }
 
 
+def notice_of_test(node: str) -> Notice:
+    """Return a notice that says that it is a test."""
+    return Notice(node, [Concern("test", "test", "this is a test: alerts of this node reach you")], [])
+
+
 class Channel(Protocol):
     """A way out for notices."""
 
@@ -73,11 +82,36 @@ class MailChannel:
         message["Subject"], message["From"], message["To"] = notice.subject(), mail.sender, ", ".join(mail.recipients)
         message["Auto-Submitted"] = "auto-generated"
         message.set_content(notice.text())
+        with self._session() as server:
+            server.send_message(message)
+
+    def rehearse(self) -> None:
+        """Do everything up to the message itself: connect, encrypt, log in, name the sender and the recipients.
+
+        Raises
+        ------
+        NoticeNotSent
+            The server does not take one of these.
+        """
+        mail = self._settings
+        with self._session() as server:
+            code, answer = server.mail(mail.sender)
+            if code != SMTP_OK:
+                raise smtplib.SMTPSenderRefused(code, answer, mail.sender)
+            answers = {recipient: server.rcpt(recipient) for recipient in mail.recipients}
+            server.rset()
+            if refused := {r: answer for r, answer in answers.items() if answer[0] not in (SMTP_OK, SMTP_FORWARDED)}:
+                raise smtplib.SMTPRecipientsRefused(refused)
+
+    @contextmanager
+    def _session(self) -> Iterator[smtplib.SMTP]:
+        mail = self._settings
         try:
             with self._connected() as server:
+                server.ehlo_or_helo_if_needed()
                 if mail.password_file is not None:
                     server.login(mail.user, mail.password_file.read_text(encoding="utf-8").strip())
-                server.send_message(message)
+                yield server
         except (OSError, smtplib.SMTPException) as error:
             raise NoticeNotSent(
                 one_line(f"{mail.host}:{mail.port} took no mail: {type(error).__name__}: {error}")

@@ -277,7 +277,7 @@ def _jobs_table(lines: tuple[JobLine, ...], now: datetime) -> Table:
 def _delivery_text(name: str, state: str, attempts: int, next_try: datetime | None, now: datetime) -> Text:
     text = Text(f"{one_line(name)} ") + _styled(state)
     if attempts > 1 or (attempts and state != "DELIVERED"):
-        text.append(f", {attempts} tries")
+        text.append(f", {attempts} {'try' if attempts == 1 else 'tries'}")
     if next_try is not None and next_try > now:
         text.append(f", next in {age(next_try - now)}")
     return text

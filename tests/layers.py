@@ -19,11 +19,13 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.cli.node",
         "contourd.cli.operating",
         "contourd.cli.options",
+        *("contourd.cli.output", "contourd.cli.statuses", "contourd.cli.timeline_text"),
         "contourd.cli.training",
         "contourd.__main__",
     ),
     6: (
         "contourd.checks.network",
+        "contourd.checks.alerts",
         "contourd.checks.models",
         "contourd.checks.listing",
         *("contourd.checks.host", "contourd.checks.constancy"),
@@ -135,6 +137,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.acquisition",
         "contourd.dicom.series",
         "contourd.dicom.instance",  # an archive is read with the same care as what the network brings
+        "contourd.dicom.viewing",
         "contourd.dicom.spool",
         "contourd.dicom.spool_access",
         *("contourd.dicom.commitment", "contourd.dicom.custody", "contourd.patience"),

@@ -23,6 +23,7 @@ PICTURES = (
     ("job", "/jobs/1", 1280, 940, "light", ""),
     ("job-dark", "/jobs/1", 1280, 940, "dark", "f"),
     ("phone", "/jobs/1", 390, 844, "dark", ""),
+    ("held", "/series/2", 1280, 860, "light", ""),
 )
 COLOURS = 256
 

@@ -13,11 +13,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from sqlalchemy import delete
 
 from contourd.dicom.ct_write import write_ct_series
 from contourd.dicom.rtstruct_write import Provenance, Remarks, structure_set_dataset
-from contourd.dicom.series import Instance, gate, read_instance
+from contourd.dicom.series import Instance, along_z, gate, read_instance
 from contourd.dicom.spool import Spool
+from contourd.errors import SlicesMissing
 from contourd.imaging.contours import ROI, StructureSet, trace
 from contourd.imaging.grid import Box, Grid
 from contourd.imaging.volume import Volume
@@ -62,9 +64,10 @@ def contoured(instances: list[Instance]) -> tuple[Dataset, str]:
 
 @dataclass(frozen=True)
 class Files:
-    """A series and its structure set, as they are received and made."""
+    """A series and its structure set, as they are received and made; where its images lie, z in mm."""
 
     images: tuple[bytes, ...]
+    places_mm: tuple[float, ...]
     structure_set: bytes
     series_uid: str
     remarks: str
@@ -77,7 +80,8 @@ def files_of(ct: Path, contourer: Contourer) -> Files:
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     images = tuple(instance.path.read_bytes() for instance in instances)
-    return Files(images, buffer.getvalue(), instances[0].series_instance_uid, remarks)
+    places_mm = tuple(along_z(instance) for instance in instances)
+    return Files(images, places_mm, buffer.getvalue(), instances[0].series_instance_uid, remarks)
 
 
 @cache
@@ -91,11 +95,24 @@ def coarse_reference() -> Files:
 
 
 def fill(database: Database, spool: Spool, files: Files | None = None) -> None:
-    """Store the reference patient as job 1, waiting for confirmation, and around it what a node may hold."""
+    """Store the reference patient as job 1, waiting for confirmation, and around it what a node may hold.
+
+    Series 2 is the same scan with two slices missing.
+    """
     files = files or coarse_reference()
     paths = [spool.store_instance([image]) for image in files.images]
     spool.store_output(1, files.structure_set)
     fill_queue(database, spool, paths, files.series_uid, files.remarks)
+    with database.transaction() as session:
+        session.execute(delete(InstanceRow).where(InstanceRow.series_id == 2))
+        session.add_all(
+            InstanceRow(
+                series_id=2, sop_instance_uid=f"2.25.2.{i}", path=path, sha256="", received_at=datetime.now(UTC)
+            )
+            for i, path in enumerate(paths)
+            if i not in MISSING
+        )
+        session.get_one(SeriesRow, 2).reason = str(SlicesMissing(tuple(files.places_mm[i] for i in MISSING)))
 
 
 def fill_queue(
@@ -187,6 +204,7 @@ SERIES = (
     (SeriesState.RECEIVING, "", 1),
     (SeriesState.COMPLETE, "", 95),
 )
+MISSING = (28, 29)
 CONFIRM = "waits for confirmation: a person is to look at the pictures before it is sent"
 JOBS = (
     (1, JobState.HELD, CONFIRM, ""),

@@ -18,12 +18,13 @@ from tests.peers import LOOPBACK
 
 @dataclass
 class Mailbox:
-    """What the SMTP server took; ``refuses``: it answers 451 to the next message."""
+    """What the SMTP server took; ``refuses``: it answers 451 to messages; ``strangers``: it takes no recipient."""
 
     port: int = 0
     messages: list[EmailMessage] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     refuses: bool = False
+    strangers: bool = False
 
 
 @contextmanager
@@ -45,6 +46,8 @@ def smtp_sink() -> Iterator[Mailbox]:
                     self.say("250 AUTH PLAIN")
                 elif verb == "AUTH":
                     self.say("235 welcome")
+                elif verb == "RCPT" and box.strangers:
+                    self.say("550 relaying denied")
                 elif verb == "DATA" and box.refuses:
                     self.say("451 not now")
                 elif verb == "DATA":

@@ -228,7 +228,7 @@ def _first(row: Row) -> tuple[int | None, int | None]:
     return (done[0].cases, done[0].parameters) if done else (None, None)
 
 
-def run(grid: str, dataset: Path, output: Path, device: str = "auto") -> None:
+def run(grid: str, dataset: Path, output: Path, device: str = "auto") -> list[Row]:
     """Ablate as ``contourd ablate`` does, and print the table.
 
     Raises
@@ -236,11 +236,13 @@ def run(grid: str, dataset: Path, output: Path, device: str = "auto") -> None:
     SettingsError, DatasetError
         The grid or the data set cannot be used.
     """
-    title = ""
+    title, rows = "", []
     for row in ablate(load_grid(grid), dataset, output, device):
         if row.table != title:
             title = row.table
             print(f"\n{title}")
         said = "failed: " + "; ".join(row.failures) if row.mean is None else f"{row.mean:.3f}"
         print(f"  {row.variant.name:32} {said}")
+        rows.append(row)
     print(f"\ntable: {output / REPORT}")
+    return rows

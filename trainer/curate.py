@@ -264,7 +264,7 @@ def _remove_others(output: Path, manifest: Manifest) -> None:
             case_file(output / case.split, case.identifier).unlink(missing_ok=True)
 
 
-def run(sources: Sequence[str], output: Path, options: Options) -> None:
+def run(sources: Sequence[str], output: Path, options: Options) -> Curation:
     """Curate as ``contourd curate`` does, and say what came of it.
 
     Raises
@@ -276,7 +276,7 @@ def run(sources: Sequence[str], output: Path, options: Options) -> None:
     counts = Counter(curation.splits.values())
     print(f"{len(curation.cases)} cases: " + ", ".join(f"{counts[name]} {name}" for name in SPLITS if counts[name]))
     print(f"{len(curation.refused)} things left out, {len(curation.exclusions)} organs excluded, each with its reason")
-    waiting = [s.spelling for s in curation.spellings if s.reading.taken_for == ""]
-    if waiting:
-        print(f"{len(waiting)} names are taken for nothing yet; say what they are in {output / NAMES} and curate again")
+    if waiting := curation.open_names:
+        print(f"{waiting} names are taken for nothing yet; say what they are in {output / NAMES} and curate again")
     print(f"report: {output / REPORT}")
+    return curation

@@ -50,6 +50,11 @@ class Curation:
         """Case and organ of everything that a rule excluded."""
         return frozenset((f.case, f.organ) for f in self.findings if f.rule in self.rules)
 
+    @property
+    def open_names(self) -> int:
+        """How many spellings are taken for nothing yet."""
+        return sum(spelling.reading.taken_for == "" for spelling in self.spellings)
+
 
 @dataclass(frozen=True, slots=True)
 class _Sheet:

@@ -173,7 +173,7 @@ def evaluate(bundle: ModelBundle, split: Path, results: Results, device: str = "
 
 def run(
     bundle: str, dataset: Path, output: Path | None = None, split: str = "validation", device: str = "auto"
-) -> None:
+) -> Evaluated:
     """Evaluate ``dataset/split`` (or ``dataset`` itself) as ``contourd evaluate`` does; the report goes to ``output``.
 
     Raises
@@ -190,11 +190,12 @@ def run(
             scores = "  ".join(f"{o.name} {o.dice:.3f}" for o in result.organs if o.dice is not None)
             print(f"{result.identifier}: {result.held or scores}", flush=True)
             found.append(result)
-        summary = statistics(found)
-        print("\n" + table(summary))
+        evaluated = Evaluated(loaded, folder, split, tuple(found), statistics(found))
+        print("\n" + table(evaluated.summary))
         if output is not None:
-            write_report(output, Evaluated(loaded, folder, split, tuple(found), summary), results.masks)
+            write_report(output, evaluated, results.masks)
             print(f"\nreport: {output / 'report.html'}")
+    return evaluated
 
 
 def table(summary: Statistics) -> str:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from contourd.checks import constancy, host, models, network
+from contourd.checks import alerts, constancy, host, models, network
 from contourd.checks.finding import Check
 from contourd.settings import Settings
 
 REPORT = "look at the message; if it makes no sense, report it"
 
 
-def checks_of(settings: Settings, file: Path) -> tuple[Check, ...]:
-    """List the checks; what takes longest comes last."""
-    return (*_of_the_machine(settings, file), *_of_the_network(settings), *_of_the_models(settings))
+def checks_of(settings: Settings, file: Path, send_mail: bool = False) -> tuple[Check, ...]:
+    """List the checks; what takes longest comes last. ``send_mail``: that of the mail server sends a test."""
+    return (
+        *_of_the_machine(settings, file),
+        *_of_the_network(settings),
+        *_of_the_alerts(settings, send_mail),
+        *_of_the_models(settings),
+    )
 
 
 def _of_the_machine(settings: Settings, file: Path) -> tuple[Check, ...]:
@@ -54,6 +59,18 @@ def _of_the_network(settings: Settings) -> tuple[Check, ...]:
             checks.append(Check(f"tls:{one.name}", partial(network.destination_certificate, one), files))
         checks.append(Check(f"echo:{one.name}", partial(network.echo, one, node.ae_title), address))
         checks.append(Check(f"echo-back:{one.name}", partial(network.echo_back, one, settings), address))
+    return tuple(checks)
+
+
+def _of_the_alerts(settings: Settings, send_mail: bool) -> tuple[Check, ...]:
+    ways, node = settings.alerts, settings.node.ae_title
+    checks = []
+    if ways.mail.host:
+        run = partial(alerts.mail, ways.mail, node, send_mail)
+        checks.append(Check("mail", run, "check [alerts.mail]"))
+    if ways.webhook:
+        run = partial(alerts.webhook, ways.webhook, ways.webhook_timeout_s)
+        checks.append(Check("webhook", run, "check alerts.webhook"))
     return tuple(checks)
 
 

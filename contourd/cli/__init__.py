@@ -17,16 +17,20 @@ from contourd.cli.database import DATABASE_COMMANDS
 from contourd.cli.examples import EXAMPLES
 from contourd.cli.installing import check, init
 from contourd.cli.models import MODEL_COMMANDS
-from contourd.cli.node import release, retry, serve, status
-from contourd.cli.operating import alert, cancel, confirm, hold, recontour, resend
+from contourd.cli.node import serve, status
+from contourd.cli.operating import alert, cancel, confirm, hold, recontour, release, resend, retry
 from contourd.cli.replaying import replay
 from contourd.cli.routing import route
 from contourd.cli.sending import accept, echo, send
+from contourd.cli.statuses import status_of
 from contourd.cli.training import ablate, curate, evaluate, train
 from contourd.errors import ContourdError, NodeError, SettingsError
 from contourd.logs import guard_standard_error, told_traceback
 
-FIRST_STEPS = "First steps: contourd demo; or contourd init, contourd check, contourd accept DEST, contourd serve."
+FIRST_STEPS = (
+    "First steps: contourd demo; or contourd init, contourd check, contourd accept DEST, contourd serve.\n"
+    "Each command's --help has an example and its exit status; docs/commands.md has its --json."
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,25 +42,32 @@ app = typer.Typer(
 # The panels of `contourd --help`, in their order.
 COMMANDS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "Installation": (init, check, route, echo, send, accept),
-    "Node": (serve, status, retry, release, audit, alert),
-    "Jobs": (hold, confirm, cancel, resend, recontour, replay),
+    "Node": (serve, status, audit, alert),
+    "Jobs": (retry, release, hold, confirm, cancel, resend, recontour, replay),
     "Contouring": (contour, demo),
     "Training": (curate, train, evaluate, ablate),
 }
+
+
+def _below(name: str) -> str:
+    """Return what stands below a command's help."""
+    return f"Example: {EXAMPLES[name]}\n\n{status_of(name)}"
+
+
 for panel, commands in COMMANDS.items():
     for command in commands:
-        app.command(rich_help_panel=panel, epilog=f"Example: {EXAMPLES[command.__name__]}")(command)
-database_app = typer.Typer(help="Back up the database, put it back, and take it from one version to another.")
+        app.command(rich_help_panel=panel, epilog=_below(command.__name__))(command)
+database_app = typer.Typer(help="Back up the database, restore it, change its version.")
 for name, command in DATABASE_COMMANDS.items():
-    database_app.command(name, epilog=f"Example: {EXAMPLES['db ' + name]}")(command)
+    database_app.command(name, epilog=_below("db " + name))(command)
 app.add_typer(database_app, name="db", rich_help_panel="Node", no_args_is_help=True)
 models_app = typer.Typer(help="List, show and verify the models; put a new one into use, and take it back.")
 for name, command in MODEL_COMMANDS.items():
-    models_app.command(name, epilog=f"Example: {EXAMPLES['models ' + name]}")(command)
+    models_app.command(name, epilog=_below("models " + name))(command)
 app.add_typer(models_app, name="models", rich_help_panel="Node", no_args_is_help=True)
 constancy_app = typer.Typer(help="Check that the reference patient is contoured as on the day of acceptance.")
 for name, command in CONSTANCY_COMMANDS.items():
-    constancy_app.command(name, epilog=f"Example: {EXAMPLES['constancy ' + name]}")(command)
+    constancy_app.command(name, epilog=_below("constancy " + name))(command)
 app.add_typer(constancy_app, name="constancy", rich_help_panel="Node", no_args_is_help=True)
 
 
@@ -79,7 +90,7 @@ def main() -> None:
     """Run a command; an error of ours is one message on standard error and exit status 1, or 2 for the set-up."""
     guard_standard_error()
     try:
-        app()
+        app(prog_name="contourd")
     except (SettingsError, NodeError) as error:
         sys.exit(_complain(error, 2))
     except ContourdError as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from contourd.cli.options import ConfigOption, opened_database
+from contourd.cli.timeline_text import entry
 
 if TYPE_CHECKING:
     from contourd.jobs.timeline import Line
@@ -23,9 +24,12 @@ def audit(
     until: Annotated[str, typer.Option(help="Alike; by default now.")] = "",
     action: Annotated[str, typer.Option(help="Beginning of an action: 'job', 'job hold', 'connection refused'.")] = "",
     job: Annotated[int | None, typer.Option(help="One job, with its series and deliveries.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Each key of changed settings; whole hashes.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object a line.")] = False,
 ) -> None:
-    """Show who did what: peers, operators, starts, changes of settings and models, and every transition."""
+    """Show who did what: peers, operators, settings, every step."""
     from contourd.jobs.timeline import Selection, read_timeline
     from contourd.settings import load_settings
 
@@ -33,7 +37,7 @@ def audit(
     wanted = Selection(moment(since, now), moment(until, now) if until else now + timedelta(days=1), action, job)
     with opened_database(load_settings(config)) as database:
         for line in read_timeline(database, wanted):
-            typer.echo(_as_json(line) if json else _as_text(line))
+            typer.echo(_as_json(line) if json else entry(line, verbose))
 
 
 def moment(text: str, now: datetime) -> datetime:
@@ -57,9 +61,3 @@ def _as_json(line: Line) -> str:
     from json import dumps
 
     return dumps({**asdict(line), "at": line.at.isoformat(timespec="milliseconds")})
-
-
-def _as_text(line: Line) -> str:
-    at = line.at.astimezone().isoformat(sep=" ", timespec="seconds")
-    told = "  ".join(filter(None, [line.state, line.destination, line.detail]))
-    return f"{at}  {line.actor:<16} {line.action:<24} {line.subject:<14} {told}".rstrip()

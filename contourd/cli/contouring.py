@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from contourd.cli.options import DeviceOption, OverrideOption, signed
+from contourd.cli.output import JsonOption, as_json
 from contourd.errors import NodeError
 from contourd.profiles import PROFILES
 
 if TYPE_CHECKING:
+    from contourd.dicom.rtstruct_write import Remarks
     from contourd.dicom.series import Instance
+    from contourd.imaging.contours import ROI
 
 
 def contour(
@@ -25,8 +29,9 @@ def contour(
     series_uid: Annotated[str | None, typer.Option(help="Which series, where the folder holds several.")] = None,
     profile: Annotated[str, typer.Option(help=f"How it is written: {', '.join(PROFILES)}.")] = "strict",
     override: OverrideOption = "",
+    json: JsonOption = False,
 ) -> None:
-    """Contour one CT series of a folder, without a daemon."""
+    """Contour one CT series of a folder, without a node."""
     from contourd.dicom.series import find_series
 
     if not ct_folder.is_dir():
@@ -45,14 +50,42 @@ def contour(
         contoured = contour_series(instances, predictor, order, report)
     output.parent.mkdir(parents=True, exist_ok=True)
     save_structure_set(contoured.dataset, output)
-    for roi in contoured.structures.rois:
-        told = "" if roi.contours else "   not found"
-        if roi.name in contoured.remarks.flagged:
-            told = f"   CHECK: {contoured.remarks.flagged[roi.name]}"
-        if roi.name in contoured.remarks.withheld:
-            told = f"   withheld: {contoured.remarks.withheld[roi.name]}"
-        typer.echo(f"{roi.name:<16} {roi.volume_cc:8.1f} cc{told}")
+    organs = [_organ(roi, contoured.remarks) for roi in contoured.structures.rois]
+    if json:
+        bundle = predictor.bundle
+        of_model = {"name": bundle.name, "version": bundle.version, "sha256": bundle.sha256}
+        told = {"output": str(output), "profile": profile, "series": instances[0].series_instance_uid,
+                "images": len(instances), "model": of_model, "device": str(predictor.device),
+                "organs": [asdict(organ) for organ in organs]}  # fmt: skip
+        typer.echo(as_json(told))
+        return
+    for organ in organs:
+        typer.echo(f"{organ.name:<16} {organ.volume_cc:8.1f} cc{organ.words()}")
     typer.echo(f"{output}: AI generated, not reviewed")
+
+
+@dataclass(frozen=True, slots=True)
+class Organ:
+    """What became of one organ: drawn, to be checked (check), not found, or withheld, and why."""
+
+    name: str
+    volume_cc: float
+    state: str
+    reason: str
+
+    def words(self) -> str:
+        """Tell it at the end of the organ's line."""
+        named = {"drawn": "", "not found": "   not found", "check": "   CHECK: ", "withheld": "   withheld: "}
+        return named[self.state] + self.reason
+
+
+def _organ(roi: ROI, remarks: Remarks) -> Organ:
+    state, reason = ("drawn" if roi.contours else "not found"), ""
+    if roi.name in remarks.flagged:
+        state, reason = "check", remarks.flagged[roi.name]
+    if roi.name in remarks.withheld:
+        state, reason = "withheld", remarks.withheld[roi.name]
+    return Organ(roi.name, round(roi.volume_cc, 2), state, reason)
 
 
 def _choose_series(
@@ -98,7 +131,7 @@ def demo(
     ct: Annotated[Path | None, typer.Argument(help="A CT folder; the reference patient by default.")] = None,
     output: Annotated[Path, typer.Option(help="Where the picture and the structure set go.")] = Path("demo-output"),
 ) -> None:
-    """Run a node on loopback, send it a CT, wait for the structure set and draw it."""
+    """Try it: run a node here, send it a CT, draw what comes back."""
     from contourd.demo import run
 
     raise typer.Exit(run(ct, output))

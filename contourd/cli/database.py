@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contourd.cli.options import ConfigOption, operator, refuse_missing
+from contourd.cli.output import JsonOption, tell
 
 if TYPE_CHECKING:
     from contourd.jobs.database import Database
@@ -24,22 +25,30 @@ DumpedOption = Annotated[
 def backup(
     file: Annotated[Path, typer.Argument(help="The copy to make; an existing file is not overwritten.")],
     config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
-    """Copy the database while contourd serves or not; the copy is checked."""
+    """Copy the database, while contourd serves or not.
+
+    The copy is checked, and overwrites nothing.
+    """
     from contourd.jobs.backup import back_up, database_file
     from contourd.settings import load_settings
 
     settings = load_settings(config)
     back_up(database_file(settings.database_url), file)
     _audit(settings, "db backup", str(file))
-    typer.echo(f"{file} is whole; the images and the site key are in {settings.spool.root}: copy that folder too")
+    told = f"{file} is whole; the images and the site key are in {settings.spool.root}: copy that folder too"
+    tell({"file": str(file), "spool": str(settings.spool.root)}, told, json)
 
 
 def restore(
     file: Annotated[Path, typer.Argument(help="A backup.")],
     config: ConfigOption = None,
 ) -> None:
-    """Put a backup in the place of the database, which is kept; contourd must be stopped."""
+    """Put a backup in the place of the database.
+
+    What was there is kept; contourd must be stopped.
+    """
     from contourd.jobs import backup as backups
     from contourd.jobs.tables import SCHEMA_REVISION
     from contourd.settings import load_settings
@@ -58,7 +67,10 @@ def restore(
 
 
 def upgrade(config: ConfigOption = None, dumped: DumpedOption = False) -> None:
-    """Bring the database of an older contourd to this version; a backup is made first, contourd must be stopped."""
+    """Bring the database of an older contourd to this version.
+
+    A backup is made first; contourd must be stopped.
+    """
     from contourd.jobs.tables import SCHEMA_REVISION
 
     with _migrating(config) as (settings, database):
@@ -77,7 +89,10 @@ def downgrade(
     config: ConfigOption = None,
     dumped: DumpedOption = False,
 ) -> None:
-    """Bring the database back to an older version's schema; a backup is made first, contourd must be stopped."""
+    """Bring the database back to an older version.
+
+    A backup is made first; contourd must be stopped.
+    """
     with _migrating(config) as (settings, database):
         before = database.revision()
         database.refuse_newer(revision)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contourd.cli.options import ConfigOption
+from contourd.cli.output import JsonOption, as_json
 from contourd.errors import ContourdError, NodeError, SettingsError
 from contourd.profiles import PROFILES
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from contourd.configuration import Answers
 
 log = logging.getLogger(__name__)
+UNFOLDED = 10_000
 
 
 def init(
@@ -93,19 +94,17 @@ def _valid(section: Any, key: str, value: Any) -> Any:
 
 def check(
     config: ConfigOption = None,
-    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    mail: Annotated[bool, typer.Option("--mail", help="Send a test mail too; else none is sent.")] = False,
+    json: JsonOption = False,
 ) -> None:
-    """Test everything before the first patient, and say how to mend what is red.
-
-    The exit status is 0 if all is well, 1 if something is red, 2 if the settings cannot be used.
-    """
+    """Test everything before the first patient; say how to mend it."""
     from contourd.checks.finding import State
     from contourd.checks.listing import checks_of
     from contourd.settings import find_settings_file, load_settings
 
     file = find_settings_file(config)
     try:
-        checks = checks_of(load_settings(file), file)
+        checks = checks_of(load_settings(file), file, mail)
     except SettingsError as error:
         if json:
             typer.echo(_as_json(file, [("settings", _of_error(error, "mend the file"))]))
@@ -145,6 +144,7 @@ def _of_error(error: Exception, remedy: str) -> Finding:
 
 def _show(name: str, finding: Finding) -> None:
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
     from contourd.checks.finding import State
@@ -152,10 +152,17 @@ def _show(name: str, finding: Finding) -> None:
     mark, style = {State.OK: ("ok", "green"), State.FAILED: ("RED", "bold red"), State.UNKNOWN: ("??", "yellow")}[
         finding.state
     ]
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(Text.assemble((f"{mark:<4}", style), (f"{name:<20} ", "bold"), finding.told))
+    console = Console(highlight=False)
+    lines = Table.grid()
+    lines.add_column(width=4, no_wrap=True)
+    lines.add_column(width=max(20, len(name)) + 1, no_wrap=True)
+    lines.add_column()
+    lines.add_row(Text(mark, style), Text(name, "bold"), finding.told)
     if finding.remedy:
-        console.print(Text.assemble(" " * 25, ("-> ", style), finding.remedy))
+        lines.add_row("", "", Text.assemble(("-> ", style), finding.remedy))
+    if not console.is_terminal:  # a file or a program gets whole lines
+        console.width = UNFOLDED
+    console.print(lines)
 
 
 def _as_json(file: Path, found: Iterable[tuple[str, Finding]]) -> str:
@@ -167,4 +174,4 @@ def _as_json(file: Path, found: Iterable[tuple[str, Finding]]) -> str:
         for name, finding in found
     ]
     well = all(one["state"] != State.FAILED.value for one in listed)
-    return json_format.dumps({"version": __version__, "settings": str(file), "well": well, "checks": listed}, indent=1)
+    return as_json({"version": __version__, "settings": str(file), "well": well, "checks": listed})

@@ -1,4 +1,4 @@
-"""Commands of the running node: serve, status, retry, release."""
+"""Commands of the running node: serve, status."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contourd.cli.options import ConfigOption, OverrideOption, opened_database, opened_operations, operator
+from contourd.cli.options import ConfigOption, opened_database, operator
+from contourd.cli.output import JsonOption
 from contourd.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 
 def serve(config: ConfigOption = None) -> None:
-    """Listen for CT series, contour them and deliver the structure sets, until SIGTERM or Ctrl-C."""
+    """Run the node: receive CTs, contour them, send structure sets.
+
+    It runs until SIGTERM or Ctrl-C.
+    """
     from contourd.logs import set_up_logging
     from contourd.settings import load_settings, require_models
 
@@ -46,7 +50,7 @@ def _require_second_reader(settings: Settings) -> None:
 
 def status(
     config: ConfigOption = None,
-    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    json: JsonOption = False,
     watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds, until Ctrl-C.")] = False,
     show_patient: Annotated[
         bool, typer.Option("--show-patient", help="Names and IDs in the place of pseudonyms; it is audited.")
@@ -92,25 +96,3 @@ def _audit(settings: Settings, action: str, subject: str, detail: str) -> None:
 
     with opened_database(settings) as database:
         AuditTrail(database).record(Deed(operator(), action, subject, detail))
-
-
-def retry(
-    job: Annotated[int, typer.Argument(help="Number of the job.")],
-    config: ConfigOption = None,
-    override: OverrideOption = "",
-) -> None:
-    """Try a held or failed job again, send its waiting deliveries now, or take a cancelled job up again."""
-    with opened_operations(config) as (operations, _):
-        operations.retry(job, override)
-    typer.echo(f"job {job} will be tried again")
-
-
-def release(
-    series: Annotated[int, typer.Argument(help="Number of the series.")],
-    config: ConfigOption = None,
-    reason: Annotated[str, typer.Option(help="Why; it is kept in the audit trail.")] = "",
-) -> None:
-    """Have a held series examined again; an interruption is forgiven, a gap or a wrong image is not."""
-    with opened_operations(config) as (operations, settings):
-        operations.release_series(series, settings.series.gapped_s, reason)
-    typer.echo(f"series {series} will be examined again")

@@ -1,68 +1,115 @@
-"""Commands that a person gives about one job: hold, confirm, cancel, resend, recontour; and a test of the alerts."""
+"""Commands that a person gives about one job or series; and a test of the alerts."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contourd.cli.options import ConfigOption, opened_database, opened_operations
+from contourd.cli.options import ConfigOption, OverrideOption, opened_database, opened_operations
+from contourd.cli.output import JsonOption, tell
+
+if TYPE_CHECKING:
+    from contourd.jobs.operations import Operations
 
 JobArgument = Annotated[int, typer.Argument(help="Number of the job.")]
 ReasonOption = Annotated[str, typer.Option(help="Why; it is shown with the job and kept in the audit trail.")]
 
 
-def hold(job: JobArgument, reason: ReasonOption, config: ConfigOption = None) -> None:
-    """Stop a job that is queued, contoured or sent until `contourd retry`."""
+def retry(
+    job: JobArgument, config: ConfigOption = None, override: OverrideOption = "", json: JsonOption = False
+) -> None:
+    """Contour a held or failed job again, or send what waits now.
+
+    A cancelled job is taken up again.
+    """
+    with opened_operations(config) as (operations, _):
+        operations.retry(job, override)
+        _tell("retry", job, operations, f"job {job} will be tried again", json)
+
+
+def release(
+    series: Annotated[int, typer.Argument(help="Number of the series.")],
+    config: ConfigOption = None,
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the audit trail.")] = "",
+    json: JsonOption = False,
+) -> None:
+    """Have a held series examined again.
+
+    An interruption is forgiven; a gap or a wrong image is held again.
+    """
+    with opened_operations(config) as (operations, settings):
+        operations.release_series(series, settings.series.gapped_s, reason)
+        told = f"series {series} will be examined again"
+        state = operations.series_state(series)
+        tell({"action": "release", "series": series, "state": state, "told": told}, told, json)
+
+
+def hold(job: JobArgument, reason: ReasonOption, config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Stop a job until `contourd retry`."""
     with opened_operations(config) as (operations, _):
         operations.hold(job, reason)
-    typer.echo(f"job {job} is held; `contourd retry {job}` lets it go on")
+        _tell("hold", job, operations, f"job {job} is held; `contourd retry {job}` lets it go on", json)
 
 
-def confirm(job: JobArgument, config: ConfigOption = None) -> None:
-    """Have a job sent whose pictures you have seen; for routes with confirm = true."""
+def confirm(job: JobArgument, config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Have a job sent whose pictures you have seen.
+
+    For routes with `confirm = true`.
+    """
     with opened_operations(config) as (operations, _):
         operations.confirm(job)
-    typer.echo(f"job {job} is confirmed, and goes to its destinations")
+        _tell("confirm", job, operations, f"job {job} is confirmed, and goes to its destinations", json)
 
 
-def cancel(job: JobArgument, reason: ReasonOption, config: ConfigOption = None) -> None:
+def cancel(job: JobArgument, reason: ReasonOption, config: ConfigOption = None, json: JsonOption = False) -> None:
     """End a job; what was delivered stays delivered."""
     with opened_operations(config) as (operations, _):
         operations.cancel(job, reason)
-    typer.echo(f"job {job} is cancelled; `contourd retry {job}` takes it up again")
+        _tell("cancel", job, operations, f"job {job} is cancelled; `contourd retry {job}` takes it up again", json)
 
 
 def resend(
     job: JobArgument,
     destination: Annotated[str, typer.Option("--to", help="Name of the destination.")],
     config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
-    """Send a job's structure set to another destination, or again to one that has it."""
+    """Send a job's structure set to a destination, also once more."""
     with opened_operations(config) as (operations, settings):
         profiles = {d.name: d.structure_set_profile.identity() for d in settings.destination}
         operations.resend(job, destination, profiles)
-    typer.echo(f"job {job} goes to {destination}")
+        _tell("resend", job, operations, f"job {job} goes to {destination}", json)
 
 
 def recontour(
     job: JobArgument,
     model: Annotated[str, typer.Option(help="Name of a shipped model, or folder of a bundle.")],
     config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
-    """Contour a job's series with another model: a job of its own, to the same destinations."""
+    """Contour a job's series with another model, as a new job.
+
+    It goes to the same destinations.
+    """
     with opened_operations(config) as (operations, _):
         made = operations.recontour(job, model)
-    typer.echo(f"job {made} contours the series of job {job} with {model}")
+        _tell("recontour", made, operations, f"job {made} contours the series of job {job} with {model}", json)
 
 
-def alert(config: ConfigOption = None) -> None:
-    """Send a test alert by every way that [alerts] names."""
+def _tell(action: str, job: int, operations: Operations, told: str, json: bool) -> None:
+    """Say what was done to a job, and how it stands now."""
+    tell({"action": action, "job": job, "state": operations.job_state(job), "told": told}, told, json)
+
+
+def alert(config: ConfigOption = None, json: JsonOption = False) -> None:
+    """Send a test alert by e-mail and webhook, as the settings say."""
     from contourd.alerting import Alerts
     from contourd.settings import load_settings
 
     settings = load_settings(config)
     with opened_database(settings) as database:
         reached = Alerts(settings, database).test()
-    told = " and ".join(reached) or "nobody: set alerts.mail.host and recipients, or alerts.webhook"
-    typer.echo(f"a test alert was sent by {told}" if reached else f"there is {told}")
+    told = " and ".join(reached)
+    nobody = "there is nobody to tell: set alerts.mail.host and recipients, or alerts.webhook"
+    tell({"reached": reached}, f"a test alert was sent by {told}" if told else nobody, json)

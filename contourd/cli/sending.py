@@ -8,12 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from contourd.cli.options import CallingOption, ConfigOption, addressed, calling_title, settings_or_none
+from contourd.cli.output import JsonOption, as_json
 from contourd.errors import NodeError
 from contourd.profiles import PROFILES
 
@@ -27,7 +29,18 @@ DestinationArgument = Annotated[
     str, typer.Argument(metavar="DEST", help="A destination of the settings by its name, or AE@host:port.")
 ]
 SHOWN = 10
+NO_ANSWER = "not sent or not answered"
 INTERRUPTED = 130
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a node said to a C-ECHO; ``reason``: why it did not answer as it should."""
+
+    peer: Destination
+    answers: bool
+    took_s: float
+    reason: str
 
 
 def echo(
@@ -37,31 +50,56 @@ def echo(
     ] = None,
     config: ConfigOption = None,
     calling: CallingOption = None,
+    json: JsonOption = False,
 ) -> None:
-    """Ask a node by C-ECHO whether it is there; self asks this contourd's own port."""
+    """Ask nodes by C-ECHO whether they are there.
+
+    Without DEST every destination of the settings is asked; self is this contourd's own port.
+    """
     from contourd.checks.network import own_address
-    from contourd.dicom.scu import StorageSCU
-    from contourd.outcomes import OutcomeKind
 
     settings = settings_or_none(config)
     if settings is not None and destination == "self":
         own, caller = own_address(settings)
-        asked = [(own, calling or caller)]
+        peers: tuple[Destination, ...] = (own,)
+        caller = calling or caller
     elif settings is not None and destination is None:
-        asked = [(peer, calling_title(calling, settings)) for peer in settings.destination]
+        peers, caller = settings.destination, calling_title(calling, settings)
     else:
-        asked = [(addressed(destination or "", settings), calling_title(calling, settings))]
-    failed = False
-    for peer, caller in asked:
-        began = time.monotonic()
-        with _interruptible():
-            outcome = StorageSCU(caller).echo(peer)
-        if outcome.kind is OutcomeKind.ACCEPTED:
-            typer.echo(f"{address_of(peer)} answers {caller} in {(time.monotonic() - began) * 1000:.0f} ms")
-        else:
-            failed = True
-            typer.echo(f"contourd: {outcome.reason}", err=True)
-    raise typer.Exit(1 if failed else 0)
+        peers, caller = (addressed(destination or "", settings),), calling_title(calling, settings)
+    answers = []
+    for peer in peers:
+        answers.append(_asked(peer, caller))
+        if not json:
+            _tell_answer(answers[-1], caller)
+    if json:
+        asked = [
+            {**_address(a.peer), "answers": a.answers, "ms": round(a.took_s * 1000), "reason": a.reason}
+            for a in answers
+        ]
+        typer.echo(as_json({"calling_ae": caller, "destinations": asked}))
+    raise typer.Exit(0 if all(a.answers for a in answers) else 1)
+
+
+def _asked(peer: Destination, caller: str) -> Answer:
+    from contourd.dicom.scu import StorageSCU
+    from contourd.outcomes import OutcomeKind
+
+    began = time.monotonic()
+    with _interruptible():
+        outcome = StorageSCU(caller).echo(peer)
+    return Answer(peer, outcome.kind is OutcomeKind.ACCEPTED, time.monotonic() - began, outcome.reason)
+
+
+def _tell_answer(answer: Answer, caller: str) -> None:
+    if answer.answers:
+        typer.echo(f"{address_of(answer.peer)} answers {caller} in {answer.took_s * 1000:.0f} ms")
+    else:
+        typer.echo(f"contourd: {answer.reason}", err=True)
+
+
+def _address(peer: Destination) -> dict[str, object]:
+    return {"name": peer.name, "ae_title": peer.ae_title, "host": peer.host, "port": peer.port}
 
 
 @contextmanager
@@ -84,8 +122,12 @@ def send(
     to: Annotated[str, typer.Option(metavar="DEST", help="A destination's name, or AE@host:port.")],
     calling: CallingOption = None,
     config: ConfigOption = None,
+    json: JsonOption = False,
 ) -> None:
-    """Send DICOM files as they are, once, and count the answers: a test sender."""
+    """Send DICOM files as a scanner would, to test a node.
+
+    Each goes once and as it is, and the answers are counted.
+    """
     from contourd.dicom.send import dicom_files
 
     if not folder.exists():
@@ -96,15 +138,40 @@ def send(
     settings = settings_or_none(config)
     peer = addressed(to, settings)
     results = transfer(paths, peer, calling_title(calling, settings))
+    if json:
+        typer.echo(as_json(_counted(peer, results, len(others))))
+    else:
+        _tell_sent(peer, results, len(others))
+    raise typer.Exit(0 if all(sent.taken for sent in results) else 1)
+
+
+def _counted(peer: Destination, results: list[Sent], others: int) -> dict[str, object]:
+    refused = [
+        {"file": str(sent.path), "status": _status(sent), "reason": sent.reason} for sent in results if not sent.taken
+    ]
+    return {
+        "destination": _address(peer),
+        "files": len(results),
+        "taken": sum(sent.taken for sent in results),
+        "not_dicom": others,
+        "answers": dict(sorted(Counter(_status(sent) for sent in results).items())),
+        "refused": refused,
+    }
+
+
+def _status(sent: Sent) -> str:
+    return f"0x{sent.status:04X}" if sent.status is not None else NO_ANSWER
+
+
+def _tell_sent(peer: Destination, results: list[Sent], others: int) -> None:
     if others:
-        typer.echo(f"{len(others)} files are no DICOM files and were not sent", err=True)
+        typer.echo(f"{others} files are no DICOM files and were not sent", err=True)
     typer.echo(f"{address_of(peer)}: {told(results)}")
     refused = [sent for sent in results if not sent.taken]
     for sent in refused[:SHOWN]:
         typer.echo(f"  {sent.path}: {sent.reason}", err=True)
     if len(refused) > SHOWN:
         typer.echo(f"  and {len(refused) - SHOWN} more", err=True)
-    raise typer.Exit(1 if refused else 0)
 
 
 def transfer(paths: tuple[Path, ...], peer: Destination, calling: str) -> list[Sent]:
@@ -131,9 +198,7 @@ def transfer(paths: tuple[Path, ...], peer: Destination, calling: str) -> list[S
 def told(results: list[Sent]) -> str:
     """Count the answers: how many files were taken, and each status or reason with its number."""
     taken = sum(sent.taken for sent in results)
-    answers = Counter(
-        f"0x{sent.status:04X}" if sent.status is not None else "not sent or not answered" for sent in results
-    )
+    answers = Counter(_status(sent) for sent in results)
     counted = ", ".join(f"{answer}: {number}" for answer, number in sorted(answers.items()))
     return f"{taken} of {len(results)} files taken ({counted})"
 
@@ -145,8 +210,9 @@ def accept(
     profile: Annotated[str, typer.Option(help=f"For AE@host:port: {', '.join(PROFILES)}.")] = "strict",
     config: ConfigOption = None,
     calling: CallingOption = None,
+    json: JsonOption = False,
 ) -> None:
-    """Send a phantom of known solids and write the sheet to check a planning system with."""
+    """Send a phantom and write the sheet to accept a planning system."""
     from rich.console import Console
 
     from contourd.acceptance import POSITIONS, write_phantom
@@ -160,35 +226,57 @@ def accept(
         phantoms = [write_phantom(output / position, position, peer.structure_set_profile) for position in POSITIONS]
     except OSError as error:
         raise NodeError(f"{output} cannot be written: {error.strerror}; choose another --output") from error
-    delivered, complete = [Delivered(phantom, "not sent (dry run)") for phantom in phantoms], True
+    delivered = [Delivered(phantom, "not sent (dry run)") for phantom in phantoms]
     if not dry_run:
-        delivered, complete = _deliver(phantoms, peer, calling_title(calling, settings))
-    console = Console()
-    console.print(sheet_table(peer.structure_set_profile))
-    for one in delivered:
-        typer.echo(f"{one.phantom.position}: {one.result}")
+        delivered = _deliver(phantoms, peer, calling_title(calling, settings))
     sheet = output / "sheet.html"
     sheet.write_text(sheet_page(address_of(peer), peer.structure_set_profile, delivered), encoding="utf-8")
-    typer.echo(f"sheet to tick off: {sheet}")
-    raise typer.Exit(0 if complete else 1)
+    complete = all(one.is_complete for one in delivered)
+    if json:
+        content = {
+            "destination": _address(peer),
+            "profile": peer.structure_set_profile.name,
+            "dry_run": dry_run,
+            "complete": complete,
+            "sheet": str(sheet),
+            "phantoms": [_of_phantom(one) for one in delivered],
+        }
+        typer.echo(as_json(content))
+    else:
+        Console().print(sheet_table(peer.structure_set_profile))
+        for one in delivered:
+            typer.echo(f"{one.phantom.position}: {one.result}")
+        typer.echo(f"sheet to tick off: {sheet}")
+    raise typer.Exit(0 if complete or dry_run else 1)
 
 
-def _deliver(phantoms: list[WrittenPhantom], peer: Destination, calling: str) -> tuple[list[Delivered], bool]:
-    """Send each CT, and its structure set as every other is sent; tells whether everything was taken."""
+def _of_phantom(one: Delivered) -> dict[str, object]:
+    return {
+        "position": one.phantom.position,
+        "folder": str(one.phantom.structure_set.parent),
+        "images": len(one.phantom.images),
+        "images_taken": one.images_taken,
+        "structure_set_taken": one.structure_set_taken,
+        "told": one.result,
+    }
+
+
+def _deliver(phantoms: list[WrittenPhantom], peer: Destination, calling: str) -> list[Delivered]:
+    """Send each CT, and its structure set as every other is sent."""
     from contourd.acceptance_sheet import Delivered
     from contourd.dicom.scu import StorageSCU
     from contourd.outcomes import OutcomeKind
 
-    delivered, complete = [], True
+    delivered = []
     for phantom in phantoms:
         images = transfer(phantom.images, peer, calling)
         with _interruptible():
             outcome = StorageSCU(calling).deliver(phantom.structure_set, peer)
         taken = outcome.kind is OutcomeKind.ACCEPTED
-        complete = complete and taken and all(image.taken for image in images)
         reasons = dict.fromkeys(image.reason for image in images if not image.taken)
         told_of = (
             f"structure set taken {outcome.reason}".strip() if taken else f"structure set not taken: {outcome.reason}"
         )
-        delivered.append(Delivered(phantom, "; ".join([f"CT: {told(images)}", *reasons, told_of])))
-    return delivered, complete
+        words = "; ".join([f"CT: {told(images)}", *reasons, told_of])
+        delivered.append(Delivered(phantom, words, sum(image.taken for image in images), taken))
+    return delivered

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json as json_format
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from contourd.cli.options import DeviceOption
+from contourd.cli.output import JsonOption, as_json, words_apart
 
 
 def curate(
@@ -20,10 +23,14 @@ def curate(
     seed: Annotated[int, typer.Option(help="Of the splits.")] = 0,
     only_tell: Annotated[list[str] | None, typer.Option(help="Audit rule that is not to exclude.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Cases at a time.")] = 1,
+    json: JsonOption = False,
 ) -> None:
-    """Make a data set of a clinic's own archives, with a report and a file to correct the names in."""
+    """Make a data set of your own archives, with a report.
+
+    A file beside the report takes your corrections of the names.
+    """
     from trainer.audit import EXCLUDING
-    from trainer.curate import Options, run
+    from trainer.curate import NAMES, REPORT, Options, run
     from trainer.splits import Shares
 
     told = set(only_tell or ())
@@ -32,7 +39,19 @@ def curate(
         raise typer.BadParameter(f"{', '.join(sorted(told - rules))}: choose from {', '.join(sorted(rules))}")
     kept = frozenset(rule for rule in EXCLUDING if rule.value not in told)
     shares = Shares(validation_share, test_share)
-    run(sources, output, Options(keep_chest, keep_splits, shares, seed, workers, kept))
+    with words_apart(json):
+        curation = run(sources, output, Options(keep_chest, keep_splits, shares, seed, workers, kept))
+    if json:
+        content = {
+            "cases": len(curation.cases),
+            "splits": dict(Counter(curation.splits.values())),
+            "left_out": len(curation.refused),
+            "excluded_organs": len(curation.exclusions),
+            "open_names": curation.open_names,
+            "names": str(output / NAMES),
+            "report": str(output / REPORT),
+        }
+        typer.echo(as_json(content))
 
 
 def train(
@@ -54,11 +73,25 @@ def evaluate(
     output: Annotated[Path | None, typer.Option(help="Folder of the report; without it the table is printed.")] = None,
     split: Annotated[str, typer.Option(help="validation, test or train.")] = "validation",
     device: DeviceOption = "auto",
+    json: JsonOption = False,
 ) -> None:
-    """Measure a model through the structure set: contoured, written, read back and compared."""
+    """Measure a model on a data set.
+
+    Each case is contoured, written as a structure set, read back and compared.
+    """
     from trainer.evaluate import run
 
-    run(bundle, dataset, output, split, device)
+    with words_apart(json):
+        evaluated = run(bundle, dataset, output, split, device)
+    if json:
+        measured = evaluated.bundle
+        content = {
+            "model": {"name": measured.name, "version": measured.version, "sha256": measured.sha256},
+            "split": evaluated.split,
+            "report": str(output / "report.html") if output else None,
+            **json_format.loads(evaluated.summary.model_dump_json()),  # what is no number is null
+        }
+        typer.echo(as_json(content))
 
 
 def ablate(
@@ -66,8 +99,25 @@ def ablate(
     dataset: Annotated[Path, typer.Argument(help="Data set with train/ and validation/.")],
     output: Annotated[Path, typer.Option(help="Folder of the table and the runs.")],
     device: DeviceOption = "auto",
+    json: JsonOption = False,
 ) -> None:
-    """Train the variants of a grid with one budget and compare them in one table; goes on where it was stopped."""
-    from trainer.ablate import run
+    """Train variants with one budget and compare them in a table.
 
-    run(grid, dataset, output, device)
+    A run that was stopped goes on.
+    """
+    from trainer.ablate import REPORT, run
+
+    with words_apart(json):
+        rows = run(grid, dataset, output, device)
+    if json:
+        listed = [
+            {
+                "table": row.table,
+                "variant": row.variant.name,
+                "mean_dice": row.mean,
+                "spread": row.spread,
+                "failures": list(row.failures),
+            }
+            for row in rows
+        ]
+        typer.echo(as_json({"report": str(output / REPORT), "rows": listed}))

@@ -11,6 +11,7 @@ from pydicom.uid import UID
 from pynetdicom import AE, _config, evt
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 
+from contourd.dicom.rtstruct_write import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.dicom.tls import calling_context
 from contourd.errors import NodeError
 from contourd.logs import one_line
@@ -77,9 +78,10 @@ class Caller:
         handlers: Sequence[Any],
     ) -> Any:
         ae = AE(ae_title=self._calling_ae)
+        ae.implementation_class_uid = IMPLEMENTATION
+        ae.implementation_version_name = IMPLEMENTATION_NAME
         ae.connection_timeout = ae.acse_timeout = peer.connect_timeout_s
         ae.dimse_timeout = ae.network_timeout = peer.response_timeout_s
-        ae.maximum_pdu_size = 0
         for abstract_syntax, transfer_syntax in contexts:
             ae.add_requested_context(abstract_syntax, transfer_syntax)
         return ae.associate(

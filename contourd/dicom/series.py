@@ -23,7 +23,18 @@ from contourd.errors import SeriesIncomplete, SeriesUnusable, SlicesMissing
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 
-__all__ = ["Instance", "Series", "find_series", "gate", "missing_positions_mm", "read_instance", "read_volume"]
+__all__ = [
+    "Instance",
+    "Series",
+    "along_z",
+    "find_series",
+    "gate",
+    "grid_of",
+    "missing_positions_mm",
+    "read_instance",
+    "read_slices",
+    "read_volume",
+]
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +76,7 @@ def gate(instances: Sequence[Instance]) -> Series:
     refuse_patients(instances)
     slices, beside = set_aside(instances)
     refuse_unfit(slices)
-    ordered = _without_duplicates(sorted(slices, key=lambda i: (_along_z(i), i.sop_instance_uid)))
+    ordered = _without_duplicates(sorted(slices, key=lambda i: (along_z(i), i.sop_instance_uid)))
     if len(ordered) < FEWEST_SLICES:
         raise SeriesIncomplete(
             f"{len(ordered)} slices are fewer than the {FEWEST_SLICES} that a head and neck needs; "
@@ -77,11 +88,11 @@ def gate(instances: Sequence[Instance]) -> Series:
     if beside:
         log.info("images beside the slices are set aside", extra={"action": "set aside", "images": len(beside)})
     header = pydicom.dcmread(ordered[0].path, stop_before_pixels=True)
-    return Series(ordered[0].series_instance_uid, tuple(ordered), _grid(ordered), header)
+    return Series(ordered[0].series_instance_uid, tuple(ordered), grid_of(ordered), header)
 
 
 def _refuse_gaps(ordered: Sequence[Instance]) -> None:
-    positions = [_along_z(i) for i in ordered]
+    positions = [along_z(i) for i in ordered]
     missing = missing_positions_mm(positions, [i.number for i in ordered])
     if missing:
         raise SlicesMissing(missing)
@@ -100,7 +111,8 @@ def _refuse_gaps(ordered: Sequence[Instance]) -> None:
         )
 
 
-def _along_z(instance: Instance) -> float:
+def along_z(instance: Instance) -> float:
+    """Return where a slice lies along the patient, mm."""
     assert instance.position_mm is not None
     return instance.position_mm[2]
 
@@ -108,18 +120,18 @@ def _along_z(instance: Instance) -> float:
 def _without_duplicates(ordered: Sequence[Instance]) -> list[Instance]:
     kept: list[Instance] = []
     for instance in ordered:
-        if kept and _along_z(instance) - _along_z(kept[-1]) <= SAME_POSITION_MM:
+        if kept and along_z(instance) - along_z(kept[-1]) <= SAME_POSITION_MM:
             with pixel_decoder() as decoder:
                 alike = np.array_equal(hounsfield(instance, decoder), hounsfield(kept[-1], decoder))
             if not alike:
-                _refuse_phases(ordered, _along_z(instance))
+                _refuse_phases(ordered, along_z(instance))
             continue
         kept.append(instance)
     return kept
 
 
 def _refuse_phases(ordered: Sequence[Instance], z_mm: float) -> None:
-    counts = Counter(round(_along_z(i), 1) for i in ordered)
+    counts = Counter(round(along_z(i), 1) for i in ordered)
     repeated = sum(n > 1 for n in counts.values())
     raise SeriesUnusable(
         f"two different images lie at z = {z_mm:.2f} mm, and {repeated} of {len(counts)} positions hold several images "
@@ -127,7 +139,8 @@ def _refuse_phases(ordered: Sequence[Instance], z_mm: float) -> None:
     )
 
 
-def _grid(ordered: Sequence[Instance]) -> Grid:
+def grid_of(ordered: Sequence[Instance]) -> Grid:
+    """Return the grid of slices that are ordered from the feet to the head."""
     first = ordered[0]
     o, spacing = first.orientation, first.pixel_spacing_mm
     assert o is not None
@@ -149,10 +162,23 @@ def read_volume(series: Series, progress: Callable[[int, int], None] | None = No
     SeriesUnusable
         A slice cannot be decoded.
     """
-    hu = np.empty(series.grid.shape, dtype=np.int16)
+    return read_slices(series.instances, series.grid, progress)
+
+
+def read_slices(
+    instances: Sequence[Instance], grid: Grid, progress: Callable[[int, int], None] | None = None
+) -> Volume:
+    """Decode one instance for each slice of a grid, as ``read_volume`` does.
+
+    Raises
+    ------
+    SeriesUnusable
+        A slice cannot be decoded.
+    """
+    hu = np.empty(grid.shape, dtype=np.int16)
     with pixel_decoder() as decoder:
-        for k, instance in enumerate(series.instances):
+        for k, instance in enumerate(instances):
             hu[k] = hounsfield(instance, decoder)
             if progress is not None:
-                progress(k + 1, len(series.instances))
-    return Volume(series.grid, hu)
+                progress(k + 1, len(instances))
+    return Volume(grid, hu)

@@ -62,6 +62,16 @@ class Operations:
         with self._database.transaction() as session:
             self._audit(session, action, subject, detail)
 
+    def job_state(self, job_id: int) -> str:
+        """Return how a job stands."""
+        with self._database.reading() as session:
+            return session.get_one(JobRow, job_id).state
+
+    def series_state(self, series_id: int) -> str:
+        """Return how a series stands."""
+        with self._database.reading() as session:
+            return session.get_one(SeriesRow, series_id).state
+
     def retry(self, job_id: int, override: str = "") -> None:
         """Contour a held or failed job again, or send what is on disk now; a cancelled job is taken up again.
 

@@ -68,11 +68,13 @@ class JobDetail:
 
 @dataclass(frozen=True, slots=True)
 class SeriesDetail:
-    """A series with its timeline and the numbers of its jobs."""
+    """A series with its timeline, its images relative to the spool, and the numbers of its jobs."""
 
     series: SeriesLine
     events: tuple[EventLine, ...]
     jobs: tuple[int, ...]
+    paths: tuple[str, ...]
+    purged: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +132,11 @@ def read_series(database: Database, series_id: int) -> SeriesDetail | None:
         series = session.get(SeriesRow, series_id)
         if series is None:
             return None
-        images = session.scalar(select(func.count()).where(InstanceRow.series_id == series_id)) or 0
+        images = select(InstanceRow.path).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id)
+        paths = tuple(session.scalars(images))
         jobs = session.scalars(select(JobRow.id).where(JobRow.series_id == series_id).order_by(JobRow.id))
-        return SeriesDetail(series_line(series, images), _events(session, series_id, None, {}), tuple(jobs))
+        events = _events(session, series_id, None, {})
+        return SeriesDetail(series_line(series, len(paths)), events, tuple(jobs), paths, series.purged_at)
 
 
 def _events(session: Session, series_id: int, job_id: int | None, deliveries: dict[int, str]) -> tuple[EventLine, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 # The first that is found in a reason gives its class.
 CLASSES: tuple[tuple[str, str], ...] = (
@@ -16,6 +18,8 @@ CLASSES: tuple[tuple[str, str], ...] = (
     ("not_head_and_neck", r"does not look like a head and neck|^no patient found"),
     ("implausible", r"^every organ that was found is withheld|^no organ was found"),
     ("read_back", r"reads back|^rt-utils"),
+    ("out_of_memory", r"^out of memory"),
+    ("images_gone", r"received images|^only \d+ of the \d+ images came again"),
     ("worker_died", r"^the worker died|^the job broke its worker"),
     ("model", r"^no model|is not a model of this version|is damaged: its sha256"),
     ("not_decoded", r"cannot be decoded"),
@@ -23,8 +27,37 @@ CLASSES: tuple[tuple[str, str], ...] = (
 )
 OTHER = "series_unusable"
 NAMES = (*(name for name, _ in CLASSES), OTHER)
+AGAIN = "Release it afterwards: it is examined again."
+# What a person does about each class; docs/operating.md says the same.
+REMEDIES: Mapping[str, str] = MappingProxyType(
+    {
+        "missing_slices": "Send the whole series again from the scanner or the PACS. What came is kept, and it goes on "
+        "by itself; a release alone cannot help, the gap would be held again.",
+        "interrupted": "Look whether this is all that was scanned. If it is, release it; else send the series again.",
+        "confirmation": "Look at the pictures, then confirm.",
+        "by_a_person": "Ask that person; a retry lets it go on.",
+        "sent_twice": "Look at the sender: two images have one UID. Do not treat on either before you know.",
+        "no_route": f"Add or widen a [[route]] in the settings, and restart contourd. {AGAIN}",
+        "outside_limits": "Whoever answers for it retries it with a reason, which the structure set will hold.",
+        "not_head_and_neck": "Look at what was scanned. If it is a head and neck all the same, retry it with a reason.",
+        "implausible": "Look at the CT and at the reasons; see [plausibility] in the settings.",
+        "read_back": "Nothing was sent. Keep the series, and report it.",
+        "out_of_memory": "Raise worker.memory_gb and restart contourd, or send thicker slices. Then retry it.",
+        "images_gone": "Send the whole series again: what is damaged is replaced, and it is contoured.",
+        "worker_died": "Look at the log. Retry it when the cause is mended.",
+        "model": "Put the model back, or name another in the route, and restart contourd. Then retry it.",
+        "not_decoded": "Send it again, or uncompressed; or install the decoders: pip install 'contourd[codecs]'.",
+        "not_a_ct": "Nothing, if it was sent by mistake; else send the planning CT.",
+        OTHER: "The reason says what to send instead. A release alone cannot help where the images stay as they are.",
+    }
+)
 
 
 def class_of(reason: str) -> str:
     """Return the class of a reason; one that no pattern knows is about the series itself."""
     return next((name for name, pattern in CLASSES if re.search(pattern, reason)), OTHER)
+
+
+def remedy_of(reason: str) -> str:
+    """Return what a person does about a reason; empty where there is none."""
+    return REMEDIES[class_of(reason)] if reason else ""

@@ -18,6 +18,7 @@ from contourd.jobs.activations import Activations
 from contourd.jobs.constancy_standing import read_constancy
 from contourd.jobs.database import Database
 from contourd.jobs.overview import read_details, read_job, read_series
+from contourd.jobs.reasons import remedy_of
 from contourd.jobs.report import JobLine, read_report
 from contourd.models import ModelLine, routed_models
 from contourd.settings import Settings
@@ -83,6 +84,7 @@ def job_page(request: Request, patient: dict[str, str] | None = None) -> Respons
         for m in models_of(site.settings, site.database)
         if m.asked != detail.job.model or (made_with is not None and m.model != made_with)
     ]
+    remedy = remedy_of(detail.job.reason) if detail.job.state == "HELD" else ""
     return page(
         request,
         "job.html",
@@ -93,17 +95,19 @@ def job_page(request: Request, patient: dict[str, str] | None = None) -> Respons
         models=models,
         remarks=[part for part in REMARK.split(detail.job.remarks) if part and not part.startswith("check: ")],
         patient=patient,
+        remedy=remedy,
     )
 
 
 def series_page(request: Request) -> Response:
-    """Show a series that is no job yet."""
+    """Show a series that is no job yet; one that is held with what is there, what is missing, and what to do."""
     if not may_read(request):
         return RedirectResponse("/sign-in", 303)
     detail = read_series(site_of(request).database, request.path_params["series"])
     if detail is None:
         raise HTTPException(404, f"there is no series {request.path_params['series']}")
-    return page(request, "series.html", detail=detail, series=detail.series)
+    remedy = remedy_of(detail.series.reason) if detail.series.state == "HELD" else ""
+    return page(request, "series.html", detail=detail, series=detail.series, remedy=remedy)
 
 
 def model_page(request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""What the viewer fetches: one description of a job's pictures, then planes and outlines one by one."""
+"""What the viewer fetches of a job or a held series: one description, then planes and outlines one by one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from contourd.errors import SeriesUnusable
-from contourd.jobs.overview import read_job
+from contourd.jobs.job import SeriesState
+from contourd.jobs.overview import read_job, read_series
 from contourd.web.scene import LETTERS, PLANES, Plane, Scene
 from contourd.web.site import may_read, site_of
 
@@ -28,14 +29,26 @@ def scene_of(request: Request) -> Scene:
     """
     if not may_read(request):
         raise HTTPException(403, "sign in first")
+    try:
+        return _of_series(request) if "series" in request.path_params else _of_job(request)
+    except SeriesUnusable as error:
+        raise HTTPException(409, str(error)) from error
+
+
+def _of_job(request: Request) -> Scene:
     site = site_of(request)
     detail = read_job(site.database, request.path_params["job"])
     if detail is None:
         raise HTTPException(404, "there is no such job")
-    try:
-        return site.scenes.scene(detail)
-    except SeriesUnusable as error:
-        raise HTTPException(409, str(error)) from error
+    return site.scenes.scene(detail)
+
+
+def _of_series(request: Request) -> Scene:
+    site = site_of(request)
+    detail = read_series(site.database, request.path_params["series"])
+    if detail is None or detail.series.state != SeriesState.HELD:
+        raise HTTPException(404, "there is no such series that is held")
+    return site.scenes.held_scene(detail)
 
 
 def describe(request: Request) -> Response:
@@ -73,6 +86,11 @@ def describe(request: Request) -> Response:
             "organs": organs,
             "spacing_mm": [round(v, 4) for v in scene.grid.spacing_mm],
             "depths_mm": np.round(scene.depths_mm(), 2).tolist(),
+            "gaps": [
+                {"places": [round(z, 2) for z in gap], "from_mm": round(upper, 2), "to_mm": round(lower, 2)}
+                for gap, (upper, lower) in zip(scene.gaps, scene.gap_depths_mm(), strict=True)
+            ],
+            "left_out": scene.left_out,
         }
     )
 

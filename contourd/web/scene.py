@@ -1,4 +1,4 @@
-"""The pictures of one job: planes of the CT in Hounsfield units, and where the structure set's contours cut them.
+"""The pictures of a job or a held series: planes of the CT in HU, and where the structure set's contours cut them.
 
 Everything is turned so that rows run to the patient's left and columns to the back (LPS), whatever the position in the
 scanner: axial planes show R on the left and A on top, coronal ones R on the left and H on top, sagittal ones A on the
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from contourd.dicom.rtstruct_read import ReadROI, extent, rasterise, read_structure_set
-from contourd.dicom.series import gate, read_instance, read_volume
+from contourd.dicom.series import gate, read_instance, read_slices, read_volume
+from contourd.dicom.viewing import visible
 from contourd.errors import SeriesUnusable
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import FloatArray, Grid
@@ -31,6 +32,7 @@ LETTERS: Mapping[Plane, str] = {"axial": "RLAP", "coronal": "RLHF", "sagittal": 
 AXIS: Mapping[Plane, int] = {"axial": 0, "coronal": 1, "sagittal": 2}
 WHITE = (255, 255, 255)
 CHECK = "CHECK"
+NOTHING_HU = -32768
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,11 +67,21 @@ class Organ:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """One CT with its structure set, turned to LPS."""
+    """One CT with its structure set, turned to LPS.
+
+    Attributes
+    ----------
+    gaps
+        Of a series that is held: z of the slices that are missing, those of each gap together.
+    left_out
+        Images of it that are not shown.
+    """
 
     grid: Grid
     hu: NDArray[np.int16]
     organs: tuple[Organ, ...]
+    gaps: tuple[tuple[float, ...], ...] = ()
+    left_out: int = 0
 
     @property
     def bytes(self) -> int:
@@ -92,7 +104,29 @@ class Scene:
         down = self.grid.even_slices()[0][::-1]
         if plane == "axial":
             return np.ascontiguousarray(self.hu[index])
-        return np.ascontiguousarray(self.hu[down, index] if plane == "coronal" else self.hu[down, :, index])
+        cut = np.ascontiguousarray(self.hu[down, index] if plane == "coronal" else self.hu[down, :, index])
+        cut[self._is_missing()] = NOTHING_HU
+        return cut
+
+    def _is_missing(self) -> NDArray[np.bool_]:
+        """Tell of each row of a coronal or sagittal plane whether no slice is there to be shown in it."""
+        levels, dz = self.grid.even_slices()
+        depths_mm = (np.arange(len(levels)) + 0.5) * dz
+        missing = np.zeros(len(levels), dtype=bool)
+        for upper, lower in self.gap_depths_mm():
+            missing |= (depths_mm > upper) & (depths_mm < lower)
+        return missing
+
+    def gap_depths_mm(self) -> list[tuple[float, float]]:
+        """Return the bands of a coronal or sagittal plane that no slice covers: mm from the upper edge."""
+        z, dz = self.grid.slice_origins_mm[:, 2], self.grid.even_slices()[1]
+        bands = []
+        for gap in self.gaps:
+            below = z[z < gap[0]].max()
+            half_mm = (gap[0] - below) / 2
+            top = z[-1] + dz / 2
+            bands.append((top - gap[-1] - half_mm, top - gap[0] + half_mm))
+        return bands
 
     def outlines(self, plane: Plane, index: int) -> dict[int, str]:
         """Return the organs' number -> SVG path in mm; axial from the contours themselves, else cuts of the voxels."""
@@ -136,6 +170,8 @@ class Scene:
 
     def first_look(self, plane: Plane) -> int:
         """Choose the plane that shows most organs, and of those the one with the largest parts of them."""
+        if not self.organs and self.gaps and plane == "axial":
+            return int(np.searchsorted(self.grid.slice_origins_mm[:, 2], self.gaps[0][0])) - 1  # below the first gap
         if not self.organs:
             return self.count(plane) // 2
         areas = np.stack([o.areas(plane, self.count(plane)) for o in self.organs])
@@ -156,15 +192,44 @@ def open_scene(images: Sequence[Path], structure_set: Path | None, limit_bytes: 
         dataset = pydicom.dcmread(structure_set) if structure_set is not None else None
     except OSError as error:
         raise SeriesUnusable(f"a file of the spool cannot be read: {error.strerror}") from error
-    needed = int(np.prod(series.grid.shape)) * 2
-    if needed > limit_bytes:
-        raise SeriesUnusable(
-            f"the series takes {needed / 1e6:.0f} MB of memory, more than web.cache_mb ({limit_bytes / 1e6:.0f}) allows"
-        )
+    _refuse_large(series.grid, limit_bytes)
     volume = read_volume(series)
     grid, turn = volume.grid.canonical()
     organs = _organs(dataset, grid) if dataset is not None else ()
     return Scene(grid, np.ascontiguousarray(turn.apply(volume.hu)), organs)
+
+
+def open_held_scene(images: Sequence[Path], limit_bytes: int) -> Scene:
+    """Read what is there of a series that is held.
+
+    Raises
+    ------
+    SeriesUnusable
+        Nothing can be shown of it, or it is larger than ``limit_bytes``.
+    """
+    found = visible(images)
+    _refuse_large(found.grid, limit_bytes)
+    volume = read_slices(found.instances, found.grid)
+    grid, turn = volume.grid.canonical()
+    gaps = _together(found.missing_mm, found.grid.slice_origins_mm[:, 2])
+    return Scene(grid, np.ascontiguousarray(turn.apply(volume.hu)), (), gaps, found.left_out)
+
+
+def _together(missing_mm: Sequence[float], z: FloatArray) -> tuple[tuple[float, ...], ...]:
+    """Part the missing positions into gaps: those that lie between the same two slices."""
+    gaps: dict[int, tuple[float, ...]] = {}
+    for place in sorted(missing_mm):
+        k = int(np.searchsorted(z, place))
+        gaps[k] = (*gaps.get(k, ()), place)
+    return tuple(gaps.values())
+
+
+def _refuse_large(grid: Grid, limit_bytes: int) -> None:
+    needed = int(np.prod(grid.shape)) * 2
+    if needed > limit_bytes:
+        raise SeriesUnusable(
+            f"the series takes {needed / 1e6:.0f} MB of memory, more than web.cache_mb ({limit_bytes / 1e6:.0f}) allows"
+        )
 
 
 def _organs(dataset: Dataset, grid: Grid) -> tuple[Organ, ...]:

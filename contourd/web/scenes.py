@@ -1,14 +1,18 @@
-"""Scenes of the jobs that were looked at last, in bounded memory."""
+"""Scenes of the jobs and held series that were looked at last, in bounded memory."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from contourd.errors import SeriesUnusable
-from contourd.jobs.overview import JobDetail
-from contourd.web.scene import Scene, open_scene
+from contourd.jobs.overview import JobDetail, SeriesDetail
+from contourd.web.scene import Scene, open_held_scene, open_scene
+
+Key = tuple[str, int, str, int]
 
 
 class SceneCache:
@@ -24,7 +28,7 @@ class SceneCache:
         self._root = root
         self._limit_bytes = limit_bytes
         self._lock = threading.Lock()
-        self._scenes: OrderedDict[tuple[int, str, int], Scene] = OrderedDict()
+        self._scenes: OrderedDict[Key, Scene] = OrderedDict()
 
     def scene(self, detail: JobDetail) -> Scene:
         """Return a job's scene.
@@ -34,15 +38,31 @@ class SceneCache:
         SeriesUnusable
             It cannot be shown, in words.
         """
-        if detail.purged is not None:
-            raise SeriesUnusable(f"retention removed the files on {detail.purged:%Y-%m-%d}")
+        _refuse_purged(detail.purged)
         structure_set = self._root / detail.output if detail.output else None
-        key = (detail.job.id, detail.output, _written_ns(structure_set))
+        key = ("job", detail.job.id, detail.output, _written_ns(structure_set))
+        images = [self._root / path for path in detail.paths]
+        return self._kept(key, lambda: open_scene(images, structure_set, self._limit_bytes))
+
+    def held_scene(self, detail: SeriesDetail) -> Scene:
+        """Return what is there of a series that is held.
+
+        Raises
+        ------
+        SeriesUnusable
+            It cannot be shown, in words.
+        """
+        _refuse_purged(detail.purged)
+        key = ("series", detail.series.id, str(hash(detail.paths)), len(detail.paths))  # a repeat brings another path
+        images = [self._root / path for path in detail.paths]
+        return self._kept(key, lambda: open_held_scene(images, self._limit_bytes))
+
+    def _kept(self, key: Key, opened: Callable[[], Scene]) -> Scene:
         with self._lock:
             found = self._scenes.pop(key, None)
             if found is None:
                 self._make_room(0)
-                found = open_scene([self._root / path for path in detail.paths], structure_set, self._limit_bytes)
+                found = opened()
                 self._make_room(found.bytes)
             self._scenes[key] = found
             return found
@@ -56,6 +76,11 @@ class SceneCache:
         """Memory that the scenes take."""
         with self._lock:
             return sum(s.bytes for s in self._scenes.values())
+
+
+def _refuse_purged(at: datetime | None) -> None:
+    if at is not None:
+        raise SeriesUnusable(f"retention removed the files on {at:%Y-%m-%d}")
 
 
 def _written_ns(path: Path | None) -> int:

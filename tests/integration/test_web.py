@@ -56,7 +56,7 @@ def trail(page: Page) -> list[tuple[str, str, str, str]]:
 def test_the_queue_is_shown_with_reasons(shown):
     text = shown.get("/").text
     for told in (
-        "missing slices at z = -42.50, -40.00 mm",
+        "missing slices at z = -42.50, -37.50 mm",
         "waits for confirmation",
         "does not take RT Structure Set Storage",
         "3 tries, next in",

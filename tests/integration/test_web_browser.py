@@ -88,6 +88,25 @@ def test_three_planes_with_contours_are_there_at_once(viewer):
     assert letters == {"left": "R", "right": "L", "upper": "A", "lower": "P"}
 
 
+def test_a_held_series_shows_why_at_a_glance(browser, page):
+    """The planes that are there, the gap across two of them, what is missing in words, and what helps."""
+    look_like(browser, 1360, 900, "light")
+    browser.get(f"{page.address}/series/2")
+    until(browser, lambda: browser.find_element(By.ID, "viewer").get_attribute("data-state") == "ready")
+    for plane, bands in (("axial", 0), ("coronal", 1), ("sagittal", 1)):
+        assert brightness(browser, plane) > 5
+        assert len(browser.find_elements(By.CSS_SELECTOR, f".pane.{plane} rect.gap")) == bands
+    assert "2 missing above" in pane(browser, "axial").text
+    told = browser.find_element(By.ID, "there").text
+    assert "2 missing, z = -42.5 to -37.5 mm" in told
+    pane(browser, "axial").send_keys(Keys.ARROW_UP)
+    until(browser, lambda: "2 missing below" in pane(browser, "axial").text)
+    browser.find_element(By.CSS_SELECTOR, "#there .gap button").click()
+    until(browser, lambda: "2 missing above" in pane(browser, "axial").text)
+    assert "Send the whole series again" in browser.find_element(By.CSS_SELECTOR, ".reason").text
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
 def test_the_left_parotid_is_on_the_right_of_the_picture(viewer):
     left, right = (
         pane(viewer, "axial").find_element(By.CSS_SELECTOR, f'path[data-organ="{name}"]').rect["x"]

@@ -20,6 +20,7 @@ from contourd.cli.constancy import CONSTANCY_COMMANDS
 from contourd.cli.database import DATABASE_COMMANDS
 from contourd.cli.examples import EXAMPLES
 from contourd.cli.models import MODEL_COMMANDS
+from contourd.cli.statuses import status_of as status_of_command
 from tests.peers import LOOPBACK, free_port
 from tests.phantom import write_series
 
@@ -93,7 +94,7 @@ def environment() -> dict[str, str]:
 
 
 def test_the_documented_statuses_are_these() -> None:
-    text = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8").split("## Exit statuses")[1].split("\n## ")[0]
+    text = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8").split("## Exit statuses")[1].split("\n## ")[0]
     assert re.findall(r"^\| (\d+) \|", text, re.MULTILINE) == ["0", "1", "2", "130"]
 
 
@@ -122,6 +123,23 @@ def test_help_shows_the_example_whose_options_there_are(name: str) -> None:
     assert EXAMPLES[name].split()[:2] == ["contourd", name]
     for option in re.findall(r"--[a-z-]+", EXAMPLES[name]):
         assert option in shown.split("Example:")[0]
+
+
+@pytest.mark.parametrize("name", [*NAMES, *(f"db {name}" for name in DATABASE_COMMANDS)])
+def test_help_says_how_the_command_ends(name: str) -> None:
+    shown = CliRunner().invoke(app, [*name.split(), "--help"], env=PLAIN).output
+    assert status_of_command(name) in " ".join(shown.split())
+    assert re.search(r"Exit status: 0 .*, 2 ", status_of_command(name))
+
+
+@pytest.mark.parametrize("group", [(), ("db",)])
+def test_each_command_has_a_line_of_a_terminal_of_80_columns(group: Sequence[str]) -> None:
+    """What is longer would be folded and not be read at a glance; markup takes no word away."""
+    shown = CliRunner().invoke(app, [*group, "--help"], env={**PLAIN, "COLUMNS": "80"}).output
+    commands = DATABASE_COMMANDS if group else {c.__name__: c for panel in COMMANDS.values() for c in panel}
+    for name, command in commands.items():
+        told = (command.__doc__ or "").split("\n\n")[0]
+        assert re.search(rf"^. {name} +{re.escape(told)} *.$", shown, re.MULTILINE), f"{name}: {told}"
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from contourd.dicom.spool import Spool
 from contourd.errors import BaselineInvalid
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Grid
+from contourd.jobs.activations import Activations
 from contourd.jobs.constancy import Checks
 from contourd.jobs.database import Database
 from contourd.jobs.job import CheckState
@@ -172,7 +173,7 @@ def test_a_baseline_of_another_site_is_refused(spool, baseline, tmp_path):
 
 
 @pytest.fixture
-def node(tmp_path: Path, spool: Spool) -> Iterator[tuple[Settings, Checks]]:
+def node(tmp_path: Path, spool: Spool) -> Iterator[tuple[Settings, Checks, Activations]]:
     """Settings whose destinations nobody listens for, and an empty queue."""
     peer = {"name": "pacs", "ae_title": "PACS", "host": LOOPBACK, "port": free_port()}
     settings = Settings.model_validate(
@@ -185,7 +186,7 @@ def node(tmp_path: Path, spool: Spool) -> Iterator[tuple[Settings, Checks]]:
     )
     database = Database(f"sqlite:///{tmp_path / 'queue.sqlite'}")
     database.upgrade()
-    yield settings, Checks(database)
+    yield settings, Checks(database), Activations(database, spool.root)
     database.close()
 
 
@@ -195,12 +196,12 @@ def node(tmp_path: Path, spool: Spool) -> Iterator[tuple[Settings, Checks]]:
     (lambda path: path.unlink(), "there is no baseline"),
 ])  # fmt: skip
 def test_a_check_that_is_red_before_anything_is_sent(spool, baseline, node, make, reason):
-    settings, checks = node
+    settings, checks, activations = node
     write_baseline(spool, baseline)
     make(spool.root / "constancy-baseline.json")
     number = checks.request("contourd")
     checks.begin(number)
-    run(settings, checks, number)
+    run(settings, checks, activations, number)
     check = checks.get(number)
     assert check.state == CheckState.RED
     assert reason in check.reason

@@ -10,7 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from contourd.dicom.scu import StorageSCU
 from contourd.logs import LineFormatter, guard_standard_error, one_line, set_up_logging
+from contourd.outcomes import OutcomeKind
+from contourd.settings import Destination
+from tests.peers import LOOPBACK, free_port
 
 FORGED = "X\n2026-01-01 00:00:00,000 ERROR forged\r\x1b[2J\x1b]0;owned\x07\u202e\u2028\x85\x00"
 
@@ -84,3 +88,13 @@ def test_what_a_library_quotes_is_not_printed(capsys: pytest.CaptureFixture[str]
     assert "pydicom has a remark at " in second
     assert third.endswith("WARNING kept")
     assert all("owned" not in line and line.isprintable() for line in (first, second, third))
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # left to the garbage collector by pynetdicom
+@pytest.mark.usefixtures("restored")
+def test_a_peer_that_is_down_is_no_error_of_the_library(capsys: pytest.CaptureFixture[str]) -> None:
+    """ERROR is for what a person must do; an outage is told of once, by the node itself."""
+    set_up_logging()
+    peer = Destination(name="pacs", ae_title="PACS", host=LOOPBACK, port=free_port())
+    assert StorageSCU("CONTOURD").echo(peer).kind is OutcomeKind.UNREACHABLE
+    assert "ERROR" not in capsys.readouterr().err

@@ -7,6 +7,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
@@ -17,7 +18,7 @@ from contourd.imaging.contours import ROI, StructureSet, trace
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.model.structures import catalogue
-from contourd.web.scene import PLANES, open_scene
+from contourd.web.scene import NOTHING_HU, PLANES, open_held_scene, open_scene
 from tests.orientations import TURNED, write_turned
 
 # Slices of 3 mm, rows 2 mm apart, columns 1.5 mm: nothing is square.
@@ -51,8 +52,6 @@ def written(folder: Path, images: Path) -> Path:
 
 
 def pixel_values(path: Path) -> np.ndarray:
-    import pydicom
-
     dataset = pydicom.dcmread(path)
     return dataset.pixel_array.astype(np.int16) + int(dataset.RescaleIntercept)
 
@@ -133,6 +132,54 @@ def test_a_job_without_a_structure_set_shows_the_ct(tmp_path):
     assert scene.organs == ()
     assert [scene.first_look(plane) for plane in PLANES] == [10, 20, 30]
     assert scene.outlines("axial", 13) == {}
+
+
+GAP = (5, 6, 7)
+
+
+def held(folder: Path) -> list[Path]:
+    """Three slices of the box's series are missing, and a localizer, a file that is none and a repeat came with it."""
+    images = sorted(write_turned(phantom(), "HFS", folder / "ct").iterdir())
+    kept = [path for i, path in enumerate(images) if i not in GAP]
+    scout = pydicom.dcmread(images[5])
+    scout.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    scout.save_as(folder / "scout.dcm")
+    (folder / "none.dcm").write_bytes(b"no DICOM")
+    return [folder / "scout.dcm", folder / "none.dcm", *kept, kept[0]]
+
+
+def test_a_held_series_shows_what_is_there_and_where_it_lacks(tmp_path):
+    images = held(tmp_path)
+    with pytest.raises(SeriesUnusable):
+        open_scene(images, None, LIMIT)
+    scene = open_held_scene(images, LIMIT)
+    low = scene.grid.slice_origins_mm[0, 2]
+    # Twenty slices of 3 mm make 60 mm; the missing ones reach from 15 to 24 mm above the feet, 36 to 45 under the top.
+    assert scene.gaps == (pytest.approx([low + 15, low + 18, low + 21]),)
+    assert scene.gap_depths_mm() == [pytest.approx((36.0, 45.0))]
+    assert (scene.count("axial"), scene.size_mm("coronal"), scene.left_out) == (17, (90.0, 60.0), 3)
+    empty = np.flatnonzero((scene.pixels("coronal", 5) == NOTHING_HU).all(axis=1))
+    assert empty.tolist() == [12, 13, 14]
+    assert scene.first_look("axial") == 4  # the slice below the gap
+
+
+def test_a_held_series_of_two_kinds_shows_the_larger(tmp_path):
+    images = sorted(write_turned(phantom(), "HFS", tmp_path / "ct").iterdir())
+    for path in images[:6]:
+        dataset = pydicom.dcmread(path)
+        dataset.FrameOfReferenceUID = "1.2.3"
+        dataset.save_as(path)
+    scene = open_held_scene(images, LIMIT)
+    assert (scene.count("axial"), scene.gaps, scene.left_out) == (14, (), 6)
+
+
+def test_a_held_series_of_nothing_that_can_be_shown_says_so(tmp_path):
+    images = sorted(write_turned(phantom(), "HFS", tmp_path / "ct").iterdir())
+    for paths, told in (([], "no image"), (images[:1], "no two CT slices")):
+        with pytest.raises(SeriesUnusable, match=told):
+            open_held_scene(paths, LIMIT)
+    with pytest.raises(SeriesUnusable, match=r"web\.cache_mb"):
+        open_held_scene(images, 1000)
 
 
 def test_what_is_too_large_is_said(tmp_path):

@@ -9,7 +9,7 @@ const FAR_MM = 5000; // the lines go beyond any picture
 const SVG = "http://www.w3.org/2000/svg";
 
 const viewer = document.getElementById("viewer");
-const base = `/jobs/${viewer.dataset.job}`;
+const { base } = viewer.dataset; // of a job, or of a series that is held: then it has no organs, and perhaps gaps
 const panes = {};
 const kept = new Map();
 const state = { at: {}, window: [-160, 240], zoomed: true, contours: true, hidden: new Set(), focus: "axial" };
@@ -119,6 +119,13 @@ function outline(pane) {
   if (pane.plane === "axial") line(place.x, from, place.x, to), line(from, place.y, to, place.y);
   if (pane.plane === "coronal") line(place.x, from, place.x, to), line(from, place.depth, to, place.depth);
   if (pane.plane === "sagittal") line(place.y, from, place.y, to), line(from, place.depth, to, place.depth);
+  for (const gap of pane.plane === "axial" ? [] : scene.gaps) {
+    const node = document.createElementNS(SVG, "rect");
+    const band = { x: from, y: gap.from_mm, width: to - from, height: gap.to_mm - gap.from_mm };
+    for (const [name, value] of Object.entries(band)) node.setAttribute(name, value);
+    node.classList.add("gap");
+    nodes.push(node);
+  }
   for (const organ of state.contours ? scene.organs : []) {
     const drawn = pane.shown?.outlines[organ.number];
     if (!drawn || state.hidden.has(organ.number)) continue;
@@ -148,6 +155,8 @@ async function show(plane, index) {
   pane.slider.value = wanted;
   const place = Object.assign(document.createElement("small"), { textContent: ` · ${pane.about.places[wanted].toFixed(1)} mm` });
   pane.label.replaceChildren(`${wanted + 1}/${pane.about.count}`, place);
+  const edge = plane === "axial" ? edgeOf(pane.about.places[wanted], pane.about.places[wanted + 1], pane.about.places[wanted - 1]) : "";
+  if (edge) pane.label.append(Object.assign(document.createElement("b"), { className: "edge", textContent: edge }));
   if (moved) for (const other of Object.values(panes)) if (other !== pane && other.shown) outline(other);
   try {
     const shown = await load(plane, wanted);
@@ -165,6 +174,13 @@ async function show(plane, index) {
   }
 }
 
+// Say where a gap lies beside an axial plane.
+function edgeOf(here, above, below) {
+  const between = (low, high) => scene.gaps.find((gap) => low < gap.places[0] && gap.places[0] < high);
+  const told = (gap, where) => (gap ? `${gap.places.length} missing ${where}` : "");
+  return told(between(here, above), "above") || told(between(below, here), "below");
+}
+
 function redraw() {
   for (const pane of Object.values(panes)) paint(pane), outline(pane);
 }
@@ -177,7 +193,7 @@ function setWindow(low, high) {
 }
 
 function press(id, pressed) {
-  document.getElementById(id).setAttribute("aria-pressed", String(pressed));
+  document.getElementById(id)?.setAttribute("aria-pressed", String(pressed));
 }
 
 const toggles = {
@@ -251,7 +267,7 @@ function keys(event) {
   const others = {
     Home: () => show(plane, 0),
     End: () => show(plane, panes[plane].about.count - 1),
-    c: toggles.contours, z: toggles.zoom, f: toggles.fill,
+    ...(document.getElementById("fill") ? { c: toggles.contours, z: toggles.zoom, f: toggles.fill } : {}),
     w: () => { select.selectedIndex = (select.selectedIndex + 1) % select.options.length; select.dispatchEvent(new Event("change")); },
   };
   const inside = event.target.closest(".pane");
@@ -262,7 +278,29 @@ function keys(event) {
   event.preventDefault();
 }
 
+// What is there of a held series, and what is missing, with a way to each gap.
+function inventory(list) {
+  const say = (text, className) => list.append(Object.assign(document.createElement("li"), { textContent: text, className }));
+  const { places } = scene.planes.axial;
+  say(`${places.length} slices, z = ${places[0].toFixed(1)} to ${places[places.length - 1].toFixed(1)} mm`, "");
+  for (const gap of scene.gaps) {
+    const item = document.createElement("li");
+    item.className = "gap";
+    const range = [gap.places[0], gap.places[gap.places.length - 1]].map((z) => z.toFixed(1));
+    const where = gap.places.length === 1 ? range[0] : `${range[0]} to ${range[1]}`;
+    const text = `${gap.places.length} missing, z = ${where} mm`;
+    const go = Object.assign(document.createElement("button"), { type: "button", textContent: text, title: "Go to the slice below it" });
+    go.addEventListener("click", () => show("axial", places.filter((z) => z < gap.places[0]).length - 1));
+    item.append(go);
+    list.append(item);
+  }
+  if (!scene.gaps.length) say("No slice is missing between them.", "");
+  if (scene.left_out) say(`${scene.left_out} images are of another kind, repeated or not readable, and not shown`, "gap");
+}
+
 function legend() {
+  const there = document.getElementById("there");
+  if (there) return inventory(there);
   const list = document.getElementById("organs");
   for (const organ of scene.organs) {
     const item = document.createElement("li");
@@ -302,7 +340,7 @@ async function start() {
     listen(pane);
   }
   legend();
-  for (const id of Object.keys(toggles)) document.getElementById(id).addEventListener("click", toggles[id]);
+  for (const id of Object.keys(toggles)) document.getElementById(id)?.addEventListener("click", toggles[id]);
   document.getElementById("window").addEventListener("change", (event) => setWindow(...event.target.value.split(",").map(Number)));
   document.addEventListener("keydown", keys);
   new ResizeObserver(redraw).observe(viewer.querySelector(".panes"));

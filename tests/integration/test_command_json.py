@@ -1,0 +1,199 @@
+"""What ``--json`` prints is what docs/commands.md says: every key, with its type, of every command that has it.
+
+A new command gets a row in COMMANDS here, a row in the document's first table, and a section there.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from contourd.cli import COMMANDS, app
+from contourd.cli.database import DATABASE_COMMANDS
+from contourd.dicom.receiver import Receiver
+from contourd.dicom.spool import Spool
+from contourd.jobs.audit import AuditTrail, Deed
+from contourd.jobs.database import Database
+from tests import showcase
+from tests.archives import write_dicom
+from tests.documented import commands, documented, key_of, scalars
+from tests.interop.conftest import bright_bundle, phantom  # noqa: F401  a fixture
+from tests.peers import LOOPBACK, free_port
+from tests.phantom import write_series
+from tests.training import write_dataset
+from tests.unit.test_checks import bundle, write_settings  # noqa: F401  a fixture
+from tests.unit.test_trainer_ablate import BASE
+from tests.unit.test_trainer_evaluate import ball
+from trainer.case import write_case
+
+# pynetdicom leaves the sockets of broken connections to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A folder with a node's settings and queue, a model that draws, and a node that takes structure sets alone."""
+
+    folder: Path
+    drawing: Path
+    small: Path
+    receiver: str
+
+    def run(self, *arguments: object, status: int = 0) -> list[object]:
+        """Run a command with --json; returns its objects."""
+        ran = CliRunner().invoke(app, [*map(str, arguments), "--json"])
+        assert ran.exit_code == status, (ran.output, ran.exception)
+        text = ran.stdout
+        return [json.loads(line) for line in text.splitlines()] if arguments[0] == "audit" else [json.loads(text)]
+
+    def operate(self, *arguments: object) -> list[object]:
+        """Give a command about the queue."""
+        return self.run(*arguments, "--config", self.queue())
+
+    def queue(self) -> Path:
+        """Return the settings of a node with a queue."""
+        path = self.folder / "contourd.toml"
+        if path.exists():
+            return path
+        root = self.folder / "spool"
+        path.write_text(
+            f'[spool]\nroot = "{root}"\n[[route]]\nmodel = "hn7"\ndestinations = ["pacs", "tps"]\n'
+            + "".join(f'[[destination]]\nname = "{n}"\nae_title = "A"\nhost = "h"\nport = 1\n' for n in ("pacs", "tps"))
+        )
+        database = Database(f"sqlite:///{root / 'contourd.sqlite'}")
+        spool = Spool(root)
+        database.upgrade()
+        showcase.fill_queue(database, spool)
+        AuditTrail(database).record(Deed("alice", "retry", "job 1"))
+        database.close()
+        return path
+
+
+def check(site: Site) -> list[object]:
+    return site.run("check", "--config", write_settings(site.folder, site.small), status=1)  # its destination is absent
+
+
+def echo(site: Site) -> list[object]:
+    return site.run("echo", f"NOBODY@{LOOPBACK}:{free_port()}", status=1)
+
+
+def send(site: Site) -> list[object]:
+    folder = write_series(site.folder / "ct")
+    (folder / "notes.txt").write_text("no DICOM")
+    return site.run("send", folder, "--to", site.receiver, status=1)  # it takes no CT
+
+
+def accept(site: Site) -> list[object]:
+    return site.run("accept", site.receiver, "--output", site.folder / "acceptance", status=1)
+
+
+def contour(site: Site) -> list[object]:
+    folder = write_series(site.folder / "ct", phantom())
+    output = site.folder / "rt.dcm"
+    return site.run("contour", folder, "--output", output, "--model", site.drawing, "--device", "cpu")
+
+
+def curate(site: Site) -> list[object]:
+    write_dicom(site.folder / "clinic" / "one", "one", 1)
+    return site.run("curate", site.folder / "clinic", "--output", site.folder / "out")
+
+
+def evaluate(site: Site) -> list[object]:
+    """Words go where no program reads them: ``run`` reads standard output, and finds the object alone."""
+    cases = site.folder / "cases" / "validation"
+    cases.mkdir(parents=True)
+    write_case(ball("a"), cases / "a.npz")
+    return site.run("evaluate", site.drawing, cases.parent, "--device", "cpu")
+
+
+def ablate(site: Site) -> list[object]:
+    grid = site.folder / "grid.toml"
+    values = "\n".join(f'"{key}" = {json.dumps(value)}' for key, value in {**BASE, "schedule.length": 1}.items())
+    variants = '[{ name = "one", set = { "model.pools" = 1 } }, { name = "nowhere", sources = ["Atlantis"] }]'
+    grid.write_text(
+        f'title = "T"\nrecipe = "quick"\n[set]\n{values}\n[[table]]\ntitle = "Pools"\nvariant = {variants}\n'
+    )
+    dataset = write_dataset(site.folder / "dataset")
+    return site.run("ablate", grid, dataset, "--output", site.folder / "table", "--device", "cpu")
+
+
+def alert(site: Site) -> list[object]:
+    """Nobody is told by these settings; that somebody was is a list of names."""
+    assert site.operate("alert") == [{"reached": []}]
+    return [{"reached": ["mail", "webhook"]}]
+
+
+def recontour(site: Site) -> list[object]:
+    (site.folder / "model.json").write_text("{}")
+    return site.operate("recontour", 4, "--model", site.folder)
+
+
+RUNS: Mapping[str, Callable[[Site], list[object]]] = {
+    "check": check,
+    "echo": echo,
+    "send": send,
+    "accept": accept,
+    "status": lambda site: site.operate("status"),
+    "audit": lambda site: site.operate("audit"),
+    "alert": alert,
+    "retry": lambda site: site.operate("retry", 5),
+    "release": lambda site: site.operate("release", 2),
+    "hold": lambda site: site.operate("hold", 3, "--reason", "wait for the physicist"),
+    "confirm": lambda site: site.operate("confirm", 1),
+    "cancel": lambda site: site.operate("cancel", 2, "--reason", "sent by mistake"),
+    "resend": lambda site: site.operate("resend", 4, "--to", "tps"),
+    "recontour": recontour,
+    "contour": contour,
+    "curate": curate,
+    "evaluate": evaluate,
+    "ablate": ablate,
+    "db backup": lambda site: site.run("db", "backup", site.folder / "copy.sqlite", "--config", site.queue()),
+}
+
+
+@pytest.fixture
+def site(tmp_path, bright_bundle, bundle, monkeypatch) -> Iterator[Site]:  # noqa: F811
+    monkeypatch.chdir(tmp_path)  # no settings are found by chance
+    with Receiver("RECEIVER") as receiver:
+        yield Site(tmp_path, bright_bundle, bundle, f"RECEIVER@{LOOPBACK}:{receiver.port}")
+    gc.collect()
+
+
+def names() -> set[str]:
+    return {command.__name__ for group in COMMANDS.values() for command in group} | {
+        f"db {name}" for name in DATABASE_COMMANDS
+    }
+
+
+def with_json() -> set[str]:
+    """Ask the commands themselves."""
+    found = set()
+    for name in names():
+        shown = CliRunner().invoke(app, [*name.split(), "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
+        found |= {name} if "--json" in shown.split("Example:")[0] else set()
+    return found
+
+
+def test_every_command_is_documented_with_and_without_json():
+    told = commands()
+    assert set(told) == names()
+    assert {name for name, has in told.items() if has} == with_json() == set(RUNS) == set(documented())
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_the_keys_and_types_are_those_of_the_document(name, site):
+    keys = documented()[name]
+    found: dict[str, set[str]] = {}
+    for content in RUNS[name](site):
+        for path, kind in scalars(content):
+            found.setdefault(key_of(path, keys), set()).add(kind)
+    assert sorted(found) == sorted(keys)
+    for key, kinds in found.items():
+        allowed = keys[key] | ({"integer"} if "number" in keys[key] else set())
+        assert kinds <= allowed, key
