@@ -46,5 +46,7 @@ def key_of(path: str, keys: Mapping[str, set[str]]) -> str:
     """Return the documented key that a path falls under; the path itself where there is none."""
     if path in keys:
         return path
-    patterns = {key: re.escape(key).replace(r"\*", r"[^\[]+") for key in keys if key.endswith("*")}
+    patterns = {
+        key: re.escape(key).replace(r"\*.", r"[^\[.]+.").replace(r"\*", r"[^\[]+") for key in keys if "*" in key
+    }
     return next((key for key, pattern in patterns.items() if re.fullmatch(pattern, path)), path)

@@ -61,11 +61,11 @@ database_app = typer.Typer(help="Back up the database, restore it, change its ve
 for name, command in DATABASE_COMMANDS.items():
     database_app.command(name, epilog=_below("db " + name))(command)
 app.add_typer(database_app, name="db", rich_help_panel="Node", no_args_is_help=True)
-models_app = typer.Typer(help="List, show and verify the models; put a new one into use, and take it back.")
+models_app = typer.Typer(help="List and verify the models, put one into use, take it back.")
 for name, command in MODEL_COMMANDS.items():
     models_app.command(name, epilog=_below("models " + name))(command)
 app.add_typer(models_app, name="models", rich_help_panel="Node", no_args_is_help=True)
-constancy_app = typer.Typer(help="Check that the reference patient is contoured as on the day of acceptance.")
+constancy_app = typer.Typer(help="Check daily that the reference patient is contoured as ever.")
 for name, command in CONSTANCY_COMMANDS.items():
     constancy_app.command(name, epilog=_below("constancy " + name))(command)
 app.add_typer(constancy_app, name="constancy", rich_help_panel="Node", no_args_is_help=True)

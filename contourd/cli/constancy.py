@@ -23,7 +23,10 @@ LONGER_S = 180.0
 
 
 def baseline(config: ConfigOption = None) -> None:
-    """Have the running node make a new baseline of every routed model, after acceptance or a change of model."""
+    """Make a new baseline, after acceptance or a change of model.
+
+    The running node sends itself the reference patient, once for each model that a route names.
+    """
     from contourd.jobs.constancy_standing import BASELINE
     from contourd.settings import load_settings
 
@@ -36,7 +39,7 @@ def baseline(config: ConfigOption = None) -> None:
 
 
 def run(config: ConfigOption = None) -> None:
-    """Have the running node check itself now; the exit status is 0 for green, 1 for red."""
+    """Have the running node check itself now."""
     from contourd.jobs.constancy_standing import BASELINE_FILE, CHECK
     from contourd.settings import load_settings
 
@@ -94,7 +97,7 @@ def show(
     last: Annotated[int, typer.Option(min=1, help="How many checks and baselines are listed.")] = 14,
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Show how the check stands, and the last checks and baselines."""
+    """Show how the check stands, and the last ones."""
     from datetime import UTC, datetime
 
     from contourd.jobs.constancy import Checks

@@ -26,14 +26,14 @@ AGAIN = (
 
 
 def list_models(config: ConfigOption = None, json: JsonOption = False) -> None:
-    """List the models that are here: shipped, stored by an activation, or in a route's folder; and which are in use."""
+    """List the models that are here, and which are in use."""
     from contourd.models import known_models
     from contourd.settings import load_settings
 
     settings = load_settings(config)
     lines = known_models(settings, read_activations(settings))
     if json:
-        typer.echo(dumps([_as_json(line) for line in lines], indent=1))
+        typer.echo(dumps({"models": [_as_json(line) for line in lines]}, indent=1))
         return
     from rich.console import Console
     from rich.table import Table
@@ -52,7 +52,7 @@ def show(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show a model: what it draws, its limits, its figures, where it comes from, its card, and its activations."""
+    """Show a model: organs, limits, figures, card, activations."""
     from contourd.settings import load_settings
 
     settings = load_settings(config)
@@ -60,9 +60,8 @@ def show(
     line = _named(model, settings, activations)
     history = [one for one in activations if one.model.name == line.name]
     if json:
-        told = {**_as_json(line), "limits": line.said.get("limits"), "provenance": line.said.get("provenance"),
-                "card": line.card(), "activations": [_activation_json(one) for one in history]}  # fmt: skip
-        typer.echo(dumps(told, indent=1))
+        told = {"card": line.card(), "activations": [_activation_json(one) for one in history]}
+        typer.echo(dumps(_as_json(line) | told, indent=1))
         return
     from rich.console import Console
     from rich.markdown import Markdown
@@ -88,7 +87,7 @@ def verify(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """See that models are whole: hashes, and that the network takes its weights. Status 1 where one is not."""
+    """See that models are whole: hashes and weights."""
     from contourd import activating
     from contourd.jobs.activations import FoundModel, Origin
     from contourd.models import known_models
@@ -108,7 +107,7 @@ def verify(
         except ModelError as error:
             told.append({"model": asked, "well": False, "told": str(error)})
     if json:
-        typer.echo(dumps(told, indent=1))
+        typer.echo(dumps({"well": all(finding["well"] for finding in told), "models": told}, indent=1))
     for finding in () if json else told:
         typer.echo(f"{'ok' if finding['well'] else 'RED':<4}{finding['model']}: {finding['told']}")
     raise typer.Exit(0 if all(finding["well"] for finding in told) else 1)
@@ -119,7 +118,10 @@ def activate(
     reason: Annotated[str, typer.Option(help="Why; it is kept with the activation and in the audit trail.")],
     config: ConfigOption = None,
 ) -> None:
-    """Verify a bundle, try it on a small volume, copy it into the spool, and put it into use under its name."""
+    """Put a bundle into use under its name, without a restart.
+
+    It is verified, tried on a small volume, and copied into the spool; what is in use is the copy.
+    """
     from contourd import activating
     from contourd.settings import load_settings
 
@@ -138,7 +140,7 @@ def rollback(
     config: ConfigOption = None,
     reason: Annotated[str, typer.Option(help="Why; it is kept with the rollback and in the audit trail.")] = "",
 ) -> None:
-    """Put in use again what was before the last activation of a name."""
+    """Put in use again what was before the last activation."""
     from contourd import activating
     from contourd.settings import load_settings
 

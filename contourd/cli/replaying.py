@@ -25,10 +25,7 @@ def replay(
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Contour a job again from its spooled images and compare the bytes; nothing is delivered.
-
-    The exit status is 0 for the same bytes, 1 for others, or where the job cannot be contoured as it was.
-    """
+    """Contour a job again and compare the bytes; nothing is sent."""
     from contourd.jobs.audit import AuditTrail, Deed
     from contourd.replaying import Basis, Replayer
     from contourd.settings import load_settings

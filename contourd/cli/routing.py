@@ -21,9 +21,9 @@ def route(
     calling_ae: Annotated[str, typer.Option(metavar="AE", help="AE title of the sender, for routes that ask.")] = "",
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Say what would become of each series of a folder, and why: gate, routes, limits. Writes and sends nothing.
+    """Say what would become of a folder's series, and why.
 
-    The exit status is 0 if every series would be contoured, else 1.
+    The gate, the routes and the model's limits are the real ones; nothing is written or sent.
     """
     from contourd.forecast import Foreseer, Outcome
     from contourd.settings import load_settings

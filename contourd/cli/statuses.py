@@ -13,6 +13,10 @@ STATUSES: Mapping[str, str] = MappingProxyType(
         "echo": f"0 every node answers, 1 one does not, {NOT_TRIED}",
         "send": f"0 every file was taken, 1 one was not, {NOT_TRIED}",
         "accept": f"0 everything was taken, 1 not everything was, {NOT_TRIED}",
+        "route": f"0 every series would be contoured, 1 one would not, {NOT_TRIED}",
+        "replay": f"0 the same bytes, 1 other bytes, or it cannot be contoured as it was, {NOT_TRIED}",
+        "models verify": f"0 every model is whole, 1 one is not, {NOT_TRIED}",
+        "constancy run": "0 green, 1 red, 2 not tried (settings, no baseline, or nobody serves)",
         "serve": "0 stopped in order, 2 it cannot serve, or a part of it ended by itself",
     }
 )

@@ -7,23 +7,36 @@ from __future__ import annotations
 
 import gc
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from contourd.cli import COMMANDS, app
+from contourd.cli.constancy import CONSTANCY_COMMANDS
 from contourd.cli.database import DATABASE_COMMANDS
+from contourd.cli.models import MODEL_COMMANDS
 from contourd.dicom.receiver import Receiver
 from contourd.dicom.spool import Spool
 from contourd.jobs.audit import AuditTrail, Deed
+from contourd.jobs.constancy import Checks
+from contourd.jobs.constancy_result import CheckResult, ModelResult, OrganResult
+from contourd.jobs.contourings import Contouring, add_contouring
 from contourd.jobs.database import Database
+from contourd.jobs.job import CheckState
+from contourd.model.identity import ModelIdentity
+from contourd.settings import load_settings
 from tests import showcase
 from tests.archives import write_dicom
+from tests.bundles import brighter_bundle, bundle_of_version
+from tests.contoured import close_bench, open_bench
 from tests.documented import commands, documented, key_of, scalars
 from tests.interop.conftest import bright_bundle, phantom  # noqa: F401  a fixture
+from tests.interop.node import write_configuration
 from tests.peers import LOOPBACK, free_port
 from tests.phantom import write_series
 from tests.training import write_dataset
@@ -34,6 +47,8 @@ from trainer.case import write_case
 
 # pynetdicom leaves the sockets of broken connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+TRIED = ("--reason", "tried", "--config")
 
 
 @dataclass(frozen=True)
@@ -134,12 +149,93 @@ def recontour(site: Site) -> list[object]:
     return site.operate("recontour", 4, "--model", site.folder)
 
 
+def route(site: Site) -> list[object]:
+    """A series that would be contoured, one that would not, and a file that cannot be read."""
+    write_series(site.folder / "in" / "gap", phantom())
+    sorted((site.folder / "in" / "gap").iterdir())[9].unlink()
+    whole = write_series(site.folder / "in" / "whole", phantom())
+    (site.folder / "in" / "cut.dcm").write_bytes(min(whole.iterdir()).read_bytes()[:900])
+    return site.run("route", site.folder / "in", "--config", routed_to(site, site.drawing), status=1)
+
+
+def routed_to(site: Site, model: Path) -> Path:
+    """Return settings of a node whose route has two conditions that a phantom does not fit, and one that has none."""
+    configuration = write_configuration(site.folder / "node", free_port(), model, {"pacs": ("PACS", 104)})
+    first = '[[route]]\nprotocol = "abdomen"\nmodel = "hn7"\ndestinations = ["pacs"]\n'
+    text = configuration.read_text(encoding="utf-8")
+    configuration.write_text(text.replace("[[route]]", first + "[[route]]"), encoding="utf-8")
+    return configuration
+
+
+def replay(site: Site) -> list[object]:
+    """A job is contoured, and again after the bundle in its folder has become another."""
+    folder = site.folder / "bright"
+    shutil.copytree(site.drawing, folder)
+    configuration = write_configuration(site.folder / "node", free_port(), folder, {"pacs": ("PACS", 104)})
+    bench = open_bench(load_settings(configuration))
+    job = bench.add(write_series(site.folder / "ct", phantom()))
+    bench.work()
+    close_bench(bench)
+    same = site.run("replay", job, "--config", configuration)
+    brighter_bundle(site.drawing, folder)
+    return [*same, *site.run("replay", job, "--config", configuration, status=1)]
+
+
+def models_show(site: Site) -> list[object]:
+    site.queue()
+    ran = CliRunner().invoke(app, ["models", "activate", str(activated(site)), *TRIED, str(site.queue())])
+    assert ran.exit_code == 0, ran.output
+    return [*site.operate("models", "show", "bright"), *site.operate("models", "show", "hn7")]
+
+
+def models_list(site: Site) -> list[object]:
+    models_show(site)
+    return site.operate("models", "list")
+
+
+def activated(site: Site) -> Path:
+    return bundle_of_version(site.drawing, site.folder / "second", "2")
+
+
+def constancy(site: Site) -> list[object]:
+    settings = load_settings(site.queue())
+    database = Database(settings.database_url)
+    checks = Checks(database)
+    number = checks.request("alice")
+    checks.begin(number)
+    organs = {"Mandible": OrganResult(dice=1.0, shift_mm=0.0), "Larynx": OrganResult(dice=0.0, shift_mm=None)}
+    figures = ModelResult(
+        model="hn7", name="hn7", version="1", sha256="0" * 64, seconds=5.5, baseline_seconds=5.0, organs=organs
+    )
+    result = CheckResult(version="1", device="cpu", models=(figures,), remarks=("pacs does not answer",))
+    checks.end(number, CheckState.RED, "Larynx: Dice 0.0", result)
+    database.close()
+    return site.operate("constancy", "show")
+
+
+def status(site: Site) -> list[object]:
+    models_show(site)
+    constancy(site)
+    database = Database(load_settings(site.queue()).database_url)
+    with database.transaction() as session:
+        model = ModelIdentity("hn7", "1", "0" * 64)
+        add_contouring(session, 1, Contouring(model, "1", "cpu", "torch", "{}", 20, "0" * 64, ()), datetime.now(UTC))
+    database.close()
+    return site.operate("status")
+
+
 RUNS: Mapping[str, Callable[[Site], list[object]]] = {
     "check": check,
     "echo": echo,
     "send": send,
     "accept": accept,
-    "status": lambda site: site.operate("status"),
+    "status": status,
+    "route": route,
+    "replay": replay,
+    "models list": models_list,
+    "models show": models_show,
+    "models verify": lambda site: site.operate("models", "verify"),
+    "constancy show": constancy,
     "audit": lambda site: site.operate("audit"),
     "alert": alert,
     "retry": lambda site: site.operate("retry", 5),
@@ -166,8 +262,9 @@ def site(tmp_path, bright_bundle, bundle, monkeypatch) -> Iterator[Site]:  # noq
 
 
 def names() -> set[str]:
+    groups = {"db": DATABASE_COMMANDS, "models": MODEL_COMMANDS, "constancy": CONSTANCY_COMMANDS}
     return {command.__name__ for group in COMMANDS.values() for command in group} | {
-        f"db {name}" for name in DATABASE_COMMANDS
+        f"{group} {name}" for group, commands in groups.items() for name in commands
     }
 
 

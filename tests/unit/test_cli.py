@@ -26,6 +26,8 @@ from tests.phantom import write_series
 
 ROOT = Path(__file__).parents[2]
 NAMES = [command.__name__ for commands in COMMANDS.values() for command in commands]
+GROUPS = {"db": DATABASE_COMMANDS, "models": MODEL_COMMANDS, "constancy": CONSTANCY_COMMANDS}
+GROUPED = [f"{group} {name}" for group, commands in GROUPS.items() for name in commands]
 # pynetdicom leaves the sockets of broken connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 PLAIN = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
@@ -111,9 +113,7 @@ def test_help_groups_the_commands() -> None:
 
 
 def test_every_command_has_an_example() -> None:
-    groups = {"db": DATABASE_COMMANDS, "constancy": CONSTANCY_COMMANDS, "models": MODEL_COMMANDS}
-    grouped = [f"{group} {name}" for group, commands in groups.items() for name in commands]
-    assert sorted(EXAMPLES) == sorted([*NAMES, *grouped])
+    assert sorted(EXAMPLES) == sorted([*NAMES, *GROUPED])
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,18 +125,18 @@ def test_help_shows_the_example_whose_options_there_are(name: str) -> None:
         assert option in shown.split("Example:")[0]
 
 
-@pytest.mark.parametrize("name", [*NAMES, *(f"db {name}" for name in DATABASE_COMMANDS)])
+@pytest.mark.parametrize("name", [*NAMES, *GROUPED])
 def test_help_says_how_the_command_ends(name: str) -> None:
     shown = CliRunner().invoke(app, [*name.split(), "--help"], env=PLAIN).output
     assert status_of_command(name) in " ".join(shown.split())
     assert re.search(r"Exit status: 0 .*, 2 ", status_of_command(name))
 
 
-@pytest.mark.parametrize("group", [(), ("db",)])
+@pytest.mark.parametrize("group", [(), *((name,) for name in GROUPS)])
 def test_each_command_has_a_line_of_a_terminal_of_80_columns(group: Sequence[str]) -> None:
     """What is longer would be folded and not be read at a glance; markup takes no word away."""
     shown = CliRunner().invoke(app, [*group, "--help"], env={**PLAIN, "COLUMNS": "80"}).output
-    commands = DATABASE_COMMANDS if group else {c.__name__: c for panel in COMMANDS.values() for c in panel}
+    commands = GROUPS[group[0]] if group else {c.__name__: c for panel in COMMANDS.values() for c in panel}
     for name, command in commands.items():
         told = (command.__doc__ or "").split("\n\n")[0]
         assert re.search(rf"^. {name} +{re.escape(told)} *.$", shown, re.MULTILINE), f"{name}: {told}"
