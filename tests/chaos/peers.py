@@ -98,7 +98,7 @@ class Destination:
 
     def __init__(self, name: str, moods: tuple[float, float, float] = (0, 0, 0), seed: int = 0) -> None:
         self.name, self.ae_title = name, name.upper()
-        self.refused_once: set[str] = set()  # series whose first structure set is refused for good
+        self.answers_once: dict[str, int] = {}  # series -> the status that its first structure set is answered with
         self.order: dict[str, list[str]] = defaultdict(list)  # series -> SOP Instance UIDs
         self.digests: dict[str, set[str]] = defaultdict(set)
         self.copies: dict[str, int] = defaultdict(int)
@@ -128,8 +128,8 @@ class Destination:
             first = uid not in self._tried
             self._tried.add(uid)
             busy, cut, lost = self._moods
-            if first and series in self.refused_once:
-                return MISMATCH
+            if first and series in self.answers_once:
+                return self.answers_once[series]
             if mood < busy:
                 return OUT_OF_RESOURCES
             if mood < busy + cut:

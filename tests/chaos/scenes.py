@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from tests.chaos.peers import MISMATCH, OUT_OF_RESOURCES
 from tests.chaos.site import ELSEWHERE, Site
 
 # What a person may do to a job.
@@ -29,9 +30,17 @@ def stop_while_receiving(site: Site) -> str:
     return uid
 
 
+def busy(site: Site) -> str:
+    """A destination is out of resources the first time."""
+    uid = site.write()
+    site.strict.answers_once[uid] = OUT_OF_RESOURCES
+    site.send(uid)
+    return uid
+
+
 def refused(site: Site) -> str:
     uid = site.write()
-    site.strict.refused_once.add(uid)
+    site.strict.answers_once[uid] = MISMATCH
     site.send(uid)
     site.operated.append(uid)
     return uid
