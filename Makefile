@@ -13,7 +13,7 @@ demo: $(STAMP)
 
 # Tests of whole nodes one after another, the others beside them.
 test: $(STAMP)
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

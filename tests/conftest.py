@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pydicom
 import pytest
@@ -20,12 +21,17 @@ META_BYTES = 400
 WITH_PROCESSES = {"chaos", "fuzz", "integration", "interop", "soak"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of whole nodes together, for `pytest -n 2 --dist loadgroup`."""
-    tests = Path(__file__).parent
-    for item in items:
-        if item.path.relative_to(tests).parts[0] in WITH_PROCESSES:
-            item.add_marker(pytest.mark.xdist_group("nodes"))
+@pytest.hookimpl(optionalhook=True)  # of pytest-xdist
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of whole nodes in one process, and those of any other file, where there are several processes."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class NodesTogether(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = PurePosixPath(nodeid.split("::")[0])
+            return "nodes" if WITH_PROCESSES.intersection(path.parts) else str(path)
+
+    return NodesTogether(config, log)
 
 
 def structure_sets(folder: Path) -> Iterator[Path]:
