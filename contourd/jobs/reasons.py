@@ -12,7 +12,7 @@ CLASSES: tuple[tuple[str, str], ...] = (
     ("interrupted", r"^the sender aborted"),
     ("confirmation", r"^waits for confirmation"),
     ("by_a_person", r"^held by "),
-    ("sent_twice", r"^an image was sent twice"),
+    ("sent_twice", r"^an image (was sent|is there) twice"),
     ("no_route", r"^no route"),
     ("outside_limits", r"^the series is outside the limits"),
     ("not_head_and_neck", r"does not look like a head and neck|^no patient found"),
@@ -21,12 +21,13 @@ CLASSES: tuple[tuple[str, str], ...] = (
     ("out_of_memory", r"^out of memory"),
     ("images_gone", r"received images|^only \d+ of the \d+ images came again"),
     ("worker_died", r"^the worker died|^the job broke its worker"),
-    ("model", r"^no model|is not a model of this version|is damaged: its sha256"),
+    ("model", r"^no model|is not a model of this version|is damaged: its sha256|is not the model that was activated"),
+    ("model", r"is not here:|^the job was contoured with|weights do not fit model|holds weights that"),
     ("not_decoded", r"cannot be decoded"),
     ("not_a_ct", r"^modality|is a localizer"),
 )
 OTHER = "series_unusable"
-NAMES = (*(name for name, _ in CLASSES), OTHER)
+NAMES = (*dict.fromkeys(name for name, _ in CLASSES), OTHER)
 AGAIN = "Release it afterwards: it is examined again."
 # What a person does about each class; docs/operating.md says the same.
 REMEDIES: Mapping[str, str] = MappingProxyType(
@@ -45,7 +46,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "out_of_memory": "Raise worker.memory_gb and restart contourd, or send thicker slices. Then retry it.",
         "images_gone": "Send the whole series again: what is damaged is replaced, and it is contoured.",
         "worker_died": "Look at the log. Retry it when the cause is mended.",
-        "model": "Put the model back, or name another in the route, and restart contourd. Then retry it.",
+        "model": "As the reason says: contourd models rollback, or activate the bundle again. Then retry it.",
         "not_decoded": "Send it again, or uncompressed; or install the decoders: pip install 'contourd[codecs]'.",
         "not_a_ct": "Nothing, if it was sent by mistake; else send the planning CT.",
         OTHER: "The reason says what to send instead. A release alone cannot help where the images stay as they are.",

@@ -17,7 +17,7 @@ TEXT = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
 # Exceptions that hold a series or a job, with the words that follow them.
 HOLDS = {"SeriesUnusable", "SeriesIncomplete"}
 # These speak of a page's pictures or of one file, and never become the reason of a series.
-ELSEWHERE = ("contourd/web/", "contourd/dicom/viewing.py", "contourd/dicom/isolation.py")
+ELSEWHERE = ("contourd/web/", "contourd/dicom/viewing.py", "contourd/dicom/isolation.py", "contourd/replaying.py")
 
 
 def rows(heading: str) -> list[list[str]]:
