@@ -132,7 +132,7 @@ def test_the_commands(settings, configuration, bright_bundle, tmp_path):  # noqa
         assert done.exit_code == 0, done.output
         assert "used by route 1" in done.output
         assert "record the constancy baseline anew" in done.output
-    listed = {(m["name"], m["version"]): m for m in json.loads(command(configuration, "list", "--json").output)}
+    listed = {(m["name"], m["version"]): m for m in json.loads(command(configuration, "list", "--json").output)["models"]}
     assert [listed["bright", v]["active"] for v in ("1", "2")] == [False, True]
     assert (listed["bright", "2"]["routes"], listed["hn7", "1"]["routes"]) == ([1], [])
     assert "bright-2-" in command(configuration, "list").output
@@ -148,6 +148,6 @@ def test_the_commands(settings, configuration, bright_bundle, tmp_path):  # noqa
     damage(settings.spool.root / "models" / listed["bright", "2"]["stored_name"] / "weights.safetensors")
     red = command(configuration, "verify", "--json")
     assert red.exit_code == 1
-    assert [(f["model"], f["well"]) for f in json.loads(red.output)][:2] == [("bright", False), ("hn7", True)]
+    assert [(f["model"], f["well"]) for f in json.loads(red.output)["models"]][:2] == [("bright", False), ("hn7", True)]
     back = command(configuration, "rollback", "bright")
     assert "in use from the next job on; before: none that works" in back.output
