@@ -65,12 +65,19 @@ def test_exit_statuses(status: int, arguments: Sequence[str], tmp_path: Path, mo
     assert status_of(monkeypatch, *filled) == status
 
 
+def heed_ctrl_c() -> None:
+    """A shell has what it starts in the background ignore SIGINT, and this is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_ends_with_130(tmp_path: Path) -> None:
     """A peer that never answers is asked; the signal comes when the connection is there, and nothing is waited for."""
     with socket.create_server((LOOPBACK, 0)) as silent:
         to = f"SILENT@{LOOPBACK}:{silent.getsockname()[1]}"
         command = [sys.executable, "-m", "contourd", "echo", to]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=tmp_path, env=environment()) as asking:
+        with subprocess.Popen(
+            command, stderr=subprocess.DEVNULL, cwd=tmp_path, env=environment(), preexec_fn=heed_ctrl_c
+        ) as asking:
             silent.settimeout(60)
             connection, _ = silent.accept()
             with connection:
