@@ -132,7 +132,9 @@ def test_the_commands(settings, configuration, bright_bundle, tmp_path):  # noqa
         assert done.exit_code == 0, done.output
         assert "used by route 1" in done.output
         assert "record the constancy baseline anew" in done.output
-    listed = {(m["name"], m["version"]): m for m in json.loads(command(configuration, "list", "--json").output)["models"]}
+    listed = {
+        (m["name"], m["version"]): m for m in json.loads(command(configuration, "list", "--json").output)["models"]
+    }
     assert [listed["bright", v]["active"] for v in ("1", "2")] == [False, True]
     assert (listed["bright", "2"]["routes"], listed["hn7", "1"]["routes"]) == ([1], [])
     assert "bright-2-" in command(configuration, "list").output
