@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import resource
 import signal
 import threading
@@ -39,7 +38,7 @@ from contourd.model.predictor import Predictor
 from contourd.profiles import STRICT
 from contourd.provenance import contouring_of
 from contourd.settings import Settings
-from contourd.signals import on_signals
+from contourd.signals import end_with, on_signals
 
 log = logging.getLogger(__name__)
 
@@ -289,15 +288,6 @@ def main(settings: Settings, name: str, parent: Connection, contour: Contour = c
 def _serve(settings: Settings, name: str, parent: Connection, contour: Contour) -> None:
     worker = Worker(settings, name, contour)
     on_signals([signal.SIGTERM], worker.stopping.set)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the daemon's to act on
-
-    def end_with_parent() -> None:
-        try:
-            parent.recv_bytes()
-        except (EOFError, OSError):
-            log.warning("the daemon is gone; the worker ends", extra={"worker": name})
-            os._exit(1)
-
-    threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
+    end_with(parent, lambda: log.warning("the daemon is gone; the worker ends", extra={"worker": name}))
     worker.warm_up()
     worker.run()

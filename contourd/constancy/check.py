@@ -8,8 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import signal
-import threading
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 
@@ -33,6 +31,7 @@ from contourd.logs import set_up_logging
 from contourd.model.runtime import choose_device
 from contourd.outcomes import OutcomeKind
 from contourd.settings import Settings
+from contourd.signals import end_with
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +42,7 @@ def main(settings: Settings, check_id: int, parent: Connection) -> None:
     """Run a check that was begun, and end with it, or when the other end of ``parent`` is closed."""
     keep_private()
     set_up_logging()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the daemon's to act on
-
-    def end_with_parent() -> None:
-        try:
-            parent.recv_bytes()
-        except (EOFError, OSError):
-            os._exit(1)
-
-    threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
+    end_with(parent)
     os.nice(5)  # patients come first
     database = Database(settings.database_url)
     try:

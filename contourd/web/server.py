@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
 from multiprocessing.connection import Connection
 
 import uvicorn
@@ -19,6 +17,7 @@ from contourd.jobs.database import Database
 from contourd.logs import set_up_logging
 from contourd.pulse import Pulse
 from contourd.settings import Settings
+from contourd.signals import end_with
 from contourd.web.app import make_app
 
 log = logging.getLogger(__name__)
@@ -57,15 +56,7 @@ def main(settings: Settings, parent: Connection, pulse: Pulse) -> None:
 
 
 def _serve(settings: Settings, parent: Connection, pulse: Pulse) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the daemon's to act on
-
-    def end_with_parent() -> None:
-        try:
-            parent.recv_bytes()
-        except (EOFError, OSError):
-            os._exit(1)
-
-    threading.Thread(target=end_with_parent, name="parent", daemon=True).start()
+    end_with(parent)
     os.nice(5)  # reception and contouring come first
     database = Database(settings.database_url)
     web = settings.web
