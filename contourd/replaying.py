@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from io import BytesIO
 
-import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 
 from contourd import __version__
 from contourd.activating import find_same, load_found
+from contourd.constancy.comparison import compare_organ
 from contourd.contouring import Order, contour_series
 from contourd.dicom.instance import UNREADABLE
 from contourd.dicom.integrity import require_intact
-from contourd.dicom.rtstruct_check import centroid_mm
 from contourd.dicom.rtstruct_read import extent, rasterise, read_structure_set
 from contourd.dicom.series import Instance, gate, read_instance
 from contourd.errors import (
@@ -28,6 +27,7 @@ from contourd.errors import (
     SeriesUnusable,
     StructureSetRejected,
 )
+from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import FloatArray, Grid, around
 from contourd.jobs.activations import Activations
 from contourd.jobs.contourings import Contoured, Contouring, Output, images_sha256, read_contoured
@@ -253,8 +253,6 @@ def _change(name: str, old: tuple[FloatArray, ...], new: tuple[FloatArray, ...],
     if not old or not new:
         return OrganChange(name, None, None)
     box = around(extent(old, grid), extent(new, grid))
-    a, b = rasterise(old, grid, box), rasterise(new, grid, box)
-    if not a.any() or not b.any():
-        return OrganChange(name, None, None)
-    shift_mm = float(np.linalg.norm(centroid_mm(a, box, grid) - centroid_mm(b, box, grid)))
-    return OrganChange(name, float(2 * (a & b).sum() / (a.sum() + b.sum())), shift_mm)
+    a, b = (MaskInBox(box, rasterise(contours, grid, box)) for contours in (new, old))
+    found = compare_organ(a, b, grid)
+    return OrganChange(name, None if found.shift_mm is None else found.dice, found.shift_mm)
