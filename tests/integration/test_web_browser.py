@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
@@ -42,7 +43,9 @@ def viewer(browser, page):
 
 
 def until(browser, reached) -> None:
-    WebDriverWait(browser, WAIT_S, poll_frequency=0.05).until(lambda _: reached())
+    """Wait; an element that the page replaces while it is read is read anew."""
+    wait = WebDriverWait(browser, WAIT_S, poll_frequency=0.05, ignored_exceptions=[StaleElementReferenceException])
+    wait.until(lambda _: reached())
 
 
 def pane(browser, plane: str) -> WebElement:
@@ -247,7 +250,7 @@ def test_a_person_confirms_with_the_keyboard_alone(browser, page):
     browser.find_element(By.CSS_SELECTOR, ".confirm button").send_keys(Keys.ENTER)
     until(browser, lambda: browser.find_elements(By.CSS_SELECTOR, ".message"))
     assert browser.find_element(By.CSS_SELECTOR, ".message").text == "Job 1 is confirmed, and goes to its destinations."
-    assert browser.find_element(By.CSS_SELECTOR, '[data-live="state"]').text == "delivering"
+    until(browser, lambda: browser.find_element(By.CSS_SELECTOR, '[data-live="state"]').text == "delivering")
 
 
 def test_the_queue_keeps_up_by_itself(browser, page):
