@@ -26,8 +26,14 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix --quiet .
 	$(BIN)/ruff format --quiet .
 
-bench: $(STAMP)
-	for script in benchmarks/*.py; do echo "$$script"; $(BIN)/python $$script || exit 1; done
+# The figures of docs/performance.md beside their peers; NAME chooses some. DCMTK and Orthanc are peers where they are installed.
+NAME ?=
+bench: $(VENV)/bench
+	$(BIN)/python benchmarks $(NAME)
+
+$(VENV)/bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt -e '.[bench]'
+	touch $@
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos

@@ -1,7 +1,9 @@
 """Claims and reports of a queue that remembers many finished jobs: whether both stay flat.
 
-`python benchmarks/queue.py [--jobs 1000 1000000]` prints, for each size, the medians of claiming a job, claiming a
-delivery and reading what `contourd status` shows, and their ratios to the smallest size.
+    python benchmarks/queue.py [--jobs 1000 1000000]
+
+For each size the medians of claiming a job, claiming a delivery and reading what ``contourd status`` shows, beside those
+of the first size.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from figures import Figure, tell
 from sqlalchemy import insert
 
 from contourd.jobs.database import Database
@@ -24,6 +27,10 @@ from contourd.jobs.report import read_report
 from contourd.jobs.tables import DeliveryRow, JobRow, SeriesRow
 
 CHUNK, RUNS, OPEN = 20_000, 20, 40
+NAMES = ("Claiming a job", "Claiming a delivery", "The query of `contourd status`")
+LIMITS = (5.0, 5.0, 100.0)
+# What is flat may differ by the noise of a run.
+FLAT = 1.5
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -90,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jobs", type=int, nargs="+", default=[1_000, 1_000_000])
     sizes = parser.parse_args().jobs
-    print(f"{'finished jobs':>14} {'claim ms':>9} {'delivery ms':>12} {'report ms':>10} {'file MB':>8}")
+    smallest: tuple[float, ...] | None = None
     for finished in sizes:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "queue.sqlite"
@@ -103,7 +110,12 @@ def main() -> None:
             report = median_ms(lambda database=database: read_report(database))
             database.close()
             megabytes = file.stat().st_size / 1e6
-        print(f"{finished:14,} {claim:9.2f} {delivery:12.2f} {report:10.2f} {megabytes:8.0f}", flush=True)
+        print(f"{finished:,} finished jobs, {megabytes:.0f} MB")
+        times, peer = (claim, delivery, report), f"with {min(sizes):,}"
+        smallest = smallest or times
+        for what, ms, first, limit in zip(NAMES, times, smallest, LIMITS, strict=True):
+            of_peer = {} if finished == sizes[0] else {"peer": peer, "theirs": first, "goal": FLAT}
+            tell(Figure(f"{what}, {finished:,} finished jobs", "ms", ms, limit=limit, **of_peer))
 
 
 if __name__ == "__main__":

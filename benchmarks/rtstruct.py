@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from cases import PROVENANCE, Case, Masks, cases, read_headers, write_masks
+from figures import Figure, tell
 from rt_utils import RTStructBuilder
 from scipy import ndimage
 
@@ -122,10 +123,16 @@ def main() -> None:
                 f"{name:<33} {clock:6.2f} s ({processor:6.2f} s of processor), rt-utils takes {faster[0]:.1f} "
                 f"({faster[1]:.1f}) times that; Dice read back {score:.4f}, {size:.1f} MB"
             )
+        subject, organs = "Structure set of {organs} organs from {what}", len(case.masks)
+        for what in ("masks", "probabilities", "probabilities, CT read"):
+            _, ours = median[f"contourd, {what}"]
+            _, theirs = median["rt-utils"]
+            tell(Figure(subject.format(organs=organs, what=what), "s of processor", ours, "rt-utils", theirs, goal=0.2))
         dataset = pydicom.dcmread(work / "contourd, masks.dcm")
         checks = [timed(lambda: check_structure_set(dataset, series, case.masks)) for _ in range(options.runs)]
         clock, processor = (statistics.median(t[i] for t in checks) for i in (0, 1))
         print(f"check before sending              {clock:6.2f} s ({processor:6.2f} s of processor)")
+        tell(Figure("Reading the structure set back and comparing it", "s", clock, limit=1.0))
 
 
 if __name__ == "__main__":
