@@ -2,8 +2,8 @@
 
     python benchmarks/queue.py [--jobs 1000 1000000]
 
-For each size the medians of claiming a job, claiming a delivery and reading what ``contourd status`` shows, beside those
-of the first size.
+For each size the medians of claiming a job, claiming a delivery and reading what ``contourd status`` shows, beside
+those of the first size.
 """
 
 from __future__ import annotations
