@@ -28,7 +28,7 @@ BEGIN, END = "<!-- figures -->", "<!-- end of the figures -->"
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "network": ("--shape", "178", "302", "225"),
     "rtstruct": (),
-    "queue": (),
+    "finished_jobs": (),
     "start": (),
 }
 

@@ -1,54 +1,153 @@
-"""The network on this machine: the runtime that contourd uses beside plain eager torch, in the same run.
+"""The network on this machine: the runtimes that contourd offers beside plain eager torch, in the same run.
 
-    python benchmarks/network.py [--runs 3] [--shape 89 151 112]
+    python benchmarks/network.py [--runs 1] [--shape 178 302 225]
 
-Prints the median seconds of both, interleaved, and their ratio; below 1 contourd is faster.
+Each runs in a process of its own, one after the other, from the image in memory to the probabilities in memory,
+soft-max included. The floor is the time that a product of matrices takes here for as many operations. Then the mean Dice of each
+runtime's masks with those of torch in single precision, on the reference patient with the shipped model; and how many
+voxels the network is given of it, beside those of the whole CT at the same spacing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import resource
 import statistics
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 
+import numpy as np
 import torch
-from torch import nn
+from figures import Figure, tell
 
+from contourd.errors import DeviceError
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
-from contourd.model.runtime import choose_device, place
+from contourd.model.bundle import load_bundle
+from contourd.model.openvino_runtime import OpenVinoRuntime, is_installed
+from contourd.model.runtime import Runtime, choose_device
+from contourd.model.torch_runtime import TorchRuntime
+from contourd.model.transforms import Preprocess, lattice_axes_mm
+from contourd.reference import reference_volume
+from contourd.runtimes import LEAST_DICE, masks_agree
+
+ORGANS = tuple("abcdefghi")
+# Of the network with the paper's channels and ten classes.
+OPERATIONS_PER_VOXEL = 207e3
+GOAL, PEAK_GB = 0.45, 3.5
+MATRIX = 4096
 
 
-def seconds(network: nn.Module, image: torch.Tensor) -> float:
-    """Time one forward pass with its soft-max."""
-    began = time.perf_counter()
+def network() -> AnatomyNet:
+    """Make the paper's network with weights of chance."""
+    torch.manual_seed(0)
+    return AnatomyNet(ModelConfig(structures=ORGANS)).eval()
+
+
+def runtimes(device: torch.device) -> dict[str, Callable[[], Runtime]]:
+    """Return what contourd offers here."""
+    found: dict[str, Callable[[], Runtime]] = {"contourd, torch": lambda: TorchRuntime(network(), device)}
+    if device.type == "cuda":
+        found["contourd, torch fp16"] = lambda: TorchRuntime(network(), device, "fp16")
+    elif is_installed():
+        found["contourd, OpenVINO"] = lambda: OpenVinoRuntime(network(), "0" * 64)
+    return found
+
+
+def eager(device: torch.device, image: np.ndarray) -> np.ndarray:
+    """Run the network as a tutorial does."""
     with torch.inference_mode():
-        torch.softmax(network(image), dim=1)
-    if image.is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter() - began
+        x = torch.from_numpy(image)[None, None].to(device)
+        return np.asarray(torch.softmax(network().to(device)(x), dim=1)[0].cpu().numpy())
+
+
+def measure(name: str, shape: tuple[int, ...]) -> dict[str, float]:
+    """Run one in this process; a small image first, as a worker that has contoured before."""
+    device = choose_device("auto")
+    image, small = (np.random.default_rng(0).uniform(-1, 1, s).astype(np.float32) for s in (shape, (48, 48, 48)))
+    if name == "torch eager":
+        run: Callable[[np.ndarray], np.ndarray] = lambda x: eager(device, x)  # noqa: E731
+    else:
+        run = runtimes(device)[name]().probabilities
+    run(small)
+    began = time.perf_counter()
+    run(image)
+    seconds = time.perf_counter() - began
+    if device.type == "cuda":
+        return {"seconds": seconds, "gigabytes": torch.cuda.max_memory_allocated(device) / 1e9}
+    return {"seconds": seconds, "gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}
+
+
+def in_process(name: str, shape: tuple[int, ...]) -> dict[str, float]:
+    """Measure in a process of its own."""
+    command = [sys.executable, __file__, "--only", name, "--shape", *map(str, shape)]
+    ran = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return dict(json.loads(ran.stdout.splitlines()[-1]))
+
+
+def floor_seconds(device: torch.device, shape: tuple[int, ...]) -> float:
+    """Return what a product of matrices takes for as many operations."""
+    a = torch.randn(MATRIX, MATRIX, device=device)
+    torch.mm(a, a)
+    began, runs = time.perf_counter(), 3
+    for _ in range(runs):
+        product = torch.mm(a, a)
+    float(product[0, 0])
+    each = (time.perf_counter() - began) / runs
+    return float(np.prod(shape)) * OPERATIONS_PER_VOXEL / (2 * MATRIX**3) * each
+
+
+def tell_agreement(device: torch.device) -> None:
+    """Compare masks on the reference patient, and count its voxels."""
+    bundle = load_bundle("hn7")
+    plain = TorchRuntime(bundle.network(), device)
+    others: dict[str, Callable[[], Runtime]] = {"OpenVINO": lambda: OpenVinoRuntime(bundle.network(), bundle.sha256)}
+    if device.type == "cuda":
+        others = {"torch fp16": lambda: TorchRuntime(bundle.network(), device, "fp16")}
+    for name, make in others.items():
+        try:
+            dice = masks_agree(make(), plain, bundle)
+        except DeviceError as error:
+            print(f"left out: {error}")
+            continue
+        tell(Figure(f"One less the Dice of {name} with torch fp32", "", 1 - dice, limit=1 - LEAST_DICE))
+    volume = reference_volume()
+    image = Preprocess(bundle.config.preprocess).prepare(volume).image
+    whole = np.prod([len(axis) for axis in lattice_axes_mm(volume.grid, bundle.config.preprocess.spacing_mm)])
+    tell(Figure("Voxels of the reference patient, 1000", "", image.size / 1e3, "the whole CT", float(whole) / 1e3))
 
 
 def main() -> None:
-    """Run both in turn and print."""
+    """Run all in turn and tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--shape", type=int, nargs=3, default=(89, 151, 112), help="an eighth of 178 x 302 x 225")
+    parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--shape", type=int, nargs=3, default=(178, 302, 225))
+    parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    shape = tuple(arguments.shape)
+    if arguments.only:
+        print(json.dumps(measure(arguments.only, shape)))
+        return
     device = choose_device("auto")
-    torch.manual_seed(0)
-    eager = AnatomyNet(ModelConfig(structures=tuple("abcdefghi"))).eval().to(device)
-    ours = AnatomyNet(eager.config).eval()
-    ours.load_state_dict(eager.state_dict())
-    ours = place(ours, device)
-    image = torch.randn(1, 1, *arguments.shape, device=device)
-    last = image.contiguous(memory_format=torch.channels_last_3d)
-    with torch.inference_mode():
-        difference = float((eager(image) - ours(last)).abs().max())
-    times = [(seconds(ours, last), seconds(eager, image)) for _ in range(arguments.runs)]
-    mine, theirs = (statistics.median(t) for t in zip(*times, strict=True))
-    print(f"AnatomyNet 28/30/32/34, 10 classes, {arguments.shape}, {device}, {torch.get_num_threads()} threads")
-    print(f"contourd {mine:.2f} s   torch eager {theirs:.2f} s   ratio {mine / theirs:.2f}")
-    print(f"largest difference of a logit {difference:.1e}")
+    names = ["torch eager", *runtimes(device)]
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    for _ in range(arguments.runs):
+        for name in names:
+            found[name].append(in_process(name, shape))
+    median = {n: {k: statistics.median(r[k] for r in rows) for k in rows[0]} for n, rows in found.items()}
+    floor = floor_seconds(device, shape)
+    size = " x ".join(map(str, shape))
+    for name in names[1:]:
+        goal = GOAL if name == names[-1] and device.type == "cpu" else None
+        ours, theirs = median[name], median["torch eager"]
+        subject = f"{name.removeprefix('contourd, ')}, {size}, {device.type}"
+        tell(Figure(f"Network by {subject}", "s", ours["seconds"], "torch eager", theirs["seconds"], goal, floor=floor))
+        limit = PEAK_GB if goal else None
+        peaks = (ours["gigabytes"], "torch eager", theirs["gigabytes"])
+        tell(Figure(f"Its peak memory by {subject}", "GB", *peaks, limit=limit))
+    tell_agreement(device)
 
 
 if __name__ == "__main__":

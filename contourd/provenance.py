@@ -15,7 +15,6 @@ from contourd.contouring import Order
 from contourd.errors import DatasetError
 from contourd.jobs.contourings import Contouring, Output, images_sha256
 from contourd.model.predictor import Predictor
-from contourd.model.runtime import described
 from contourd.profiles import Profile
 from contourd.settings import PlausibilitySettings
 
@@ -60,7 +59,7 @@ def contouring_of(
     return Contouring(
         predictor.bundle.identity,
         __version__,
-        described(predictor.device),
+        predictor.runtime.described,
         libraries(),
         written_order(order),
         len(hashes),

@@ -44,7 +44,8 @@ from contourd.provenance import (
     sha256,
     written_order,
 )
-from contourd.settings import Settings
+from contourd.runtimes import make_predictor, user_cache, worker_of
+from contourd.settings import Settings, WorkerSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class Replayer:
         try:
             order = read_order(before.settings) if basis is Basis.RECORDED else self._order_of_today(job)
             instances = self._instances(job, before)
-            predictor = self._predictor(self._model(job, before, basis), before.device.partition(" ")[0])
+            predictor = self._predictor(self._model(job, before, basis), worker_of(before.device))
             contoured = contour_series(instances, predictor, order)
         except (SeriesUnusable, StructureSetRejected, ModelError, DeviceError, DatasetError) as error:
             return Replay(job_id, before, str(error), differences(before, replace(before, contourd=__version__)))
@@ -180,12 +181,12 @@ class Replayer:
                 return load_found(find_same(before.model, job.model, self._root))
         return load_found(self._activations.find(job.model))
 
-    def _predictor(self, bundle: ModelBundle, device: str) -> Predictor:
-        """Take the device that it was, else the one of the settings."""
+    def _predictor(self, bundle: ModelBundle, recorded: WorkerSettings) -> Predictor:
+        """Take the device and the runtime that it was, else those of the settings."""
         try:
-            return Predictor(bundle, device)
+            return make_predictor(bundle, recorded, user_cache())
         except DeviceError:
-            return Predictor(bundle, self._settings.worker.device)
+            return make_predictor(bundle, self._settings.worker, user_cache())
 
     def _order_of_today(self, job: Contoured) -> Order:
         known = {d.name: d.structure_set_profile for d in self._settings.destination}

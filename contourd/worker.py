@@ -37,6 +37,7 @@ from contourd.model.identity import ModelIdentity
 from contourd.model.predictor import Predictor
 from contourd.profiles import STRICT
 from contourd.provenance import contouring_of
+from contourd.runtimes import FOLDER, make_predictor
 from contourd.settings import Settings
 from contourd.signals import end_with, on_signals
 
@@ -69,7 +70,7 @@ class Worker:
         self._audit = AuditTrail(self._database)
         self._spool = Spool(settings.spool.root)
         self._activations = Activations(self._database, settings.spool.root)
-        self._seen = 0
+        self._seen, self._runtimes = 0, settings.spool.root / FOLDER
         self._predictors: dict[str, Predictor] = {}
         self._profiles = {d.name: d.structure_set_profile for d in settings.destination}
         self.stopping = threading.Event()
@@ -212,7 +213,7 @@ class Worker:
         if known is None or known.bundle.sha256 != bundle.sha256:
             self._predictors.pop(found.asked, None)  # its memory is needed, and it is not the one to contour with
             with with_remedy(found):
-                self._predictors[found.asked] = Predictor(bundle, self._settings.worker.device)
+                self._predictors[found.asked] = make_predictor(bundle, self._settings.worker, self._runtimes)
             self._audit_model(found.asked, bundle)
         return self._predictors[found.asked]
 

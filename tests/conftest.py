@@ -34,6 +34,14 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return NodesTogether(config, log)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what commands keep for their user, such as exported networks, away from the user who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def structure_sets(folder: Path) -> Iterator[Path]:
     """Find contourd's own structure sets by their file meta information; what a test made by hand is its own affair."""
     seen: set[str] = set()

@@ -72,7 +72,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     4: (
         "contourd.acceptance_sheet",
         "contourd.acceptance",
-        "contourd.contouring",
+        *("contourd.contouring", "contourd.runtimes"),
         "contourd.dicom.reception",
         "contourd.dicom.scp",
         "contourd.dicom.listener",
@@ -151,7 +151,8 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.model.limits",
         "contourd.model.plausibility",
         "contourd.model.transforms",
-        "contourd.model.runtime",
+        *("contourd.model.runtime", "contourd.model.torch_runtime", "contourd.model.openvino_runtime"),
+        "contourd.model.slabs",
         "contourd.model.anatomynet",
         "contourd.model.blocks",
         "contourd.imaging.contours",
@@ -198,6 +199,7 @@ LAYER = {module: layer for layer, modules in LAYERS.items() for module in module
 # Where a library may be imported: modules, or packages with everything in them.
 PLACES: Mapping[str, tuple[str, ...]] = {
     "torch": ("contourd.model", "contourd.contouring", "contourd.worker", "trainer"),
+    "openvino": ("contourd.model.openvino_runtime",),
     "safetensors": ("contourd.model", "trainer"),
     "pynetdicom": (
         "contourd.dicom.listener",

@@ -11,8 +11,8 @@ from contourd.imaging.volume import Volume, oval_body
 from contourd.jobs.activations import NAMED, Activations, FoundModel, find_model
 from contourd.jobs.database import Database
 from contourd.jobs.tables import SCHEMA_REVISION
-from contourd.model.predictor import Predictor
 from contourd.model.runtime import peak_bytes
+from contourd.runtimes import make_predictor, user_cache
 from contourd.settings import Settings
 
 # A whole-body planning CT of a large patient. Its body is wider and longer than what a model cuts out for the network
@@ -52,14 +52,15 @@ def largest_volume() -> Volume:
 
 def device(name: str, settings: Settings) -> Finding:
     """Run a model on its device with the largest volume that is expected; a job must have twice the time of that."""
-    wanted, time_limit_s = settings.worker.device, settings.worker.time_limit_s
-    predictor = Predictor(load_found(found_model(name, settings)), wanted)
+    time_limit_s = settings.worker.time_limit_s
+    bundle = load_found(found_model(name, settings))
+    predictor = make_predictor(bundle, settings.worker, user_cache())
     began = time.monotonic()
     predictor.predict(largest_volume())
     took_s = time.monotonic() - began
     peak_gib = peak_bytes(predictor.device) / 2**30
     size = f"{SLICES} slices of {ROWS} x {COLUMNS}"
-    told = f"{name} on {predictor.device}: {size} in {took_s:.1f} s, peak memory {peak_gib:.1f} GiB"
+    told = f"{name} on {predictor.runtime.described}: {size} in {took_s:.1f} s, peak memory {peak_gib:.1f} GiB"
     if took_s > time_limit_s / 2:
         return failed(
             f"{told}; over half of worker.time_limit_s ({time_limit_s:g} s)",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contourd.cli.options import DeviceOption, OverrideOption, signed
+from contourd.cli.options import DeviceOption, OverrideOption, RuntimeOption, signed, worker_settings
 from contourd.cli.output import JsonOption, as_json
 from contourd.errors import NodeError
 from contourd.profiles import PROFILES
@@ -26,6 +26,7 @@ def contour(
     output: Annotated[Path, typer.Option(help="The structure set to write.")],
     model: Annotated[str, typer.Option(help="A shipped model's name, or a bundle's folder.")] = "hn7",
     device: DeviceOption = "auto",
+    runtime: RuntimeOption = "auto",
     series_uid: Annotated[str | None, typer.Option(help="Which series, where the folder holds several.")] = None,
     profile: Annotated[str, typer.Option(help=f"How it is written: {', '.join(PROFILES)}.")] = "strict",
     override: OverrideOption = "",
@@ -42,9 +43,9 @@ def contour(
     from contourd.contouring import Order, contour_series
     from contourd.dicom.rtstruct_write import save_structure_set
     from contourd.model.bundle import load_bundle
-    from contourd.model.predictor import Predictor
+    from contourd.runtimes import make_predictor, user_cache
 
-    predictor = Predictor(load_bundle(model), device)
+    predictor = make_predictor(load_bundle(model), worker_settings(device, runtime), user_cache())
     order = Order(profiles=(PROFILES[profile],), override=signed(override))
     with _stages() as report:
         contoured = contour_series(instances, predictor, order, report)

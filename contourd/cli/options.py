@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contourd.jobs.activations import Activation
     from contourd.jobs.database import Database
     from contourd.jobs.operations import Operations
-    from contourd.settings import Destination, Settings
+    from contourd.settings import Destination, Settings, WorkerSettings
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="Configuration; else ./contourd.toml, then /etc/contourd/contourd.toml.")
@@ -29,7 +29,21 @@ OverrideOption = Annotated[
 CallingOption = Annotated[str | None, typer.Option(help="Our AE title; node.ae_title by default, else CONTOURD.")]
 # What names the other side: AE@host:port, an IPv6 address in brackets.
 ADDRESS = re.compile(r"(?P<ae_title>[^@]+)@(?P<host>\[[^\]]+\]|[^:\[\]]+):(?P<port>\d+)")
+RuntimeOption = Annotated[str, typer.Option(help="What runs the network on a CPU: auto, torch or openvino.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+
+
+def worker_settings(device: str, runtime: str) -> WorkerSettings:
+    """Return the settings of options; raises NodeError where one is none of its values."""
+    from pydantic import ValidationError
+
+    from contourd.settings import WorkerSettings
+
+    try:
+        return WorkerSettings.model_validate({"device": device, "runtime": runtime})
+    except ValidationError as error:
+        told = "; ".join(f"--{e['loc'][0]}: {e['msg']}" for e in error.errors())
+        raise NodeError(told) from error
 
 
 def signed(override: str) -> str:

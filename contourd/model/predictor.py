@@ -6,18 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import ndimage
-from torch import Tensor
 
-from contourd.errors import DeviceError
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Box, around, within
 from contourd.imaging.volume import Volume
 from contourd.model.bundle import ModelBundle
-from contourd.model.runtime import check_memory, choose_device, place
+from contourd.model.runtime import Runtime, choose_device
+from contourd.model.slabs import AIR
 from contourd.model.structures import mirrored_order
+from contourd.model.torch_runtime import TorchRuntime
 from contourd.model.transforms import Prepared, Preprocess
 
 Progress = Callable[[str, float], None]
@@ -79,14 +78,20 @@ class Prediction:
 
 
 class Predictor:
-    """Volume -> Prediction with one bundle on one device."""
+    """Volume -> Prediction with one bundle on one device.
 
-    def __init__(self, bundle: ModelBundle, device: str = "auto") -> None:
+    Parameters
+    ----------
+    runtime
+        What runs the network on that device; by default torch, in single precision.
+    """
+
+    def __init__(self, bundle: ModelBundle, device: str = "auto", runtime: Runtime | None = None) -> None:
         self.bundle = bundle
         self.device = choose_device(device)
         self.preprocess = Preprocess(bundle.config.preprocess)
-        self._network = place(bundle.network(), self.device)
-        self._mirrored = torch.tensor([0, *(i + 1 for i in mirrored_order(bundle.config.model.structures))])
+        self.runtime: Runtime = runtime or TorchRuntime(bundle.network(), self.device)
+        self._mirrored = list(mirrored_order(bundle.config.model.structures))
 
     def predict(self, volume: Volume, progress: Progress | None = None) -> Prediction:
         """Contour one volume.
@@ -107,29 +112,21 @@ class Predictor:
         for i, on in enumerate(prepared):
             report("contour", i / len(prepared))
             probabilities = self._probabilities(on.image)
-            lattices.append(OnLattice(np.stack([_largest_component(p) for p in probabilities[1:]]), on))
+            lattices.append(OnLattice(np.stack([_largest_component(p) for p in probabilities]), on))
         report("contour", 1.0)
         return Prediction(tuple(lattices), self.bundle.config.model.structures, self.preprocess)
 
     def _probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        check_memory(self.device, image.size)
-        try:
-            with torch.inference_mode():
-                x = torch.from_numpy(image)[None, None].to(self.device, memory_format=torch.channels_last_3d)
-                p = self._softmax(x)
-                if self.bundle.config.mirror:
-                    p = (p + self._softmax(x.flip(-1)).flip(-1)[self._mirrored]) / 2
-                return np.asarray(p.cpu().numpy())  # (C, d, h, w)
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
-                f"{self.device} ran out of memory for a volume of {image.shape} voxels: {error}"
-            ) from error
-
-    def _softmax(self, x: Tensor) -> Tensor:
-        d, h, w = x.shape[2:]
-        after = [max(0, SMALLEST_SIDE - side) for side in (w, h, d)]
-        padded = torch.nn.functional.pad(x, [v for pad in after for v in (0, pad)], value=-1.0)
-        return torch.softmax(self._network(padded)[0, :, :d, :h, :w].float(), dim=0)
+        """Return each organ's probability (organs, d, h, w)."""
+        d, h, w = image.shape
+        padding = [(0, max(0, SMALLEST_SIDE - side)) for side in (d, h, w)]
+        padded = np.pad(image, padding, constant_values=AIR) if np.any(padding) else image
+        found = self.runtime.probabilities(padded)
+        if self.bundle.config.mirror:
+            mirrored = self.runtime.probabilities(np.ascontiguousarray(padded[..., ::-1]))
+            found += mirrored[self._mirrored, ..., ::-1]
+            found /= 2
+        return found[:, :d, :h, :w]
 
 
 def _largest_component(

@@ -1,24 +1,40 @@
 """Where the network runs: chosen by the settings, never silently.
 
 ``auto`` takes the first CUDA device where there is one, and the CPU otherwise; ``cpu``, ``cuda``, ``cuda:N`` name one.
+What runs it there is a :class:`Runtime`; ``contourd.runtimes`` chooses it.
 """
 
 from __future__ import annotations
 
-import platform
 import resource
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+import numpy as np
 import psutil
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from contourd.errors import DeviceError
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
-# Peak of a forward pass with the paper's channels and ten classes: 460 measured on the CPU, and a fifth to spare.
-BYTES_PER_VOXEL = 550
+
+class Runtime(Protocol):
+    """Runs one network; all give the same masks."""
+
+    @property
+    def described(self) -> str:
+        """Where the network runs and how, in words: what decides the last bits of its answer."""
+
+    def probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return each organ's probability (organs, d, h, w) in an image (d, h, w), no side of it under 16.
+
+        Raises
+        ------
+        DeviceError
+            The device's memory does not suffice.
+        """
 
 
 def choose_device(name: str) -> torch.device:
@@ -43,7 +59,7 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def check_memory(device: torch.device, voxels: int) -> None:
+def check_memory(device: torch.device, voxels: int, bytes_per_voxel: int) -> None:
     """Refuse a volume that the device's free memory cannot hold.
 
     Raises
@@ -51,7 +67,7 @@ def check_memory(device: torch.device, voxels: int) -> None:
     DeviceError
         With what is needed and what is free.
     """
-    needed = voxels * BYTES_PER_VOXEL
+    needed = voxels * bytes_per_voxel
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     if needed > free:
         raise DeviceError(
@@ -65,14 +81,6 @@ def peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def described(device: torch.device) -> str:
-    """Say in words where a network runs: what decides the last bits of its answer."""
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)}, CUDA {torch.version.cuda})"
-    kind = torch.backends.cpu.get_cpu_capability()
-    return f"{device} ({platform.machine()}, {kind}, {torch.get_num_threads()} threads)"
 
 
 def place(network: NetworkT, device: torch.device) -> NetworkT:

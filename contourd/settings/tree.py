@@ -11,7 +11,7 @@ from contourd.settings.alerts import AlertSettings
 from contourd.settings.constancy import ConstancySettings
 from contourd.settings.destination import Destination, Route, SenderNode
 from contourd.settings.node import NodeSettings
-from contourd.settings.values import Seconds, Section, Verdict
+from contourd.settings.values import Precision, RuntimeName, Seconds, Section, Verdict
 from contourd.settings.web import WebSettings
 
 
@@ -40,6 +40,8 @@ class WorkerSettings(Section):
     """The process that contours."""
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    runtime: RuntimeName = "auto"
+    precision: Precision = "fp32"
     lease_s: Seconds = 60.0
     time_limit_s: Seconds = 1800.0
     max_attempts: int = Field(default=2, ge=1)

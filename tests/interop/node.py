@@ -86,6 +86,7 @@ quiet_s = {QUIET_S}
 gapped_s = {GAPPED_S}
 [worker]
 device = "cpu"
+runtime = "torch"
 [delivery]
 first_retry_s = 0.5
 max_retry_s = 1.0

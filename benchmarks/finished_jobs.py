@@ -1,6 +1,6 @@
 """Claims and reports of a queue that remembers many finished jobs: whether both stay flat.
 
-    python benchmarks/queue.py [--jobs 1000 1000000]
+    python benchmarks/finished_jobs.py [--jobs 1000 1000000]
 
 For each size the medians of claiming a job, claiming a delivery and reading what ``contourd status`` shows, beside
 those of the first size.

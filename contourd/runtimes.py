@@ -1,0 +1,125 @@
+"""What runs a bundle's network on this machine: chosen by the settings, and never used on trust.
+
+Everything but torch in single precision is compared with it on the reference patient before it contours anybody: the
+masks must agree. Where the settings leave the choice and it does not, torch takes its place, and the log says so; where
+they name it, nothing is contoured.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contourd.errors import DeviceError
+from contourd.model.bundle import ModelBundle
+from contourd.model.openvino_runtime import OpenVinoRuntime, is_installed
+from contourd.model.predictor import SMALLEST_SIDE, Predictor
+from contourd.model.runtime import Runtime, choose_device
+from contourd.model.torch_runtime import TorchRuntime
+from contourd.model.transforms import Preprocess
+from contourd.reference import load_reference
+from contourd.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+LEAST_DICE = 0.999
+# Of the reference patient; what is compared takes a second or two.
+MOST_VOXELS = 600_000
+FOLDER = "runtimes"
+
+
+def user_cache() -> Path:
+    """Return where a user's own commands keep what was exported."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "contourd"
+
+
+def make_predictor(bundle: ModelBundle, worker: WorkerSettings, cache: Path | None = None) -> Predictor:
+    """Make a predictor that runs as the settings say.
+
+    Parameters
+    ----------
+    cache
+        Folder for what is made once for a bundle.
+
+    Raises
+    ------
+    ModelError
+        The weights do not fit the bundle.
+    DeviceError
+        The device or the runtime that the settings name is not there, or does not give the masks that it must.
+    """
+    device = choose_device(worker.device)
+    plain = TorchRuntime(bundle.network(), device)
+    runtime: Runtime = plain
+    if worker.precision == "fp16":
+        if device.type != "cuda":
+            raise DeviceError("worker.precision fp16 needs a CUDA device; set it to fp32")
+        runtime = TorchRuntime(bundle.network(), device, worker.precision)
+        _require_agreement(runtime, plain, bundle)
+    elif worker.runtime == "openvino":
+        if device.type != "cpu":
+            raise DeviceError(f"worker.runtime openvino runs on the CPU, not on {device}; set it to auto or torch")
+        runtime = _openvino(bundle, plain, cache)
+    elif worker.runtime == "auto" and device.type == "cpu" and is_installed():
+        try:
+            runtime = _openvino(bundle, plain, cache)
+        except DeviceError as error:
+            log.warning("torch takes the place of OpenVINO: %s", error, extra={"action": "runtime"})
+    log.info("%s %s runs on %s", bundle.name, bundle.version, runtime.described, extra={"action": "runtime"})
+    return Predictor(bundle, str(device), runtime)
+
+
+def worker_of(described: str) -> WorkerSettings:
+    """Return the settings that lead to what a runtime said of itself."""
+    device = re.match(r"cpu|cuda(:\d+)?", described)
+    return WorkerSettings(
+        device=device.group() if device else "auto",
+        runtime="openvino" if "OpenVINO" in described else "torch",
+        precision="fp16" if "fp16" in described else "fp32",
+    )
+
+
+def _openvino(bundle: ModelBundle, plain: Runtime, cache: Path | None) -> Runtime:
+    """Take what was exported earlier, and where that disagrees, as when the disk damaged it, export anew."""
+    if cache is not None:
+        kept = OpenVinoRuntime(bundle.network(), bundle.sha256, cache)
+        if masks_agree(kept, plain, bundle) >= LEAST_DICE:
+            return kept
+    runtime = OpenVinoRuntime(bundle.network(), bundle.sha256)
+    _require_agreement(runtime, plain, bundle)
+    return runtime
+
+
+def _require_agreement(runtime: Runtime, plain: Runtime, bundle: ModelBundle) -> None:
+    dice = masks_agree(runtime, plain, bundle)
+    if not dice >= LEAST_DICE:
+        raise DeviceError(
+            f"{runtime.described} does not give the masks of {plain.described}: mean Dice {dice:.4f} on the reference "
+            f"patient, at least {LEAST_DICE} is needed; set worker.runtime to torch and worker.precision to fp32"
+        )
+
+
+def masks_agree(runtime: Runtime, plain: Runtime, bundle: ModelBundle) -> float:
+    """Return the mean Dice of the organs that either finds in the reference patient.
+
+    Where both find none, one less the largest difference of a probability stands for it.
+    """
+    image = _reference_image(bundle)
+    one, other = runtime.probabilities(image), plain.probabilities(image)
+    if not np.isfinite(one).all():
+        return 0.0
+    masks = [(p >= 0.5, q >= 0.5) for p, q in zip(one, other, strict=True)]
+    scores = [2 * np.count_nonzero(p & q) / total for p, q in masks if (total := np.sum(p, dtype=int) + np.sum(q))]
+    return float(np.mean(scores)) if scores else 1.0 - float(np.abs(one - other).max())
+
+
+def _reference_image(bundle: ModelBundle) -> NDArray[np.float32]:
+    image = Preprocess(bundle.config.preprocess).prepare(load_reference().volume).image
+    slices = max(MOST_VOXELS // (image.shape[1] * image.shape[2]), SMALLEST_SIDE)
+    first = max((image.shape[0] - slices) // 2, 0)
+    return np.ascontiguousarray(image[first : first + slices])

@@ -1,0 +1,141 @@
+"""Which runtime contours, and that none is used that does not give the masks of torch."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from contourd import runtimes
+from contourd.errors import DeviceError
+from contourd.model import openvino_runtime
+from contourd.model.bundle import load_bundle
+from contourd.model.openvino_runtime import OpenVinoRuntime
+from contourd.model.torch_runtime import TorchRuntime
+from contourd.runtimes import make_predictor, user_cache, worker_of
+from contourd.settings import WorkerSettings
+from tests.interop.conftest import bright_bundle  # noqa: F401  a fixture
+
+CPU = {"device": "cpu"}
+
+
+@pytest.fixture
+def bundle(bright_bundle):  # noqa: F811
+    return load_bundle(bright_bundle)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """What tests export that do not look at how it is done."""
+    return tmp_path_factory.mktemp("exported")
+
+
+def image(shape=(40, 33, 36)) -> np.ndarray:
+    return np.random.default_rng(4).uniform(-1, 1, shape).astype(np.float32)
+
+
+def answer_with(monkeypatch, bundle, value: float) -> None:
+    organs = len(bundle.config.model.structures)
+    monkeypatch.setattr(
+        OpenVinoRuntime, "probabilities", lambda self, image: np.full((organs, *image.shape), value, dtype=np.float32)
+    )
+
+
+@pytest.mark.parametrize("shape", [(16, 16, 16), (40, 33, 36)])
+def test_openvino_answers_as_torch_does(shape, monkeypatch, cache):
+    bundle = load_bundle("hn7")
+    one = OpenVinoRuntime(bundle.network(), bundle.sha256, cache).probabilities(image(shape))
+    other = TorchRuntime(bundle.network(), torch.device("cpu")).probabilities(image(shape))
+    np.testing.assert_allclose(one, other, atol=1e-3)
+    assert other.max() > 0.01
+    monkeypatch.setattr(openvino_runtime, "LARGE_VOXELS", 1)
+    large = OpenVinoRuntime(bundle.network(), bundle.sha256, cache).probabilities(image(shape))
+    np.testing.assert_allclose(large, other, atol=1e-3)
+
+
+def test_a_network_is_exported_once(bundle, tmp_path, monkeypatch):
+    first = OpenVinoRuntime(bundle.network(), bundle.sha256, tmp_path / "cache").probabilities(image())
+    names = sorted(path.name for path in (tmp_path / "cache").iterdir())
+    assert len(names) == 4
+    assert all(name.startswith(bundle.sha256[:32]) for name in names)
+    monkeypatch.setattr(openvino_runtime, "_exported", None)  # a call would raise TypeError
+    again = OpenVinoRuntime(bundle.network(), bundle.sha256, tmp_path / "cache").probabilities(image())
+    np.testing.assert_array_equal(again, first)
+
+
+def test_nobody_is_called_meanwhile(bundle, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("a connection")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket.socket, "sendto", refuse)
+    OpenVinoRuntime(bundle.network(), bundle.sha256)
+
+
+def test_what_is_kept_and_damaged_is_exported_anew(bundle, tmp_path):
+    make_predictor(bundle, WorkerSettings(**CPU, runtime="openvino"), tmp_path)
+    for weights in tmp_path.glob("*.bin"):
+        weights.write_bytes(bytes(weights.stat().st_size))
+    predictor = make_predictor(bundle, WorkerSettings(**CPU, runtime="openvino"), tmp_path)
+    assert predictor.runtime.probabilities(image()).max() > 0.5
+    for model in tmp_path.glob("*.xml"):
+        model.write_bytes(b"<net")
+    assert "OpenVINO" in make_predictor(bundle, WorkerSettings(**CPU, runtime="openvino"), tmp_path).runtime.described
+
+
+def test_a_folder_that_cannot_be_written_stops_nothing(bundle, tmp_path):
+    (tmp_path / "file").touch()
+    predictor = make_predictor(bundle, WorkerSettings(**CPU, runtime="openvino"), tmp_path / "file" / "cache")
+    assert "OpenVINO" in predictor.runtime.described
+
+
+def test_auto_takes_openvino_where_it_is_installed(bundle, cache):
+    assert "OpenVINO" in make_predictor(bundle, WorkerSettings(**CPU), cache).runtime.described
+
+
+def test_without_openvino_torch_runs_it(bundle, monkeypatch):
+    monkeypatch.setattr(runtimes, "is_installed", lambda: False)
+    assert "torch" in make_predictor(bundle, WorkerSettings(**CPU)).runtime.described
+
+
+def test_a_runtime_that_disagrees_is_not_used(bundle, monkeypatch, caplog):
+    answer_with(monkeypatch, bundle, 0.0)
+    with caplog.at_level(logging.WARNING):
+        assert "torch" in make_predictor(bundle, WorkerSettings(**CPU)).runtime.described
+    assert "torch takes the place of OpenVINO" in caplog.text
+    with pytest.raises(DeviceError, match="does not give the masks"):
+        make_predictor(bundle, WorkerSettings(**CPU, runtime="openvino"))
+
+
+def test_an_answer_that_is_no_number_is_no_agreement(bundle, monkeypatch):
+    answer_with(monkeypatch, bundle, np.nan)
+    with pytest.raises(DeviceError, match=r"mean Dice 0\.0000"):
+        make_predictor(bundle, WorkerSettings(**CPU, runtime="openvino"))
+
+
+def test_what_is_named_and_not_there_is_said(bundle, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(DeviceError, match=r"install contourd\[cpu\], or set worker\.runtime to torch"):
+        make_predictor(bundle, WorkerSettings(**CPU, runtime="openvino"))
+    with pytest.raises(DeviceError, match=r"worker\.precision fp16 needs a CUDA device"):
+        make_predictor(bundle, WorkerSettings(**CPU, precision="fp16"))
+
+
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+def test_what_a_runtime_says_of_itself_leads_back_to_it(bundle, runtime, cache):
+    made = make_predictor(bundle, WorkerSettings(**CPU, runtime=runtime), cache).runtime.described
+    assert worker_of(made) == WorkerSettings(device="cpu", runtime=runtime)
+
+
+def test_half_precision_on_a_device_leads_back_to_it():
+    told = "cuda:1 (NVIDIA H100, CUDA 12.8, torch 2.13.0 fp16)"
+    assert worker_of(told) == WorkerSettings(device="cuda:1", runtime="torch", precision="fp16")
+
+
+def test_the_cache_of_a_user(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache() == tmp_path / "contourd"
