@@ -3,9 +3,9 @@
     python benchmarks/network.py [--runs 1] [--shape 178 302 225]
 
 Each runs in a process of its own, one after the other, from the image in memory to the probabilities in memory,
-soft-max included. The floor is the time that a product of matrices takes here for as many operations. Then the mean Dice of each
-runtime's masks with those of torch in single precision, on the reference patient with the shipped model; and how many
-voxels the network is given of it, beside those of the whole CT at the same spacing.
+soft-max included. The floor is the time that a product of matrices takes here for as many operations. Then the mean
+Dice of each runtime's masks with those of torch in single precision, on the reference patient with the shipped model;
+and how many voxels the network is given of it, beside those of the whole CT at the same spacing.
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.model.plausibility",
         "contourd.model.transforms",
         *("contourd.model.runtime", "contourd.model.torch_runtime", "contourd.model.openvino_runtime"),
-        "contourd.model.slabs",
+        *("contourd.model.slabs", "contourd.model.folding"),
         "contourd.model.anatomynet",
         "contourd.model.blocks",
         "contourd.imaging.contours",

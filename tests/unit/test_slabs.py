@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
+from contourd.model.blocks import SqueezeExcitation
+from contourd.model.folding import folded
 from contourd.model.slabs import AIR, slabs
 from contourd.model.torch_runtime import TorchRuntime
 
@@ -34,6 +36,22 @@ def test_slabs_give_what_the_whole_gives(shape, pools):
     assert inside[image > AIR].all()
     np.testing.assert_allclose(found[:, inside], whole[:, inside], atol=1e-5)
     assert not found[:, ~inside].any()
+
+
+@pytest.mark.parametrize("norm", ["instance", "group", "batch"])
+def test_a_folded_network_answers_the_same(norm):
+    torch.manual_seed(2)
+    network = AnatomyNet(MODEL.model_copy(update={"norm": norm})).eval()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    image = torch.randn(1, 1, 20, 18, 17)
+    lighter = folded(network)
+    excitations = [m for m in lighter.modules() if isinstance(m, SqueezeExcitation)]
+    assert len(excitations) == (0 if norm == "instance" else 12)
+    with torch.inference_mode():
+        before, after = network(image), lighter(image)
+    assert float(before.abs().max()) > 1
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
 
 
 def test_each_voxel_of_the_body_is_in_one_slab_and_air_in_none():
