@@ -70,6 +70,8 @@ def make_predictor(bundle: ModelBundle, worker: WorkerSettings, cache: Path | No
             runtime = _openvino(bundle, plain, cache)
         except DeviceError as error:
             log.warning("torch takes the place of OpenVINO: %s", error, extra={"action": "runtime"})
+    if device.type == "cuda":  # kernels are loaded and chosen now, not while the first patient waits
+        runtime.probabilities(_reference_image(bundle))
     log.info("%s %s runs on %s", bundle.name, bundle.version, runtime.described, extra={"action": "runtime"})
     return Predictor(bundle, str(device), runtime)
 
