@@ -96,6 +96,14 @@ class NodeMetrics(Collector):
             at = standing.last_success.get(destination)
             success.add_metric([destination], at.timestamp() if at else 0.0)
         yield success
+        attempts = CounterMetricFamily(
+            "contourd_delivery_attempts",
+            "Tries of deliveries by outcome and DIMSE status (empty: no answer).",
+            labels=["destination", "outcome", "status"],
+        )
+        for labels, tries in standing.attempts.items():
+            attempts.add_metric(labels, tries)
+        yield attempts
 
     def _of_history(self) -> Iterator[Metric]:
         associations = CounterMetricFamily(
@@ -108,14 +116,6 @@ class NodeMetrics(Collector):
         for name in NAMES:
             held.add_metric([name], self._history.held[name])
         yield held
-        attempts = CounterMetricFamily(
-            "contourd_delivery_attempts",
-            "Tries of deliveries by outcome and DIMSE status (empty: no answer).",
-            labels=["destination", "outcome", "status"],
-        )
-        for labels, number in self._history.attempts.items():
-            attempts.add_metric(labels, number)
-        yield attempts
         seconds = HistogramMetricFamily("contourd_job_stage_seconds", "Time of jobs by stage.", labels=["stage"])
         for stage, counts in self._stages.items():
             seconds.add_metric([stage], _cumulative(counts), self._seconds[stage])

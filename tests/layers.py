@@ -118,7 +118,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         *("contourd.jobs.transitions", "contourd.jobs.deliveries", "contourd.jobs.destinations"),
         "contourd.jobs.database",
         "contourd.jobs.report",
-        "contourd.jobs.tables",
+        *("contourd.jobs.tables", "contourd.jobs.tallies"),
         "contourd.jobs.timeline",
         "contourd.dicom.admission",
         "contourd.dicom.ct_write",

@@ -1,6 +1,7 @@
 """Figures of the queue for monitoring: what is there now, and what has happened since the last look.
 
-What happened is read once and then only from where the last look ended, so that a look costs the same after years.
+What happened is read from when the process began, and then only from where the last look ended: a look costs the same
+after years. Prometheus knows such counters, which begin at zero with each process.
 """
 
 from __future__ import annotations
@@ -8,17 +9,22 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
+from contourd.errors import QueueUnavailable
 from contourd.jobs.database import Database
-from contourd.jobs.job import DeliveryState, JobState, SeriesState
+from contourd.jobs.destinations import last_delivered
+from contourd.jobs.job import JobState, SeriesState
 from contourd.jobs.own_series import LOOPBACK_RECEIVER, own_jobs, own_series
 from contourd.jobs.reasons import class_of
-from contourd.jobs.tables import AttemptRow, AuditRow, DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
+from contourd.jobs.report import jobs_by_state
+from contourd.jobs.tables import AuditRow, EventRow, InstanceRow, JobRow, SeriesRow
+from contourd.jobs.tallies import ATTEMPTS, DELIVERIES, INSTANCES, SERIES, count_all, read_tallies
 
 OPEN_JOBS = (JobState.QUEUED, JobState.CONTOURING, JobState.DELIVERING)
 BATCH = 5000
@@ -40,6 +46,8 @@ class Standing:
     ----------
     deliveries
         (destination, state) -> number.
+    attempts
+        (destination, outcome, DIMSE status as 0xA700 or empty) -> number of tries of deliveries, ever.
     last_success
         Destination -> when it took a structure set last.
     oldest_open
@@ -50,6 +58,7 @@ class Standing:
     series: Mapping[str, int]
     jobs: Mapping[str, int]
     deliveries: Mapping[tuple[str, str], int]
+    attempts: Mapping[tuple[str, str, str], int]
     last_success: Mapping[str, datetime]
     oldest_open: datetime | None
 
@@ -57,50 +66,59 @@ class Standing:
 def read_standing(database: Database) -> Standing:
     """Count what is patients'; what a constancy check sends is told apart."""
     with database.reading() as session:
-        deliveries = session.execute(
-            select(DeliveryRow.destination, DeliveryRow.state, func.count())
-            .where(DeliveryRow.destination != LOOPBACK_RECEIVER)
-            .group_by(DeliveryRow.destination, DeliveryRow.state)
-        )
-        accepted = session.execute(
-            select(DeliveryRow.destination, func.max(DeliveryRow.updated_at))
-            .where(DeliveryRow.state == DeliveryState.DELIVERED, DeliveryRow.destination != LOOPBACK_RECEIVER)
-            .group_by(DeliveryRow.destination)
-        )
-        series = session.execute(
-            select(SeriesRow.state, func.count()).where(SeriesRow.id.not_in(own_series())).group_by(SeriesRow.state)
-        )
-        of_patients = JobRow.series_id.not_in(own_series())
-        jobs = session.execute(select(JobRow.state, func.count()).where(of_patients).group_by(JobRow.state))
+        deliveries = {
+            (tally.destination, tally.state): tally.number
+            for tally in read_tallies(session, DELIVERIES)
+            if tally.destination != LOOPBACK_RECEIVER
+        }
+        series = {tally.state: tally.number for tally in read_tallies(session, SERIES)}
+        own = select(SeriesRow.state, func.count()).where(SeriesRow.id.in_(own_series())).group_by(SeriesRow.state)
+        for state, number in session.execute(own):
+            series[state] -= number
+        own_images = select(func.count(InstanceRow.id)).where(InstanceRow.series_id.in_(own_series()))
+        open_ones = JobRow.state.in_(OPEN_JOBS), JobRow.series_id.not_in(own_series())
         return Standing(
-            session.scalar(select(func.count(InstanceRow.id)).where(InstanceRow.series_id.not_in(own_series()))) or 0,
-            {str(s): 0 for s in SeriesState} | dict(series.all()),
-            {str(s): 0 for s in JobState} | dict(jobs.all()),
-            {(destination, state): number for destination, state, number in deliveries},
-            dict(accepted.all()),
-            session.scalar(select(func.min(JobRow.created_at)).where(JobRow.state.in_(OPEN_JOBS), of_patients)),
+            count_all(session, INSTANCES) - (session.scalar(own_images) or 0),
+            {str(s): 0 for s in SeriesState} | series,
+            {str(s): 0 for s in JobState} | jobs_by_state(session),
+            deliveries,
+            {
+                (tally.destination, tally.state, "" if tally.status is None else f"0x{tally.status:04X}"): tally.number
+                for tally in read_tallies(session, ATTEMPTS)
+                if tally.destination != LOOPBACK_RECEIVER
+            },
+            {name: at for name in {n for n, _ in deliveries} if (at := last_delivered(session, name)) is not None},
+            session.scalar(select(func.min(JobRow.created_at)).where(*open_ones)),
         )
 
 
 class History:
-    """What has happened, added up from the events and the attempts."""
+    """What has happened since this was made, added up from the events and the audit trail."""
 
     def __init__(self, database: Database, observe: Callable[[str, float], None]) -> None:
         self._database = database
         self._observe = observe  # of a stage and its seconds
-        self._last_event = self._last_attempt = self._last_audit = 0
+        self._last_event = self._last_audit = 0
+        self._left_out = False
         self._begun: dict[tuple[int, str], datetime] = {}
         self.held: Counter[str] = Counter()
-        self.attempts: Counter[tuple[str, str, str]] = Counter()  # destination, outcome, status
-
         self.associations: Counter[str] = Counter()
+        with suppress(QueueUnavailable):  # the first look tries again
+            self._begin()
+
+    def _begin(self) -> None:
+        """Leave out what was there before."""
+        if not self._left_out:
+            with self._database.reading() as session:
+                self._last_event = session.scalar(select(func.max(EventRow.id))) or 0
+                self._last_audit = session.scalar(select(func.max(AuditRow.id))) or 0
+            self._left_out = True
 
     def catch_up(self) -> None:
         """Read what came since the last call."""
+        self._begin()
         with self._database.reading() as session:
             while self._read_events(session):
-                pass
-            while self._read_attempts(session):
                 pass
             while self._read_audit(session):
                 pass
@@ -130,18 +148,6 @@ class History:
         if row.state in (JobState.DELIVERED, JobState.SUPERSEDED, JobState.FAILED):
             for stage in STAGES:
                 self._begun.pop((row.subject_id, stage), None)
-
-    def _read_attempts(self, session: Session) -> bool:
-        wanted = select(AttemptRow).where(
-            AttemptRow.id > self._last_attempt, AttemptRow.destination != LOOPBACK_RECEIVER
-        )
-        rows = session.scalars(wanted.order_by(AttemptRow.id).limit(BATCH)).all()
-        for row in rows:
-            self._last_attempt = row.id
-            status = "" if row.status is None else f"0x{row.status:04X}"
-            self.attempts[row.destination, row.outcome, status] += 1
-        session.expunge_all()
-        return len(rows) == BATCH
 
     def _read_audit(self, session: Session) -> bool:
         wanted = select(AuditRow).where(AuditRow.id > self._last_audit, AuditRow.action.startswith(ASSOCIATION))

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
 from contourd.jobs.job import DeliveryState
 from contourd.jobs.own_series import LOOPBACK_RECEIVER
 from contourd.jobs.tables import AttemptRow, DeliveryRow
+from contourd.jobs.tallies import ATTEMPTS, DELIVERIES, Tally, read_tallies
 from contourd.outcomes import OutcomeKind
 
 UP, DOWN, UNTRIED = "UP", "DOWN", "UNTRIED"
@@ -49,16 +51,31 @@ class DestinationLine:
 
 def read_destinations(session: Session) -> tuple[DestinationLine, ...]:
     """Read every destination that deliveries name, but the receiver of a constancy check."""
-    sites = DeliveryRow.destination != LOOPBACK_RECEIVER
-    open_ones = select(DeliveryRow.destination, func.count()).where(DeliveryRow.state.in_(OPEN), sites)
-    waiting = {name: int(number) for name, number in session.execute(open_ones.group_by(DeliveryRow.destination))}
-    ended = (AttemptRow.destination, AttemptRow.outcome, AttemptRow.status)
-    counted = select(*ended, func.count(), func.max(AttemptRow.id), func.max(AttemptRow.at)).group_by(*ended)
-    counted = counted.where(AttemptRow.destination != LOOPBACK_RECEIVER)
+    waiting: Counter[str] = Counter()
+    for tally in read_tallies(session, DELIVERIES):
+        if tally.state in OPEN and tally.destination != LOOPBACK_RECEIVER:
+            waiting[tally.destination] += tally.number
     tries: dict[str, list[Tries]] = {name: [] for name in waiting}
-    for name, outcome, status, number, last_id, last_at in session.execute(counted.order_by(*ended)):
-        tries.setdefault(name, []).append(Tries(outcome, status, number, last_id, last_at))
-    return tuple(_line(session, name, tuple(tries[name]), waiting.get(name, 0)) for name in sorted(tries))
+    for tally in read_tallies(session, ATTEMPTS):
+        if tally.destination != LOOPBACK_RECEIVER:
+            tries.setdefault(tally.destination, []).append(_tries(session, tally))
+    return tuple(_line(session, name, tuple(tries[name]), waiting[name]) for name in sorted(tries))
+
+
+def last_delivered(session: Session, destination: str) -> datetime | None:
+    """Return when a destination took a structure set last, and vouched for it where it is asked to."""
+    delivered = DeliveryRow.destination == destination, DeliveryRow.state == DeliveryState.DELIVERED
+    return session.scalar(select(func.max(DeliveryRow.updated_at)).where(*delivered))
+
+
+def _alike(destination: str, outcome: str, status: int | None) -> tuple[ColumnElement[bool], ...]:
+    return AttemptRow.destination == destination, AttemptRow.outcome == outcome, AttemptRow.status.is_(status)
+
+
+def _tries(session: Session, tally: Tally) -> Tries:
+    alike = _alike(tally.destination, tally.state, tally.status)
+    last = session.scalars(select(AttemptRow).where(*alike).order_by(AttemptRow.id.desc()).limit(1)).one()
+    return Tries(tally.state, tally.status, tally.number, last.id, last.at)
 
 
 def _line(session: Session, name: str, tries: tuple[Tries, ...], waiting: int) -> DestinationLine:
@@ -67,14 +84,16 @@ def _line(session: Session, name: str, tries: tuple[Tries, ...], waiting: int) -
     last_success = max((t.last_at for t in tries if t.outcome == OutcomeKind.ACCEPTED.value), default=None)
     state = UNTRIED if failed == answered else DOWN if failed > answered else UP
     outcomes = (UNREACHABLE,) if state == DOWN else ANSWERED
-    first = (
-        select(AttemptRow.at)
-        .where(
-            AttemptRow.destination == name,
-            AttemptRow.outcome.in_(outcomes),
-            AttemptRow.id > min(failed, answered),
-        )
-        .order_by(AttemptRow.id)
-        .limit(1)
-    )
-    return DestinationLine(name, state, session.scalars(first).first(), last_success, waiting, tries)
+    began = [
+        first
+        for t in tries
+        if t.outcome in outcomes and (first := _first_after(session, name, t, min(failed, answered))) is not None
+    ]
+    since = session.get_one(AttemptRow, min(began)).at if began else None
+    return DestinationLine(name, state, since, last_success, waiting, tries)
+
+
+def _first_after(session: Session, destination: str, tries: Tries, attempt: int) -> int | None:
+    """Return the first of some tries after an attempt; by the index, for there may be very many."""
+    alike = _alike(destination, tries.outcome, tries.status)
+    return session.scalar(select(func.min(AttemptRow.id)).where(*alike, AttemptRow.id > attempt))

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import and_, func, or_, select
+from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from contourd.errors import QueueUnavailable, SchemaMismatch
 from contourd.jobs.contourings import models_of_jobs
 from contourd.jobs.database import Database
-from contourd.jobs.destinations import UNTRIED, DestinationLine, read_destinations
+from contourd.jobs.destinations import UNTRIED, DestinationLine, last_delivered, read_destinations
 from contourd.jobs.job import DeliveryState, JobState
 from contourd.jobs.report import JobLine, SeriesLine, job_line, series_line
 from contourd.jobs.tables import AttemptRow, DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
+from contourd.jobs.tallies import DELIVERIES, read_tallies
 
 MOST_EVENTS = 200
 
@@ -168,9 +169,7 @@ def read_details(database: Database, names: tuple[str, ...]) -> tuple[Destinatio
 
 def _destination(session: Session, name: str, line: DestinationLine | None) -> DestinationDetail:
     of_it = DeliveryRow.destination == name
-    accepted = select(func.max(DeliveryRow.updated_at)).where(of_it, DeliveryRow.state == DeliveryState.DELIVERED)
-    by_state = select(DeliveryRow.state, func.count()).where(of_it).group_by(DeliveryRow.state)
-    counts = dict(session.execute(by_state).all())
+    counts = {t.state: t.number for t in read_tallies(session, DELIVERIES) if t.destination == name}
     stuck = select(DeliveryRow.reason).where(
         of_it, DeliveryRow.state == DeliveryState.PENDING, DeliveryRow.reason != ""
     )
@@ -178,7 +177,7 @@ def _destination(session: Session, name: str, line: DestinationLine | None) -> D
     waiting = sum(counts.get(s, 0) for s in (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.SENT))
     state, since = (line.state, line.since) if line else (UNTRIED, None)
     refused = counts.get(DeliveryState.REFUSED, 0)
-    return DestinationDetail(name, state, since, session.scalar(accepted), waiting, refused, trouble or "")
+    return DestinationDetail(name, state, since, last_delivered(session, name), waiting, refused, trouble or "")
 
 
 def database_problem(database: Database) -> str:

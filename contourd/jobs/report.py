@@ -17,6 +17,7 @@ from contourd.jobs.destinations import DestinationLine, read_destinations
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
 from contourd.jobs.own_series import own_series
 from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
+from contourd.jobs.tallies import JOBS, read_tallies
 from contourd.model.identity import ModelIdentity
 
 # Of jobs that somebody may still wait for.
@@ -86,11 +87,8 @@ def read_report(database: Database, most_jobs: int = 50) -> Report:
     """
     with database.reading() as session:
         counts = {str(state): 0 for state in (*JobState, SeriesState.RECEIVING)}
-        by_state = select(JobRow.state, func.count()).group_by(JobRow.state)
-        for state, number in session.execute(by_state):
+        for state, number in jobs_by_state(session).items():
             counts[state] += number
-        for state, number in session.execute(by_state.where(JobRow.series_id.in_(own_series()))):
-            counts[state] -= number
         patients = SeriesRow.state.in_((SeriesState.RECEIVING, SeriesState.HELD)), SeriesRow.id.not_in(own_series())
         open_series = select(SeriesRow.state, func.count()).where(*patients).group_by(SeriesRow.state)
         for state, number in session.execute(open_series):
@@ -108,6 +106,15 @@ def read_report(database: Database, most_jobs: int = 50) -> Report:
         lines = tuple(series_line(series, count) for series, count in session.execute(waiting))
         destinations, activations = read_destinations(session), read_activations(session)
     return Report(counts, jobs, lines, destinations, activations)
+
+
+def jobs_by_state(session: Session) -> dict[str, int]:
+    """Count the jobs of patients; a state that none is in is left out."""
+    counts = {tally.state: tally.number for tally in read_tallies(session, JOBS)}
+    own = select(JobRow.state, func.count()).where(JobRow.series_id.in_(own_series())).group_by(JobRow.state)
+    for state, number in session.execute(own):
+        counts[state] -= number
+    return counts
 
 
 def newest_jobs(which: ColumnElement[bool], most: int) -> Select[JobRow, SeriesRow]:

@@ -13,6 +13,8 @@ from contourd.jobs.job import CheckState, CommitmentState, DeliveryState, JobSta
 
 # The revision of migrations/ that makes these tables.
 SCHEMA_REVISION = "0003"
+# Of what has no DIMSE status, in the key of ``tallies``.
+NO_STATUS = -1
 
 
 class UTCDateTime(TypeDecorator[datetime]):
@@ -122,6 +124,7 @@ class DeliveryRow(Table):
             sqlite_where=text("state = 'PENDING'"),
             postgresql_where=text("state = 'PENDING'"),
         ),
+        Index("deliveries_of_destination", "destination", "state", "updated_at"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -284,3 +287,15 @@ class EventRow(Table):
     event: Mapped[str] = mapped_column(String(32))
     state: Mapped[str] = mapped_column(String(16))
     detail: Mapped[str] = mapped_column(Text, default="")
+
+
+class TallyRow(Table):
+    """The number of rows of one table that are alike; the database counts, and nothing else writes here."""
+
+    __tablename__ = "tallies"
+
+    table_name: Mapped[str] = mapped_column(String(16), primary_key=True)
+    destination: Mapped[str] = mapped_column(String(32), primary_key=True)  # of deliveries and attempts
+    state: Mapped[str] = mapped_column(String(16), primary_key=True)  # of attempts the outcome
+    status: Mapped[int] = mapped_column(primary_key=True)  # of attempts; NO_STATUS where there is none
+    number: Mapped[int]

@@ -21,6 +21,14 @@ APPENDED = {
     "activations": "the record of activations",
     "contourings": "the record of contourings",
 }
+# What is counted: table -> destination, state and DIMSE status of a row; -1 is no status.
+TALLIED = {
+    "series": ("''", "{row}state", "-1"),
+    "instances": ("''", "''", "-1"),
+    "jobs": ("''", "{row}state", "-1"),
+    "deliveries": ("{row}destination", "{row}state", "-1"),
+    "attempts": ("{row}destination", "{row}outcome", "coalesce({row}status, -1)"),
+}
 
 
 def _one_of(*states: str) -> sa.CheckConstraint:
@@ -122,6 +130,11 @@ def upgrade() -> None:
     _make_model_tables()
     for table, what in APPENDED.items():
         _only_append(table, what)
+    op.create_index("deliveries_of_destination", "deliveries", ["destination", "state", "updated_at"])
+    if op.get_bind().dialect.name == "sqlite":
+        _keep_tallies()
+    else:
+        op.execute(f"CREATE VIEW tallies AS {_counted()}")
 
 
 def _make_model_tables() -> None:
@@ -175,7 +188,65 @@ def _only_append(table: str, what: str) -> None:
         )
 
 
+def _counted() -> str:
+    """Return the query that counts every row."""
+    queries = []
+    for table, columns in TALLIED.items():
+        destination, state, status = (column.format(row="") for column in columns)
+        queries.append(
+            f"SELECT '{table}' AS table_name, {destination} AS destination, {state} AS state, {status} AS status, "
+            f"count(*) AS number FROM {table} GROUP BY 2, 3, 4"
+        )
+    return " UNION ALL ".join(queries)
+
+
+def _keep_tallies() -> None:
+    op.create_table(
+        "tallies",
+        sa.Column("table_name", sa.String(16), primary_key=True),
+        sa.Column("destination", sa.String(32), primary_key=True),
+        sa.Column("state", sa.String(16), primary_key=True),
+        sa.Column("status", sa.Integer, primary_key=True),
+        sa.Column("number", sa.Integer, nullable=False),
+    )
+    op.execute(f"INSERT INTO tallies {_counted()}")
+    for table in TALLIED:
+        less, more = _add(table, "OLD", -1), _add(table, "NEW", 1)
+        op.execute(f"CREATE TRIGGER {table}_tallied_insert AFTER INSERT ON {table} BEGIN {more} END")
+        op.execute(f"CREATE TRIGGER {table}_tallied_delete AFTER DELETE ON {table} BEGIN {less} END")
+        changed = " OR ".join(
+            f"{column.format(row='OLD.')} <> {column.format(row='NEW.')}" for column in TALLIED[table] if "{" in column
+        )
+        if changed:
+            op.execute(
+                f"CREATE TRIGGER {table}_tallied_update AFTER UPDATE ON {table} WHEN {changed} BEGIN {less} {more} END"
+            )
+
+
+def _add(table: str, row: str, number: int) -> str:
+    """Return the statements by which a trigger adds to the number of a row's kind."""
+    values = [f"'{table}'", *(column.format(row=f"{row}.") for column in TALLIED[table])]
+    names = ("table_name", "destination", "state", "status")
+    same = " AND ".join(f"{name} = {value}" for name, value in zip(names, values, strict=True))
+    return (
+        f"INSERT INTO tallies SELECT {', '.join(values)}, 0 WHERE NOT EXISTS (SELECT 1 FROM tallies WHERE {same}); "
+        f"UPDATE tallies SET number = number + {number} WHERE {same};"
+    )
+
+
+def _drop_tallies() -> None:
+    if op.get_bind().dialect.name != "sqlite":
+        op.execute("DROP VIEW tallies")
+        return
+    for table in TALLIED:
+        for change in ("insert", "delete", "update"):
+            op.execute(f"DROP TRIGGER IF EXISTS {table}_tallied_{change}")
+    op.drop_table("tallies")
+
+
 def downgrade() -> None:
+    _drop_tallies()
+    op.drop_index("deliveries_of_destination", "deliveries")
     _close_checks()
     for table in ("constancy_series", "constancy_checks"):
         op.drop_table(table)

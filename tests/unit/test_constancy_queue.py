@@ -144,12 +144,13 @@ def test_patients_go_first(node):
 
 
 def test_a_check_is_in_no_list_no_count_and_no_alert_of_patients(node):
+    history = History(node.database, print)
     paths = node.series(TOKEN)
     number = node.begun(paths)
     node.send(paths)
     job = node.queue.claim("w", 60)
     node.queue.hold(job.id, "w", "no patient found")
-    report, standing, history = read_report(node.database), read_standing(node.database), History(node.database, print)
+    report, standing = read_report(node.database), read_standing(node.database)
     history.catch_up()
     assert (set(report.counts.values()), report.jobs, report.series, report.destinations) == ({0}, (), (), ())
     assert (set(standing.jobs.values()), set(standing.series.values()), standing.instances) == ({0}, {0}, 0)

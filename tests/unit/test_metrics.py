@@ -25,9 +25,10 @@ def node(tmp_path):
     settings = settings_for(tmp_path, 1, {})
     spool, database, pulse = Spool(settings.spool.root), Database(settings.database_url), Pulse()
     database.upgrade()
+    metrics = NodeMetrics(settings, database, lambda: [("hn7", "1", "ab12")], pulse)
     showcase.fill_queue(database, spool)
     pulse.beat(True)
-    yield database, NodeMetrics(settings, database, lambda: [("hn7", "1", "ab12")], pulse)
+    yield database, metrics
     database.close()
 
 
@@ -111,6 +112,31 @@ def test_nothing_is_counted_twice_and_nothing_new_is_missed(node):
     assert after["contourd_job_stage_seconds_sum,stage=waiting"] == pytest.approx(12)
     assert after["contourd_held_total,reason=missing_slices"] == before["contourd_held_total,reason=missing_slices"] + 1
     assert after["contourd_delivery_attempts_total,destination=pacs,outcome=refused,status=0xA900"] == 1
+
+
+def test_counters_begin_with_the_process_and_numbers_do_not(node, tmp_path):
+    database, metrics = node
+    counted = ("contourd_job_stage_seconds_count,stage=waiting", "contourd_held_total,reason=confirmation")
+    numbers = (
+        "contourd_jobs,state=held",
+        "contourd_delivery_attempts_total,destination=pacs,outcome=accepted,status=0x0000",
+    )
+    first = figures(metrics)
+    assert all(first[name] > 0 for name in (*counted, *numbers))
+    later = figures(NodeMetrics(settings_for(tmp_path, 1, {}), database, list))
+    assert [later[name] for name in counted] == [0, 0]
+    assert [later[name] for name in numbers] == [first[name] for name in numbers]
+
+
+def test_a_process_that_finds_no_database_begins_with_its_first_look(tmp_path):
+    settings = settings_for(tmp_path, 1, {})
+    spool, database = Spool(settings.spool.root), Database(settings.database_url)
+    metrics = NodeMetrics(settings, database, list)
+    database.upgrade()
+    showcase.fill_queue(database, spool)
+    assert figures(metrics)["contourd_job_stage_seconds_count,stage=waiting"] == 0
+    assert figures(metrics)["contourd_jobs,state=held"] == 1
+    database.close()
 
 
 def test_associations_are_counted_though_one_row_may_stand_for_many(node):

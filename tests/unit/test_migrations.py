@@ -21,6 +21,7 @@ STATES = {
     "commitments": "REQUESTED",
     "commitment_requests": "PENDING",
     "constancy_checks": "GREEN",
+    "tallies": "COMPLETE",
     "events": "COMPLETE",
 }
 Content = dict[str, list[dict[str, Any]]]

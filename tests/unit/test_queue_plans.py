@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event, text
 
+from contourd.dicom.spool import Spool
+from contourd.jobs.counts import read_standing
 from contourd.jobs.database import Database
 from contourd.jobs.deliveries import Deliveries
+from contourd.jobs.overview import read_details
 from contourd.jobs.queue import Queue
 from contourd.jobs.report import OPEN, newest_jobs, read_report
 from contourd.jobs.tables import JobRow
+from tests import showcase
 from tests.queueing import POLICY
 
 
@@ -22,6 +26,13 @@ def database(tmp_path: Path) -> Iterator[Database]:
     database.upgrade()
     yield database
     database.close()
+
+
+@pytest.fixture
+def node(database: Database, tmp_path: Path) -> Database:
+    """Give it something of every kind, so that every query is asked."""
+    showcase.fill_queue(database, Spool(tmp_path / "spool"))
+    return database
 
 
 def plans(database: Database, statements: list[tuple[str, object]]) -> list[str]:
@@ -64,7 +75,18 @@ def test_the_newest_finished_jobs_are_read_from_the_end(database):
     assert not any("TEMP B-TREE" in line for line in found)
 
 
-def test_counts_come_from_an_index_alone(database):
-    found = plans(database, asked(database, lambda: read_report(database)))
-    counting = [line for line in found if line.startswith("SCAN jobs USING")]
-    assert counting == ["SCAN jobs USING COVERING INDEX jobs_by_state"]
+def test_what_people_and_prometheus_see_is_read_by_indexes(node):
+    names = ("pacs", "tps")
+    reads = (read_report, read_standing, lambda database: read_details(database, names))
+    for read in reads:
+        found = plans(node, asked(node, lambda read=read: read(node)))
+        assert "SEARCH tallies USING INDEX sqlite_autoindex_tallies_1 (table_name=?)" in found
+        # The newest jobs from the end, until there are enough; and the models that were ever put into use.
+        assert {line for line in found if line.startswith("SCAN")} <= {"SCAN jobs", "SCAN activations"}
+
+
+def test_tries_of_a_destination_are_found_by_an_index_and_not_sorted(node):
+    tries = [s for s in asked(node, lambda: read_report(node)) if "FROM attempts" in s[0]]
+    found = plans(node, tries)
+    assert len(found) >= 4
+    assert all(line.startswith("SEARCH attempts USING") for line in found), found
