@@ -75,7 +75,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.contouring",
         "contourd.dicom.reception",
         "contourd.dicom.scp",
-        "contourd.dicom.listener",
+        *("contourd.dicom.listener", "contourd.dicom.reactor"),
         "contourd.dicom.file_meta",
         "contourd.dicom.tls",
         "contourd.dicom.scu",
@@ -200,7 +200,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "torch": ("contourd.model", "contourd.contouring", "contourd.worker", "trainer"),
     "safetensors": ("contourd.model", "trainer"),
     "pynetdicom": (
-        "contourd.dicom.listener",
+        *("contourd.dicom.listener", "contourd.dicom.reactor"),
         "contourd.dicom.file_meta",
         "contourd.dicom.scp",
         "contourd.dicom.scu",
