@@ -23,6 +23,9 @@ from pynetdicom import evt
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_items import PresentationDataValueItem
 
+from contourd.dicom.dataset_bytes import receive
+from contourd.dicom.success import answer
+
 LOOK_UP_S = 0.1
 # PS3.8 9.3.5 and 9.3.5.1: type, reserved, length; then of each item its length and its context.
 P_DATA, HEADER_BYTES, ITEM = 0x04, 6, struct.Struct(">LB")
@@ -90,6 +93,8 @@ def wait_instead_of_polling(association: Any) -> None:
     provider.run = partial(_run_provider, dimse, bell, provider.run)
     provider._decode_pdu = partial(_decode, association, provider._decode_pdu)
     dimse.get_msg = partial(_get_message, dimse)
+    dimse.send_msg = partial(answer, dimse, dimse.send_msg)
+    dimse.receive_primitive = partial(receive, dimse, dimse.receive_primitive)
 
 
 def _wait_for_peer(provider: Any, bell: _Bell, look: Callable[[], bool]) -> bool:
