@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "network": ("--shape", "178", "302", "225"),
     "rtstruct": (),
     "finished_jobs": (),
+    "receiving": (),
     "start": (),
 }
 

@@ -7,6 +7,7 @@ import re
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, CTImageStorage, DeflatedExplicitVRLittleEndian
 
 from contourd.dicom.decoders import LOSSY, inflate
@@ -144,24 +146,27 @@ def read_encoded(dataset: BytesIO, transfer_syntax: UID) -> Instance:
 
 def _read_encoded(dataset: BytesIO, transfer_syntax: UID, path: Path) -> Instance:
     if transfer_syntax == DeflatedExplicitVRLittleEndian:
-        content: bytes | memoryview = inflate(dataset.getbuffer(), path.name or "dataset")
-    else:
-        content = dataset.getbuffer()
-    metered = _Metered(content)
-    ds = read_dataset(metered, transfer_syntax.is_implicit_VR, transfer_syntax.is_little_endian)
-    return _instance(ds, path, len(content), transfer_syntax)
+        dataset = BytesIO(inflate(dataset.getbuffer(), path.name or "dataset"))
+    metered: Any = _Metered(dataset)
+    ds = read_dataset(
+        metered, transfer_syntax.is_implicit_VR, transfer_syntax.is_little_endian, defer_size=LONGEST_VALUE_BYTES
+    )
+    return _instance(ds, path, len(dataset.getbuffer()), transfer_syntax)
 
 
-class _Metered(BytesIO):
-    """Bytes that are read only so many times, whatever elements and items they are made of."""
+class _Metered:
+    """Bytes that are read only so many times, whatever elements and items they are made of; not copied."""
 
-    reads = 0
+    def __init__(self, content: BytesIO) -> None:
+        content.seek(0)
+        self._read, self._reads = content.read, 0
+        self.tell, self.seek = content.tell, content.seek
 
     def read(self, size: int | None = -1, /) -> bytes:
-        self.reads += 1
-        if self.reads > MOST_READS:
+        self._reads += 1
+        if self._reads > MOST_READS:
             raise ValueError("too many elements")
-        return super().read(size)
+        return self._read(size)
 
 
 def find_series(folder: Path) -> dict[str, tuple[Instance, ...]]:
@@ -289,14 +294,20 @@ def _may_be_sequence(element: Any) -> bool:
     return element.VR in ("SQ", "UN")
 
 
+@lru_cache
+def _tag(keyword: str) -> BaseTag:
+    return Tag(keyword)
+
+
 def _value(ds: Dataset, keyword: str) -> Any:
     """Return a value that is worth converting: a million numbers take seconds, and none of ours is so long."""
-    if keyword not in ds:
+    tag = _tag(keyword)
+    element = ds.get_item(tag)
+    if element is None:
         return None
-    element = ds.get_item(keyword)
     if isinstance(element, RawDataElement) and element.length > LONGEST_VALUE_BYTES:
         raise ValueError(f"{keyword} is too long")
-    return ds[keyword].value
+    return ds[tag].value
 
 
 def _text(ds: Dataset, keyword: str) -> str:

@@ -22,6 +22,7 @@ from pynetdicom.fsm import InvalidEventError
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from contourd.dicom.instance import UNREADABLE
+from contourd.dicom.reactor import wait_instead_of_polling
 
 Network = IPv4Network | IPv6Network
 # Connections of one address, and of all, that have not asked for an association yet.
@@ -87,7 +88,7 @@ def read_whole(socket: Any, bounds: Bounds, count: int) -> bytearray:
     finally:
         view.release()
         socket.settimeout(bounds.pdu_s)  # for what is sent
-    return content[:read]
+    return content if read == count else content[:read]
 
 
 @dataclass(slots=True, eq=False)
@@ -220,5 +221,6 @@ class _Handler(RequestHandler):
         machine = association.dul.state_machine
         machine.do_action = partial(self._listener.act, association, machine.do_action)
         association.run = partial(self._listener.run_association, association, association.run)
+        wait_instead_of_polling(association)
         self._listener.begun(self.request, association)
         return association

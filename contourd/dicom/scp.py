@@ -5,7 +5,6 @@ Enforcement of AE titles is pynetdicom's own at association; notification handle
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import logging
 import socket
@@ -15,7 +14,6 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from io import BytesIO
 from types import MappingProxyType
 from typing import Any
 
@@ -26,6 +24,7 @@ from pynetdicom.pdu import A_RELEASE_RQ, P_DATA_TF
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from contourd.dicom.commitment_scp import CommitmentSCP
+from contourd.dicom.dataset_bytes import DatasetBytes
 from contourd.dicom.decoders import UNCOMPRESSED, readable_syntaxes
 from contourd.dicom.file_meta import file_meta
 from contourd.dicom.instance import read_encoded
@@ -258,7 +257,7 @@ class StorageSCP:
         log.warning("association rejected: %s", why, extra=extra)
         self._witness("association rejected", extra["peer"], title, why)
 
-    def _c_store(self, event: Any) -> Dataset:
+    def _c_store(self, event: Any) -> Dataset | int:
         opened = self._open.get(event.assoc)
         with self._stores:
             if self._stopping or opened is None:
@@ -276,7 +275,7 @@ class StorageSCP:
             with self._stores:
                 self._under_way -= 1
                 self._stores.notify_all()
-        return _answer(SUCCESS)
+        return SUCCESS
 
     def _refuse(self, error: Exception, opened: OpenAssociation) -> Dataset:
         status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), PROCESSING_FAILURE)
@@ -293,7 +292,7 @@ class StorageSCP:
 
     def _receive(self, event: Any, opened: OpenAssociation) -> ReceivedInstance:
         request, transfer_syntax = event.request, event.context.transfer_syntax
-        dataset = request.DataSet or BytesIO()
+        dataset: DatasetBytes = request.DataSet or DatasetBytes()
         instance = read_encoded(dataset, transfer_syntax)
         wanted = (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
         if (instance.sop_class_uid, instance.sop_instance_uid) != wanted:
@@ -306,7 +305,7 @@ class StorageSCP:
             series_instance_uid=instance.series_instance_uid,
             sop_instance_uid=instance.sop_instance_uid,
             path=path,
-            sha256=hashlib.sha256(content).hexdigest(),
+            sha256=dataset.sha256,
             patient=patient,
         )
 

@@ -22,6 +22,8 @@ from contourd.errors import SpoolError, SpoolFull
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 INCOMING, OUTGOING, PARTIAL = "incoming", "outgoing", "partial"
+# Of new files: for their owner alone, or as the umask has it.
+PRIVATE, ORDINARY = 0o600, 0o666
 
 
 class Spool:
@@ -166,9 +168,8 @@ class Spool:
         partial, final = self.root / PARTIAL / uuid4().hex, self.root / relative
         try:
             self._make_folder(final.parent)
-            partial.touch(mode=0o600)
             try:
-                write_durably(partial, final, chunks)
+                write_durably(partial, final, chunks, PRIVATE)
             finally:
                 partial.unlink(missing_ok=True)
         except OSError as error:
@@ -222,14 +223,13 @@ class Spool:
 
     def _make_key(self, path: Path) -> None:
         partial = self.root / PARTIAL / uuid4().hex
-        partial.touch(mode=0o600)
         try:
-            _write(partial, [secrets.token_bytes(32)])
+            _write(partial, [secrets.token_bytes(32)], PRIVATE)
             with suppress(FileExistsError):  # another process was first: its key counts
                 os.link(partial, path)
             _fsync_folder(self.root)
         finally:
-            partial.unlink()
+            partial.unlink(missing_ok=True)
 
 
 def make_private_folder(folder: Path) -> None:
@@ -239,15 +239,17 @@ def make_private_folder(folder: Path) -> None:
         folder.mkdir(mode=0o700, exist_ok=True)
 
 
-def write_durably(partial: Path, final: Path, chunks: Iterable[bytes | memoryview]) -> None:
+def write_durably(partial: Path, final: Path, chunks: Iterable[bytes | memoryview], mode: int = ORDINARY) -> None:
     """Write a file so that it is whole or absent, whatever happens: fsync, rename, fsync of the folder.
 
     Parameters
     ----------
     partial
         Temporary name, on the same file system as ``final``.
+    mode
+        Of a new file, before the umask.
     """
-    _write(partial, chunks)
+    _write(partial, chunks, mode)
     partial.replace(final)
     _fsync_folder(final.parent)
 
@@ -259,8 +261,8 @@ def move_folder_durably(partial: Path, final: Path) -> None:
     _fsync_folder(final.parent)
 
 
-def _write(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
-    with path.open("wb") as file:
+def _write(path: Path, chunks: Iterable[bytes | memoryview], mode: int) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
         file.writelines(chunks)
         file.flush()
         os.fsync(file.fileno())

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import select
@@ -25,7 +25,9 @@ from contourd.dicom.pixels import same_image
 from contourd.dicom.reception import ReceivedInstance
 from contourd.dicom.series import Instance, gate, read_instance
 from contourd.errors import QueueUnavailable, SeriesFull, SeriesIncomplete, SeriesUnusable
+from contourd.jobs.arrivals import add_further, after_removal
 from contourd.jobs.database import Database
+from contourd.jobs.group_commit import GroupCommit
 from contourd.jobs.job import JobState, SeriesEvent, SeriesState, next_series_state
 from contourd.jobs.own_series import PATIENT_ID_PREFIX, Registration, note_arrival, read_registration, route_of_check
 from contourd.jobs.queue import Queue
@@ -49,7 +51,7 @@ class Verdict:
 
 
 class Intake:
-    """Takes what the SCP stored; one transaction for each instance."""
+    """Takes what the SCP stored; what comes at the same time is committed together."""
 
     def __init__(
         self,
@@ -67,6 +69,7 @@ class Intake:
         self._now = clock
         self._quiet = Ages(clock, monotonic)  # SeriesInstanceUID -> since when
         self._queue = Queue(database, clock)
+        self._group = GroupCommit(database, self._record)
         self._lock = threading.Lock()
         self._open: dict[int, set[str]] = {}  # association -> SeriesInstanceUIDs
         self._ended: dict[int, bool] = {}  # association whose end is not written down yet -> aborted
@@ -108,8 +111,7 @@ class Intake:
             self._open.setdefault(received.association_id, set()).add(received.series_instance_uid)
         now = self._now()
         try:
-            with self._database.transaction() as session:
-                unneeded = self._store(session, received, now)
+            unneeded = self._group.commit((received, now))
         except (QueueUnavailable, SeriesFull):
             self._discard(received)
             raise
@@ -126,6 +128,11 @@ class Intake:
                     (self._root / received.path).unlink(missing_ok=True)
         except (QueueUnavailable, OSError):
             log.warning("the file of a refused instance is left to retention", extra={"action": "leave"})
+
+    def _record(self, session: Session, arrived: tuple[ReceivedInstance, datetime]) -> str:
+        received, now = arrived
+        further = add_further(session, received, self._settings.max_instances, now)
+        return "" if further else self._store(session, received, now)
 
     def _store(self, session: Session, received: ReceivedInstance, now: datetime) -> str:
         """Write an instance down; returns the path of a file that is not needed afterwards, or nothing."""
@@ -159,7 +166,7 @@ class Intake:
             return ""
         if stored_sha256(self._root / known.path) != known.sha256:
             damaged, known.path, known.sha256 = known.path, received.path, received.sha256
-            known.received_at = _after_removal(series, now)
+            known.received_at = after_removal(series.purged_at, now)
             self._reopen(session, series, received, now, "an image that was damaged on the disk came again")
             return damaged
         if self._same(known, received):
@@ -182,7 +189,7 @@ class Intake:
                 sop_instance_uid=received.sop_instance_uid,
                 path=received.path,
                 sha256=received.sha256,
-                received_at=_after_removal(series, now),
+                received_at=after_removal(series.purged_at, now),
             )
         )
         self._reopen(session, series, received, now, "another slice arrived")
@@ -327,8 +334,3 @@ class Intake:
     def _advance(self, session: Session, series: SeriesRow, event: SeriesEvent, detail: str) -> None:
         series.state = next_series_state(SeriesState(series.state), event)
         record(session, "series", series.id, event, series.state, detail, self._now())
-
-
-def _after_removal(series: SeriesRow, now: datetime) -> datetime:
-    """Date an image after the removal of the earlier ones, whatever the clock says: so they are told apart."""
-    return now if series.purged_at is None else max(now, series.purged_at + timedelta(milliseconds=1))

@@ -1,0 +1,114 @@
+"""Group commit: one transaction, and so one fsync, for all that several threads bring at the same time.
+
+The first thread that comes writes for itself. Those that come while it does so wait, and one of them then writes for
+all of them. Nobody waits for others to come: where one thread brings one thing after another, each has its own commit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Generic, TypeVar
+
+from sqlalchemy.orm import Session
+
+from contourd.errors import QueueUnavailable
+from contourd.jobs.database import Database
+
+Brought = TypeVar("Brought")
+Written = TypeVar("Written")
+
+
+class _Waiting(Generic[Brought, Written]):
+    """What a thread brings, and what becomes of it; as a context it keeps an error for that thread."""
+
+    def __init__(self, brought: Brought) -> None:
+        self.brought = brought
+        self.written: list[Written] = []
+        self.error: Exception | None = None
+        self.turn = threading.Event()
+
+    @property
+    def done(self) -> bool:
+        """Whether it is committed, or will not be."""
+        return bool(self.written) or self.error is not None
+
+    def outcome(self) -> Written:
+        """Return what was written, or raise the error of it."""
+        if self.error is not None:
+            raise self.error
+        return self.written[0]
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if isinstance(error, Exception):
+            self.error = error
+        return self.error is not None
+
+
+class GroupCommit(Generic[Brought, Written]):
+    """Writes what threads bring; each gets its own outcome.
+
+    Parameters
+    ----------
+    write
+        Writes one of them down in a transaction that may hold others.
+    """
+
+    def __init__(self, database: Database, write: Callable[[Session, Brought], Written]) -> None:
+        self._database, self._write = database, write
+        self._lock = threading.Lock()
+        self._waiting: list[_Waiting[Brought, Written]] = []
+        self._busy = False
+
+    def commit(self, brought: Brought) -> Written:
+        """Return what ``write`` returned once it is committed; raises what ``write`` raised, and QueueUnavailable."""
+        mine = _Waiting[Brought, Written](brought)
+        with self._lock:
+            self._waiting.append(mine)
+            alone, self._busy = not self._busy, True
+        if not alone:
+            mine.turn.wait()
+        if not mine.done:
+            self._lead()
+        return mine.outcome()
+
+    def _lead(self) -> None:
+        """Write for all that wait, and let the first of those that came meanwhile do the same."""
+        with self._lock:
+            group, self._waiting = self._waiting, []
+        try:
+            self._write_together(group)
+        finally:
+            with self._lock:
+                further = self._waiting[:1]
+                self._busy = bool(further)
+            for one in (*group, *further):
+                one.turn.set()
+
+    def _write_together(self, group: Sequence[_Waiting[Brought, Written]]) -> None:
+        """Write a group in one transaction; where one of it cannot be written, each in its own."""
+        if len(group) == 1:
+            self._write_alone(group[0])
+            return
+        tried = _Waiting[None, list[Written]](None)
+        with tried, self._database.transaction() as session:
+            found = [self._write(session, one.brought) for one in group]
+        for number, one in enumerate(group):
+            if tried.error is None:
+                one.written.append(found[number])
+            elif isinstance(tried.error, QueueUnavailable):
+                one.error = tried.error  # each would wait for the same database again
+            else:
+                self._write_alone(one)
+
+    def _write_alone(self, one: _Waiting[Brought, Written]) -> None:
+        with one:
+            with self._database.transaction() as session:
+                found = self._write(session, one.brought)
+            one.written.append(found)

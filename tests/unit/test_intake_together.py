@@ -1,0 +1,136 @@
+"""What several associations bring at the same time; and which images take the short way into the database."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import event, select
+
+from contourd.dicom.reception import ReceivedInstance
+from contourd.errors import SeriesFull
+from contourd.jobs.arrivals import add_further
+from contourd.jobs.job import SeriesState
+from contourd.jobs.tables import InstanceRow, SeriesRow
+from contourd.settings import SeriesSettings
+from tests.unit.test_intake import Node, ct, node  # noqa: F401  a fixture
+
+
+def received(node: Node, association: int, series: str, number: int) -> ReceivedInstance:  # noqa: F811
+    path = f"{series}-{number}.dcm"
+    (node.root / path).write_bytes(b"an image")
+    return ReceivedInstance(association, "CT1", series, f"{series}.{number}", path, "0" * 64, "pseudonym")
+
+
+def test_associations_that_send_at_once_have_every_image_and_their_own_refusal(node) -> None:  # noqa: F811
+    """The third series is full after five images; what the others send meanwhile is not refused with it."""
+    node.intake._settings = SeriesSettings(quiet_s=10, gapped_s=60, max_instances=5)
+    begin = threading.Barrier(4)
+
+    def send(series: int) -> list[bool]:
+        association, taken = node.open(), []
+        begin.wait(20)
+        for number in range(8 if series == 3 else 5):
+            try:
+                node.intake.instance_stored(received(node, association, f"1.2.{series}", number))
+            except SeriesFull:
+                taken.append(False)
+            else:
+                taken.append(True)
+        node.intake.association_closed(association, False)
+        return taken
+
+    with ThreadPoolExecutor(4) as pool:
+        taken = list(pool.map(send, (1, 2, 3, 4)))
+    assert taken == [[True] * 5, [True] * 5, [True] * 5 + [False] * 3, [True] * 5]
+    assert node.instances() == 20
+    assert len(list(node.root.iterdir())) == 20  # none of a refused image
+    with node.database.reading() as session:
+        rows = session.execute(select(SeriesRow.series_uid, InstanceRow.sop_instance_uid).join(InstanceRow)).all()
+    assert {(uid, sop.rpartition(".")[0]) for uid, sop in rows} == {(f"1.2.{n}",) * 2 for n in (1, 2, 3, 4)}
+
+
+def test_the_end_of_an_association_comes_after_its_images(node) -> None:  # noqa: F811
+    """While another association's image is being written, the end of none overtakes an image of its own."""
+    order: list[tuple[int, str]] = []
+    begin = threading.Barrier(3)
+
+    def send(series: int) -> None:
+        association = node.open()
+        begin.wait(20)
+        for number in range(10):
+            node.intake.instance_stored(received(node, association, f"1.2.{series}", number))
+            with node.database.reading() as session:
+                known = session.scalars(
+                    select(InstanceRow.path).where(InstanceRow.path == f"1.2.{series}-{number}.dcm")
+                )
+                order.append((series, "there" if known.first() else "not there"))
+        node.intake.association_closed(association, False)
+        order.append((series, "closed"))
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(send, (1, 2, 3)))
+    for series in (1, 2, 3):
+        assert [what for n, what in order if n == series] == ["there"] * 10 + ["closed"]
+
+
+@pytest.fixture
+def begun(node, tmp_path):  # noqa: F811
+    association = node.open()
+    for path in ct(tmp_path / "ct")[:3]:
+        node.store(association, path)
+    return node
+
+
+def further(node: Node, **changes) -> ReceivedInstance:  # noqa: F811
+    new = ReceivedInstance(1, "CT1", node.series().series_uid, "1.2.3", "new.dcm", "0" * 64, "pseudonym")
+    return dataclasses.replace(new, **changes)
+
+
+def short(node: Node, arrived: ReceivedInstance, most: int = 100) -> bool:  # noqa: F811
+    with node.database.transaction() as session:
+        return add_further(session, arrived, most, node.now)
+
+
+def test_a_further_image_is_added_and_its_series_is_not_quiet(begun) -> None:
+    begun.now = begun.now.replace(hour=1)
+    assert short(begun, further(begun))
+    assert begun.instances() == 4
+    assert begun.series().last_instance_at == begun.now
+    with begun.database.reading() as session:
+        row = session.scalars(select(InstanceRow).where(InstanceRow.sop_instance_uid == "1.2.3")).one()
+    assert (row.path, row.sha256, row.received_at, row.series_id) == ("new.dcm", "0" * 64, begun.now, begun.series().id)
+
+
+def test_what_there_is_more_to_decide_about_is_left_alone(begun) -> None:
+    with begun.database.reading() as session:
+        known = session.scalars(select(InstanceRow.sop_instance_uid)).first()
+    before = begun.series().last_instance_at
+    begun.now = begun.now.replace(hour=1)
+    assert not short(begun, further(begun, series_instance_uid="1.2.9"))
+    assert not short(begun, further(begun, sop_instance_uid=known))
+    assert not short(begun, further(begun), most=3)
+    assert begun.instances() == 3
+    assert begun.series().last_instance_at == before
+
+
+@pytest.mark.parametrize(
+    "changes", [{"state": SeriesState.HELD, "reason": "a gap"}, {"state": SeriesState.COMPLETE}, {"calling_ae": ""}]
+)
+def test_a_series_that_is_not_being_received_or_whose_sender_is_unknown_is_left_alone(begun, changes) -> None:
+    with begun.database.transaction() as session:
+        row = session.scalars(select(SeriesRow)).one()
+        for name, value in changes.items():
+            setattr(row, name, value)
+    assert not short(begun, further(begun))
+    assert begun.instances() == 3
+
+
+def test_a_further_image_takes_three_statements(begun, tmp_path) -> None:
+    """What is asked of the database for nearly every image that is received."""
+    said: list[str] = []
+    event.listen(begun.database.engine, "before_cursor_execute", lambda *call: said.append(call[2]))
+    begun.store(1, ct(tmp_path / "ct")[3])
+    assert [one.split()[0] for one in said] == ["BEGIN", "SELECT", "INSERT", "UPDATE"]
