@@ -28,6 +28,7 @@ BEGIN, END = "<!-- figures -->", "<!-- end of the figures -->"
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "network": ("--shape", "178", "302", "225"),
     "rtstruct": (),
+    "last_slice": (),
     "finished_jobs": (),
     "receiving": (),
     "start": (),

@@ -27,25 +27,63 @@ def hounsfield(instance: Instance, decoder: PixelDecoder) -> NDArray[np.int16]:
     SeriesUnusable
         The pixels cannot be decoded, or go beyond the bits that the header allows; names the z.
     """
-    where = f"slice z = {instance.z_mm or 0.0:.2f} mm"
     try:
-        ds = pydicom.dcmread(instance.path)
-        stored = decoder.decode(ds, instance.path)
-        padding = _padding(ds, stored)
-        slope, intercept = float(ds.RescaleSlope), float(ds.RescaleIntercept)
-        overlaid = _has_embedded_overlay(ds)
+        return decoded(instance, pydicom.dcmread(instance.path), decoder)
     except UNDECODABLE as error:
-        raise SeriesUnusable(f"{where} cannot be decoded ({decoder_says(error)}); send it again") from error
+        raise _undecodable(instance, error) from error
+
+
+def decoded(instance: Instance, dataset: Dataset, decoder: PixelDecoder) -> NDArray[np.int16]:
+    """Return the same of a dataset that was read from the instance's path.
+
+    Raises
+    ------
+    SeriesUnusable
+        As ``hounsfield`` does.
+    """
+    where = _where(instance)
+    try:
+        stored = decoder.decode(dataset, instance.path)
+        padding = _padding(dataset, stored)
+        slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
+        overlaid = _has_embedded_overlay(dataset)
+    except UNDECODABLE as error:
+        raise _undecodable(instance, error) from error
     if stored.shape != (instance.rows, instance.columns):
         raise SeriesUnusable(f"{where} has {stored.shape} pixels; send it again")
     values = _within_bits(stored, instance.bits_stored)
-    if not overlaid and np.any((values != stored) & ~padding & (stored >> instance.bits_stored != 0)):
-        raise SeriesUnusable(
-            f"{where} has pixel values beyond its {instance.bits_stored} bits stored; send the original reconstruction"
-        )
+    if not overlaid and values is not stored and not np.array_equal(values, stored):
+        counted = True if padding is None else ~padding
+        if np.any((values != stored) & counted & (stored >> instance.bits_stored != 0)):
+            raise SeriesUnusable(
+                f"{where} has pixel values beyond its {instance.bits_stored} bits stored; "
+                "send the original reconstruction"
+            )
+    hu = rescaled(values, slope, intercept)
+    if padding is not None:
+        hu[padding] = AIR_HU
+    return hu
+
+
+def rescaled(values: NDArray[Any], slope: float, intercept: float) -> NDArray[np.int16]:
+    """Return slope times value plus intercept (PS3.3 C.11.1.1), rounded and clipped to int16; always a new array.
+
+    The usual CT counts in Hounsfield units from a whole number: then it is one addition, whose result is the same.
+    """
+    if slope == 1 and intercept.is_integer() and abs(intercept) < 2**15:
+        shift = int(intercept)
+        if int(values.min()) + shift >= -32768 and int(values.max()) + shift <= 32767:
+            return np.asarray(values.view(np.int16) + np.int16(shift))  # what overflows on the way comes back
     hu = values.astype(np.float32) * slope + intercept
-    hu[padding] = AIR_HU
     return np.asarray(np.clip(np.rint(hu), -32768, 32767).astype(np.int16))
+
+
+def _where(instance: Instance) -> str:
+    return f"slice z = {instance.z_mm or 0.0:.2f} mm"
+
+
+def _undecodable(instance: Instance, error: Exception) -> SeriesUnusable:
+    return SeriesUnusable(f"{_where(instance)} cannot be decoded ({decoder_says(error)}); send it again")
 
 
 def same_image(one: Path, other: Path) -> bool:
@@ -64,11 +102,11 @@ def same_image(one: Path, other: Path) -> bool:
         return False
 
 
-def _padding(ds: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_]:
+def _padding(ds: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
     """Find what is no part of the image; the value may lie outside of the bits stored, and in another VR's sign."""
     value = ds.get("PixelPaddingValue")
     if value is None:
-        return np.zeros(stored.shape, dtype=bool)
+        return None
     limit = ds.get("PixelPaddingRangeLimit")
     ends = [int(v) % 2**ALLOCATED_BITS for v in (value, value if limit is None else limit)]
     if stored.dtype.kind == "i":
@@ -79,6 +117,8 @@ def _padding(ds: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_]:
 def _within_bits(stored: NDArray[Any], bits_stored: int) -> NDArray[Any]:
     """Take the bits that count, and extend their sign."""
     unused = ALLOCATED_BITS - bits_stored
+    if not unused:
+        return stored
     return np.asarray((stored << unused) >> unused)
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from contourd.imaging.grid import FloatArray, extents_mm
 
 # Spacings that differ by less are equal: positions carry rounding errors.
 SAME_SPACING = 1e-6
+# With so small a part of weights that are not zero, a sparse product is faster than a dense one.
+SPARSE = 1 / 20
 Axes = tuple[FloatArray, FloatArray, FloatArray]
 
 
@@ -42,11 +45,19 @@ def axis_weights(source_mm: FloatArray, target_mm: FloatArray) -> NDArray[np.flo
 def resample(array: NDArray[np.generic], source: Axes, target: Axes) -> NDArray[np.float32]:
     """Resample an array (z, y, x) from the source's axis positions to the target's, all in mm of the same frame.
 
-    One slice at a time is held in float32 at the source's resolution.
+    One slice at a time is held in float32 at the source's resolution. Where few samples count for each target, as in a
+    mean over a CT's fine pixels, only those are multiplied.
     """
     wz, wy, wx = (axis_weights(s, t) for s, t in zip(source, target, strict=True))
     planes = np.empty((len(source[0]), len(target[1]), len(target[2])), dtype=np.float32)
-    for k in range(len(source[0])):
-        planes[k] = wy @ (array[k].astype(np.float32) @ wx.T)
+    if max(np.count_nonzero(w) / w.size for w in (wy, wx)) < SPARSE:
+        rows, columns = csr_array(wy), csr_array(wx)
+        plane = np.empty(array.shape[1:], dtype=np.float32)
+        for k in range(len(source[0])):
+            plane[:] = array[k]
+            planes[k] = (columns @ np.ascontiguousarray((rows @ plane).T)).T
+    else:
+        for k in range(len(source[0])):
+            planes[k] = wy @ (array[k].astype(np.float32) @ wx.T)
     flat = planes.reshape(len(planes), -1)
     return np.asarray((wz @ flat).reshape(len(target[0]), len(target[1]), len(target[2])))

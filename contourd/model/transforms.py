@@ -22,6 +22,8 @@ from contourd.imaging.volume import AIR_HU, Volume
 BODY_THRESHOLD_HU = -350
 MIDLINE_LENGTH_MM = 200.0
 SMALLEST_BODY_CM3 = 500.0
+# Neighbours on a plane that share a side.
+IN_PLANE = np.array([np.zeros((3, 3)), [[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.zeros((3, 3))], dtype=bool)
 # A finer lattice than any CT's would fill the memory.
 Step = Annotated[float, Field(ge=0.5, le=50)]
 Hounsfield = Annotated[float, Field(ge=-32768, le=32767)]
@@ -116,20 +118,43 @@ def body_mask(hu: NDArray[np.float32], voxel_mm3: float) -> NDArray[np.bool_]:
     SeriesUnusable
         Nothing of the size of a head is there.
     """
-    tissue = hu > BODY_THRESHOLD_HU
-    in_plane = ndimage.generate_binary_structure(3, 1)
-    in_plane[0] = in_plane[2] = False
-    opened = ndimage.binary_opening(np.pad(tissue, 1, mode="edge"), in_plane)[1:-1, 1:-1, 1:-1]
+    tissue = np.pad(hu > BODY_THRESHOLD_HU, 1, mode="edge")
+    opened = _dilated(_eroded(tissue))[1:-1, 1:-1, 1:-1]
     labels, count = ndimage.label(opened)
     if count:
         sizes = np.bincount(labels.ravel())[1:]
         body = labels == int(np.argmax(sizes)) + 1
     if not count or body.sum() * voxel_mm3 < SMALLEST_BODY_CM3 * 1000:
         raise SeriesUnusable("no patient found in the CT: nothing of the size of a head; check what was scanned")
-    body = ndimage.binary_dilation(body, in_plane)
-    for plane in body:
-        ndimage.binary_fill_holes(plane, output=plane)
-    return np.asarray(body)
+    return _filled(_dilated(body))
+
+
+def _eroded(planes: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Take from the mask on each plane what is beside a pixel of no mask, or at the edge."""
+    eroded = np.zeros_like(planes)
+    inner = planes[:, 1:-1, 1:-1] & planes[:, :-2, 1:-1] & planes[:, 2:, 1:-1]
+    eroded[:, 1:-1, 1:-1] = inner & planes[:, 1:-1, :-2] & planes[:, 1:-1, 2:]
+    return eroded
+
+
+def _dilated(planes: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Add to the mask on each plane what is beside a pixel of it."""
+    dilated = planes.copy()
+    dilated[:, 1:] |= planes[:, :-1]
+    dilated[:, :-1] |= planes[:, 1:]
+    dilated[:, :, 1:] |= planes[:, :, :-1]
+    dilated[:, :, :-1] |= planes[:, :, 1:]
+    return dilated
+
+
+def _filled(planes: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Fill the holes of the mask on each plane: all that is not joined to the plane's edge."""
+    labels, count = ndimage.label(~planes, IN_PLANE)
+    outside = np.zeros(count + 1, dtype=bool)
+    for edge in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]):
+        outside[edge] = True
+    outside[0] = False
+    return np.asarray(~outside[labels])
 
 
 class Preprocess:

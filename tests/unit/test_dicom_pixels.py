@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from contourd.dicom.pixels import same_image
+from contourd.dicom.pixels import rescaled, same_image
 from contourd.dicom.series import read_volume
 from contourd.errors import SeriesUnusable
 from contourd.imaging.volume import AIR_HU
@@ -111,3 +111,21 @@ def test_the_same_image_is_told_from_another(folder: Path) -> None:
     damaged.write_bytes(first.read_bytes())
     rewrite(damaged, setting(PixelData=bytes(100)))
     assert not same_image(first, damaged)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint16])
+@pytest.mark.parametrize("span", [(0, 4096), (-32768, 32768), (0, 65536), (-1024, 3072), (32000, 32768)])
+@pytest.mark.parametrize(
+    ("slope", "intercept"), [(1, -1024.0), (1, 0.0), (1, 32767.0), (1, -32768.0), (1, -0.5), (0.5, -1024.0)]
+)
+def test_the_addition_of_whole_numbers_gives_what_the_formula_gives(
+    dtype: type, span: tuple[int, int], slope: float, intercept: float
+) -> None:
+    limits = np.iinfo(dtype)
+    low, high = max(span[0], limits.min), min(span[1], limits.max + 1)
+    values = np.random.default_rng(0).integers(low, high, (64, 64)).astype(dtype)
+    values[0, :2] = low, high - 1
+    hu = np.rint(values.astype(np.float32) * slope + intercept)
+    before = values.copy()
+    assert np.array_equal(rescaled(values, slope, intercept), np.clip(hu, -32768, 32767).astype(np.int16))
+    assert np.array_equal(values, before)

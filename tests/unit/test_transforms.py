@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from contourd.errors import SeriesUnusable
 from contourd.imaging.grid import Grid
 from contourd.imaging.resample import resample
 from contourd.imaging.volume import Volume
-from contourd.model.transforms import Preprocess, PreprocessConfig, grid_axes_mm, lattice_axes_mm
+from contourd.model.transforms import (
+    Preprocess,
+    PreprocessConfig,
+    _dilated,
+    _eroded,
+    _filled,
+    grid_axes_mm,
+    lattice_axes_mm,
+)
 
 CONFIG = PreprocessConfig(spacing_mm=(4.0, 4.0, 4.0))
 
@@ -128,3 +137,16 @@ def test_the_chest_far_below_the_head_is_left_out():
     prepared = Preprocess(CONFIG).prepare(head(grid))
     assert len(prepared.axes_mm[0]) == 420 // 4 + 1
     assert prepared.axes_mm[0][-1] > 890
+
+
+def test_the_planes_are_eroded_dilated_and_filled_as_scipy_does():
+    rng = np.random.default_rng(0)
+    cross = ndimage.generate_binary_structure(2, 1)
+    for share in (0.5, 0.7, 0.9):
+        planes = rng.random((6, 20, 23)) < share
+        assert np.array_equal(_eroded(planes), [ndimage.binary_erosion(plane, cross) for plane in planes])
+        assert np.array_equal(_dilated(planes), [ndimage.binary_dilation(plane, cross) for plane in planes])
+        assert np.array_equal(_filled(planes), [ndimage.binary_fill_holes(plane) for plane in planes])
+    full = np.ones((2, 4, 4), dtype=bool)
+    assert _filled(full).all()
+    assert not _filled(~full).any()

@@ -1,0 +1,303 @@
+"""From the files of a series in the spool to its structure set at a receiver: on one core, without the network's time.
+
+    python benchmarks/last_slice.py [--runs 3] [--slices 178]
+
+The reference patient, resampled to so many slices of 512 x 512, with the bundle that ships. Its network's answers are
+computed once beforehand, and looked up where the network would run; everything else is what ``serve`` runs: the
+examination of the series when it is quiet, the job's claim, its contouring by the worker with all checks and durable
+writes, and the delivery. The process has one core; the receiver, which is another machine's, has the rest. Prints the
+medians of the stages, their sum and the share of the check before sending, beside what a usual script takes for the
+same masks: pydicom reads the series, rt-utils writes the structure set, DCMTK's dcmsend or pynetdicom sends it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import torch
+from figures import Figure, tell
+from numpy.typing import NDArray
+from rt_utils import RTStructBuilder
+
+from contourd import contouring
+from contourd.contouring import Contoured, Order, contour_series
+from contourd.dicom.ct_write import write_ct_series
+from contourd.dicom.integrity import stored_sha256
+from contourd.dicom.receiver import Receiver
+from contourd.dicom.reception import ReceivedInstance
+from contourd.dicom.scu import StorageSCU
+from contourd.dicom.series import Instance, read_instance
+from contourd.dicom.spool import Spool
+from contourd.imaging.grid import Grid
+from contourd.imaging.resample import resample
+from contourd.imaging.volume import Volume
+from contourd.jobs.database import Database
+from contourd.jobs.deliveries import Deliveries
+from contourd.jobs.intake import Intake
+from contourd.jobs.job import RetryPolicy
+from contourd.model.bundle import load_bundle
+from contourd.model.predictor import Predictor
+from contourd.model.runtime import Runtime
+from contourd.model.torch_runtime import TorchRuntime
+from contourd.model.transforms import grid_axes_mm
+from contourd.reference import IDENTITY, reference_volume
+from contourd.settings import Settings
+from contourd.worker import Worker
+
+MODEL, LIMIT_S, CHECK_LIMIT_S = "hn7", 2.0, 1.0
+STAGES = ("examine", "claim", "headers", "read", "prepare", "contour", "trace", "write", "check", "record", "deliver")
+PEER = "pydicom + rt-utils + dcmsend"
+Answers = list[NDArray[np.float32]]
+Seconds = dict[str, tuple[float, float]]
+
+
+class LookedUp:
+    """A runtime that looks up what another answered to the same images, in their order."""
+
+    described = "looked up"
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers, self._asked = answers, 0
+
+    def probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the next answer."""
+        answer = self._answers[self._asked % len(self._answers)]
+        assert answer.shape[1:] == image.shape
+        self._asked += 1
+        return answer.copy()  # the caller writes into it
+
+
+class Noted:
+    """A runtime that notes what another answers."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime, self.described = runtime, runtime.described
+        self.answers: Answers = []
+
+    def probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Ask, and note."""
+        answer = self._runtime.probabilities(image)
+        self.answers.append(answer.copy())
+        return answer
+
+
+class Stopwatch:
+    """Adds up what passes between one mark and the next, under the later one's name.
+
+    Attributes
+    ----------
+    seconds
+        Stage -> on the clock, and of processor time.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: Seconds = defaultdict(lambda: (0.0, 0.0))
+        self._last = (time.perf_counter(), time.process_time())
+
+    def mark(self, stage: str, _: float = 1.0) -> None:
+        """End a stage; takes the place of a report of progress."""
+        now, before = (time.perf_counter(), time.process_time()), self.seconds[stage]
+        self.seconds[stage] = (before[0] + now[0] - self._last[0], before[1] + now[1] - self._last[1])
+        self._last = now
+
+    def around(self, stage: str, call: Callable[..., object]) -> Callable[..., object]:
+        """Give a stage of its own to a function that runs within the writing."""
+
+        def timed(*arguments: object) -> object:
+            self.mark("write")
+            result = call(*arguments)
+            self.mark(stage)
+            return result
+
+        return timed
+
+
+def median(runs: Sequence[Seconds], stages: Sequence[str], which: int) -> dict[str, float]:
+    """Return each stage's median and that of their sum."""
+    found = {stage: statistics.median(run[stage][which] for run in runs) for stage in stages}
+    return {**found, "sum": statistics.median(sum(of[which] for of in run.values()) for run in runs)}
+
+
+def series_volume(slices: int) -> Volume:
+    """Resample the reference patient along its slices."""
+    volume = reference_volume()
+    source = grid_axes_mm(volume.grid)
+    z = np.linspace(0.0, source[0][-1], slices)
+    hu = resample(volume.hu, source, (z, source[1], source[2]))
+    spacing = (float(z[1]), *volume.grid.pixel_spacing_mm)
+    grid = Grid.regular((slices, *volume.grid.shape[1:]), spacing, volume.grid.slice_origins_mm[0])
+    return Volume(grid, np.rint(hu).astype(np.int16))
+
+
+def prepare(folder: Path, slices: int) -> None:
+    """Write the series, the network's answers to it, and the masks for the peer."""
+    volume = series_volume(slices)
+    write_ct_series(volume, folder / "ct", IDENTITY)
+    bundle = load_bundle(MODEL)
+    noted = Noted(TorchRuntime(bundle.network(), torch.device("cpu")))
+    prediction = Predictor(bundle, "cpu", noted).predict(volume)
+    np.savez(folder / "answers.npz", *noted.answers)
+    np.savez(folder / "masks.npz", **{n: prediction.mask(n).on(volume.grid.shape) for n in prediction.structures})
+    print(f"series of {volume.grid.shape}, {len(noted.answers)} images of {noted.answers[0].shape[1:]}", flush=True)
+
+
+class Node:
+    """A node's parts without its processes, with one series that was received."""
+
+    def __init__(self, root: Path, port: int, files: Path, answers: Answers) -> None:
+        self.settings = Settings.model_validate(
+            {
+                "spool": {"root": root, "min_free_gb": 0},
+                "series": {"quiet_s": 0, "gapped_s": 0},
+                "worker": {"device": "cpu", "runtime": "torch"},
+                "route": [{"model": MODEL, "destinations": ["tps"]}],
+                "destination": [{"name": "tps", "ae_title": "TPS", "host": "127.0.0.1", "port": port}],
+            }
+        )
+        self.spool, self.database = Spool(root), Database(self.settings.database_url)
+        self.database.upgrade()
+        self.intake = Intake(self.database, root, self.settings.series, self.settings.route)
+        self.worker = Worker(self.settings, "benchmark", self._contour)
+        self.worker.warm_up()
+        self.predictor = Predictor(load_bundle(MODEL), "cpu", LookedUp(answers))
+        self.deliveries = Deliveries(self.database, RetryPolicy(1.0, 1.0, 1.0))
+        self.watch = Stopwatch()
+        self.intake.association_opened(1, "CT", "127.0.0.1")
+        for file in sorted(files.iterdir()):
+            self._receive(file)
+        self.intake.association_closed(1, aborted=False)
+
+    def _receive(self, file: Path) -> None:
+        path = self.spool.store_instance([file.read_bytes()])
+        header = read_instance(file)
+        self.intake.instance_stored(
+            ReceivedInstance(
+                1,
+                "CT",
+                header.series_instance_uid,
+                header.sop_instance_uid,
+                path,
+                stored_sha256(file),
+                self.spool.pseudonym(header.patient_id),
+            )
+        )
+
+    def _contour(self, instances: list[Instance], _: Predictor, order: Order) -> Contoured:
+        self.watch.mark("headers")
+        return contour_series(instances, self.predictor, order, self.watch.mark)
+
+    def run(self) -> Seconds:
+        """Bring the series to its destination; seconds of each stage."""
+        self.watch = watch = Stopwatch()
+        plain = contouring.check_structure_set
+        contouring.check_structure_set = watch.around("check", plain)
+        try:
+            self.intake.close_quiet()
+            watch.mark("examine")
+            job = self.worker._claim()
+            assert job is not None, "the series was held"
+            watch.mark("claim")
+            self.worker._work(job)
+            watch.mark("record")
+        finally:
+            contouring.check_structure_set = plain
+        delivery = self.deliveries.claim("tps")
+        assert delivery is not None, "the job was held"
+        outcome = StorageSCU("CONTOURD").deliver(self.spool.root / delivery.output, self.settings.destination[0])
+        self.deliveries.accepted(delivery.id, outcome)
+        watch.mark("deliver")
+        return watch.seconds
+
+
+def script(files: Path, masks: dict[str, NDArray[np.bool_]], port: int, work: Path) -> Seconds:
+    """Do what a usual script does for the same masks; seconds of each stage."""
+    watch = Stopwatch()
+    slices = [pydicom.dcmread(path) for path in sorted(files.iterdir())]
+    slices.sort(key=lambda ds: float(ds.ImagePositionPatient[2]))
+    np.stack([ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept) for ds in slices])
+    watch.mark("read")
+    builder = RTStructBuilder.create_new(str(files))
+    for name, mask in masks.items():
+        builder.add_roi(mask.transpose(1, 2, 0), name=name)
+    with redirect_stdout(StringIO()):
+        builder.save(str(work / "script.dcm"))
+    watch.mark("write")
+    send = ["dcmsend", "127.0.0.1", str(port), str(work / "script.dcm")]
+    if shutil.which("dcmsend") is None:
+        send = [sys.executable, "-m", "pynetdicom", "storescu", *send[1:]]
+    subprocess.run(send, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "TCP_NODELAY": "1"})
+    watch.mark("deliver")
+    return watch.seconds
+
+
+def measure(folder: Path, port: int, runs: int) -> None:
+    """Run in turn and tell; the caller gave this process one core."""
+    logging.disable(logging.CRITICAL)
+    torch.set_num_threads(1)
+    with np.load(folder / "answers.npz") as arrays:
+        answers = [arrays[name] for name in arrays.files]
+    with np.load(folder / "masks.npz") as arrays:
+        masks = {name: arrays[name] for name in arrays.files}
+    ours, theirs = [], []
+    for run in range(runs + 1):  # the first, which loads what is loaded once, does not count
+        root = folder / f"spool{run}"
+        ours.append(Node(root, port, folder / "ct", answers).run())
+        shutil.rmtree(root)
+        theirs.append(script(folder / "ct", masks, port, folder))
+    stages = {"contourd": (ours[1:], STAGES), "the script": (theirs[1:], ("read", "write", "deliver"))}
+    for who, of in stages.items():
+        for which, what in enumerate(("on the clock", "of processor time")):
+            print(f"{who}, s {what}: " + ", ".join(f"{k} {v:.3f}" for k, v in median(*of, which).items()))
+    clock, peer = median(*stages["contourd"], 0), median(*stages["the script"], 0)
+    subject = "From the last slice to the structure set at its destination, network taken out, one core"
+    tell(Figure(subject, "s", clock["sum"], PEER, peer["sum"], limit=LIMIT_S))
+    tell(Figure("Of it, reading the structure set back and comparing it", "s", clock["check"], limit=CHECK_LIMIT_S))
+
+
+def alone(command: Sequence[str]) -> int:
+    """Run a command on one core, from its first line: libraries count the cores when they load."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        process = subprocess.Popen(command)
+    finally:
+        os.sched_setaffinity(0, cores - {min(cores)} or cores)
+    return process.wait()
+
+
+def main() -> int:
+    """Make the series, and measure in a process that has one core."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--slices", type=int, default=178)
+    parser.add_argument("--keep", type=Path, help="make the series and the answers here, and use them next time")
+    parser.add_argument("--measure", nargs=2, metavar=("FOLDER", "PORT"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        measure(Path(options.measure[0]), int(options.measure[1]), options.runs)
+        return 0
+    with tempfile.TemporaryDirectory() as temporary, Receiver("TPS") as receiver:
+        folder = options.keep or Path(temporary)
+        if not (folder / "masks.npz").exists():
+            prepare(folder, options.slices)
+        itself = [sys.executable, __file__, "--runs", str(options.runs)]
+        return alone([*itself, "--measure", str(folder), str(receiver.port)])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
