@@ -28,8 +28,10 @@ BEGIN, END = "<!-- figures -->", "<!-- end of the figures -->"
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "network": ("--shape", "178", "302", "225"),
     "rtstruct": (),
-    "queue": (),
+    "job_queue": (),
     "start": (),
+    "training": (),
+    "clinic_day": ("--ramp",),
 }
 
 
