@@ -29,9 +29,11 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "network": ("--shape", "178", "302", "225"),
     "rtstruct": (),
     "last_slice": (),
-    "finished_jobs": (),
+    "job_queue": (),
     "receiving": (),
     "start": (),
+    "training": (),
+    "clinic_day": ("--ramp",),
 }
 
 

@@ -1,6 +1,6 @@
 """Claims and reports of a queue that remembers many finished jobs: whether all of them stay flat.
 
-    python benchmarks/finished_jobs.py [--jobs 1000 1000000]
+    python benchmarks/job_queue.py [--jobs 1000 1000000]
 
 For each size the medians of claiming a job, claiming a delivery, reading what ``contourd status``, the page and
 /metrics show, and of the whole command ``contourd status --json``, beside those of the first size. Each finished job
