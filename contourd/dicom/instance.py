@@ -14,8 +14,9 @@ from typing import Any
 
 import pydicom
 from pydicom import config
+from pydicom.charset import default_encoding
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from pydicom.dataelem import RawDataElement
+from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
@@ -43,6 +44,8 @@ UNREADABLE = (
     BytesLengthException,
 )
 DEFERRED_BYTES = 1024
+# Of values that were converted, for the next image of the same series.
+KEPT_VALUES = 4096
 FOREIGN_GROUPS = (0x0000, 0x0002)
 # PS3.10 7.1: preamble, prefix, and the group length element itself, which counts what comes after it.
 BEFORE_META_BYTES = 128 + 4 + 12
@@ -223,14 +226,15 @@ def _instance(ds: Dataset, path: Path, size: int, transfer_syntax: UID) -> Insta
         for keyword, n in (("ImagePositionPatient", 3), ("PixelSpacing", 2), ("ImageOrientationPatient", 6))
     )
     rescale = tuple(_numbers(ds, keyword, 1) for keyword in ("RescaleSlope", "RescaleIntercept"))
-    texts = [str(getattr(v, "original_string", v)).strip() for v in ds.ImagePositionPatient] if position else []
+    read = _value(ds, "ImagePositionPatient") if position else ()
+    texts = [str(getattr(v, "original_string", v)).strip() for v in read]
     return Instance(
         path=path,
         transfer_syntax=one_line(transfer_syntax, LONGEST_UID),
-        sop_class_uid=str(ds.SOPClassUID),
-        sop_instance_uid=str(ds.SOPInstanceUID),
-        series_instance_uid=str(ds.SeriesInstanceUID),
-        study_instance_uid=str(ds.StudyInstanceUID),
+        sop_class_uid=str(_value(ds, "SOPClassUID")),
+        sop_instance_uid=str(_value(ds, "SOPInstanceUID")),
+        series_instance_uid=str(_value(ds, "SeriesInstanceUID")),
+        study_instance_uid=str(_value(ds, "StudyInstanceUID")),
         modality=_text(ds, "Modality"),
         image_type=_texts(_value(ds, "ImageType")),
         patient_id=str(_value(ds, "PatientID") or "").strip(),
@@ -265,7 +269,7 @@ def _refuse_nameless(ds: Dataset, what: str) -> None:
     if missing:
         raise SeriesUnusable(f"{what} lacks {', '.join(missing)}; send it again")
     for keyword in IDENTIFYING:
-        uid = str(ds[keyword].value)
+        uid = str(_value(ds, keyword))
         if len(uid) > LONGEST_UID or not VALID_UID.fullmatch(uid):
             raise SeriesUnusable(f"{what} has a {keyword} that is no UID; correct it at the source and send it again")
 
@@ -303,11 +307,20 @@ def _value(ds: Dataset, keyword: str) -> Any:
     """Return a value that is worth converting: a million numbers take seconds, and none of ours is so long."""
     tag = _tag(keyword)
     element = ds.get_item(tag)
-    if element is None:
-        return None
-    if isinstance(element, RawDataElement) and element.length > LONGEST_VALUE_BYTES:
+    if not isinstance(element, RawDataElement):
+        return None if element is None else element.value
+    if element.length > LONGEST_VALUE_BYTES:
         raise ValueError(f"{keyword} is too long")
-    return ds[tag].value
+    if not isinstance(element.value, bytes):
+        return ds[tag].value  # it is read from the file now
+    encoding = ds.original_character_set or default_encoding
+    return _converted(element._replace(value_tell=0), encoding if isinstance(encoding, str) else tuple(encoding))
+
+
+@lru_cache(KEPT_VALUES)
+def _converted(element: RawDataElement, encoding: str | tuple[str, ...]) -> Any:
+    """Convert a value once: most are the same in every image of a series, and nobody changes them."""
+    return convert_raw_data_element(element, encoding=encoding if isinstance(encoding, str) else list(encoding)).value
 
 
 def _text(ds: Dataset, keyword: str) -> str:

@@ -172,3 +172,20 @@ def test_a_folder_with_a_ct_that_is_cut_off_is_not_read_as_if_it_were_whole(seri
     path.write_bytes(CUT[where](path.read_bytes()))
     with pytest.raises(SeriesUnusable, match=r"CT_0005\.dcm"):
         find_series(series)
+
+
+def test_a_value_that_another_image_had_is_read_with_the_image_s_own_character_set(series: Path) -> None:
+    """The same byte is a German letter in Latin-1 and a Cyrillic one in ISO_IR 144 (PS3.3 C.12.1.1.2)."""
+
+    def description(characters: str, text: str) -> str:
+        dataset = pydicom.dcmread(first(series))
+        dataset.SpecificCharacterSet, dataset.SeriesDescription = characters, text
+        content = DicomBytesIO()
+        content.is_little_endian, content.is_implicit_VR = True, False
+        write_dataset(content, dataset)
+        assert b"\xe4rm" in content.getvalue()
+        return read_encoded(BytesIO(content.getvalue()), ExplicitVRLittleEndian).series_description
+
+    assert description("ISO_IR 100", "\u00e4rm") == "\u00e4rm"
+    assert description("ISO_IR 144", "\u0444rm") == "\u0444rm"
+    assert description("ISO_IR 100", "\u00e4rm") == "\u00e4rm"
