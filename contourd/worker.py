@@ -19,8 +19,8 @@ from typing import Protocol
 
 from contourd.activating import find_same, load_found, with_remedy
 from contourd.contouring import Contoured, Order, contour_series
-from contourd.dicom.integrity import require_intact
-from contourd.dicom.series import Instance, read_instance
+from contourd.dicom.received_images import read_received
+from contourd.dicom.series import Instance
 from contourd.dicom.spool import Spool
 from contourd.dicom.spool_access import keep_private
 from contourd.errors import ContourdError, LeaseLost, ModelError, QueueUnavailable, SpoolError
@@ -176,8 +176,7 @@ class Worker:
     def _contour(self, job: Job, found: FoundModel) -> tuple[dict[str, str], str, Contouring]:
         """Contour a job; returns destination -> structure set, the remarks, and what made them."""
         paths = [self._settings.spool.root / path for path in job.paths]
-        require_intact(dict(zip(paths, job.hashes, strict=True)))
-        instances = [read_instance(path) for path in paths]
+        instances = read_received(dict(zip(paths, job.hashes, strict=True)))
         wanted = {name: self._profiles.get(name, STRICT) for name in job.destinations}
         profiles = {profile.identity(): profile for profile in wanted.values()}  # one structure set for those alike
         order = Order(
