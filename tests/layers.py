@@ -86,7 +86,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         *("contourd.jobs.constancy", "contourd.constancy.comparison", "contourd.constancy.baseline"),
         "contourd.jobs.insistence",
         "contourd.models",
-        "contourd.jobs.intake",
+        *("contourd.jobs.intake", "contourd.jobs.headers"),
         "contourd.jobs.operations",
         *("contourd.jobs.overview", "contourd.jobs.counts", "contourd.jobs.concerns", "contourd.jobs.reasons"),
         "contourd.jobs.retention",
