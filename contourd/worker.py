@@ -19,12 +19,14 @@ from typing import Protocol
 
 from contourd.activating import find_same, load_found, with_remedy
 from contourd.contouring import Contoured, Order, contour_series
-from contourd.dicom.integrity import require_intact
-from contourd.dicom.series import Instance, read_instance
+from contourd.dicom.read_ahead import ReadAhead
+from contourd.dicom.received_images import read_received
+from contourd.dicom.series import Instance
 from contourd.dicom.spool import Spool
 from contourd.dicom.spool_access import keep_private
 from contourd.errors import ContourdError, LeaseLost, ModelError, QueueUnavailable, SpoolError
 from contourd.jobs.activations import Activations, FoundModel
+from contourd.jobs.arriving import arriving_images
 from contourd.jobs.audit import AuditTrail
 from contourd.jobs.contourings import Contouring
 from contourd.jobs.database import Database
@@ -44,6 +46,8 @@ from contourd.signals import end_with, on_signals
 log = logging.getLogger(__name__)
 
 IDLE_S = 0.5
+# Between two looks for a job, and how many images are listed to be read ahead of theirs.
+READ_AHEAD_S, MOST_AHEAD = 0.1, 2000
 PROBE_BYTES = 8 * 2**20
 # The kernel takes the worker before the process that receives, when memory runs out (proc(5): 0 to 1000).
 OOM_SCORE = "500"
@@ -71,6 +75,7 @@ class Worker:
         self._spool = Spool(settings.spool.root)
         self._activations = Activations(self._database, settings.spool.root)
         self._seen, self._runtimes = 0, settings.spool.root / FOLDER
+        self._ahead = ReadAhead()
         self._predictors: dict[str, Predictor] = {}
         self._profiles = {d.name: d.structure_set_profile for d in settings.destination}
         self.stopping = threading.Event()
@@ -114,7 +119,18 @@ class Worker:
             if self._see_activations():
                 log.info("another model was activated", extra={"action": "load", "worker": self._name})
                 self.warm_up()
-        self.stopping.wait(IDLE_S)
+        if not self._read_ahead():
+            self.stopping.wait(IDLE_S)
+
+    def _read_ahead(self) -> bool:
+        """Read images of series that still arrive, for less time than a rest takes; says whether there are more."""
+        try:
+            root = self._settings.spool.root
+            arriving = arriving_images(self._database, MOST_AHEAD)
+            return self._ahead.follow({root / path: sha256 for path, sha256 in arriving.items()}, READ_AHEAD_S)
+        except QueueUnavailable:  # the next claim tells it
+            self._ahead.clear()
+            return False
 
     def _claim(self) -> Job | None:
         claimed: list[Job | None] = []
@@ -176,8 +192,8 @@ class Worker:
     def _contour(self, job: Job, found: FoundModel) -> tuple[dict[str, str], str, Contouring]:
         """Contour a job; returns destination -> structure set, the remarks, and what made them."""
         paths = [self._settings.spool.root / path for path in job.paths]
-        require_intact(dict(zip(paths, job.hashes, strict=True)))
-        instances = [read_instance(path) for path in paths]
+        images = dict(zip(paths, job.hashes, strict=True))
+        instances = read_received(images, self._ahead.take(images))
         wanted = {name: self._profiles.get(name, STRICT) for name in job.destinations}
         profiles = {profile.identity(): profile for profile in wanted.values()}  # one structure set for those alike
         order = Order(

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import re
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pydicom
 from pydicom import config
-from pydicom.charset import default_encoding
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
-from pydicom.dataelem import RawDataElement, convert_raw_data_element
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
-from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, CTImageStorage, DeflatedExplicitVRLittleEndian
 
+from contourd.dicom.decoded import Decoded
 from contourd.dicom.decoders import LOSSY, inflate
+from contourd.dicom.values import LONGEST_VALUE_BYTES, numbers_of, text_of, texts_of, value_of, whole_number
 from contourd.errors import SeriesUnusable
 from contourd.logs import one_line
 
@@ -32,7 +28,7 @@ config.settings.reading_validation_mode = config.IGNORE
 
 # PS3.5 9.1; leading zeroes of a component, which it forbids, are common and do no harm.
 VALID_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
-LONGEST_UID, LONGEST_TEXT, LONGEST_VALUE_BYTES = 64, 64, 4096
+LONGEST_UID = 64
 # An element or an item takes some hundred times its bytes in memory. A header has some hundred of them.
 MOST_READS = 100_000
 LARGEST_SEQUENCE_BYTES = 2 * 2**20
@@ -44,11 +40,10 @@ UNREADABLE = (
     BytesLengthException,
 )
 DEFERRED_BYTES = 1024
-# Of values that were converted, for the next image of the same series.
-KEPT_VALUES = 4096
 FOREIGN_GROUPS = (0x0000, 0x0002)
 # PS3.10 7.1: preamble, prefix, and the group length element itself, which counts what comes after it.
 BEFORE_META_BYTES = 128 + 4 + 12
+LARGEST_META_BYTES = 4096
 # Where one scan is repeated in time: any of these tells the phases of a 4D CT apart.
 PHASE = ("TemporalPositionIdentifier", "TemporalPositionIndex", "NominalPercentageOfRespiratoryPhase")
 
@@ -71,6 +66,8 @@ class Instance:
         Slope and intercept.
     phase
         What tells one phase of a 4D CT from another, empty in other series.
+    decoded
+        The pixels, where they were decoded with the header.
     """
 
     path: Path
@@ -105,6 +102,7 @@ class Instance:
     phase: tuple[str, ...]
     protocol: str = ""
     station: str = ""
+    decoded: Decoded | None = field(default=None, compare=False, repr=False)
 
     @property
     def z_mm(self) -> float | None:
@@ -128,9 +126,28 @@ def read_instance(path: Path) -> Instance:
         ds = pydicom.dcmread(path, defer_size=DEFERRED_BYTES)
         return _instance(ds, path, path.stat().st_size, UID(ds.file_meta.get("TransferSyntaxUID", "")))
     except UNREADABLE as error:
-        raise SeriesUnusable(
-            f"{path.name} cannot be read as a DICOM image ({_reason(error)}); send it again"
-        ) from error
+        raise _no_image(path, error) from error
+
+
+def read_content(content: bytes, path: Path) -> tuple[Instance, Dataset | None]:
+    """Read the header of a file whose bytes are here, and return the dataset with it; none where that is deflated.
+
+    Raises
+    ------
+    SeriesUnusable
+        As ``read_instance`` does.
+    """
+    if DeflatedExplicitVRLittleEndian.encode() in content[:LARGEST_META_BYTES]:
+        return read_instance(path), None
+    try:
+        ds = pydicom.dcmread(BytesIO(content))
+        return _instance(ds, path, len(content), UID(ds.file_meta.get("TransferSyntaxUID", ""))), ds
+    except UNREADABLE as error:
+        raise _no_image(path, error) from error
+
+
+def _no_image(path: Path, error: Exception) -> SeriesUnusable:
+    return SeriesUnusable(f"{path.name} cannot be read as a DICOM image ({_reason(error)}); send it again")
 
 
 def read_encoded(dataset: BytesIO, transfer_syntax: UID) -> Instance:
@@ -222,54 +239,54 @@ def _instance(ds: Dataset, path: Path, size: int, transfer_syntax: UID) -> Insta
     _refuse_foreign_groups(ds, what)
     _refuse_nameless(ds, what)
     position, spacing, orientation = (
-        _numbers(ds, keyword, n)
+        numbers_of(ds, keyword, n)
         for keyword, n in (("ImagePositionPatient", 3), ("PixelSpacing", 2), ("ImageOrientationPatient", 6))
     )
-    rescale = tuple(_numbers(ds, keyword, 1) for keyword in ("RescaleSlope", "RescaleIntercept"))
-    read = _value(ds, "ImagePositionPatient") if position else ()
+    rescale = tuple(numbers_of(ds, keyword, 1) for keyword in ("RescaleSlope", "RescaleIntercept"))
+    read = value_of(ds, "ImagePositionPatient") if position else ()
     texts = [str(getattr(v, "original_string", v)).strip() for v in read]
     return Instance(
         path=path,
         transfer_syntax=one_line(transfer_syntax, LONGEST_UID),
-        sop_class_uid=str(_value(ds, "SOPClassUID")),
-        sop_instance_uid=str(_value(ds, "SOPInstanceUID")),
-        series_instance_uid=str(_value(ds, "SeriesInstanceUID")),
-        study_instance_uid=str(_value(ds, "StudyInstanceUID")),
-        modality=_text(ds, "Modality"),
-        image_type=_texts(_value(ds, "ImageType")),
-        patient_id=str(_value(ds, "PatientID") or "").strip(),
-        series_description=_text(ds, "SeriesDescription"),
-        body_part=_text(ds, "BodyPartExamined"),
-        frame_of_reference_uid=_text(ds, "FrameOfReferenceUID"),
+        sop_class_uid=str(value_of(ds, "SOPClassUID")),
+        sop_instance_uid=str(value_of(ds, "SOPInstanceUID")),
+        series_instance_uid=str(value_of(ds, "SeriesInstanceUID")),
+        study_instance_uid=str(value_of(ds, "StudyInstanceUID")),
+        modality=text_of(ds, "Modality"),
+        image_type=texts_of(ds, "ImageType"),
+        patient_id=str(value_of(ds, "PatientID") or "").strip(),
+        series_description=text_of(ds, "SeriesDescription"),
+        body_part=text_of(ds, "BodyPartExamined"),
+        frame_of_reference_uid=text_of(ds, "FrameOfReferenceUID"),
         position_mm=(position[0], position[1], position[2]) if position else None,
         position_text=(texts[0], texts[1], texts[2]) if texts else None,
         orientation=orientation or None,
         pixel_spacing_mm=(spacing[0], spacing[1]) if spacing else None,
-        rows=int(_value(ds, "Rows") or 0),
-        columns=int(_value(ds, "Columns") or 0),
-        frames=int(_value(ds, "NumberOfFrames") or 1),
-        photometric=_text(ds, "PhotometricInterpretation"),
-        samples=int(_value(ds, "SamplesPerPixel") or 1),
-        bits_allocated=int(_value(ds, "BitsAllocated") or 0),
-        bits_stored=int(_value(ds, "BitsStored") or 0),
-        high_bit=int(_value(ds, "HighBit") or 0),
+        rows=int(value_of(ds, "Rows") or 0),
+        columns=int(value_of(ds, "Columns") or 0),
+        frames=int(value_of(ds, "NumberOfFrames") or 1),
+        photometric=text_of(ds, "PhotometricInterpretation"),
+        samples=int(value_of(ds, "SamplesPerPixel") or 1),
+        bits_allocated=int(value_of(ds, "BitsAllocated") or 0),
+        bits_stored=int(value_of(ds, "BitsStored") or 0),
+        high_bit=int(value_of(ds, "HighBit") or 0),
         rescale=(rescale[0][0], rescale[1][0]) if all(rescale) else None,
-        rescale_type=_text(ds, "RescaleType"),
+        rescale_type=text_of(ds, "RescaleType"),
         modality_table="ModalityLUTSequence" in ds,
-        lossy=_text(ds, "LossyImageCompression") == "01" or transfer_syntax in LOSSY,
-        number=_number(_text(ds, "InstanceNumber")),
-        phase=tuple(_text(ds, keyword) for keyword in PHASE if keyword in ds),
-        protocol=_text(ds, "ProtocolName"),
-        station=_text(ds, "StationName"),
+        lossy=text_of(ds, "LossyImageCompression") == "01" or transfer_syntax in LOSSY,
+        number=whole_number(text_of(ds, "InstanceNumber")),
+        phase=tuple(text_of(ds, keyword) for keyword in PHASE if keyword in ds),
+        protocol=text_of(ds, "ProtocolName"),
+        station=text_of(ds, "StationName"),
     )
 
 
 def _refuse_nameless(ds: Dataset, what: str) -> None:
-    missing = [keyword for keyword in IDENTIFYING if not _value(ds, keyword)]
+    missing = [keyword for keyword in IDENTIFYING if not value_of(ds, keyword)]
     if missing:
         raise SeriesUnusable(f"{what} lacks {', '.join(missing)}; send it again")
     for keyword in IDENTIFYING:
-        uid = str(_value(ds, keyword))
+        uid = str(value_of(ds, keyword))
         if len(uid) > LONGEST_UID or not VALID_UID.fullmatch(uid):
             raise SeriesUnusable(f"{what} has a {keyword} that is no UID; correct it at the source and send it again")
 
@@ -296,55 +313,3 @@ def _may_be_sequence(element: Any) -> bool:
     if element.VR is None:  # implicit: the dictionary knows, or nobody
         return not dictionary_has_tag(element.tag) or dictionary_VR(element.tag) == "SQ"
     return element.VR in ("SQ", "UN")
-
-
-@lru_cache
-def _tag(keyword: str) -> BaseTag:
-    return Tag(keyword)
-
-
-def _value(ds: Dataset, keyword: str) -> Any:
-    """Return a value that is worth converting: a million numbers take seconds, and none of ours is so long."""
-    tag = _tag(keyword)
-    element = ds.get_item(tag)
-    if not isinstance(element, RawDataElement):
-        return None if element is None else element.value
-    if element.length > LONGEST_VALUE_BYTES:
-        raise ValueError(f"{keyword} is too long")
-    if not isinstance(element.value, bytes):
-        return ds[tag].value  # it is read from the file now
-    encoding = ds.original_character_set or default_encoding
-    return _converted(element._replace(value_tell=0), encoding if isinstance(encoding, str) else tuple(encoding))
-
-
-@lru_cache(KEPT_VALUES)
-def _converted(element: RawDataElement, encoding: str | tuple[str, ...]) -> Any:
-    """Convert a value once: most are the same in every image of a series, and nobody changes them."""
-    return convert_raw_data_element(element, encoding=encoding if isinstance(encoding, str) else list(encoding)).value
-
-
-def _text(ds: Dataset, keyword: str) -> str:
-    """Return a short text that may be shown: what it says ends up in reasons and logs."""
-    return one_line(str(_value(ds, keyword) or "").strip(), LONGEST_TEXT)
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not value:
-        return ()
-    return tuple(one_line(v, LONGEST_TEXT) for v in ((value,) if isinstance(value, str) else value))
-
-
-def _number(text: str) -> int | None:
-    """Return an integer string (VR IS), None where it is none."""
-    return int(text) if re.fullmatch(r"[+-]?[0-9]{1,10}", text) else None
-
-
-def _numbers(ds: Dataset, keyword: str, n: int) -> tuple[float, ...]:
-    """Return the n values of an attribute; empty where there are not n finite ones."""
-    value = _value(ds, keyword)
-    if n == 1 and value not in (None, "") and not isinstance(value, pydicom.multival.MultiValue):
-        value = [value]
-    if value is None or not isinstance(value, Sequence | pydicom.multival.MultiValue) or len(value) != n:
-        return ()
-    numbers = tuple(float(v) for v in value)
-    return numbers if all(map(math.isfinite, numbers)) else ()

@@ -19,9 +19,14 @@ MOST_TOLD = 5
 def stored_sha256(path: Path) -> str:
     """Return the hash of the dataset in a file, without its file meta information; empty where it cannot be read."""
     try:
-        content = memoryview(path.read_bytes())
+        return dataset_sha256(path.read_bytes())
     except OSError:
         return ""
+
+
+def dataset_sha256(file: bytes) -> str:
+    """Return the same of a file's bytes."""
+    content = memoryview(file)
     if len(content) < BEFORE_META_BYTES:
         return ""
     (*_, length) = GROUP_LENGTH.unpack_from(content, BEFORE_META_BYTES - GROUP_LENGTH.size)

@@ -48,6 +48,9 @@ class PixelDecoder:
         """
         if DECODERS.get(dataset.file_meta.TransferSyntaxUID, "") in IN_PROCESS:
             return decode_pixels(dataset)
+        return self._decode_apart(path)
+
+    def _decode_apart(self, path: Path) -> NDArray[Any]:
         if self._child is None:
             command = [sys.executable, "-m", "contourd.dicom.isolation"]
             self._child = subprocess.Popen(
@@ -81,6 +84,13 @@ class PixelDecoder:
             self._child.kill()
             self._child.communicate()
             self._child = None
+
+
+class NearDecoder(PixelDecoder):
+    """Decodes only what needs no child, which may take its time."""
+
+    def _decode_apart(self, path: Path) -> NDArray[Any]:  # noqa: ARG002
+        raise RuntimeError("needs a process of its own")
 
 
 def decoder_says(error: Exception) -> str:

@@ -20,13 +20,15 @@ WRITTEN_BY_ENCODERS = ("PixelData", "DerivationDescription", "LossyImageCompress
 
 
 def hounsfield(instance: Instance, decoder: PixelDecoder) -> NDArray[np.int16]:
-    """Return the Hounsfield units (rows, columns) of one image; padding is air.
+    """Return the Hounsfield units (rows, columns) of one image, which are not to be changed; padding is air.
 
     Raises
     ------
     SeriesUnusable
         The pixels cannot be decoded, or go beyond the bits that the header allows; names the z.
     """
+    if instance.decoded is not None and instance.decoded.hu is not None:
+        return instance.decoded.hu
     try:
         return decoded(instance, pydicom.dcmread(instance.path), decoder)
     except UNDECODABLE as error:

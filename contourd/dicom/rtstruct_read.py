@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
-from contourd.dicom.instance import LONGEST_TEXT, UNREADABLE
+from contourd.dicom.instance import UNREADABLE
+from contourd.dicom.values import LONGEST_TEXT
 from contourd.errors import DatasetError
 from contourd.imaging.grid import Box, FloatArray, Grid, within
 from contourd.logs import one_line

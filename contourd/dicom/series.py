@@ -179,6 +179,8 @@ def read_slices(
     with pixel_decoder() as decoder:
         for k, instance in enumerate(instances):
             hu[k] = hounsfield(instance, decoder)
+            if instance.decoded is not None:
+                instance.decoded.let_go()
             if progress is not None:
                 progress(k + 1, len(instances))
     return Volume(grid, hu)

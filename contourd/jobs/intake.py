@@ -23,11 +23,12 @@ from contourd.clock import Ages, Clock, Monotonic, utc_now
 from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.pixels import same_image
 from contourd.dicom.reception import ReceivedInstance
-from contourd.dicom.series import Instance, gate, read_instance
+from contourd.dicom.series import gate
 from contourd.errors import QueueUnavailable, SeriesFull, SeriesIncomplete, SeriesUnusable
 from contourd.jobs.arrivals import add_further, after_removal
 from contourd.jobs.database import Database
 from contourd.jobs.group_commit import GroupCommit
+from contourd.jobs.headers import Headers
 from contourd.jobs.job import JobState, SeriesEvent, SeriesState, next_series_state
 from contourd.jobs.own_series import PATIENT_ID_PREFIX, Registration, note_arrival, read_registration, route_of_check
 from contourd.jobs.queue import Queue
@@ -39,6 +40,8 @@ from contourd.settings import Route, SeriesSettings
 log = logging.getLogger(__name__)
 
 ABORTED, RESTART = "aborted", "restart"
+# Read while series are quiet, and not when they are due; few, for reception goes on meanwhile.
+HEADERS_A_LOOK = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class Intake:
         self._lock = threading.Lock()
         self._open: dict[int, set[str]] = {}  # association -> SeriesInstanceUIDs
         self._ended: dict[int, bool] = {}  # association whose end is not written down yet -> aborted
-        self._read: dict[str, Instance] = {}  # path -> header
+        self._headers = Headers(spool_root)
 
     def association_opened(self, association_id: int, calling_ae: str, peer: str) -> None:  # noqa: ARG002
         """Remember an association; it holds no series yet."""
@@ -231,11 +234,21 @@ class Intake:
         receiving = select(SeriesRow.id, SeriesRow.series_uid, SeriesRow.last_instance_at)
         with self._database.reading() as session:
             rows = session.execute(receiving.where(SeriesRow.state == SeriesState.RECEIVING)).all()
+        left = HEADERS_A_LOOK
         for series_id, uid, moment in rows:
+            if uid in held:
+                continue
             age_s = self._quiet.age_s(uid, moment)
-            if uid not in held and age_s >= self._settings.quiet_s:
+            if age_s >= self._settings.quiet_s:
                 self._close(series_id, moment, age_s >= self._settings.gapped_s)
+            else:
+                left -= self._headers.read_ahead(self._paths(series_id), left)
         self._quiet.keep({uid for _, uid, _ in rows} | held)
+
+    def _paths(self, series_id: int) -> list[str]:
+        with self._database.reading() as session:
+            paths = select(InstanceRow.path).where(InstanceRow.series_id == series_id)
+            return list(session.scalars(paths.order_by(InstanceRow.id)))
 
     def _close(self, series_id: int, moment: datetime, waited: bool) -> None:
         with self._database.reading() as session:
@@ -252,8 +265,7 @@ class Intake:
             if row.state != SeriesState.RECEIVING or row.last_instance_at != moment:
                 return  # another slice came meanwhile
             self._judge(session, row, verdict, len(paths))
-        for path in paths:
-            self._read.pop(path, None)
+        self._headers.forget(paths)
 
     def _judge(self, session: Session, series: SeriesRow, verdict: Verdict, images: int) -> None:
         removed = ""
@@ -278,10 +290,7 @@ class Intake:
 
     def _examine(self, paths: Sequence[str], calling_ae: str, registration: Registration | None) -> Verdict:
         try:
-            for path in paths:
-                if path not in self._read:
-                    self._read[path] = read_instance(self._root / path)
-            instances = [self._read[path] for path in paths]
+            instances = self._headers.read(paths)
             series = gate(instances)
         except SeriesIncomplete as error:
             return Verdict(None, str(error), incomplete=True)

@@ -19,7 +19,7 @@ from contourd.errors import InvalidTransition
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.jobs.database import Database
-from contourd.jobs.intake import Intake
+from contourd.jobs.intake import HEADERS_A_LOOK, Intake
 from contourd.jobs.job import JobState, SeriesState
 from contourd.jobs.operations import Operations
 from contourd.jobs.queue import Queue
@@ -306,3 +306,38 @@ def test_the_report_shows_what_waits_and_what_is_held(node, tmp_path):
     report = read_report(node.database)
     assert (report.counts["HELD"], report.counts["RECEIVING"]) == (1, 0)
     assert "0.00, 3.00 mm" in report.series[0].reason
+
+
+def test_headers_are_read_while_a_series_is_quiet_and_let_go_with_it(node, tmp_path):
+    node.send(ct(tmp_path / "ct", slices=60))
+    known = node.intake._headers._read
+    node.wait(1)
+    assert len(known) == HEADERS_A_LOOK
+    node.wait(1)
+    assert len(known) == 60
+    for path in node.root.iterdir():
+        if path.name != "1.dcm":  # the gate reads the first slice's whole header
+            path.unlink()
+    node.wait(8)
+    assert [job.state for job in node.jobs()] == [JobState.QUEUED]
+    assert not known
+
+
+def test_an_image_that_cannot_be_read_is_told_when_the_series_is_due(node, tmp_path):
+    node.send(ct(tmp_path / "ct"))
+    (node.root / "3.dcm").write_bytes(b"no image")
+    node.wait(5)
+    assert len(node.intake._headers._read) == 19
+    assert node.series().state == SeriesState.RECEIVING
+    node.wait(5)
+    assert node.series().state == SeriesState.HELD
+    assert "3.dcm cannot be read" in node.series().reason
+    assert not node.intake._headers._read
+
+
+def test_while_an_association_is_open_no_header_is_read(node, tmp_path):
+    association = node.open()
+    for path in ct(tmp_path / "ct"):
+        node.store(association, path)
+    node.wait(60)
+    assert not node.intake._headers._read

@@ -9,15 +9,17 @@ import pytest
 from sqlalchemy import event, text
 
 from contourd.dicom.spool import Spool
+from contourd.jobs.arriving import arriving_images
 from contourd.jobs.counts import read_standing
 from contourd.jobs.database import Database
 from contourd.jobs.deliveries import Deliveries
+from contourd.jobs.job import SeriesState
 from contourd.jobs.overview import read_details
 from contourd.jobs.queue import Queue
 from contourd.jobs.report import OPEN, newest_jobs, read_report
-from contourd.jobs.tables import JobRow
+from contourd.jobs.tables import JobRow, SeriesRow
 from tests import showcase
-from tests.queueing import POLICY
+from tests.queueing import POLICY, START
 
 
 @pytest.fixture
@@ -65,6 +67,14 @@ def test_claims_search_by_an_index_and_sort_nothing(database):
         assert found
         assert all("USING" in line and "INDEX" in line for line in found if line.startswith(("SCAN", "SEARCH"))), found
         assert not any("TEMP B-TREE" in line for line in found), found
+
+
+def test_the_images_to_read_ahead_are_searched_by_an_index(database):
+    with database.transaction() as session:
+        session.add(SeriesRow(series_uid="1", state=SeriesState.RECEIVING, created_at=START, last_instance_at=START))
+    found = plans(database, asked(database, lambda: arriving_images(database, 10)))
+    assert sum(line.startswith("SEARCH") for line in found) == 3  # the jobs, the series, its images
+    assert all("USING" in line and "INDEX" in line for line in found if line.startswith(("SCAN", "SEARCH"))), found
 
 
 def test_the_newest_finished_jobs_are_read_from_the_end(database):
