@@ -278,7 +278,7 @@ def main() -> None:
     sections = {
         "series": f"quiet_s = {quiet_s}\ngapped_s = {GAPPED_S / faster}",
         "delivery": f"first_retry_s = {FIRST_RETRY_S / faster}\nmax_retry_s = {LONGEST_RETRY_S / faster}",
-        "worker": 'device = "cpu"',
+        "worker": 'device = "cpu"\nruntime = "torch"',  # neither is asked
     }
     with tempfile.TemporaryDirectory() as temporary:
         folder, archive, port = Path(temporary), Archive(), free_port()
