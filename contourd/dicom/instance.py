@@ -45,7 +45,7 @@ UNREADABLE = (
 )
 DEFERRED_BYTES = 1024
 # Of values that were converted, for the next image of the same series.
-KEPT_VALUES = 4096
+KEPT_VALUES = 1024
 FOREIGN_GROUPS = (0x0000, 0x0002)
 # PS3.10 7.1: preamble, prefix, and the group length element itself, which counts what comes after it.
 BEFORE_META_BYTES = 128 + 4 + 12
