@@ -11,7 +11,6 @@ import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -100,25 +99,29 @@ class StoreMessage(C_STORE_RQ):
         return request
 
 
+class ArrivingMessage(DIMSEMessage):
+    """A message whose command has not come yet."""
+
+    data_set: DatasetBytes
+
+    def decode_msg(self, primitive: Any, assoc: Any = None) -> bool:
+        """Take a part of it, the usual C-STORE-RQ by hand; returns whether it was the last."""
+        items = primitive.presentation_data_value_list
+        nothing_yet = not self.encoded_command_set.tell() and not self.data_set.tell()
+        if nothing_yet and len(items) == 1 and items[0][1][0] & LAST_OF_COMMAND == LAST_OF_COMMAND:
+            command = read_store(bytes(items[0][1][1:]))
+            if command is not None:
+                read: Any = self
+                read.context_id, read.command, read.__class__ = items[0][0], command, StoreMessage
+                return False
+        return super().decode_msg(primitive, assoc)
+
+
 def receive(dimse: Any, take: Callable[[Any], None], primitive: Any) -> None:
     """Take a part of a message; the first one begins a message."""
     if dimse.message is None:
         message: Any = DIMSEMessage()
+        message.__class__ = ArrivingMessage  # as pynetdicom does when it knows what a message is
         message.data_set = DatasetBytes()
-        message.decode_msg = partial(_decode, message, message.decode_msg)
         dimse.message = message
     take(primitive)
-
-
-def _decode(message: Any, decode: Callable[..., bool], primitive: Any, association: Any) -> bool:
-    """Take a part of a message, the usual C-STORE-RQ by hand; returns whether it was the last."""
-    items = primitive.presentation_data_value_list
-    nothing_yet = message.context_id is None and not message.encoded_command_set.tell() + message.data_set.tell()
-    if nothing_yet and len(items) == 1 and items[0][1][0] & LAST_OF_COMMAND == LAST_OF_COMMAND:
-        command = read_store(bytes(items[0][1][1:]))
-        if command is not None:
-            message.context_id = items[0][0]
-            message.__class__ = StoreMessage  # as pynetdicom does when it has read a command
-            message.command = command
-            return False
-    return decode(primitive, association)
