@@ -76,7 +76,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.reception",
         "contourd.dicom.scp",
         *("contourd.dicom.listener", "contourd.dicom.reactor", "contourd.dicom.success"),
-        "contourd.dicom.dataset_bytes",
+        "contourd.dicom.arriving",
         "contourd.dicom.file_meta",
         "contourd.dicom.tls",
         "contourd.dicom.scu",
@@ -207,7 +207,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "safetensors": ("contourd.model", "trainer"),
     "pynetdicom": (
         *("contourd.dicom.listener", "contourd.dicom.reactor", "contourd.dicom.success"),
-        "contourd.dicom.dataset_bytes",
+        "contourd.dicom.arriving",
         "contourd.dicom.file_meta",
         "contourd.dicom.scp",
         "contourd.dicom.scu",

@@ -27,8 +27,6 @@ from contourd.dicom.reactor import wait_instead_of_polling
 Network = IPv4Network | IPv6Network
 # Connections of one address, and of all, that have not asked for an association yet.
 PENDING_OF_ONE, PENDING = 8, 64
-# Connections that the kernel keeps until they are accepted; one more must try again, a second later at the earliest.
-BACKLOG = 128
 # What pynetdicom's threads raise on PDUs and messages that come out of order or that it cannot make sense of.
 BROKEN = (*UNREADABLE, InvalidEventError, RuntimeError)
 
@@ -116,7 +114,6 @@ class AssociationListener(ThreadedAssociationServer):
     """
 
     daemon_threads = True
-    request_queue_size = BACKLOG
 
     def __init__(self, bounds: Bounds, refused: Callable[[str, str], None], *arguments: Any, **named: Any) -> None:
         self._bounds, self._refused = bounds, refused

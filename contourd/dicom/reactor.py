@@ -23,7 +23,7 @@ from pynetdicom import evt
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_items import PresentationDataValueItem
 
-from contourd.dicom.dataset_bytes import receive
+from contourd.dicom.arriving import receive
 from contourd.dicom.success import answer
 
 LOOK_UP_S = 0.1

@@ -23,8 +23,8 @@ from pynetdicom import AE, _config, evt
 from pynetdicom.pdu import A_RELEASE_RQ, P_DATA_TF
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from contourd.dicom.arriving import DatasetBytes
 from contourd.dicom.commitment_scp import CommitmentSCP
-from contourd.dicom.dataset_bytes import DatasetBytes
 from contourd.dicom.decoders import UNCOMPRESSED, readable_syntaxes
 from contourd.dicom.file_meta import file_meta
 from contourd.dicom.instance import read_encoded

@@ -18,7 +18,7 @@ from contourd.logs import one_line
 
 LONGEST_TEXT, LONGEST_VALUE_BYTES = 64, 4096
 # Of values that were converted, for the next image of the same series.
-KEPT_VALUES = 4096
+KEPT_VALUES = 1024
 
 
 def value_of(ds: Dataset, keyword: str) -> Any:
