@@ -1,13 +1,15 @@
 """From the files of a series in the spool to its structure set at a receiver: on one core, without the network's time.
 
-    python benchmarks/last_slice.py [--runs 3] [--slices 178]
+    python benchmarks/last_slice.py [--runs 3] [--slices 178] [--flame FILE.svg]
 
 The reference patient, resampled to so many slices of 512 x 512, with the bundle that ships. Its network's answers are
 computed once beforehand, and looked up where the network would run; everything else is what ``serve`` runs: the
 examination of the series when it is quiet, the job's claim, its contouring by the worker with all checks and durable
-writes, and the delivery. The process has one core; the receiver, which is another machine's, has the rest. Prints the
-medians of the stages, their sum and the share of the check before sending, beside what a usual script takes for the
-same masks: pydicom reads the series, rt-utils writes the structure set, DCMTK's dcmsend or pynetdicom sends it.
+writes, and the delivery. The quiet time is taken out by setting the clock. Once the node has nothing else to do while
+the series arrives and is quiet, and reads ahead; once it is busy with others until then, and reads nothing ahead. The
+process has one core; the receiver, which is another machine's, has the rest. Prints the medians of the stages and of
+their sum, beside what a usual script takes for the same masks: pydicom reads the series, rt-utils writes the structure
+set, DCMTK's dcmsend or pynetdicom sends it. ``--flame`` draws where the time goes, with py-spy, instead.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -59,8 +63,9 @@ from contourd.reference import IDENTITY, reference_volume
 from contourd.settings import Settings
 from contourd.worker import Worker
 
-MODEL, LIMIT_S, CHECK_LIMIT_S = "hn7", 2.0, 1.0
+MODEL, LIMIT_S, CHECK_LIMIT_S, QUIET_S = "hn7", 2.0, 1.0, 15.0
 STAGES = ("examine", "claim", "headers", "read", "prepare", "contour", "trace", "write", "check", "record", "deliver")
+SCRIPT_STAGES = ("read", "write", "deliver")
 PEER = "pydicom + rt-utils + dcmsend"
 Answers = list[NDArray[np.float32]]
 Seconds = dict[str, tuple[float, float]]
@@ -163,7 +168,7 @@ class Node:
         self.settings = Settings.model_validate(
             {
                 "spool": {"root": root, "min_free_gb": 0},
-                "series": {"quiet_s": 0, "gapped_s": 0},
+                "series": {"quiet_s": QUIET_S},
                 "worker": {"device": "cpu", "runtime": "torch"},
                 "route": [{"model": MODEL, "destinations": ["tps"]}],
                 "destination": [{"name": "tps", "ae_title": "TPS", "host": "127.0.0.1", "port": port}],
@@ -171,7 +176,11 @@ class Node:
         )
         self.spool, self.database = Spool(root), Database(self.settings.database_url)
         self.database.upgrade()
-        self.intake = Intake(self.database, root, self.settings.series, self.settings.route)
+        self._passed_s = 0.0
+        settings = self.settings
+        self.intake = Intake(
+            self.database, root, settings.series, settings.route, monotonic=lambda: time.monotonic() + self._passed_s
+        )
         self.worker = Worker(self.settings, "benchmark", self._contour)
         self.worker.warm_up()
         self.predictor = Predictor(load_bundle(MODEL), "cpu", LookedUp(answers))
@@ -201,8 +210,16 @@ class Node:
         self.watch.mark("headers")
         return contour_series(instances, self.predictor, order, self.watch.mark)
 
+    def rest(self) -> None:
+        """Do what a node does that has nothing else to do while a series is quiet."""
+        for _ in range(int(QUIET_S) - 1):
+            self.intake.close_quiet()
+        while self.worker._read_ahead():
+            pass
+
     def run(self) -> Seconds:
         """Bring the series to its destination; seconds of each stage."""
+        self._passed_s += QUIET_S
         self.watch = watch = Stopwatch()
         plain = contouring.check_structure_set
         contouring.check_structure_set = watch.around("check", plain)
@@ -222,6 +239,12 @@ class Node:
         self.deliveries.accepted(delivery.id, outcome)
         watch.mark("deliver")
         return watch.seconds
+
+    def close(self) -> None:
+        """Close what was opened, and remove the files."""
+        self.worker._database.close()
+        self.database.close()
+        shutil.rmtree(self.spool.root)
 
 
 def script(files: Path, masks: dict[str, NDArray[np.bool_]], port: int, work: Path) -> Seconds:
@@ -247,26 +270,73 @@ def script(files: Path, masks: dict[str, NDArray[np.bool_]], port: int, work: Pa
 
 def measure(folder: Path, port: int, runs: int) -> None:
     """Run in turn and tell; the caller gave this process one core."""
+    answers, masks = prepared(folder)
+    kinds: dict[str, list[Seconds]] = {"busy": [], "idle": [], "script": []}
+    for _ in range(runs + 1):
+        for kind in ("busy", "idle"):
+            node = Node(folder / "spool", port, folder / "ct", answers)
+            if kind == "idle":
+                node.rest()
+            kinds[kind].append(node.run())
+            node.close()
+        kinds["script"].append(script(folder / "ct", masks, port, folder))
+    found = {}
+    for kind, (_, *counted) in kinds.items():  # the first run loads what is loaded once
+        stages = SCRIPT_STAGES if kind == "script" else STAGES
+        for which, what in enumerate(("on the clock", "of processor time")):
+            found[kind, which] = median(counted, stages, which)
+            print(f"{kind}, s {what}: " + ", ".join(f"{k} {v:.3f}" for k, v in found[kind, which].items()))
+    theirs = found["script", 0]["sum"]
+    for kind, when in (("busy", "nothing read ahead"), ("idle", "read ahead while it arrives")):
+        ours = found[kind, 0]["sum"]
+        tell(
+            Figure(
+                f"Last slice to structure set sent, no network, one core, {when}",
+                "s",
+                ours,
+                PEER,
+                theirs,
+                limit=LIMIT_S,
+            )
+        )
+    tell(
+        Figure(
+            "Of it, reading the structure set back and comparing it",
+            "s",
+            found["busy", 0]["check"],
+            limit=CHECK_LIMIT_S,
+        )
+    )
+
+
+def prepared(folder: Path) -> tuple[Answers, dict[str, NDArray[np.bool_]]]:
+    """Load what was prepared."""
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
     with np.load(folder / "answers.npz") as arrays:
         answers = [arrays[name] for name in arrays.files]
     with np.load(folder / "masks.npz") as arrays:
-        masks = {name: arrays[name] for name in arrays.files}
-    ours, theirs = [], []
-    for run in range(runs + 1):  # the first, which loads what is loaded once, does not count
-        root = folder / f"spool{run}"
-        ours.append(Node(root, port, folder / "ct", answers).run())
-        shutil.rmtree(root)
-        theirs.append(script(folder / "ct", masks, port, folder))
-    stages = {"contourd": (ours[1:], STAGES), "the script": (theirs[1:], ("read", "write", "deliver"))}
-    for who, of in stages.items():
-        for which, what in enumerate(("on the clock", "of processor time")):
-            print(f"{who}, s {what}: " + ", ".join(f"{k} {v:.3f}" for k, v in median(*of, which).items()))
-    clock, peer = median(*stages["contourd"], 0), median(*stages["the script"], 0)
-    subject = "From the last slice to the structure set at its destination, network taken out, one core"
-    tell(Figure(subject, "s", clock["sum"], PEER, peer["sum"], limit=LIMIT_S))
-    tell(Figure("Of it, reading the structure set back and comparing it", "s", clock["check"], limit=CHECK_LIMIT_S))
+        return answers, {name: arrays[name] for name in arrays.files}
+
+
+def draw(folder: Path, port: int, runs: int, svg: Path) -> None:
+    """Draw where the time of a busy node goes."""
+    answers, _ = prepared(folder)
+    nodes = [Node(folder / f"spool{k}", port, folder / "ct", answers) for k in range(runs + 1)]
+    nodes[0].run()
+    command = ["py-spy", "record", "--pid", str(os.getpid()), "--rate", "500", "--output", str(svg)]
+    spy = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(3)  # until it looks
+    for node in nodes[1:]:
+        node.run()
+    spy.send_signal(signal.SIGINT)
+    spy.wait()
+    for node in nodes:
+        node.close()
+    drawn = re.sub(
+        r"[^\s(<>&;]*/(?=(benchmarks|contourd|pydicom|pynetdicom|numpy|scipy|sqlalchemy|torch)/)", "", svg.read_text()
+    )
+    svg.write_text(re.sub(r"py-spy record[^<]*", "from the last slice to the structure set at its destination", drawn))
 
 
 def alone(command: Sequence[str]) -> int:
@@ -286,8 +356,12 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--slices", type=int, default=178)
     parser.add_argument("--keep", type=Path, help="make the series and the answers here, and use them next time")
+    parser.add_argument("--flame", type=Path, metavar="FILE")
     parser.add_argument("--measure", nargs=2, metavar=("FOLDER", "PORT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.measure and options.flame:
+        draw(Path(options.measure[0]), int(options.measure[1]), options.runs, options.flame)
+        return 0
     if options.measure:
         measure(Path(options.measure[0]), int(options.measure[1]), options.runs)
         return 0
@@ -296,6 +370,7 @@ def main() -> int:
         if not (folder / "masks.npz").exists():
             prepare(folder, options.slices)
         itself = [sys.executable, __file__, "--runs", str(options.runs)]
+        itself += ["--flame", str(options.flame.absolute())] if options.flame else []
         return alone([*itself, "--measure", str(folder), str(receiver.port)])
 
 
