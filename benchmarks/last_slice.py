@@ -34,71 +34,33 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import torch
+from answered import MODEL, Answers, LookedUp, prepare, prepared
 from figures import Figure, tell
 from numpy.typing import NDArray
 from rt_utils import RTStructBuilder
 
 from contourd import contouring
 from contourd.contouring import Contoured, Order, contour_series
-from contourd.dicom.ct_write import write_ct_series
 from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.receiver import Receiver
 from contourd.dicom.reception import ReceivedInstance
 from contourd.dicom.scu import StorageSCU
 from contourd.dicom.series import Instance, read_instance
 from contourd.dicom.spool import Spool
-from contourd.imaging.grid import Grid
-from contourd.imaging.resample import resample
-from contourd.imaging.volume import Volume
 from contourd.jobs.database import Database
 from contourd.jobs.deliveries import Deliveries
 from contourd.jobs.intake import Intake
 from contourd.jobs.job import RetryPolicy
 from contourd.model.bundle import load_bundle
 from contourd.model.predictor import Predictor
-from contourd.model.runtime import Runtime
-from contourd.model.torch_runtime import TorchRuntime
-from contourd.model.transforms import grid_axes_mm
-from contourd.reference import IDENTITY, reference_volume
 from contourd.settings import Settings
 from contourd.worker import Worker
 
-MODEL, LIMIT_S, CHECK_LIMIT_S, QUIET_S = "hn7", 2.0, 1.0, 15.0
+LIMIT_S, CHECK_LIMIT_S, QUIET_S = 2.0, 1.0, 15.0
 STAGES = ("examine", "claim", "headers", "read", "prepare", "contour", "trace", "write", "check", "record", "deliver")
 SCRIPT_STAGES = ("read", "write", "deliver")
 PEER = "pydicom + rt-utils + dcmsend"
-Answers = list[NDArray[np.float32]]
 Seconds = dict[str, tuple[float, float]]
-
-
-class LookedUp:
-    """A runtime that looks up what another answered to the same images, in their order."""
-
-    described = "looked up"
-
-    def __init__(self, answers: Answers) -> None:
-        self._answers, self._asked = answers, 0
-
-    def probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the next answer."""
-        answer = self._answers[self._asked % len(self._answers)]
-        assert answer.shape[1:] == image.shape
-        self._asked += 1
-        return answer.copy()  # the caller writes into it
-
-
-class Noted:
-    """A runtime that notes what another answers."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime, self.described = runtime, runtime.described
-        self.answers: Answers = []
-
-    def probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Ask, and note."""
-        answer = self._runtime.probabilities(image)
-        self.answers.append(answer.copy())
-        return answer
 
 
 class Stopwatch:
@@ -136,29 +98,6 @@ def median(runs: Sequence[Seconds], stages: Sequence[str], which: int) -> dict[s
     """Return each stage's median and that of their sum."""
     found = {stage: statistics.median(run[stage][which] for run in runs) for stage in stages}
     return {**found, "sum": statistics.median(sum(of[which] for of in run.values()) for run in runs)}
-
-
-def series_volume(slices: int) -> Volume:
-    """Resample the reference patient along its slices."""
-    volume = reference_volume()
-    source = grid_axes_mm(volume.grid)
-    z = np.linspace(0.0, source[0][-1], slices)
-    hu = resample(volume.hu, source, (z, source[1], source[2]))
-    spacing = (float(z[1]), *volume.grid.pixel_spacing_mm)
-    grid = Grid.regular((slices, *volume.grid.shape[1:]), spacing, volume.grid.slice_origins_mm[0])
-    return Volume(grid, np.rint(hu).astype(np.int16))
-
-
-def prepare(folder: Path, slices: int) -> None:
-    """Write the series, the network's answers to it, and the masks for the peer."""
-    volume = series_volume(slices)
-    write_ct_series(volume, folder / "ct", IDENTITY)
-    bundle = load_bundle(MODEL)
-    noted = Noted(TorchRuntime(bundle.network(), torch.device("cpu")))
-    prediction = Predictor(bundle, "cpu", noted).predict(volume)
-    np.savez(folder / "answers.npz", *noted.answers)
-    np.savez(folder / "masks.npz", **{n: prediction.mask(n).on(volume.grid.shape) for n in prediction.structures})
-    print(f"series of {volume.grid.shape}, {len(noted.answers)} images of {noted.answers[0].shape[1:]}", flush=True)
 
 
 class Node:
@@ -270,6 +209,8 @@ def script(files: Path, masks: dict[str, NDArray[np.bool_]], port: int, work: Pa
 
 def measure(folder: Path, port: int, runs: int) -> None:
     """Run in turn and tell; the caller gave this process one core."""
+    logging.disable(logging.CRITICAL)
+    torch.set_num_threads(1)
     answers, masks = prepared(folder)
     kinds: dict[str, list[Seconds]] = {"busy": [], "idle": [], "script": []}
     for _ in range(runs + 1):
@@ -309,18 +250,10 @@ def measure(folder: Path, port: int, runs: int) -> None:
     )
 
 
-def prepared(folder: Path) -> tuple[Answers, dict[str, NDArray[np.bool_]]]:
-    """Load what was prepared."""
-    logging.disable(logging.CRITICAL)
-    torch.set_num_threads(1)
-    with np.load(folder / "answers.npz") as arrays:
-        answers = [arrays[name] for name in arrays.files]
-    with np.load(folder / "masks.npz") as arrays:
-        return answers, {name: arrays[name] for name in arrays.files}
-
-
 def draw(folder: Path, port: int, runs: int, svg: Path) -> None:
     """Draw where the time of a busy node goes."""
+    logging.disable(logging.CRITICAL)
+    torch.set_num_threads(1)
     answers, _ = prepared(folder)
     nodes = [Node(folder / f"spool{k}", port, folder / "ct", answers) for k in range(runs + 1)]
     nodes[0].run()
