@@ -257,7 +257,7 @@ def draw(folder: Path, port: int, runs: int, svg: Path) -> None:
     answers, _ = prepared(folder)
     nodes = [Node(folder / f"spool{k}", port, folder / "ct", answers) for k in range(runs + 1)]
     nodes[0].run()
-    command = ["py-spy", "record", "--pid", str(os.getpid()), "--rate", "500", "--output", str(svg)]
+    command = ["py-spy", "record", "--pid", str(os.getpid()), "--rate", "200", "--output", str(svg)]
     spy = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(3)  # until it looks
     for node in nodes[1:]:
