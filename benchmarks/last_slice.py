@@ -1,13 +1,15 @@
 """From the files of a series in the spool to its structure set at a receiver: on one core, without the network's time.
 
-    python benchmarks/last_slice.py [--runs 3] [--slices 178]
+    python benchmarks/last_slice.py [--runs 3] [--slices 178] [--flame FILE.svg]
 
 The reference patient, resampled to so many slices of 512 x 512, with the bundle that ships. Its network's answers are
 computed once beforehand, and looked up where the network would run; everything else is what ``serve`` runs: the
 examination of the series when it is quiet, the job's claim, its contouring by the worker with all checks and durable
-writes, and the delivery. The process has one core; the receiver, which is another machine's, has the rest. Prints the
-medians of the stages, their sum and the share of the check before sending, beside what a usual script takes for the
-same masks: pydicom reads the series, rt-utils writes the structure set, DCMTK's dcmsend or pynetdicom sends it.
+writes, and the delivery. The quiet time is taken out by setting the clock. Once the node has nothing else to do while
+the series arrives and is quiet, and reads ahead; once it is busy with others until then, and reads nothing ahead. The
+process has one core; the receiver, which is another machine's, has the rest. Prints the medians of the stages and of
+their sum, beside what a usual script takes for the same masks: pydicom reads the series, rt-utils writes the structure
+set, DCMTK's dcmsend or pynetdicom sends it. ``--flame`` draws where the time goes, with py-spy, instead.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -30,70 +34,33 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import torch
+from answered import MODEL, Answers, LookedUp, prepare, prepared
 from figures import Figure, tell
 from numpy.typing import NDArray
 from rt_utils import RTStructBuilder
 
 from contourd import contouring
 from contourd.contouring import Contoured, Order, contour_series
-from contourd.dicom.ct_write import write_ct_series
 from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.receiver import Receiver
 from contourd.dicom.reception import ReceivedInstance
 from contourd.dicom.scu import StorageSCU
 from contourd.dicom.series import Instance, read_instance
 from contourd.dicom.spool import Spool
-from contourd.imaging.grid import Grid
-from contourd.imaging.resample import resample
-from contourd.imaging.volume import Volume
 from contourd.jobs.database import Database
 from contourd.jobs.deliveries import Deliveries
 from contourd.jobs.intake import Intake
 from contourd.jobs.job import RetryPolicy
 from contourd.model.bundle import load_bundle
 from contourd.model.predictor import Predictor
-from contourd.model.runtime import Runtime
-from contourd.model.torch_runtime import TorchRuntime
-from contourd.model.transforms import grid_axes_mm
-from contourd.reference import IDENTITY, reference_volume
 from contourd.settings import Settings
 from contourd.worker import Worker
 
-MODEL, LIMIT_S, CHECK_LIMIT_S = "hn7", 2.0, 1.0
+LIMIT_S, CHECK_LIMIT_S, QUIET_S = 2.0, 1.0, 15.0
 STAGES = ("examine", "claim", "headers", "read", "prepare", "contour", "trace", "write", "check", "record", "deliver")
+SCRIPT_STAGES = ("read", "write", "deliver")
 PEER = "pydicom + rt-utils + dcmsend"
-Answers = list[NDArray[np.float32]]
 Seconds = dict[str, tuple[float, float]]
-
-
-class LookedUp:
-    """A runtime that looks up what another answered to the same images, in their order."""
-
-    described = "looked up"
-
-    def __init__(self, answers: Answers) -> None:
-        self._answers, self._asked = answers, 0
-
-    def probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the next answer."""
-        answer = self._answers[self._asked % len(self._answers)]
-        assert answer.shape[1:] == image.shape
-        self._asked += 1
-        return answer.copy()  # the caller writes into it
-
-
-class Noted:
-    """A runtime that notes what another answers."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime, self.described = runtime, runtime.described
-        self.answers: Answers = []
-
-    def probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Ask, and note."""
-        answer = self._runtime.probabilities(image)
-        self.answers.append(answer.copy())
-        return answer
 
 
 class Stopwatch:
@@ -133,29 +100,6 @@ def median(runs: Sequence[Seconds], stages: Sequence[str], which: int) -> dict[s
     return {**found, "sum": statistics.median(sum(of[which] for of in run.values()) for run in runs)}
 
 
-def series_volume(slices: int) -> Volume:
-    """Resample the reference patient along its slices."""
-    volume = reference_volume()
-    source = grid_axes_mm(volume.grid)
-    z = np.linspace(0.0, source[0][-1], slices)
-    hu = resample(volume.hu, source, (z, source[1], source[2]))
-    spacing = (float(z[1]), *volume.grid.pixel_spacing_mm)
-    grid = Grid.regular((slices, *volume.grid.shape[1:]), spacing, volume.grid.slice_origins_mm[0])
-    return Volume(grid, np.rint(hu).astype(np.int16))
-
-
-def prepare(folder: Path, slices: int) -> None:
-    """Write the series, the network's answers to it, and the masks for the peer."""
-    volume = series_volume(slices)
-    write_ct_series(volume, folder / "ct", IDENTITY)
-    bundle = load_bundle(MODEL)
-    noted = Noted(TorchRuntime(bundle.network(), torch.device("cpu")))
-    prediction = Predictor(bundle, "cpu", noted).predict(volume)
-    np.savez(folder / "answers.npz", *noted.answers)
-    np.savez(folder / "masks.npz", **{n: prediction.mask(n).on(volume.grid.shape) for n in prediction.structures})
-    print(f"series of {volume.grid.shape}, {len(noted.answers)} images of {noted.answers[0].shape[1:]}", flush=True)
-
-
 class Node:
     """A node's parts without its processes, with one series that was received."""
 
@@ -163,7 +107,7 @@ class Node:
         self.settings = Settings.model_validate(
             {
                 "spool": {"root": root, "min_free_gb": 0},
-                "series": {"quiet_s": 0, "gapped_s": 0},
+                "series": {"quiet_s": QUIET_S},
                 "worker": {"device": "cpu", "runtime": "torch"},
                 "route": [{"model": MODEL, "destinations": ["tps"]}],
                 "destination": [{"name": "tps", "ae_title": "TPS", "host": "127.0.0.1", "port": port}],
@@ -171,7 +115,11 @@ class Node:
         )
         self.spool, self.database = Spool(root), Database(self.settings.database_url)
         self.database.upgrade()
-        self.intake = Intake(self.database, root, self.settings.series, self.settings.route)
+        self._passed_s = 0.0
+        settings = self.settings
+        self.intake = Intake(
+            self.database, root, settings.series, settings.route, monotonic=lambda: time.monotonic() + self._passed_s
+        )
         self.worker = Worker(self.settings, "benchmark", self._contour)
         self.worker.warm_up()
         self.predictor = Predictor(load_bundle(MODEL), "cpu", LookedUp(answers))
@@ -201,8 +149,16 @@ class Node:
         self.watch.mark("headers")
         return contour_series(instances, self.predictor, order, self.watch.mark)
 
+    def rest(self) -> None:
+        """Do what a node does that has nothing else to do while a series is quiet."""
+        for _ in range(int(QUIET_S) - 1):
+            self.intake.close_quiet()
+        while self.worker._read_ahead():
+            pass
+
     def run(self) -> Seconds:
         """Bring the series to its destination; seconds of each stage."""
+        self._passed_s += QUIET_S
         self.watch = watch = Stopwatch()
         plain = contouring.check_structure_set
         contouring.check_structure_set = watch.around("check", plain)
@@ -222,6 +178,12 @@ class Node:
         self.deliveries.accepted(delivery.id, outcome)
         watch.mark("deliver")
         return watch.seconds
+
+    def close(self) -> None:
+        """Close what was opened, and remove the files."""
+        self.worker._database.close()
+        self.database.close()
+        shutil.rmtree(self.spool.root)
 
 
 def script(files: Path, masks: dict[str, NDArray[np.bool_]], port: int, work: Path) -> Seconds:
@@ -249,24 +211,65 @@ def measure(folder: Path, port: int, runs: int) -> None:
     """Run in turn and tell; the caller gave this process one core."""
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
-    with np.load(folder / "answers.npz") as arrays:
-        answers = [arrays[name] for name in arrays.files]
-    with np.load(folder / "masks.npz") as arrays:
-        masks = {name: arrays[name] for name in arrays.files}
-    ours, theirs = [], []
-    for run in range(runs + 1):  # the first, which loads what is loaded once, does not count
-        root = folder / f"spool{run}"
-        ours.append(Node(root, port, folder / "ct", answers).run())
-        shutil.rmtree(root)
-        theirs.append(script(folder / "ct", masks, port, folder))
-    stages = {"contourd": (ours[1:], STAGES), "the script": (theirs[1:], ("read", "write", "deliver"))}
-    for who, of in stages.items():
+    answers, masks = prepared(folder)
+    kinds: dict[str, list[Seconds]] = {"busy": [], "idle": [], "script": []}
+    for _ in range(runs + 1):
+        for kind in ("busy", "idle"):
+            node = Node(folder / "spool", port, folder / "ct", answers)
+            if kind == "idle":
+                node.rest()
+            kinds[kind].append(node.run())
+            node.close()
+        kinds["script"].append(script(folder / "ct", masks, port, folder))
+    found = {}
+    for kind, (_, *counted) in kinds.items():  # the first run loads what is loaded once
+        stages = SCRIPT_STAGES if kind == "script" else STAGES
         for which, what in enumerate(("on the clock", "of processor time")):
-            print(f"{who}, s {what}: " + ", ".join(f"{k} {v:.3f}" for k, v in median(*of, which).items()))
-    clock, peer = median(*stages["contourd"], 0), median(*stages["the script"], 0)
-    subject = "From the last slice to the structure set at its destination, network taken out, one core"
-    tell(Figure(subject, "s", clock["sum"], PEER, peer["sum"], limit=LIMIT_S))
-    tell(Figure("Of it, reading the structure set back and comparing it", "s", clock["check"], limit=CHECK_LIMIT_S))
+            found[kind, which] = median(counted, stages, which)
+            print(f"{kind}, s {what}: " + ", ".join(f"{k} {v:.3f}" for k, v in found[kind, which].items()))
+    theirs = found["script", 0]["sum"]
+    for kind, when in (("busy", "nothing read ahead"), ("idle", "read ahead while it arrives")):
+        ours = found[kind, 0]["sum"]
+        tell(
+            Figure(
+                f"Last slice to structure set sent, no network, one core, {when}",
+                "s",
+                ours,
+                PEER,
+                theirs,
+                limit=LIMIT_S,
+            )
+        )
+    tell(
+        Figure(
+            "Of it, reading the structure set back and comparing it",
+            "s",
+            found["busy", 0]["check"],
+            limit=CHECK_LIMIT_S,
+        )
+    )
+
+
+def draw(folder: Path, port: int, runs: int, svg: Path) -> None:
+    """Draw where the time of a busy node goes."""
+    logging.disable(logging.CRITICAL)
+    torch.set_num_threads(1)
+    answers, _ = prepared(folder)
+    nodes = [Node(folder / f"spool{k}", port, folder / "ct", answers) for k in range(runs + 1)]
+    nodes[0].run()
+    command = ["py-spy", "record", "--pid", str(os.getpid()), "--rate", "200", "--output", str(svg)]
+    spy = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(3)  # until it looks
+    for node in nodes[1:]:
+        node.run()
+    spy.send_signal(signal.SIGINT)
+    spy.wait()
+    for node in nodes:
+        node.close()
+    drawn = re.sub(
+        r"[^\s(<>&;]*/(?=(benchmarks|contourd|pydicom|pynetdicom|numpy|scipy|sqlalchemy|torch)/)", "", svg.read_text()
+    )
+    svg.write_text(re.sub(r"py-spy record[^<]*", "from the last slice to the structure set at its destination", drawn))
 
 
 def alone(command: Sequence[str]) -> int:
@@ -286,8 +289,12 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--slices", type=int, default=178)
     parser.add_argument("--keep", type=Path, help="make the series and the answers here, and use them next time")
+    parser.add_argument("--flame", type=Path, metavar="FILE")
     parser.add_argument("--measure", nargs=2, metavar=("FOLDER", "PORT"), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.measure and options.flame:
+        draw(Path(options.measure[0]), int(options.measure[1]), options.runs, options.flame)
+        return 0
     if options.measure:
         measure(Path(options.measure[0]), int(options.measure[1]), options.runs)
         return 0
@@ -296,6 +303,7 @@ def main() -> int:
         if not (folder / "masks.npz").exists():
             prepare(folder, options.slices)
         itself = [sys.executable, __file__, "--runs", str(options.runs)]
+        itself += ["--flame", str(options.flame.absolute())] if options.flame else []
         return alone([*itself, "--measure", str(folder), str(receiver.port)])
 
 

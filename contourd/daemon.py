@@ -47,6 +47,7 @@ POLL_S = 1.0
 ALERTS_S = 15.0
 RETENTION_S = 60.0
 GRACE_S = 60.0
+DELIVERING, DELIVERING_CHECKS = "delivering to {}", "delivering to the constancy check"
 # Of ``_begin``, without those of peers; each must have a thread, or one that hangs delays another.
 FIXED_JOBS = 10
 
@@ -74,7 +75,7 @@ class Daemon:
         self._scp = StorageSCP(settings.node, self._spool, self._intake, self._audit.note, self._commitment_scp())
         self._schedule = Schedule(len(settings.destination) + len(settings.sender) + FIXED_JOBS)
         self._stopping, self._hasten = threading.Event(), threading.Event()
-        self._supervisor = Supervisor(settings, self._queue, self._stopping)
+        self._supervisor = Supervisor(settings, self._queue, self._stopping, contoured=self._deliver_now)
         self._clock, self._step_s, self._following = StepWatch(), 0.0, threading.Lock()
         self._constancy = ConstancyKeeper(settings, self._database, self._post, self._stopping)
         self._page, self._alerts = PageKeeper(settings), Alerts(settings, self._database)
@@ -171,25 +172,35 @@ class Daemon:
 
     def _begin(self) -> None:
         every = self._schedule.every
-        every(POLL_S, "closing quiet series", self._intake.close_quiet)
+        every(POLL_S, "closing quiet series", self._close_quiet)
         every(POLL_S, "watching the worker", self._supervisor.watch)
         every(POLL_S, "expiring leases", self._supervisor.expire_leases)
         every(POLL_S, "writing the audit trail", self._audit.flush)
         every(RETENTION_S, "retention", self._retention.run)
         every(POLL_S, "watching the page", self._watch_page)
         every(POLL_S, "watching the constancy check", self._constancy.watch)
-        every(POLL_S, "delivering to the constancy check", self._constancy.deliver_due)
+        every(POLL_S, DELIVERING_CHECKS, self._constancy.deliver_due)
         if self._settings.alerts.wanted:
             every(ALERTS_S, "alerting", self._alerts.check)
         for destination in self._settings.destination:  # a thread each: one that is down delays no other
             deliverer = Deliverer(destination, self._post, self._stopping)
-            every(POLL_S, f"delivering to {destination.name}", deliverer.deliver_due)
+            every(POLL_S, DELIVERING.format(destination.name), deliverer.deliver_due)
         for sender in self._settings.sender:
             reporter = Reporter(sender, self._custody, self._stopping)
             every(POLL_S, f"reporting to {sender.ae_title}", reporter.report_due)
         if self._notifier.watchdog_s:
             every(self._notifier.watchdog_s / 3, "reassuring the watchdog", self._tell_alive)
         self._schedule.start()
+
+    def _close_quiet(self) -> None:
+        self._intake.close_quiet()
+        self._supervisor.hint()
+
+    def _deliver_now(self) -> None:
+        """Let what the worker has made leave at once; without that it would wait for the next look."""
+        for destination in self._settings.destination:
+            self._schedule.hasten(DELIVERING.format(destination.name))
+        self._schedule.hasten(DELIVERING_CHECKS)
 
     def _watch_page(self) -> None:
         if not self._stopping.is_set():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from threading import Event, Lock
@@ -16,6 +17,7 @@ from typing import Any
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.base import BaseTrigger
 
@@ -80,6 +82,11 @@ class Schedule:
         """Let every job be due at once, and then at its interval by the new time."""
         for job in self._scheduler.get_jobs():
             job.modify(next_run_time=datetime.now(UTC))
+
+    def hasten(self, name: str) -> None:
+        """Let a job be due at once; where it is under way its interval counts."""
+        with suppress(JobLookupError):  # it is not there yet
+            self._scheduler.modify_job(name, next_run_time=datetime.now(UTC))
 
     def stop(self, grace_s: float, hasten: Event) -> bool:
         """Start nothing more, and wait for what is under way or until asked to hasten; returns whether all ended."""

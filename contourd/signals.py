@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
@@ -33,21 +34,36 @@ def on_signals(numbers: Sequence[signal.Signals], call: Callable[[], None]) -> N
     threading.Thread(target=tell, name="signals", daemon=True).start()
 
 
-def end_with(parent: Connection, told: Callable[[], None] = lambda: None) -> None:
+def end_with(
+    parent: Connection, told: Callable[[], None] = lambda: None, hinted: Callable[[], None] = lambda: None
+) -> None:
     """Have a process end when the other end of ``parent`` is closed: the daemon is gone. Ctrl-C is the daemon's affair.
 
     Parameters
     ----------
     told
         Called before that.
+    hinted
+        Called when the daemon gives a hint.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the whole group
 
     def wait() -> None:
-        try:
-            parent.recv_bytes()
-        except (EOFError, OSError):
-            told()
-            os._exit(1)
+        heed(parent, hinted)
+        told()
+        os._exit(1)
 
     threading.Thread(target=wait, name="parent", daemon=True).start()
+
+
+def hint(connection: Connection) -> None:
+    """Tell the process at the other end of a pipe to look now. Never waits: a hint is lost where many are unread."""
+    with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
+        end.send(b"!", socket.MSG_DONTWAIT)
+
+
+def heed(connection: Connection, hinted: Callable[[], None]) -> None:
+    """Call a function for the hints that come, until the other end is closed."""
+    with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
+        while end.recv(4096):
+            hinted()

@@ -21,6 +21,7 @@ from contourd.clock import Ages, Monotonic
 from contourd.errors import QueueUnavailable
 from contourd.jobs.queue import Lease, Queue
 from contourd.settings import Settings
+from contourd.signals import heed, hint
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,8 @@ class Supervisor:
         Set when the node stops: no worker is started any more.
     main
         What the process runs; by default a worker.
+    contoured
+        Called when the worker says that it has finished a job.
     """
 
     def __init__(
@@ -69,8 +72,9 @@ class Supervisor:
         stopping: threading.Event,
         main: WorkerMain | None = None,
         monotonic: Monotonic = time.monotonic,
+        contoured: Callable[[], None] = lambda: None,
     ) -> None:
-        self._settings = settings
+        self._settings, self._contoured = settings, contoured
         self._queue = queue
         self._stopping = stopping
         self._main = main or run_worker
@@ -107,6 +111,13 @@ class Supervisor:
         finally:
             theirs.close()
         self._worker, self._leash, self._began, self._killed_for = process, ours, self._monotonic(), ""
+        threading.Thread(target=heed, args=(ours, self._contoured), name=f"hints of {self._name}", daemon=True).start()
+
+    def hint(self) -> None:
+        """Have the worker look for a job now, where it rests."""
+        with self._lock:
+            if self._leash is not None:
+                hint(self._leash)
 
     def watch(self) -> None:
         """Start a new worker where the last one died, and take its job from it; raises QueueUnavailable."""

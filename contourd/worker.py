@@ -41,7 +41,7 @@ from contourd.profiles import STRICT
 from contourd.provenance import contouring_of
 from contourd.runtimes import FOLDER, make_predictor
 from contourd.settings import Settings
-from contourd.signals import end_with, on_signals
+from contourd.signals import end_with, hint, on_signals
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,8 @@ class Worker:
         self._ahead = ReadAhead()
         self._predictors: dict[str, Predictor] = {}
         self._profiles = {d.name: d.structure_set_profile for d in settings.destination}
-        self.stopping = threading.Event()
+        self.stopping, self.wake = threading.Event(), threading.Event()
+        self.contoured: Callable[[], None] = lambda: None  # called when structure sets are there to be sent
 
     def warm_up(self) -> None:
         """Load the models of all routes, so that the first patient does not wait; what fails is said with its job."""
@@ -113,6 +114,11 @@ class Worker:
                 self._work(job)
         self._database.close()
 
+    def stop(self) -> None:
+        """Take no other job."""
+        self.stopping.set()
+        self.wake.set()
+
     def _rest(self) -> None:
         """Wait for the next job; a model that was activated meanwhile is loaded before it comes."""
         with suppress(QueueUnavailable):  # the next claim tells it
@@ -120,7 +126,8 @@ class Worker:
                 log.info("another model was activated", extra={"action": "load", "worker": self._name})
                 self.warm_up()
         if not self._read_ahead():
-            self.stopping.wait(IDLE_S)
+            self.wake.wait(IDLE_S)
+        self.wake.clear()
 
     def _read_ahead(self) -> bool:
         """Read images of series that still arrive, for less time than a rest takes; says whether there are more."""
@@ -174,6 +181,7 @@ class Worker:
             return
         if not self._insist(lambda: self._queue.contoured(job.id, self._name, outputs, remarks, made)):
             return
+        self.contoured()
         log.info("contoured", extra={"action": "contoured", "job": job.id})
         if remarks:
             log.warning("a person is to look: %s", remarks, extra={"action": "remark", "job": job.id})
@@ -304,7 +312,9 @@ def main(settings: Settings, name: str, parent: Connection, contour: Contour = c
 
 def _serve(settings: Settings, name: str, parent: Connection, contour: Contour) -> None:
     worker = Worker(settings, name, contour)
-    on_signals([signal.SIGTERM], worker.stopping.set)
-    end_with(parent, lambda: log.warning("the daemon is gone; the worker ends", extra={"worker": name}))
+    worker.contoured = lambda: hint(parent)
+    on_signals([signal.SIGTERM], worker.stop)
+    gone = "the daemon is gone; the worker ends"
+    end_with(parent, lambda: log.warning(gone, extra={"worker": name}), worker.wake.set)
     worker.warm_up()
     worker.run()

@@ -43,7 +43,7 @@ DEFERRED_BYTES = 1024
 FOREIGN_GROUPS = (0x0000, 0x0002)
 # PS3.10 7.1: preamble, prefix, and the group length element itself, which counts what comes after it.
 BEFORE_META_BYTES = 128 + 4 + 12
-LARGEST_META_BYTES = 4096
+LARGEST_META_BYTES, DEFLATED = 4096, DeflatedExplicitVRLittleEndian
 # Where one scan is repeated in time: any of these tells the phases of a 4D CT apart.
 PHASE = ("TemporalPositionIdentifier", "TemporalPositionIndex", "NominalPercentageOfRespiratoryPhase")
 
@@ -119,8 +119,7 @@ def read_instance(path: Path) -> Instance:
         The file is no DICOM file, is cut off, or lacks what identifies it.
     """
     try:
-        meta = read_file_meta_info(path)
-        if meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+        if _may_be_deflated(path) and (meta := read_file_meta_info(path)).get("TransferSyntaxUID") == DEFLATED:
             deflated = path.read_bytes()[BEFORE_META_BYTES + int(meta.FileMetaInformationGroupLength) :]
             return _read_encoded(BytesIO(deflated), meta.TransferSyntaxUID, path)
         ds = pydicom.dcmread(path, defer_size=DEFERRED_BYTES)
@@ -137,13 +136,19 @@ def read_content(content: bytes, path: Path) -> tuple[Instance, Dataset | None]:
     SeriesUnusable
         As ``read_instance`` does.
     """
-    if DeflatedExplicitVRLittleEndian.encode() in content[:LARGEST_META_BYTES]:
+    if DEFLATED.encode() in content[:LARGEST_META_BYTES]:
         return read_instance(path), None
     try:
         ds = pydicom.dcmread(BytesIO(content))
         return _instance(ds, path, len(content), UID(ds.file_meta.get("TransferSyntaxUID", ""))), ds
     except UNREADABLE as error:
         raise _no_image(path, error) from error
+
+
+def _may_be_deflated(path: Path) -> bool:
+    """Say whether the file meta information is worth reading by itself, which takes as long as reading the header."""
+    with path.open("rb") as file:
+        return DEFLATED.encode() in file.read(LARGEST_META_BYTES)
 
 
 def _no_image(path: Path, error: Exception) -> SeriesUnusable:
@@ -165,7 +170,7 @@ def read_encoded(dataset: BytesIO, transfer_syntax: UID) -> Instance:
 
 
 def _read_encoded(dataset: BytesIO, transfer_syntax: UID, path: Path) -> Instance:
-    if transfer_syntax == DeflatedExplicitVRLittleEndian:
+    if transfer_syntax == DEFLATED:
         dataset = BytesIO(inflate(dataset.getbuffer(), path.name or "dataset"))
     metered: Any = _Metered(dataset)
     ds = read_dataset(

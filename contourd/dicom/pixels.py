@@ -117,10 +117,12 @@ def _padding(ds: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
 
 
 def _within_bits(stored: NDArray[Any], bits_stored: int) -> NDArray[Any]:
-    """Take the bits that count, and extend their sign."""
-    unused = ALLOCATED_BITS - bits_stored
-    if not unused:
+    """Take the bits that count, and extend their sign; the very array where there is nothing to take away."""
+    signed = stored.dtype.kind == "i"
+    low, high = (-(1 << bits_stored - 1), (1 << bits_stored - 1) - 1) if signed else (0, (1 << bits_stored) - 1)
+    if low <= int(stored.min()) and int(stored.max()) <= high:
         return stored
+    unused = ALLOCATED_BITS - bits_stored
     return np.asarray((stored << unused) >> unused)
 
 

@@ -20,7 +20,7 @@ from contourd.dicom.series import Instance
 from contourd.model.predictor import Predictor
 from contourd.settings import Settings
 
-POISON_SLICES = 18
+POISON_SLICES, RESTS = 18, "rests"
 
 
 def _unless_poison(instances: list[Instance], predictor: Predictor, order: Order) -> Contoured | None:
@@ -67,3 +67,16 @@ def hanging(settings: Settings, name: str, parent: Connection) -> None:
 
 def dying_at_start(*_: object) -> NoReturn:
     sys.exit(3)
+
+
+class Resting(worker.Worker):
+    """Rests for an hour where nobody wakes it, and leaves a file when it begins to."""
+
+    def _rest(self) -> None:
+        (self._settings.spool.root / RESTS).touch()
+        super()._rest()
+
+
+def resting(settings: Settings, name: str, parent: Connection) -> None:
+    worker.Worker, worker.IDLE_S = Resting, 3600.0  # of this process alone
+    worker.main(settings, name, parent)

@@ -18,6 +18,7 @@ from contourd.dicom.reception import ReceivedInstance
 from contourd.dicom.series import read_instance
 from contourd.jobs.database import Database
 from contourd.jobs.intake import Intake
+from contourd.jobs.job import JobState
 from contourd.jobs.queue import Queue
 from contourd.jobs.report import JobLine, read_report
 from contourd.settings import Destination, NodeSettings, Route, SeriesSettings, Settings, SpoolSettings, WorkerSettings
@@ -47,7 +48,8 @@ class Site:
         self.intake = Intake(self.database, self.settings.spool.root, self.settings.series, self.settings.route)
         self.queue = Queue(self.database)
         self.stopping = threading.Event()
-        self.supervisor = Supervisor(self.settings, self.queue, self.stopping, main)
+        self.told = threading.Event()
+        self.supervisor = Supervisor(self.settings, self.queue, self.stopping, main, contoured=self.told.set)
 
     def add(self, patient: str, slices: int) -> None:
         root = self.settings.spool.root
@@ -144,3 +146,17 @@ def test_a_worker_that_dies_at_its_start_is_started_ever_more_seldom(site, caplo
 )
 def test_a_death_is_told_in_words(status, told):
     assert told_death(status) == told
+
+
+def test_a_resting_worker_is_woken_and_says_when_it_has_contoured(site):
+    """A worker that rests for an hour takes a job that comes meanwhile, and the daemon hears of its end."""
+    node = site(breaking.resting)
+    node.supervisor.start()
+    deadline = time.monotonic() + WAIT_S
+    while not (node.settings.spool.root / breaking.RESTS).exists():
+        assert time.monotonic() < deadline
+        time.sleep(POLL_S)
+    node.add("patient", 24)
+    node.supervisor.hint()  # as the daemon does after each look at the quiet series
+    assert node.told.wait(WAIT_S)
+    assert [job.state for job in node.jobs().values()] == [JobState.DELIVERING]

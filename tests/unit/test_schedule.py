@@ -114,3 +114,14 @@ def test_a_clock_that_is_set_forwards_by_years_makes_one_call_due():
     every, now = Every(1), datetime(2026, 1, 1, tzinfo=UTC)
     assert every.get_next_fire_time(None, now) == now
     assert every.get_next_fire_time(datetime(2000, 1, 1, tzinfo=UTC), now) == now + timedelta(seconds=1)
+
+
+def test_a_job_that_is_hastened_does_not_wait_for_its_interval(schedule):
+    came = threading.Semaphore(0)
+    schedule.hasten("delivering to pacs")  # it is not there yet
+    schedule.every(3600.0, "delivering to pacs", came.release)
+    schedule.start()
+    assert came.acquire(timeout=WAIT_S)
+    for _ in range(2):
+        schedule.hasten("delivering to pacs")
+        assert came.acquire(timeout=WAIT_S)
