@@ -31,7 +31,8 @@ OUTAGE_H = (12.0, 13.0)  # nobody answers for the archive
 AGAIN_H = 1 / 60  # until what was aborted is sent again
 TWICE_H = 0.75  # until what was delivered long ago is sent once more
 SUCCESS = 0x0000
-GIVE_UP_S, ANSWER_S, PAUSE_S = 120.0, 30.0, 0.1
+# pynetdicom's reactor takes an answer away from its own sender now and then, of storescp as of contourd: send again.
+GIVE_UP_S, ANSWER_S, PAUSE_S = 120.0, 5.0, 0.1
 SLICE_MM, FIELD_MM = 3.0, 500.0
 
 
