@@ -15,7 +15,7 @@ from pathlib import Path
 from contourd.dicom.decoded import Decoded
 from contourd.dicom.instance import Instance, read_content, read_instance
 from contourd.dicom.integrity import dataset_sha256, require_intact
-from contourd.dicom.isolation import PixelDecoder, pixel_decoder
+from contourd.dicom.isolation import UNDECODABLE, PixelDecoder, pixel_decoder
 from contourd.dicom.pixels import decoded
 from contourd.errors import SeriesUnusable
 
@@ -83,7 +83,7 @@ def read_image(content: bytes, path: Path, decoder: PixelDecoder, most_bytes: in
     instance, dataset = read_content(content, path)
     if dataset is None or 2 * instance.rows * instance.columns > most_bytes:
         return instance
-    with suppress(SeriesUnusable):
+    with suppress(SeriesUnusable, *UNDECODABLE):  # the gate was not asked yet: anything may be wrong
         return replace(instance, decoded=Decoded(decoded(instance, dataset, decoder)))
     return instance
 

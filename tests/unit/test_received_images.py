@@ -13,7 +13,7 @@ from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.received_images import decoded_bytes, read_received
 from contourd.dicom.series import gate, read_instance, read_volume
 from contourd.errors import SeriesUnusable
-from tests.phantom import rewrite, write_series
+from tests.phantom import rewrite, setting, write_series
 
 SLICES = 24
 
@@ -100,6 +100,20 @@ def test_pixels_that_cannot_be_decoded_are_told_after_the_gate(folder):
     series = gate(once)
     with pytest.raises(SeriesUnusable, match=r"^slice z = -16\.25 mm"):
         read_volume(series)
+
+
+@pytest.mark.parametrize("wrong", [{"BitsStored": 0}, {"BitsStored": 99}, {"Rows": 0}, {"RescaleSlope": None}])
+def test_what_the_gate_refuses_is_told_by_the_gate(folder, wrong):
+    for path in folder.iterdir():
+        rewrite(path, setting(**wrong))
+    plain = [read_instance(path) for path in sorted(folder.iterdir())]
+    with pytest.raises(SeriesUnusable) as told:
+        gate(plain)
+    once = read_received(received(folder))
+    assert not any(map(decoded_bytes, once))
+    with pytest.raises(SeriesUnusable) as again:
+        gate(once)
+    assert str(again.value) == str(told.value)
 
 
 def test_images_that_were_read_before_are_not_read_again(folder):
