@@ -287,7 +287,7 @@ def main() -> int:
     """Make the series, and measure in a process that has one core."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--slices", type=int, default=178)
+    parser.add_argument("--slices", type=int, default=178, help="at least 75: they may lie 5 mm apart")
     parser.add_argument("--keep", type=Path, help="make the series and the answers here, and use them next time")
     parser.add_argument("--flame", type=Path, metavar="FILE")
     parser.add_argument("--measure", nargs=2, metavar=("FOLDER", "PORT"), help=argparse.SUPPRESS)
