@@ -53,7 +53,8 @@ from contourd.jobs.tables import EventRow, JobRow, SeriesRow
 SENDERS, LOOK_S, DRAIN_S, START_S = 8, 0.5, 180.0, 120.0
 QUIET_S, GAPPED_S, FIRST_RETRY_S, LONGEST_RETRY_S = 15.0, 180.0, 30.0, 1800.0
 WAITING, DELIVERING = ("QUEUED", "CONTOURING"), ("DELIVERING",)
-FIRST_RATE, STEEPNESS, STEP_S, LATE_S = 1200.0, 1.5, 20.0, 10.0
+# A node falls behind when its last series take more than twice as long as those of the first, slowest step.
+FIRST_RATE, STEEPNESS, STEP_S, LATE = 1200.0, 1.5, 20.0, 2.0
 # What a series passes, and which part of the node gives out where it takes ever longer.
 STAGES = {
     "reception": "reception",
@@ -200,9 +201,9 @@ def step(clinic: Clinic, rate: float, first: int) -> list[str]:
     return [uid for uid, _ in series]
 
 
-def ramp(clinic: Clinic, first: int, quiet_s: float) -> None:
+def ramp(clinic: Clinic, first: int) -> None:
     """Send ever more series an hour until the last is delivered late, and tell what gave out."""
-    rate, sustained, idle = FIRST_RATE, 0.0, dict[str, float]()
+    rate, sustained, usual_s, idle = FIRST_RATE, 0.0, 0.0, dict[str, float]()
     while True:
         before = clinic.watched.processor_s()
         uids = step(clinic, rate, first)
@@ -210,7 +211,8 @@ def ramp(clinic: Clinic, first: int, quiet_s: float) -> None:
         spent = {name: after - before.get(name, 0.0) for name, after in clinic.watched.processor_s().items()}
         taken = sorted(clinic.archive.at[uid] for uid in uids if uid in clinic.archive.at)
         behind = [clinic.archive.at.get(uid, np.inf) - clinic.sent.at.get(uid, np.inf) for uid in uids[-3:]]
-        late = float(np.median(behind)) > LATE_S + quiet_s
+        usual_s = usual_s or float(np.median(behind))
+        late = float(np.median(behind)) > LATE * usual_s
         stages = {stage: float(np.median(times or [0.0])) for stage, times in clinic.stages(uids).items()}
         idle = idle or stages
         told = ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in stages.items())
@@ -315,7 +317,7 @@ def main() -> None:
                 spent = {name: after - before.get(name, 0.0) for name, after in watched.processor_s().items()}
                 report(clinic, planned, outage, spent)
                 if asked.ramp:
-                    ramp(clinic, asked.series, quiet_s)
+                    ramp(clinic, asked.series)
             finally:
                 watched.ended.set()
                 looking.join()
