@@ -62,7 +62,7 @@ class Figure:
 
     def line(self) -> str:
         """Return the figure for a terminal."""
-        words = [f"{self.subject}: {self.ours:.3g} {self.unit}"]
+        words = [f"{self.subject}: {self.ours:.3g} {self.unit}".rstrip()]
         if self.theirs is not None:
             words.append(f"{self.peer} {self.theirs:.3g} {self.unit}, ratio {self.ratio:.2f}")
         return "; ".join([*words, *self.aims()])
@@ -70,9 +70,9 @@ class Figure:
     def aims(self) -> Iterator[str]:
         """Yield what was aimed at, in words."""
         if self.goal is not None:
-            yield f"ratio at most {self.goal:g}"
+            yield f"ratio at most {self.goal:.3g}"
         if self.limit is not None:
-            yield f"at most {self.limit:g} {self.unit}"
+            yield f"at most {self.limit:g} {self.unit}".rstrip()
 
 
 def tell(figure: Figure) -> None:
@@ -114,8 +114,8 @@ def table(figures: Sequence[Figure], commands: Mapping[str, str]) -> str:
         judged = {None: "", True: ": kept", False: ": **missed**"}[f.reached]
         cells = (
             f.subject,
-            f"{f.ours:.3g} {f.unit}",
-            f"{f.peer} {f.theirs:.3g} {f.unit}" if f.theirs is not None else "",
+            f"{f.ours:.3g} {f.unit}".rstrip(),
+            f"{f.peer} {f.theirs:.3g} {f.unit}".rstrip() if f.theirs is not None else "",
             f"{f.ratio:.2f}" if f.ratio is not None else "",
             f"{aims}{judged}" if aims else "",
             f"{f.floor:.3g} {f.unit}" if f.floor is not None else "",
