@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import psutil
-from figures import TOLD_TO, Figure, lost, read_told, table
+from figures import TOLD_TO, Figure, kept_figure, lost, read_told, table
 
 ROOT = Path(__file__).parent
 DOCUMENT, KEPT = ROOT.parent / "docs" / "performance.md", ROOT / "figures.json"
@@ -57,7 +57,7 @@ def run(name: str, told: Path) -> bool:
 
 def write(kept: dict[str, dict[str, object]], document: Path) -> None:
     """Put the table between its marks."""
-    figures = [Figure(**{k: v for k, v in row.items() if k not in ("command", "machine")}) for row in kept.values()]  # type: ignore[arg-type]
+    figures = [kept_figure(row) for row in kept.values()]
     commands = {subject: str(row["command"]) for subject, row in kept.items()}
     machines = "\n".join(f"- {m}" for m in dict.fromkeys(str(row["machine"]) for row in kept.values()))
     before, _, rest = document.read_text(encoding="utf-8").partition(BEGIN)
@@ -75,7 +75,7 @@ def main() -> int:
     if unknown:
         parser.error(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
     kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else {}
-    old = {s: Figure(**{k: v for k, v in r.items() if k not in ("command", "machine")}) for s, r in kept.items()}
+    old = {subject: kept_figure(row) for subject, row in kept.items()}
     failed, told = [], list[Figure]()
     for name in names:
         with tempfile.TemporaryDirectory() as folder:

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 TOLD_TO = "CONTOURD_BENCHMARK_FIGURES"
 # A ratio that is so much larger than the last one has lost something.
@@ -87,6 +88,11 @@ def tell(figure: Figure) -> None:
 def read_told(path: Path) -> list[Figure]:
     """Read what benchmarks told."""
     return [Figure(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def kept_figure(row: Mapping[str, Any]) -> Figure:
+    """Return the figure of a row of figures.json, which has more beside it: the command, the machine."""
+    return Figure(**{field.name: row[field.name] for field in fields(Figure)})
 
 
 def lost(new: Sequence[Figure], old: Mapping[str, Figure]) -> list[str]:

@@ -55,8 +55,6 @@ def test_what_was_told_is_read_again(figures, tmp_path, monkeypatch) -> None:
 
 def test_the_table_in_the_document_is_that_of_the_kept_figures(figures) -> None:
     kept = json.loads((ROOT / "benchmarks" / "figures.json").read_text(encoding="utf-8"))
-    rows = [
-        figures.Figure(**{k: v for k, v in row.items() if k not in ("command", "machine")}) for row in kept.values()
-    ]
+    rows = [figures.kept_figure(row) for row in kept.values()]
     table = figures.table(rows, {subject: row["command"] for subject, row in kept.items()})
     assert table in (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
