@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contourd.errors import DeviceError
+from contourd.model.anatomynet import AnatomyNet
 from contourd.model.bundle import ModelBundle
 from contourd.model.openvino_runtime import OpenVinoRuntime, is_installed
 from contourd.model.predictor import SMALLEST_SIDE, Predictor
@@ -54,20 +55,21 @@ def make_predictor(bundle: ModelBundle, worker: WorkerSettings, cache: Path | No
         The device or the runtime that the settings name is not there, or does not give the masks that it must.
     """
     device = choose_device(worker.device)
-    plain = TorchRuntime(bundle.network(), device)
+    network = bundle.network()
+    plain = TorchRuntime(network, device)
     runtime: Runtime = plain
     if worker.precision == "fp16":
         if device.type != "cuda":
             raise DeviceError("worker.precision fp16 needs a CUDA device; set it to fp32")
-        runtime = TorchRuntime(bundle.network(), device, worker.precision)
+        runtime = TorchRuntime(network, device, worker.precision)
         _require_agreement(runtime, plain, bundle)
     elif worker.runtime == "openvino":
         if device.type != "cpu":
             raise DeviceError(f"worker.runtime openvino runs on the CPU, not on {device}; set it to auto or torch")
-        runtime = _openvino(bundle, plain, cache)
+        runtime = _openvino(bundle, network, plain, cache)
     elif worker.runtime == "auto" and device.type == "cpu" and is_installed():
         try:
-            runtime = _openvino(bundle, plain, cache)
+            runtime = _openvino(bundle, network, plain, cache)
         except DeviceError as error:
             log.warning("torch takes the place of OpenVINO: %s", error, extra={"action": "runtime"})
     if device.type == "cuda":  # kernels are loaded and chosen now, not while the first patient waits
@@ -86,13 +88,13 @@ def worker_of(described: str) -> WorkerSettings:
     )
 
 
-def _openvino(bundle: ModelBundle, plain: Runtime, cache: Path | None) -> Runtime:
+def _openvino(bundle: ModelBundle, network: AnatomyNet, plain: Runtime, cache: Path | None) -> Runtime:
     """Take what was exported earlier, and where that disagrees, as when the disk damaged it, export anew."""
     if cache is not None:
-        kept = OpenVinoRuntime(bundle.network(), bundle.sha256, cache)
+        kept = OpenVinoRuntime(network, bundle.sha256, cache)
         if masks_agree(kept, plain, bundle) >= LEAST_DICE:
             return kept
-    runtime = OpenVinoRuntime(bundle.network(), bundle.sha256)
+    runtime = OpenVinoRuntime(network, bundle.sha256)
     _require_agreement(runtime, plain, bundle)
     return runtime
 

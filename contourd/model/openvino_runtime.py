@@ -7,7 +7,6 @@ without a hash of its own: a runtime is used only after it gave the masks that t
 
 from __future__ import annotations
 
-import platform
 import tempfile
 import warnings
 from contextlib import suppress
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from contourd.errors import DeviceError
 from contourd.model.anatomynet import AnatomyNet
 from contourd.model.folding import folded
-from contourd.model.runtime import check_memory
+from contourd.model.runtime import check_memory, processor
 from contourd.model.slabs import slabs
 
 # Peak of a run with the paper's channels and ten classes: 153 measured, and a third to spare.
@@ -84,7 +83,7 @@ class OpenVinoRuntime:
             ) from error
         self._core = openvino.Core()
         self._version = openvino.__version__.split("-")[0]
-        self._classes = network.config.classes
+        self._classes, self._processor = network.config.classes, processor()
         self._how = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": "f32",
@@ -99,8 +98,7 @@ class OpenVinoRuntime:
     @property
     def described(self) -> str:
         """Where the network runs and how, in words: what decides the last bits of its answer."""
-        threads = self._how["INFERENCE_NUM_THREADS"]
-        return f"cpu ({platform.machine()}, {self._capability()}, {threads} threads, OpenVINO {self._version} fp32)"
+        return f"cpu ({self._processor}, OpenVINO {self._version} fp32)"
 
     def probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return each organ's probability (organs, d, h, w) in an image (d, h, w); 0 in the air around the body.
@@ -130,9 +128,6 @@ class OpenVinoRuntime:
 
     def _compiled(self, model: Any) -> Any:
         return self._core.compile_model(model, "CPU", self._how)
-
-    def _capability(self) -> str:
-        return torch.backends.cpu.get_cpu_capability()
 
     def _models(self, network: AnatomyNet, sha256: str, cache: Path | None) -> tuple[Any, Any]:
         paths = [cache / f"{sha256[:32]}-openvino-{self._version}-{part}.xml" for part in PARTS] if cache else []

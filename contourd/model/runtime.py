@@ -6,6 +6,7 @@ What runs it there is a :class:`Runtime`; ``contourd.runtimes`` chooses it.
 
 from __future__ import annotations
 
+import platform
 import resource
 from typing import Protocol, TypeVar
 
@@ -81,6 +82,12 @@ def peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def processor() -> str:
+    """Say in words what computes on the CPU."""
+    kind = torch.backends.cpu.get_cpu_capability()
+    return f"{platform.machine()}, {kind}, {torch.get_num_threads()} threads"
 
 
 def place(network: NetworkT, device: torch.device) -> NetworkT:

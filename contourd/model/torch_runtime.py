@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from importlib.metadata import version
 
 import numpy as np
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from contourd.errors import DeviceError
 from contourd.model.anatomynet import AnatomyNet
 from contourd.model.folding import folded
-from contourd.model.runtime import check_memory, place
+from contourd.model.runtime import check_memory, place, processor
 from contourd.model.slabs import slabs
 
 # Peak of a run with the paper's channels and ten classes: 186 measured on a CPU, and a third to spare.
@@ -41,8 +40,7 @@ class TorchRuntime:
         if self._device.type == "cuda":
             name = torch.cuda.get_device_name(self._device)
             return f"{self._device} ({name}, CUDA {torch.version.cuda}, {how})"
-        kind = torch.backends.cpu.get_cpu_capability()
-        return f"{self._device} ({platform.machine()}, {kind}, {torch.get_num_threads()} threads, {how})"
+        return f"{self._device} ({processor()}, {how})"
 
     def probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return each organ's probability (organs, d, h, w) in an image (d, h, w); 0 in the air around the body.
