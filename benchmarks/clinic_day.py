@@ -43,12 +43,13 @@ from clinic import (
 )
 from clinic_node import NETWORK_S, make_bundle
 from figures import Figure, tell
-from node import associates, association_request, configure, free_port, running
+from node import associates, association_request, configure, running
 from sqlalchemy import select
 
 from contourd.jobs.database import Database
 from contourd.jobs.report import jobs_by_state
 from contourd.jobs.tables import EventRow, JobRow, SeriesRow
+from contourd.loopback import free_port
 
 SENDERS, LOOK_S, DRAIN_S, START_S = 8, 0.5, 180.0, 120.0
 QUIET_S, GAPPED_S, FIRST_RETRY_S, LONGEST_RETRY_S = 15.0, 180.0, 30.0, 1800.0

@@ -16,16 +16,10 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotific
 from pynetdicom.sop_class import Verification
 from pynetdicom.transport import AddressInformation
 
-LOOPBACK = "127.0.0.1"
+from contourd.loopback import LOOPBACK, free_port, stop
+
 A_ASSOCIATE_AC, A_RELEASE_RQ = 0x02, bytes.fromhex("05000000000400000000")
 STOP_S, ANSWER_S = 60.0, 5.0
-
-
-def free_port() -> int:
-    """Return a TCP port of loopback that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, 0))
-        return int(listener.getsockname()[1])
 
 
 def configure(
@@ -63,12 +57,7 @@ def running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byte
     try:
         yield server
     finally:
-        server.terminate()
-        try:
-            server.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        stop(server, STOP_S)
 
 
 def association_request(ae_title: str) -> bytes:

@@ -14,8 +14,6 @@ import argparse
 import json
 import os
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -33,8 +31,9 @@ from figures import Figure, tell
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
+from contourd.loopback import LOOPBACK, free_port, listens, stop
 
-LOOPBACK, TITLE = "127.0.0.1", "RECEIVER"
+TITLE = "RECEIVER"
 MATRIX, PIXEL_MM, SLICE_MM = 512, 0.9765625, 2.5
 # DCMTK's largest; contourd takes more, which dcmsend does not send.
 PDU_BYTES = 131072
@@ -96,13 +95,10 @@ def storescp(port: int, folder: Path) -> Sequence[str]:
 
 def orthanc(port: int, folder: Path) -> Sequence[str]:
     """Write Orthanc's configuration: its defaults, but for where it listens and stores."""
-    with socket.socket() as other:
-        other.bind((LOOPBACK, 0))
-        http = other.getsockname()[1]
     store = str(folder / "store")
     settings = {"StorageDirectory": store, "IndexDirectory": store, "DicomAet": TITLE, "DicomPort": port}
     configuration = folder / "orthanc.json"
-    configuration.write_text(json.dumps({**settings, "HttpPort": http, "Plugins": []}))
+    configuration.write_text(json.dumps({**settings, "HttpPort": free_port(), "Plugins": []}))
     return ("Orthanc", str(configuration))
 
 
@@ -146,9 +142,7 @@ def processor_s(process: psutil.Process) -> float:
 @contextmanager
 def running(receiver: Receiver, folder: Path) -> Iterator[tuple[int, psutil.Process]]:
     """Run a receiver until the block ends; it is idle when the block begins."""
-    with socket.socket() as other:
-        other.bind((LOOPBACK, 0))
-        port = int(other.getsockname()[1])
+    port = free_port()
     more = {"LD_PRELOAD": str(receiver.preload)} if receiver.preload is not None else {}
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
@@ -172,19 +166,7 @@ def running(receiver: Receiver, folder: Path) -> Iterator[tuple[int, psutil.Proc
                 break
         yield port, process
     finally:
-        server.send_signal(signal.SIGTERM)
-        try:
-            server.wait(START_S)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-def listens(port: int) -> bool:
-    """Say whether a port is listened on."""
-    with suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=1):
-        return True
-    return False
+        stop(server, START_S)
 
 
 def send(port: int, series: Sequence[Path], slices: int) -> None:

@@ -22,9 +22,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from figures import Figure, tell
-from node import LOOPBACK, associates, association_request, configure, free_port, running
+from node import associates, association_request, configure, running
 
 from contourd.jobs.database import Database
+from contourd.loopback import LOOPBACK, free_port
 
 AGAIN_S, GIVE_UP_S = 0.01, 120.0
 HELP_S, STATUS_S, SERVE_S = 0.3, 0.8, 3.0

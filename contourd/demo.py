@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -23,10 +22,10 @@ from contourd.dicom.rtstruct_read import rasterise, read_structure_set
 from contourd.dicom.send import send_series
 from contourd.dicom.series import Instance, find_series, gate, read_volume
 from contourd.errors import ContourdError, NodeError
+from contourd.loopback import LOOPBACK, free_port, listens, stop
 from contourd.pictures import draw_contours
 from contourd.reference import reference_masks, reference_series
 
-LOOPBACK = "127.0.0.1"
 PAUSE_S, LIMIT_S, STOP_S = 0.5, 900.0, 90.0
 CONFIGURATION = """# Written by `contourd demo`.
 [node]
@@ -69,7 +68,7 @@ def run(ct: Path | None, output: Path) -> int:
     spool = output / "spool"
     shutil.rmtree(spool, ignore_errors=True)
     with Receiver("RECEIVER") as receiver:
-        port = _free_port()
+        port = free_port()
         configuration = output / "contourd.toml"
         text = CONFIGURATION.format(host=LOOPBACK, port=port, spool=spool.resolve(), receiver=receiver.port)
         configuration.write_text(text, encoding="utf-8")
@@ -93,12 +92,6 @@ def _reference(folder: Path, console: Console) -> Path:
     return reference_series(folder)
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, 0))
-        return int(listener.getsockname()[1])
-
-
 @contextmanager
 def _serving(configuration: Path, port: int, log: Path) -> Iterator[None]:
     command = [sys.executable, "-m", "contourd", "serve", "--config", str(configuration)]
@@ -106,26 +99,13 @@ def _serving(configuration: Path, port: int, log: Path) -> Iterator[None]:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
     try:
         deadline = time.monotonic() + LIMIT_S
-        while not _listens(port):
+        while not listens(port):
             if server.poll() is not None or time.monotonic() > deadline:
                 raise NodeError(f"contourd did not start:\n{log.read_text(errors='replace')}")
             time.sleep(PAUSE_S)
         yield
     finally:
-        server.terminate()
-        try:
-            server.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-def _listens(port: int) -> bool:
-    try:
-        with socket.create_connection((LOOPBACK, port), timeout=1):
-            return True
-    except OSError:
-        return False
+        stop(server, STOP_S)
 
 
 def _send(instances: Sequence[Instance], port: int, console: Console) -> None:

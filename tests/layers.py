@@ -184,7 +184,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.outcomes",
         "contourd.logs",
         "contourd.notify",
-        "contourd.signals",
+        *("contourd.signals", "contourd.loopback"),
     ),
     0: (
         "contourd.errors",

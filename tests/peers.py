@@ -9,7 +9,6 @@ import importlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -26,7 +25,8 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 
-LOOPBACK = "127.0.0.1"
+from contourd.loopback import LOOPBACK, free_port, listens, stop
+
 START_S, STOP_S, RUN_S = 120.0, 60.0, 180.0
 
 
@@ -51,13 +51,6 @@ def rt_utils() -> ModuleType:
         pytest.skip(f"rt_utils does not load: {error}")
 
 
-def free_port() -> int:
-    """Return a TCP port of loopback that nobody listens on."""
-    with socket.socket() as listener:
-        listener.bind((LOOPBACK, 0))
-        return int(listener.getsockname()[1])
-
-
 def environment() -> dict[str, str]:
     """Debian's DCMTK and Orthanc stall 40 ms an instance under Nagle's algorithm unless told otherwise."""
     return {**os.environ, "TCP_NODELAY": "1"}
@@ -67,7 +60,7 @@ def wait_for_port(port: int, server: subprocess.Popen[bytes], log: Path) -> None
     """Wait until the server accepts connections; fail with its log if it dies first."""
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=1):
+        if listens(port):
             return
         with suppress(subprocess.TimeoutExpired):
             server.wait(0.05)
@@ -86,12 +79,7 @@ def running(command: Sequence[str], port: int, log: Path) -> Iterator[subprocess
         wait_for_port(port, server, log)
         yield server
     finally:
-        server.terminate()
-        try:
-            server.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+        stop(server, STOP_S)
 
 
 @dataclass(frozen=True)
