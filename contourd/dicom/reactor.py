@@ -122,12 +122,12 @@ def _kill(bell: _Bell, kill: Callable[[], None]) -> None:
 
 
 def _run_provider(dimse: Any, bell: _Bell, run: Callable[[], None]) -> None:
-    """Run the thread that speaks to the peer; its end wakes the one that serves."""
+    """Run the thread that speaks to the peer; its end wakes the one that serves, or that waits for a request."""
     try:
         run()
     finally:
         bell.put_away()
-        dimse.msg_queue.put(NOTHING)
+        dimse.dul.to_user_queue.put(None)
 
 
 def _get_message(dimse: Any, block: bool = False) -> Any:
