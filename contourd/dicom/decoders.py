@@ -37,8 +37,8 @@ from contourd.errors import SeriesUnusable
 
 # In the order in which they are preferred where a sender proposes several: what needs no decoder comes first.
 UNCOMPRESSED = (
-    ImplicitVRLittleEndian,
     ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     ExplicitVRBigEndian,
     DeflatedExplicitVRLittleEndian,
 )
