@@ -46,8 +46,9 @@ from contourd.signals import end_with, hint, on_signals
 log = logging.getLogger(__name__)
 
 IDLE_S = 0.5
-# Between two looks for a job, and how many images are listed to be read ahead of theirs.
-READ_AHEAD_S, MOST_AHEAD = 0.1, 2000
+# Between two looks for a job, how many images are listed to be read ahead of theirs, and how many that came since the
+# look before are a burst: the processors are the reception's then.
+READ_AHEAD_S, MOST_AHEAD, BURST = 0.1, 2000, 20
 PROBE_BYTES = 8 * 2**20
 # The kernel takes the worker before the process that receives, when memory runs out (proc(5): 0 to 1000).
 OOM_SCORE = "500"
@@ -75,7 +76,7 @@ class Worker:
         self._spool = Spool(settings.spool.root)
         self._activations = Activations(self._database, settings.spool.root)
         self._seen, self._runtimes = 0, settings.spool.root / FOLDER
-        self._ahead = ReadAhead()
+        self._ahead, self._listed = ReadAhead(), 0
         self._predictors: dict[str, Predictor] = {}
         self._profiles = {d.name: d.structure_set_profile for d in settings.destination}
         self.stopping, self.wake = threading.Event(), threading.Event()
@@ -134,6 +135,9 @@ class Worker:
         try:
             root = self._settings.spool.root
             arriving = arriving_images(self._database, MOST_AHEAD)
+            came, self._listed = len(arriving) - self._listed, len(arriving)
+            if came > BURST:
+                return False
             return self._ahead.follow({root / path: sha256 for path, sha256 in arriving.items()}, READ_AHEAD_S)
         except QueueUnavailable:  # the next claim tells it
             self._ahead.clear()
