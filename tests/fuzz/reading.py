@@ -24,6 +24,7 @@ from pydicom.uid import (
 from contourd.dicom.file_meta import file_meta
 from contourd.dicom.instance import Instance, read_encoded, read_instance
 from contourd.dicom.isolation import PixelDecoder
+from contourd.dicom.naming import by_hand, naming_of
 from contourd.dicom.pixels import hounsfield, same_image
 from contourd.dicom.rtstruct_read import misplaced, rasterise, read_structure_set
 from contourd.dicom.series import Series, gate
@@ -83,7 +84,9 @@ class Reader:
         syntax = rng.choice(PLAIN) if number % PACKED_EVERY else rng.choice(tuple(self.packed))
         content = hostile_dataset(rng, self.packed.get(syntax, self.elements), syntax)
         if number % 3 == 0:
-            read_encoded(BytesIO(content), syntax)
+            named = by_hand(memoryview(content), syntax)
+            read = read_encoded(BytesIO(content), syntax)
+            assert named is None or named == naming_of(read)
         meta = file_meta(CT, "1.2.3", syntax)
         if number % META_EVERY == 0:
             meta = _havoc(rng, meta)
