@@ -168,11 +168,10 @@ class Spool:
         partial, final = self.root / PARTIAL / uuid4().hex, self.root / relative
         try:
             self._make_folder(final.parent)
-            try:
-                write_durably(partial, final, chunks, PRIVATE)
-            finally:
-                partial.unlink(missing_ok=True)
+            write_durably(partial, final, chunks, PRIVATE)
         except OSError as error:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
             with self._lock:
                 self._durable.discard(final.parent)  # somebody may have removed it
             raise self._refusal(error) from error
