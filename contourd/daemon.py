@@ -14,7 +14,6 @@ from contourd.committing import Custody, Reporter
 from contourd.constancy.keeper import ConstancyKeeper
 from contourd.delivering import Deliverer, Post
 from contourd.dicom.calling import Peer
-from contourd.dicom.commitment_scp import CommitmentSCP
 from contourd.dicom.commitment_scu import CommitmentSCU
 from contourd.dicom.scp import StorageSCP
 from contourd.dicom.scu import Sender, StorageSCU
@@ -35,6 +34,8 @@ from contourd.jobs.recording import record_unrecorded
 from contourd.jobs.retention import Retention
 from contourd.jobs.timekeeping import follow_clock
 from contourd.notify import ALIVE, ENDING, READY, ServiceNotifier
+from contourd.receivers.front import Receivers
+from contourd.receivers.receiving import commitment_scp
 from contourd.schedule import Schedule
 from contourd.settings import Settings, shown_settings
 from contourd.signals import STOPPING, on_signals
@@ -53,7 +54,7 @@ FIXED_JOBS = 10
 
 
 class Daemon:
-    """One node: reception and delivery in this process, contouring in a spawned one."""
+    """One node: the queue and delivery in this process, reception and contouring in processes of their own."""
 
     def __init__(
         self, settings: Settings, sender: Sender | None = None, notifier: ServiceNotifier | None = None
@@ -72,7 +73,7 @@ class Daemon:
         self._intake = Intake(self._database, settings.spool.root, settings.series, settings.route)
         self._retention = Retention(self._database, self._spool, settings.retention)
         self._build_calling(sender or StorageSCU(settings.node.ae_title))
-        self._scp = StorageSCP(settings.node, self._spool, self._intake, self._audit.note, self._commitment_scp())
+        self._scp = self._reception()
         self._schedule = Schedule(len(settings.destination) + len(settings.sender) + FIXED_JOBS)
         self._stopping, self._hasten = threading.Event(), threading.Event()
         self._supervisor = Supervisor(settings, self._queue, self._stopping, contoured=self._deliver_now)
@@ -101,13 +102,14 @@ class Daemon:
         requests = CommitmentRequests(self._database, policy, [s.ae_title for s in settings.sender])
         self._custody = Custody(settings.spool.root, requests, self._post.committer, settings.series.quiet_s)
 
-    def _commitment_scp(self) -> CommitmentSCP | None:
-        """Take part in storage commitment only where the settings say so, in one role or the other."""
-        if self._settings.node.commitment:
-            return CommitmentSCP(self._post.commitments, self._custody.requests)
-        if any(destination.commitment for destination in self._settings.destination):
-            return CommitmentSCP(self._post.commitments)
-        return None
+    def _reception(self) -> Receivers | StorageSCP:
+        """Build what listens: with processes of its own that receive, or in this one."""
+        settings, witness = self._settings, self._audit.note
+        reports, requests = self._post.commitments, self._custody.requests
+        if settings.node.receivers:
+            return Receivers(settings, self._intake, witness, reports, requests)
+        commitment = commitment_scp(settings, reports, requests)
+        return StorageSCP(settings.node, self._spool, self._intake, witness, commitment)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; a second one does not wait for what is under way.

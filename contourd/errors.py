@@ -120,6 +120,10 @@ class CommitmentRefused(ContourdError):
         self.status = status
         super().__init__(reason)
 
+    def __reduce__(self) -> tuple[type[CommitmentRefused], tuple[int, str]]:
+        """Let another process have it."""
+        return type(self), (self.status, str(self))
+
 
 class InvalidTransition(ContourdError):
     """The event cannot happen in this state."""

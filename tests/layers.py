@@ -45,6 +45,8 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     5: (
         "contourd.worker",
         *("contourd.activating", "contourd.forecast", "contourd.provenance", "contourd.replaying"),
+        *("contourd.receivers", "contourd.receivers.channel", "contourd.receivers.front"),
+        "contourd.receivers.receiving",
         "contourd.schedule",
         "contourd.supervision",
         "contourd.status",
@@ -76,7 +78,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.reception",
         "contourd.dicom.scp",
         *("contourd.dicom.listener", "contourd.dicom.reactor", "contourd.dicom.success"),
-        "contourd.dicom.arriving",
+        *("contourd.dicom.arriving", "contourd.dicom.naming"),
         "contourd.dicom.file_meta",
         "contourd.dicom.tls",
         "contourd.dicom.scu",

@@ -8,6 +8,7 @@ peer sent, pynetdicom tells nobody that the association has ended; here it is to
 
 from __future__ import annotations
 
+import itertools
 import ssl
 import threading
 import time
@@ -111,12 +112,23 @@ class AssociationListener(ThreadedAssociationServer):
     ----------
     refused
         Is told the address of a connection that comes to nothing, and why.
+    gone
+        Is told the number of each connection that has ended.
     """
 
     daemon_threads = True
 
-    def __init__(self, bounds: Bounds, refused: Callable[[str, str], None], *arguments: Any, **named: Any) -> None:
-        self._bounds, self._refused = bounds, refused
+    def __init__(
+        self,
+        bounds: Bounds,
+        refused: Callable[[str, str], None],
+        gone: Callable[[int], None],
+        *arguments: Any,
+        **named: Any,
+    ) -> None:
+        self._bounds, self._refused, self._gone = bounds, refused, gone
+        self._count = itertools.count(1)
+        self._numbers: dict[Any, int] = {}  # by the connection's socket, then by its association
         self._pending: dict[Any, _Pending] = {}  # by the connection's socket
         self._lock = threading.Lock()
         named["request_handler"] = partial(_Handler, self)
@@ -131,16 +143,31 @@ class AssociationListener(ThreadedAssociationServer):
         """Accept a connection; the handshake comes later, in its own thread."""
         listening: Any = self.socket
         client, address = listening.accept()
+        return self._numbered(client, next(self._count)), address
+
+    def _numbered(self, client: Any, number: int) -> Any:
         client.settimeout(self._bounds.request_s)
         if self.ssl_context:
             client = self.ssl_context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
-        return client, address
+        self._numbers[client] = number
+        return client
+
+    def number_of(self, association: Any) -> int:
+        """Return the number of an association's connection."""
+        return self._numbers[association]
+
+    def _forget(self, connection: Any) -> None:
+        """Tell that a connection, or its association, has ended; once."""
+        number = self._numbers.pop(connection, None)
+        if number is not None:
+            self._gone(number)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Refuse addresses that may not connect, and those that hold too many connections without an association."""
         address = str(client_address[0])
         if not allowed(address, self._bounds.peers):
             self._refused(address, "its address is not in node.allowed_peers")
+            self._forget(request)
             return False
         with self._lock:
             self._pending = {key: one for key, one in self._pending.items() if not one.gone}
@@ -150,10 +177,12 @@ class AssociationListener(ThreadedAssociationServer):
                 self._pending[request] = _Pending(address)
         if crowded:
             self._refused(address, "too many connections without an association")
+            self._forget(request)
         return not crowded
 
     def begun(self, request: Any, association: Any) -> None:
         """Take note of the association that a connection is to become."""
+        self._numbers[association] = self._numbers.pop(request)
         with self._lock:
             if request in self._pending:
                 self._pending[request].association = association
@@ -174,6 +203,7 @@ class AssociationListener(ThreadedAssociationServer):
             association.dul.socket.close()
             address = association.requestor.address_info
             evt.trigger(association, evt.EVT_CONN_CLOSE, {"address": address and address.as_tuple})
+            self._forget(association)
 
     def act(self, association: Any, do_action: Callable[[str], None], event: str) -> None:
         """Let the state machine act on an event; one that it cannot act on ends the association."""
@@ -198,9 +228,42 @@ class AssociationListener(ThreadedAssociationServer):
             self.finish_request(request, client_address)
         except (OSError, ValueError, RuntimeError) as error:
             with self._lock:
-                self._pending.pop(request, None)
+                pending = self._pending.pop(request, None)
             self._refused(address, f"{doing}: {_told(error)}")
             self.shutdown_request(request)
+            self._forget(request)
+            if pending is not None and pending.association is not None:
+                self._forget(pending.association)
+
+
+class HandedConnections(AssociationListener):
+    """Has no socket that listens: it is handed connections that another process accepted."""
+
+    def server_bind(self) -> None:
+        """Leave the address to who listens there."""
+
+    def server_activate(self) -> None:
+        """Do not listen."""
+
+    def take(self, connection: Any, address: Any, number: int) -> None:
+        """Begin an association on a connection, within the same bounds."""
+        try:
+            client = self._numbered(connection, number)
+        except (OSError, ValueError) as error:  # it has gone meanwhile
+            self._refused(str(address[0]), f"the connection broke: {_told(error)}")
+            connection.close()
+            self._gone(number)
+            return
+        if self.verify_request(client, address):
+            self.process_request(client, address)
+        else:
+            self.shutdown_request(client)
+
+    def shutdown(self) -> None:
+        """Let go of the socket that never listened."""
+        self.server_close()
+        servers: Any = self.ae._servers
+        servers.remove(self)
 
 
 def _told(error: Exception) -> str:

@@ -48,9 +48,44 @@ class InstanceSink(Protocol):
         """Take note that an association ended, once; nothing of it comes afterwards."""
 
 
+class Connections(Protocol):
+    """Who counts the associations of a node."""
+
+    def admit(self, number: int) -> bool:
+        """Give the association of a connection a place, if there is one; it keeps it until the connection ends."""
+
+    def gone(self, number: int) -> None:
+        """Take note that a connection has ended."""
+
+
+class Places:
+    """So many places for associations."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken: set[int] = set()
+        self._lock = threading.Lock()
+
+    def admit(self, number: int) -> bool:
+        """Give a place, if there is one."""
+        with self._lock:
+            there_is = len(self._taken) < self._most
+            if there_is:
+                self._taken.add(number)
+            return there_is
+
+    def gone(self, number: int) -> None:
+        """Have the place back, if one was given."""
+        with self._lock:
+            self._taken.discard(number)
+
+
 @dataclass(slots=True, eq=False)
 class OpenAssociation:
-    """An open association; the lock keeps its end from overtaking a store that is under way."""
+    """An open association; the lock keeps its end from overtaking a store that is under way.
+
+    ``told`` is set when the sink knows of its end.
+    """
 
     number: int
     calling_ae: str
@@ -60,3 +95,4 @@ class OpenAssociation:
     releasing: bool = False
     ended: bool = False
     cut_off: bool = False
+    told: threading.Event = field(default_factory=threading.Event)

@@ -5,7 +5,6 @@ Enforcement of AE titles is pynetdicom's own at association; notification handle
 
 from __future__ import annotations
 
-import itertools
 import logging
 import socket
 import sys
@@ -27,9 +26,9 @@ from contourd.dicom.arriving import DatasetBytes
 from contourd.dicom.commitment_scp import CommitmentSCP
 from contourd.dicom.decoders import UNCOMPRESSED, readable_syntaxes
 from contourd.dicom.file_meta import file_meta
-from contourd.dicom.instance import read_encoded
-from contourd.dicom.listener import AssociationListener, Bounds
-from contourd.dicom.reception import InstanceSink, OpenAssociation, ReceivedInstance, Witness
+from contourd.dicom.listener import AssociationListener, Bounds, HandedConnections
+from contourd.dicom.naming import read_naming
+from contourd.dicom.reception import Connections, InstanceSink, OpenAssociation, Places, ReceivedInstance, Witness
 from contourd.dicom.rtstruct_write import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.dicom.spool import Spool
 from contourd.dicom.tls import listening_context
@@ -72,12 +71,12 @@ class StorageSCP:
         sink: InstanceSink,
         witness: Witness = lambda *deed: None,
         commitment: CommitmentSCP | None = None,
+        connections: Connections | None = None,
     ) -> None:
         self._node, self._spool, self._sink, self._witness = node, spool, sink, witness
-        self._numbers = itertools.count(1)
+        self._connections = connections or Places(node.max_associations)
         self._open: dict[Any, OpenAssociation] = {}
-        self._admitted: set[Any] = set()
-        self._admission = threading.Lock()
+        self._by_number: dict[int, OpenAssociation] = {}
         self._stores = threading.Condition()
         self._under_way = 0
         self._stopping = False
@@ -104,6 +103,19 @@ class StorageSCP:
         OSError
             The address cannot be used.
         """
+        self._make_server(AssociationListener)
+        self._listener = threading.Thread(target=self._server.serve_forever, name="listener", daemon=True)
+        self._listener.start()
+
+    def begin(self) -> None:
+        """Wait for connections to be handed over, in the place of listening."""
+        self._make_server(HandedConnections)
+
+    def take(self, connection: socket.socket, address: tuple[Any, ...], number: int) -> None:
+        """Serve a connection that another process accepted from an address."""
+        self._server.take(connection, address, number)
+
+    def _make_server(self, kind: type[AssociationListener]) -> None:
         node, handlers = self._node, list[Any]()
         handlers += [
             (evt.EVT_REQUESTED, self._requested),
@@ -120,13 +132,11 @@ class StorageSCP:
         ]
         bounds = Bounds(node.allowed_peers, node.max_pdu_kb * 1024, node.network_timeout_s, node.request_timeout_s)
         context = listening_context(node.tls) if node.tls is not None else None
-        listener: Any = partial(AssociationListener, bounds, self._turned_away)
+        listener: Any = partial(kind, bounds, self._turned_away, self._gone)
         self._server = self._ae.make_server(
             (node.host, node.port), ssl_context=context, evt_handlers=handlers, server_class=listener
         )
         self._ae._servers.append(self._server)
-        self._listener = threading.Thread(target=self._server.serve_forever, name="listener", daemon=True)
-        self._listener.start()
 
     @property
     def listening(self) -> bool:
@@ -158,12 +168,9 @@ class StorageSCP:
         """Reject an association for the moment where there is no room for it or for what it would bring."""
         association = event.assoc
         self._closed(event)
-        with self._admission:
-            self._admitted = {other for other in self._admitted if other.is_alive()}
-            full = len(self._admitted) >= self._node.max_associations
-            if not full and self._spool.has_room():
-                self._admitted.add(association)
-                return
+        full = not self._connections.admit(self._server.number_of(association))
+        if not full and self._spool.has_room():
+            return
         why = "too many associations" if full else "the disk is nearly full"
         self._tell_rejection(association, why)
         association.acse.send_reject(*(LOCAL_LIMIT if full else CONGESTION))
@@ -171,9 +178,9 @@ class StorageSCP:
 
     def _accepted(self, event: Any) -> None:
         requestor = event.assoc.requestor
-        opened = OpenAssociation(next(self._numbers), one_line(requestor.ae_title))
+        opened = OpenAssociation(self._server.number_of(event.assoc), one_line(requestor.ae_title))
         self._sink.association_opened(opened.number, opened.calling_ae, str(requestor.address))
-        self._open[event.assoc] = opened
+        self._open[event.assoc] = self._by_number[opened.number] = opened
         log.info(
             "association accepted",
             extra={"action": "accept", "association": opened.number, "calling_ae": opened.calling_ae},
@@ -235,6 +242,14 @@ class StorageSCP:
             except QueueUnavailable as error:  # the sink does so later
                 extra = {"action": "close", "association": opened.number}
                 log.warning("the end of an association is not recorded yet: %s", error, extra=extra)
+        opened.told.set()
+
+    def _gone(self, number: int) -> None:
+        """Let go of a connection, once the end of its association is told: another thread may be about to do that."""
+        opened = self._by_number.pop(number, None)
+        if opened is not None:
+            opened.told.wait(STOP_GRACE_S)
+        self._connections.gone(number)
 
     def _closed(self, event: Any) -> None:
         server = self._server
@@ -293,7 +308,7 @@ class StorageSCP:
     def _receive(self, event: Any, opened: OpenAssociation) -> ReceivedInstance:
         request, transfer_syntax = event.request, event.context.transfer_syntax
         dataset: DatasetBytes = request.DataSet or DatasetBytes()
-        instance = read_encoded(dataset, transfer_syntax)
+        instance = read_naming(dataset, transfer_syntax)
         wanted = (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
         if (instance.sop_class_uid, instance.sop_instance_uid) != wanted:
             raise InstanceMismatch("the dataset's SOP class and instance are not the command's")

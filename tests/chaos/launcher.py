@@ -1,6 +1,6 @@
 """``python -m tests.chaos.launcher serve --config ...``: contourd itself, with faults armed at its public seams.
 
-A spawned worker imports this module too, so that the same faults are armed there.
+A worker and a receiver import this module too, so that the same faults are armed there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.chaos.faults import MARKER, VARIABLE, Fault, unpack
 IMAGE = "instances - STORED"
 TABLES = ("series", "instances", "jobs", "deliveries")
 STALL_S = 0.2
-WORKER = ("contourd.worker:", "contourd.contouring:")  # they load torch, which the daemon does not
+WORKER = ("contourd.worker:", "contourd.contouring:")  # they load torch, which no other process does
 inside = threading.local()
 
 
@@ -37,8 +37,10 @@ def strike(fault: Fault) -> None:
         os.close(os.open(os.environ[MARKER], os.O_CREAT | os.O_EXCL))
     except FileExistsError:
         return  # it has struck
-    if fault.action == "kill node" and multiprocessing.parent_process() is not None:
-        os.kill(os.getppid(), signal.SIGKILL)
+    daemon = multiprocessing.parent_process()
+    if fault.action == "kill node" and daemon is not None:
+        assert daemon.pid is not None
+        os.kill(daemon.pid, signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)
     threading.Event().wait()  # the signal is on its way
 
@@ -166,9 +168,9 @@ def arm_transitions(faults: list[Fault]) -> None:
 
 def arm(faults: list[Fault]) -> None:
     arm_transitions([fault for fault in faults if fault.when in ("before", "after")])
-    in_daemon = __name__ == "__main__"  # a worker imports this module under another name
+    in_worker = multiprocessing.current_process().name.startswith("worker")
     for fault in faults:
-        if fault.when in ("enter", "leave") and not (in_daemon and fault.what.startswith(WORKER)):
+        if fault.when in ("enter", "leave") and (in_worker or not fault.what.startswith(WORKER)):
             arm_call(fault)
     for name in {fault.inside for fault in faults if fault.inside}:
         note_inside(name)

@@ -49,7 +49,9 @@ ASK = "contourd.dicom.commitment_scu:CommitmentSCU.ask"
 STORE = "contourd.jobs.intake:Intake.instance_stored"
 CLOSED = "contourd.jobs.intake:Intake.association_closed"
 WRITE, FSYNC, RENAME = "contourd.dicom.spool:write_durably", "os:fsync", "os:replace"
-SPOOL, DATABASE, SCP = "contourd.dicom.spool:Spool", "contourd.jobs.database:Database", "contourd.dicom.scp:StorageSCP"
+SPOOL, DATABASE = "contourd.dicom.spool:Spool", "contourd.jobs.database:Database"
+RECORDED = "contourd.receivers.receiving:Parties.instance_stored"
+RECEPTION, READ = "contourd.receivers.front:Receivers", "contourd.dicom.listener:read_whole"
 
 IDLE = Fault(
     "stall", "enter", "contourd.supervision:run_worker"
@@ -73,7 +75,7 @@ class Point:
     operator
         The command about the scene's job in which the kill strikes; empty: the daemon, or its worker.
     worker_only
-        The daemon outlives it.
+        The daemon outlives it: of a worker, or of a receiver.
     """
 
     name: str
@@ -171,6 +173,11 @@ def kill(when: str, what: str, nth: int = 1, inside: str = "") -> tuple[Fault, .
     return (Fault("kill", when, what, nth, inside),)
 
 
+def receiver(when: str, what: str, nth: int = 1, inside: str = "") -> tuple[Fault, ...]:
+    """Kill a receiver and the daemon with it."""
+    return (IDLE, Fault("kill node", when, what, nth, inside))
+
+
 def idle(when: str, what: str, nth: int = 1, inside: str = "") -> tuple[Fault, ...]:
     return (IDLE, *kill(when, what, nth, inside))
 
@@ -197,12 +204,15 @@ NAMED = (
         waits_for_confirmation,
         CONFIRM,
     ),
-    Point("the image is written, not yet fsynced", idle("enter", FSYNC, 9, WRITE), arrival),
-    Point("the image is fsynced, not yet renamed", idle("enter", RENAME, 5, WRITE), arrival),
-    Point("after rename, before the folder's fsync", idle("leave", RENAME, 5, WRITE), arrival),
-    Point("after rename, before the commit", idle("leave", f"{SPOOL}.store_instance", 5), arrival),
+    Point("the image is written, not yet fsynced", receiver("enter", FSYNC, 9, WRITE), arrival),
+    Point("the image is fsynced, not yet renamed", receiver("enter", RENAME, 5, WRITE), arrival),
+    Point("after rename, before the folder's fsync", receiver("leave", RENAME, 5, WRITE), arrival),
+    Point("after rename, before the commit", receiver("leave", f"{SPOOL}.store_instance", 5), arrival),
     Point("after the commit, before the response", idle("leave", STORE, 5), arrival),
-    Point("in the middle of a PDU", idle("enter", "contourd.dicom.listener:read_whole", 30), arrival),
+    Point("in the middle of a PDU", receiver("enter", READ, 30), arrival),
+    Point("a receiver in the middle of a PDU", kill("enter", READ, 30), arrival, worker_only=True),
+    Point("a receiver, before the commit", kill("leave", f"{SPOOL}.store_instance", 5), arrival, worker_only=True),
+    Point("a receiver, after the commit", kill("leave", RECORDED, 5), arrival, worker_only=True),
     Point("before the end of an association is recorded", idle("enter", CLOSED), arrival),
     Point("after the end of an association is recorded", idle("leave", CLOSED), arrival),
     Point("the worker as it contours", (Fault("kill worker", "enter", CONTOUR),), arrival, worker_only=True),
@@ -229,14 +239,14 @@ NAMED = (
         (STALLED_SENDING, Fault("kill", "after", "series COMPLETE RECEIVING")),
         late_slice_while_sending,
     ),
-    Point("in shutdown, before reception ends", idle("enter", f"{SCP}.stop"), stop_while_receiving),
-    Point("in shutdown, after reception ends", idle("leave", f"{SCP}.stop"), stop_while_receiving),
+    Point("in shutdown, before reception ends", idle("enter", f"{RECEPTION}.stop"), stop_while_receiving),
+    Point("in shutdown, after reception ends", idle("leave", f"{RECEPTION}.stop"), stop_while_receiving),
     Point("in shutdown, before the database is closed", idle("enter", f"{DATABASE}.close"), stop_while_receiving),
     Point("at the start, after the sweep", idle("leave", f"{SPOOL}.sweep"), nothing),
     Point("at the start, before the schema is looked at", idle("enter", f"{DATABASE}.prepare"), nothing),
     Point("at the start, after the queue's recovery", idle("leave", "contourd.jobs.queue:Queue.recover"), nothing),
     Point("at the start, after the intake's recovery", idle("leave", "contourd.jobs.intake:Intake.recover"), nothing),
-    Point("at the start, as it listens", idle("leave", f"{SCP}.start"), nothing),
+    Point("at the start, as it listens", idle("leave", f"{RECEPTION}.start"), nothing),
     Point("at the start, as the worker starts", kill("leave", "contourd.supervision:Supervisor.start"), nothing),
     Point(
         "the worker at its start",

@@ -19,6 +19,7 @@ SETTLING_S = 200.0
 SHORT = (
     "after the commit of series RECEIVING COMPLETE",
     "in the middle of a PDU",
+    "a receiver, after the commit",
     "after rename, before the commit",
     "after the commit, before the response",
     "after the RTSTRUCT, before the state: the worker",

@@ -26,15 +26,19 @@ WAIT_S = 20.0
 
 @dataclass
 class Recorder:
-    """A sink that keeps what it is told; ``before_storing`` runs where a database would be written."""
+    """A sink that keeps what it is told, by the how-manieth association it is of; ``before_storing`` runs where a
+    database would be written.
+    """
 
     root: Path
     before_storing: Callable[[], None] = lambda: None
     told: list[tuple[Any, ...]] = field(default_factory=list)
     received: list[ReceivedInstance] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
+    accepted: list[int] = field(default_factory=list)
 
     def association_opened(self, association_id: int, calling_ae: str, peer: str) -> None:
+        self.accepted.append(association_id)
         self._note("opened", association_id, calling_ae, peer)
 
     def instance_stored(self, received: ReceivedInstance) -> None:
@@ -46,9 +50,9 @@ class Recorder:
     def association_closed(self, association_id: int, aborted: bool) -> None:
         self._note("closed", association_id, aborted)
 
-    def _note(self, *what: Any) -> None:
+    def _note(self, what: str, association_id: int, *more: Any) -> None:
         with self.changed:
-            self.told.append(what)
+            self.told.append((what, self.accepted.index(association_id) + 1, *more))
             self.changed.notify_all()
 
     def wait_for(self, *what: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import socketserver
 import sqlite3
 import subprocess
 import threading
@@ -133,7 +132,7 @@ def test_a_node_whose_listener_has_ended_ends_too(tmp_path, bright_bundle):  # n
     def end_listener() -> None:
         while not daemon._schedule.alive:  # it comes last
             time.sleep(0.05)
-        socketserver.BaseServer.shutdown(daemon._scp._server)  # as if its loop had broken
+        daemon._scp._socket.shutdown(socket.SHUT_RDWR)  # as if its loop had broken
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     ending = threading.Thread(target=end_listener, daemon=True)

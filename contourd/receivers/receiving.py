@@ -1,0 +1,130 @@
+"""A receiver: takes connections that the node's first process accepted, stores the images, has them recorded there.
+
+Nothing is acknowledged before the first process has committed it. Without that process this one ends.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection
+
+from contourd.dicom.commitment import Report, Request
+from contourd.dicom.commitment_scp import CommitmentSCP, ReportSink, RequestSink
+from contourd.dicom.reception import ReceivedInstance
+from contourd.dicom.scp import StorageSCP
+from contourd.dicom.spool import Spool
+from contourd.dicom.spool_access import keep_private
+from contourd.errors import QueueUnavailable
+from contourd.heap import share_one_arena
+from contourd.logs import set_up_logging
+from contourd.receivers.channel import Channel
+from contourd.settings import Settings
+
+STOP = b"stop"
+MESSAGE_BYTES = 4096
+# An association that has ended is let go by the garbage collector alone; so often, if one was taken.
+COLLECT_S = 30.0
+
+
+class Parties:
+    """The connections that this process has, each with a channel of its own; what the SCP asks and tells."""
+
+    def __init__(self, control: Channel) -> None:
+        self._control = control
+        self._channels: dict[int, Channel] = {}
+
+    def add(self, number: int, channel: Channel) -> None:
+        """Take note of a connection."""
+        self._channels[number] = channel
+
+    def admit(self, number: int) -> bool:
+        """Ask for a place for the association of a connection."""
+        try:
+            return bool(self._channels[number].ask("admit"))
+        except QueueUnavailable:
+            return False
+
+    def gone(self, number: int) -> None:
+        """Let go of a connection that has ended; its place is free then."""
+        channel = self._channels.pop(number, None)
+        if channel is not None:
+            channel.close()
+
+    def association_opened(self, association_id: int, calling_ae: str, peer: str) -> None:
+        """Pass on; where nobody is there the association's images are refused."""
+        with suppress(QueueUnavailable):
+            self._channels[association_id].ask("opened", calling_ae, peer)
+
+    def instance_stored(self, received: ReceivedInstance) -> None:
+        """Have a durable instance recorded; raises what the queue raises."""
+        self._channels[received.association_id].ask("stored", received)
+
+    def association_closed(self, association_id: int, aborted: bool) -> None:
+        """Pass on; raises QueueUnavailable."""
+        self._channels[association_id].ask("closed", aborted)
+
+    def witness(self, action: str, peer: str, calling_ae: str, why: str) -> None:
+        """Pass on what a peer did."""
+        with suppress(QueueUnavailable):
+            self._control.ask("witness", action, peer, calling_ae, why)
+
+    def requested(self, calling_ae: str, request: Request) -> None:
+        """Have a request for storage commitment recorded; raises what refuses it."""
+        self._control.ask("requested", calling_ae, request)
+
+    def reported(self, calling_ae: str, report: Report) -> None:
+        """Have a report of storage commitment recorded; raises what refuses it."""
+        self._control.ask("reported", calling_ae, report)
+
+
+def commitment_scp(settings: Settings, reports: ReportSink, requests: RequestSink) -> CommitmentSCP | None:
+    """Take part in storage commitment only where the settings say so, in one role or the other."""
+    if settings.node.commitment:
+        return CommitmentSCP(reports, requests)
+    if any(destination.commitment for destination in settings.destination):
+        return CommitmentSCP(reports)
+    return None
+
+
+def main(settings: Settings, control: Connection, handing: socket.socket) -> None:
+    """Serve the connections that are handed over, until told to stop."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # they are the first process's affair
+        signal.signal(number, signal.SIG_IGN)
+    share_one_arena()
+    keep_private()
+    set_up_logging()
+    parties = Parties(Channel(control))
+    spool = Spool(settings.spool.root, int(settings.spool.min_free_gb * 1e9))
+    commitment = commitment_scp(settings, parties, parties)
+    scp = StorageSCP(settings.node, spool, parties, parties.witness, commitment, parties)
+    scp.begin()
+    handing.settimeout(COLLECT_S)
+    taken = False
+    while True:
+        try:
+            content, descriptors, _, _ = socket.recv_fds(handing, MESSAGE_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
+        except TimeoutError:
+            if taken:
+                gc.collect()
+                taken = False
+            continue
+        if not content:
+            os._exit(1)
+        if content == STOP:
+            break
+        _take(scp, parties, content, descriptors)
+        taken = True
+    scp.stop()
+
+
+def _take(scp: StorageSCP, parties: Parties, content: bytes, descriptors: Sequence[int]) -> None:
+    number, address = json.loads(content)
+    connection, channel = descriptors
+    parties.add(number, Channel(Connection(channel)))
+    scp.take(socket.socket(fileno=connection), tuple(address), number)

@@ -1,0 +1,192 @@
+"""Processes that receive: one port, one limit, one record, and the end of one is that of its associations alone."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from contourd.dicom.commitment import NOT_AUTHORISED
+from contourd.errors import CommitmentRefused, QueueUnavailable
+from contourd.receivers.front import Receivers
+from contourd.settings import Settings, load_settings
+from tests.integration.receiving import WAIT_S, Recorder, associate
+from tests.interop.node import serve, write_configuration
+from tests.peers import free_port
+from tests.phantom import write_series
+
+OUT_OF_RESOURCES, PROCESSING_FAILURE = 0xA700, 0x0110
+
+
+class Nobody:
+    """Takes neither requests nor reports."""
+
+    def requested(self, *arguments: object) -> None:
+        raise AssertionError(arguments)
+
+    def reported(self, *arguments: object) -> None:
+        raise AssertionError(arguments)
+
+
+class Front:
+    """Receivers, and what they told."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.sink = Recorder(settings.spool.root)
+        self.witnessed: list[tuple[str, ...]] = []
+        self.receivers = Receivers(settings, self.sink, lambda *deed: self.witnessed.append(deed), Nobody(), Nobody())
+        self.receivers.start()
+        wait_until(lambda: len(self.receivers.pids) == settings.node.receivers)
+
+    @property
+    def loads(self) -> list[int]:
+        return sorted(receiver.connections for receiver in self.receivers._receivers)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Front]]:
+    fronts: list[Front] = []
+
+    def begin(receivers: int = 2, **node: Any) -> Front:
+        path = write_configuration(tmp_path, free_port(), "hn7", {"pacs": ("PACS", free_port())})
+        settings = load_settings(path)
+        node = settings.node.model_copy(update={"receivers": receivers, **node})
+        fronts.append(Front(settings.model_copy(update={"node": node})))
+        return fronts[-1]
+
+    yield begin
+    for front in fronts:
+        front.receivers.stop()
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[Path]:
+    return sorted(write_series(tmp_path / "ct").iterdir())
+
+
+def test_associations_are_shared_out_and_all_that_they_bring_is_recorded(start, images) -> None:
+    front = start()
+    associations = [associate(front.receivers.port) for _ in range(4)]
+    assert front.loads == [2, 2]
+    for number, path in enumerate(images[:8]):
+        assert associations[number % 4].send_c_store(path).Status == 0
+    for association in associations:
+        association.release()
+    wait_until(lambda: sum(what[0] == "closed" for what in front.sink.told) == 4)
+    assert [what for what in front.sink.told if what[0] == "closed" and what[2]] == []
+    assert len({received.path for received in front.sink.received}) == 8
+    wait_until(lambda: front.loads == [0, 0])
+
+
+def test_the_limit_is_that_of_the_node(start) -> None:
+    front = start(max_associations=3)
+    open_ones = [associate(front.receivers.port) for _ in range(3)]
+    assert associate(front.receivers.port).is_rejected
+    open_ones[0].release()
+    wait_until(lambda: sum(front.loads) == 2)
+    assert associate(front.receivers.port).is_established
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(QueueUnavailable("locked"), OUT_OF_RESOURCES), (ValueError("a fault"), PROCESSING_FAILURE)]
+)
+def test_what_cannot_be_recorded_is_refused(start, images, error: Exception, status: int) -> None:
+    front = start()
+
+    def fail() -> None:
+        raise error
+
+    association = associate(front.receivers.port)
+    front.sink.before_storing = fail
+    assert association.send_c_store(images[0]).Status == status
+    front.sink.before_storing = lambda: None
+    assert association.send_c_store(images[0]).Status == 0
+    association.release()
+
+
+def test_a_receiver_that_dies_takes_its_associations_with_it_and_is_replaced(start, images) -> None:
+    front = start()
+    one, other = (associate(front.receivers.port) for _ in range(2))
+    assert one.send_c_store(images[0]).Status == 0
+    os.kill(front.receivers.pids[0], signal.SIGKILL)
+    wait_until(lambda: any(what[0] == "closed" for what in front.sink.told))
+    assert [what[2] for what in front.sink.told if what[0] == "closed"] == [True]
+    wait_until(lambda: one.is_established != other.is_established)
+    survivor = one if one.is_established else other
+    assert survivor.send_c_store(images[1]).Status == 0
+    wait_until(lambda: len(front.receivers.pids) == 2)
+    again = [associate(front.receivers.port) for _ in range(2)]
+    assert [a.send_c_store(images[2]).Status for a in again] == [0, 0]
+    assert front.receivers.listening
+
+
+def test_a_store_under_way_ends_before_its_receiver_does(start, images) -> None:
+    front, entered, go_on = start(), threading.Event(), threading.Event()
+
+    def wait() -> None:
+        entered.set()
+        assert go_on.wait(WAIT_S)
+
+    front.sink.before_storing = wait
+    association, statuses = associate(front.receivers.port), []
+    sending = threading.Thread(target=lambda: statuses.append(association.send_c_store(images[0]).get("Status")))
+    sending.start()
+    assert entered.wait(WAIT_S)
+    pids = front.receivers.pids
+    stopping = threading.Thread(target=front.receivers.stop)
+    stopping.start()
+    time.sleep(0.3)
+    assert stopping.is_alive()
+    go_on.set()
+    for thread in (sending, stopping):
+        thread.join(WAIT_S)
+    assert statuses == [0]
+    assert len(front.sink.received) == 1
+    assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
+
+
+def test_an_address_that_is_taken_is_told(start) -> None:
+    front = start()
+    with pytest.raises(OSError, match="in use"):
+        start(port=front.receivers.port)
+
+
+def test_receivers_end_with_a_daemon_that_is_killed(tmp_path: Path) -> None:
+    with serve(tmp_path, "hn7", {"pacs": ("PACS", free_port())}) as node:
+        association = associate(node.port)
+        children = psutil.Process(node.server.pid).children(recursive=True)
+        assert len(children) >= 4  # a worker, two receivers and what started them
+        node.server.kill()
+        _, alive = psutil.wait_procs(children, WAIT_S)
+        assert alive == []
+        association.abort()
+
+
+def test_a_node_without_receivers_receives_itself(images, tmp_path: Path) -> None:
+    with serve(tmp_path, "hn7", {"pacs": ("PACS", free_port())}, node="receivers = 0") as node:
+        association = associate(node.port)
+        assert association.send_c_store(images[0]).Status == 0
+        association.release()
+        assert not any(
+            "forkserver" in " ".join(child.cmdline()) for child in psutil.Process(node.server.pid).children()
+        )
+
+
+def test_a_refusal_comes_from_another_process_as_it_was() -> None:
+    refused = pickle.loads(pickle.dumps(CommitmentRefused(NOT_AUTHORISED, "not switched on")))
+    assert (refused.status, str(refused)) == (NOT_AUTHORISED, "not switched on")
