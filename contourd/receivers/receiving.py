@@ -28,8 +28,8 @@ from contourd.settings import Settings
 
 STOP = b"stop"
 MESSAGE_BYTES = 4096
-# An association that has ended is let go by the garbage collector alone; so often, if one was taken.
-COLLECT_S = 30.0
+# Associations that have ended are let go by the garbage collector alone: after so many, and in the next pause.
+COLLECT_AFTER, COLLECT_S = 100, 10.0
 
 
 class Parties:
@@ -105,21 +105,21 @@ def main(settings: Settings, control: Connection, handing: socket.socket) -> Non
     scp = StorageSCP(settings.node, spool, parties, parties.witness, commitment, parties)
     scp.begin()
     handing.settimeout(COLLECT_S)
-    taken = False
+    taken = 0
     while True:
-        try:
+        content, descriptors = b"", list[int]()
+        with suppress(TimeoutError):
             content, descriptors, _, _ = socket.recv_fds(handing, MESSAGE_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
-        except TimeoutError:
-            if taken:
-                gc.collect()
-                taken = False
-            continue
-        if not content:
-            os._exit(1)
+            if not content:
+                os._exit(1)
         if content == STOP:
             break
-        _take(scp, parties, content, descriptors)
-        taken = True
+        if content:
+            _take(scp, parties, content, descriptors)
+            taken += 1
+        if taken >= COLLECT_AFTER or (taken and not content):
+            gc.collect()
+            taken = 0
     scp.stop()
 
 

@@ -1,4 +1,4 @@
-"""``python -m tests.soak``, or ``make soak``: prints what the main process has before and after a long load."""
+"""``python -m tests.soak``, or ``make soak``: prints what those who receive have before and after a long load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Series, echoes, bare connections and refusals that load a node, and what its main process has before and after."""
+"""Series, echoes, bare connections and refusals that load a node, and what its main process and its receivers have
+before and after.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import gc
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
+from contourd.receivers.receiving import COLLECT_S
 from tests.chaos.peers import Acknowledged, send
 from tests.interop.node import Node
 from tests.peers import LOOPBACK
@@ -39,7 +42,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Footprint:
-    """What the main process has."""
+    """What the main process and its receivers have together."""
 
     rss_mb: float
     descriptors: int
@@ -88,19 +91,19 @@ class Soaked:
 
 
 def soak(node: Node, folder: Path, load: Load, told: Callable[[str], None] = lambda text: None) -> Soaked:
-    """Load a node that nobody else uses, and measure its main process between the parts."""
-    process = psutil.Process(node.server.pid)
+    """Load a node that nobody else uses, and measure it between the parts."""
+    processes = reception(node)
     for number in range(load.warm_up):
         send_series(node.port, folder, number, load.instances)
         idle_associations(node.port, load.echoes // max(1, load.associations))
-    warm = settled(node, process, load.warm_up)
+    warm = settled(node, processes, load.warm_up)
     told(f"warm after {load.warm_up} associations")
     for number in range(load.warm_up, load.warm_up + load.associations):
         send_series(node.port, folder, number, load.instances)
-        told(f"{(number - load.warm_up + 1) * load.instances} instances, {process.memory_info().rss / 1e6:.1f} MB")
-    stored = settled(node, process, load.warm_up + load.associations)
+        told(f"{(number - load.warm_up + 1) * load.instances} instances, {rss_mb(processes):.1f} MB")
+    stored = settled(node, processes, load.warm_up + load.associations)
     idle_associations(node.port, load.echoes)
-    idle = settled(node, process, load.warm_up + load.associations)
+    idle = settled(node, processes, load.warm_up + load.associations)
     return Soaked(warm, stored, idle, load.warm_up + load.associations)
 
 
@@ -142,13 +145,26 @@ def idle_associations(port: int, number: int) -> None:
     gc.collect()
 
 
-def settled(node: Node, process: psutil.Process, delivered: int) -> Footprint:
+def reception(node: Node) -> list[psutil.Process]:
+    """Find the main process and those that receive, with the one that starts them."""
+    main = psutil.Process(node.server.pid)
+    below = [p for p in main.children(recursive=True) if "multiprocessing.forkserver" in " ".join(p.cmdline())]
+    assert len(below) == 3  # two receivers, and what they were forked from
+    return [main, *below]
+
+
+def rss_mb(processes: Sequence[psutil.Process]) -> float:
+    return sum(process.memory_info().rss for process in processes) / 1e6
+
+
+def settled(node: Node, processes: Sequence[psutil.Process], delivered: int) -> Footprint:
     """Measure once all is delivered and the last association's threads and sockets are gone."""
     node.wait_until(lambda status: status["counts"].get("DELIVERED", 0) == delivered, 600)
+    time.sleep(COLLECT_S)  # a receiver lets go of ended associations so often
     deadline, since, last = time.monotonic() + 60, time.monotonic(), (0, 0)
     while time.monotonic() < deadline and time.monotonic() - since < SETTLED_S:
-        now = (process.num_threads(), process.num_fds())
+        now = (sum(p.num_threads() for p in processes), sum(p.num_fds() for p in processes))
         if now != last:
             since, last = time.monotonic(), now
         time.sleep(LOOK_S)
-    return Footprint(process.memory_info().rss / 1e6, process.num_fds(), process.num_threads())
+    return Footprint(rss_mb(processes), last[1], last[0])

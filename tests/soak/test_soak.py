@@ -1,4 +1,4 @@
-"""The short form of the soak: the main process does not grow with what it receives or with who connects."""
+"""The short form of the soak: the processes that receive do not grow with what it receives or with who connects."""
 
 from __future__ import annotations
 
