@@ -11,7 +11,7 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless
 
-from contourd import activating
+from contourd import activating, worker
 from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.read_ahead import ReadAhead
 from contourd.dicom.received_images import decoded_bytes, read_received
@@ -130,6 +130,7 @@ def bench(tmp_path, bright_bundle):  # noqa: F811
 
 
 def read_all_ahead(bench):
+    bench.worker._read_ahead()  # it may take them for a burst, and leave the processors to reception
     while bench.worker._read_ahead():
         pass
     return len(bench.worker._ahead._read)
@@ -147,6 +148,25 @@ def test_a_resting_worker_reads_what_arrives_and_drops_what_is_held(bench, make_
         session.get_one(SeriesRow, 1).state = SeriesState.HELD
     assert arriving_images(bench.database, 1000) == {}
     assert read_all_ahead(bench) == 0
+
+
+def test_a_burst_is_left_alone_until_it_is_over(bench, make_series, monkeypatch):  # noqa: F811
+    bench.add(make_series("p1"))
+    listed = arriving_images(bench.database, 1000)
+    assert len(listed) == SLICES > worker.BURST
+    at_first = dict(list(listed.items())[: worker.BURST])
+    monkeypatch.setattr(worker, "arriving_images", lambda database, most: at_first)
+    while bench.worker._read_ahead():
+        pass
+    assert len(bench.worker._ahead._read) == worker.BURST  # not more than that came at a time
+    bench.worker._ahead.clear()
+    bench.worker._listed = 0
+    monkeypatch.setattr(worker, "arriving_images", lambda database, most: listed)
+    assert not bench.worker._read_ahead()
+    assert bench.worker._ahead._read == {}
+    while bench.worker._read_ahead():
+        pass
+    assert len(bench.worker._ahead._read) == SLICES
 
 
 def test_what_was_read_ahead_is_contoured_to_the_same_bytes(bench, make_series):  # noqa: F811
