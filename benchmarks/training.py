@@ -1,6 +1,6 @@
 """Training from the recipe beside the same network, loss and optimiser fed by a plain MONAI pipeline.
 
-    python benchmarks/training.py [--recipe hn7-4mm] [--cases 6] [--steps 10] [--slices 48] [--device auto]
+    python benchmarks/training.py [--recipe hn7] [--cases 6] [--steps 40] [--slices 48] [--device auto]
 
 Seconds a sample, and the share of them that the device waits for data. Both take the trainer's own step on the same
 cases, made of the reference patient with noise; only where a sample comes from differs. contourd makes each case once,
@@ -155,9 +155,9 @@ def measure(state: State, task: Task, steps: int) -> Measured:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="hn7-4mm")
+    parser.add_argument("--recipe", default="hn7")
     parser.add_argument("--cases", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--slices", type=int, default=48)
     parser.add_argument("--device", default="auto")
     asked = parser.parse_args()

@@ -57,7 +57,7 @@ def curate(
 def train(
     dataset: Annotated[Path, typer.Argument(help="Data set with train/ and validation/.")],
     output: Annotated[Path, typer.Option(help="The bundle to write; <output>.run keeps the checkpoint.")],
-    recipe: Annotated[str, typer.Option(help="A shipped recipe's name (quick, paper, ...), or a file.")] = "hn7-4mm",
+    recipe: Annotated[str, typer.Option(help="A shipped recipe's name (quick, paper, ...), or a file.")] = "hn7",
     initial: Annotated[str, typer.Option(help="Model to begin with, by name or folder.")] = "",
     device: DeviceOption = "auto",
 ) -> None:

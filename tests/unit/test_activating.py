@@ -136,7 +136,7 @@ def test_the_commands(settings, configuration, bright_bundle, tmp_path):  # noqa
         (m["name"], m["version"]): m for m in json.loads(command(configuration, "list", "--json").output)["models"]
     }
     assert [listed["bright", v]["active"] for v in ("1", "2")] == [False, True]
-    assert (listed["bright", "2"]["routes"], listed["hn7", "1"]["routes"]) == ([1], [])
+    assert (listed["bright", "2"]["routes"], listed["hn7", "3"]["routes"]) == ([1], [])
     assert "bright-2-" in command(configuration, "list").output
     shown = command(configuration, "show", listed["bright", "1"]["stored_name"]).output
     assert "The bright one, version 1" in shown
