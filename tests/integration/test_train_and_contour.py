@@ -78,7 +78,7 @@ def test_what_cannot_be_trained_is_one_message(tmp_path):
         ((tmp_path / "nowhere", "--recipe", "quick"), "no case"),
         ((dataset, "--recipe", "nothing"), "no such recipe"),
         ((dataset, "--recipe", "quick", "--initial", "nowhere"), "no model 'nowhere'"),
-        ((dataset, "--recipe", "quick", "--initial", "hn7"), "another channels"),
+        ((dataset, "--recipe", "quick", "--initial", "hn7"), "its network has another pools, channels"),
     ):
         refused = contourd("train", *arguments, "--output", tmp_path / "out", "--device", "cpu")
         assert refused.status != 0
