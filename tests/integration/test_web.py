@@ -101,7 +101,7 @@ def test_a_series_that_is_held_says_how_to_release_it(shown):
 
 def test_the_models_card_is_shown(shown):
     text = shown.get("/models/0").text
-    assert "Contours seven organs at risk" in text
+    assert "Contours Brainstem, SpinalCord, Parotid_L" in text
     assert "<table>" in text
     assert "](" not in text
 
