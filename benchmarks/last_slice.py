@@ -153,6 +153,7 @@ class Node:
         """Do what a node does that has nothing else to do while a series is quiet."""
         for _ in range(int(QUIET_S) - 1):
             self.intake.close_quiet()
+        self.worker._read_ahead()  # a burst is left alone at first
         while self.worker._read_ahead():
             pass
 

@@ -147,9 +147,11 @@ def idle_associations(port: int, number: int) -> None:
 
 def reception(node: Node) -> list[psutil.Process]:
     """Find the main process and those that receive, with the one that starts them."""
-    main = psutil.Process(node.server.pid)
-    below = [p for p in main.children(recursive=True) if "multiprocessing.forkserver" in " ".join(p.cmdline())]
-    assert len(below) == 3  # two receivers, and what they were forked from
+    main, below, deadline = psutil.Process(node.server.pid), list[psutil.Process](), time.monotonic() + 60
+    while len(below) < 3 and time.monotonic() < deadline:  # two receivers, and what they were forked from
+        time.sleep(LOOK_S)
+        below = [p for p in main.children(recursive=True) if "multiprocessing.forkserver" in " ".join(p.cmdline())]
+    assert len(below) == 3
     return [main, *below]
 
 
