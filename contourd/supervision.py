@@ -44,12 +44,12 @@ def run_worker(settings: Settings, name: str, parent: Connection) -> None:
     worker.main(settings, name, parent)
 
 
-def told_death(exit_status: int | None) -> str:
+def told_death(exit_status: int | None, who: str = "the worker") -> str:
     """Say in words how a process ended."""
     if exit_status is None or exit_status >= 0:
-        return f"the worker ended with status {exit_status}"
+        return f"{who} ended with status {exit_status}"
     number = -exit_status
-    return f"the worker died: {SIGNALS.get(signal.Signals(number), f'signal {number}')}"
+    return f"{who} died: {SIGNALS.get(signal.Signals(number), f'signal {number}')}"
 
 
 class Supervisor:

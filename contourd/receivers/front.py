@@ -8,18 +8,16 @@ for a receiver that ends would be reset.)
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import itertools
 import json
 import logging
 import multiprocessing
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
@@ -33,6 +31,7 @@ from contourd.errors import QueueUnavailable
 from contourd.receivers.channel import answer_all
 from contourd.receivers.receiving import STOP, main
 from contourd.settings import Settings
+from contourd.supervision import told_death
 
 log = logging.getLogger(__name__)
 
@@ -257,7 +256,7 @@ class Receivers:
         ours, theirs = self._context.Pipe()
         handing, handed = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         handing.setblocking(False)  # a receiver that hangs must not keep others from being handed connections
-        with contextlib.ExitStack() as ends:
+        with ExitStack() as ends:
             for end in (ours, handing):
                 ends.callback(end.close)
             with theirs, handed:
@@ -282,12 +281,5 @@ class Receivers:
         receiver.control.close()
         receiver.handing.close()
         if not self._stopping:
-            why = told_end(receiver.process.exitcode)
+            why = told_death(receiver.process.exitcode, "a receiver")
             log.error("%s; its associations are aborted, another takes its place", why, extra={"action": "receiver"})
-
-
-def told_end(exit_status: int | None) -> str:
-    """Say in words how a receiver ended."""
-    if exit_status is None or exit_status >= 0:
-        return f"a receiver ended with status {exit_status}"
-    return f"a receiver died: {signal.Signals(-exit_status).name}"
