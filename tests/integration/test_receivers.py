@@ -18,6 +18,7 @@ from contourd.dicom.commitment import NOT_AUTHORISED
 from contourd.errors import CommitmentRefused, QueueUnavailable
 from contourd.receivers.front import Receivers
 from contourd.settings import Settings, load_settings
+from tests.chaos.server import wait_until
 from tests.integration.receiving import WAIT_S, Recorder, associate
 from tests.interop.node import serve, write_configuration
 from tests.peers import free_port
@@ -44,18 +45,11 @@ class Front:
         self.witnessed: list[tuple[str, ...]] = []
         self.receivers = Receivers(settings, self.sink, lambda *deed: self.witnessed.append(deed), Nobody(), Nobody())
         self.receivers.start()
-        wait_until(lambda: len(self.receivers.pids) == settings.node.receivers)
+        wait_until(lambda: len(self.receivers.pids) == settings.node.receivers, "not every receiver is there")
 
     @property
     def loads(self) -> list[int]:
         return sorted(receiver.connections for receiver in self.receivers._receivers)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -87,10 +81,10 @@ def test_associations_are_shared_out_and_all_that_they_bring_is_recorded(start, 
         assert associations[number % 4].send_c_store(path).Status == 0
     for association in associations:
         association.release()
-    wait_until(lambda: sum(what[0] == "closed" for what in front.sink.told) == 4)
+    wait_until(lambda: sum(what[0] == "closed" for what in front.sink.told) == 4, "not every association has ended")
     assert [what for what in front.sink.told if what[0] == "closed" and what[2]] == []
     assert len({received.path for received in front.sink.received}) == 8
-    wait_until(lambda: front.loads == [0, 0])
+    wait_until(lambda: front.loads == [0, 0], "a connection is left")
 
 
 def test_the_limit_is_that_of_the_node(start) -> None:
@@ -98,7 +92,7 @@ def test_the_limit_is_that_of_the_node(start) -> None:
     open_ones = [associate(front.receivers.port) for _ in range(3)]
     assert associate(front.receivers.port).is_rejected
     open_ones[0].release()
-    wait_until(lambda: sum(front.loads) == 2)
+    wait_until(lambda: sum(front.loads) == 2, "the place is not free")
     assert associate(front.receivers.port).is_established
 
 
@@ -124,12 +118,12 @@ def test_a_receiver_that_dies_takes_its_associations_with_it_and_is_replaced(sta
     one, other = (associate(front.receivers.port) for _ in range(2))
     assert one.send_c_store(images[0]).Status == 0
     os.kill(front.receivers.pids[0], signal.SIGKILL)
-    wait_until(lambda: any(what[0] == "closed" for what in front.sink.told))
+    wait_until(lambda: any(what[0] == "closed" for what in front.sink.told), "no association has ended")
     assert [what[2] for what in front.sink.told if what[0] == "closed"] == [True]
-    wait_until(lambda: one.is_established != other.is_established)
+    wait_until(lambda: one.is_established != other.is_established, "both associations ended, or none")
     survivor = one if one.is_established else other
     assert survivor.send_c_store(images[1]).Status == 0
-    wait_until(lambda: len(front.receivers.pids) == 2)
+    wait_until(lambda: len(front.receivers.pids) == 2, "no other receiver took its place")
     again = [associate(front.receivers.port) for _ in range(2)]
     assert [a.send_c_store(images[2]).Status for a in again] == [0, 0]
     assert front.receivers.listening
