@@ -184,26 +184,53 @@ def send(port: int, series: Sequence[Path], slices: int) -> None:
             raise RuntimeError(f"not every slice was taken:\n{said[-2000:]}")
 
 
-def measure(receiver: Receiver, series: Sequence[Path], slices: int) -> Taken:
-    """Let a receiver take the series once."""
-    with tempfile.TemporaryDirectory() as scratch, running(receiver, Path(scratch)) as (port, process):
+def measure(receiver: Receiver, series: Sequence[Path], slices: int, folder: Path) -> Taken:
+    """Let a receiver take the series once, into an empty folder."""
+    with running(receiver, folder) as (port, process):
+        touch_memory(folder / "memory", sum(p.stat().st_size for one in series for p in one.iterdir()))
         os.sync()
         before, began = processor_s(process), time.perf_counter()
         send(port, series, slices)
-        return Taken(time.perf_counter() - began, processor_s(process) - before)
+        taken = Taken(time.perf_counter() - began, processor_s(process) - before)
+    empty(folder)
+    return taken
 
 
-def floor_s(series: Path) -> float:
-    """Time what nobody can spare: each file written and fsynced."""
+def touch_memory(path: Path, size_bytes: int) -> None:
+    """Use twice as much memory as will be written, and let go of it.
+
+    The host of a virtual machine takes back what is free, and whoever writes there first waits for it. Without this
+    it is contourd alone that waits, which has just filled the memory that the run before let go of with a network.
+    """
+    chunk = bytes(1 << 20)
+    with path.open("wb", buffering=0) as file:
+        for _ in range(2 * size_bytes // len(chunk)):
+            file.write(chunk)
+    path.unlink()
+
+
+def empty(folder: Path) -> None:
+    """Free the disk of a run without removing its files.
+
+    ext4 without a journal looks at each inode that was removed within five minutes before it makes a file.
+    """
+    for path in folder.rglob("*"):
+        if path.is_file():
+            os.truncate(path, 0)
+
+
+def floor_s(series: Path, folder: Path) -> float:
+    """Time what nobody can spare: each file written into an empty folder and fsynced."""
     contents = [path.read_bytes() for path in sorted(series.iterdir())]
-    with tempfile.TemporaryDirectory() as scratch:
-        began = time.perf_counter()
-        for number, content in enumerate(contents):
-            with (Path(scratch) / str(number)).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        return time.perf_counter() - began
+    began = time.perf_counter()
+    for number, content in enumerate(contents):
+        with (folder / str(number)).open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    taken = time.perf_counter() - began
+    empty(folder)
+    return taken
 
 
 def report(taken: Mapping[str, Sequence[Taken]], associations: int, slices: int, floor: float) -> None:
@@ -239,9 +266,10 @@ def main() -> None:
             taken: dict[str, list[Taken]] = {receiver.name: [] for receiver in found}
             floors = []
             for _ in range(arguments.runs):
-                floors.append(floor_s(series[0]))
+                floors.append(floor_s(series[0], Path(tempfile.mkdtemp(dir=scratch))))
                 for receiver in found:
-                    taken[receiver.name].append(measure(receiver, series[:associations], arguments.slices))
+                    folder = Path(tempfile.mkdtemp(dir=scratch))
+                    taken[receiver.name].append(measure(receiver, series[:associations], arguments.slices, folder))
             report(taken, associations, arguments.slices, statistics.median(floors))
 
 
