@@ -1,11 +1,18 @@
-"""A further image of a series that is being received: what nearly every image is, written down in three statements."""
+"""A further image of a series that is being received: what nearly every image is, written down in three statements.
+
+They are SQLAlchemy's, compiled once for SQLite and run by its driver.
+"""
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select, update
-from sqlalchemy.orm import Session
+from sqlalchemy import ClauseElement, bindparam, func, insert, select, update
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from contourd.dicom.reception import ReceivedInstance
 from contourd.jobs.job import SeriesState
@@ -16,20 +23,46 @@ _KNOWN = select(INSTANCES.c.id).where(
     INSTANCES.c.series_id == SERIES.c.id, INSTANCES.c.sop_instance_uid == bindparam("sop_instance_uid")
 )
 _LAST = select(INSTANCES.c.id).where(INSTANCES.c.series_id == SERIES.c.id).limit(1).offset(bindparam("before_last"))
-_FOUND = select(
-    SERIES.c.id,
-    SERIES.c.purged_at,
-    func.coalesce(_KNOWN.scalar_subquery(), _LAST.scalar_subquery()).label("obstacle"),
-).where(
+_FOUND = select(SERIES.c.id, func.coalesce(_KNOWN.scalar_subquery(), _LAST.scalar_subquery())).where(
     SERIES.c.series_uid == bindparam("series_uid"),
     SERIES.c.state == SeriesState.RECEIVING,
     SERIES.c.calling_ae != "",
+    SERIES.c.purged_at.is_(None),
 )
-_ADD = insert(INSTANCES)
 _TOUCH = update(SERIES).where(SERIES.c.id == bindparam("of_series")).values(last_instance_at=bindparam("now"))
+_ADD = insert(INSTANCES).values(
+    {name: bindparam(name) for name in ("series_id", "sop_instance_uid", "path", "sha256", "received_at")}
+)
 
 
-def add_further(session: Session, received: ReceivedInstance, most: int, now: datetime) -> bool:
+class _Prepared:
+    """A statement as SQLite's driver takes it."""
+
+    def __init__(self, statement: ClauseElement) -> None:
+        dialect = sqlite.dialect()
+        compiled = statement.compile(dialect=dialect)
+        assert isinstance(compiled, SQLCompiler)
+        self._text = str(compiled)
+        self._names = tuple(compiled.positiontup or ())
+        self._fixed = compiled.params
+        self._converters: Mapping[str, Callable[[Any], Any]] = {
+            name: convert
+            for name, bound in compiled.binds.items()
+            if (convert := bound.type.dialect_impl(dialect).bind_processor(dialect)) is not None
+        }
+
+    def run(self, cursor: sqlite3.Cursor, **values: Any) -> sqlite3.Cursor:
+        """Run it with its parameters by name."""
+        given = {**self._fixed, **values}
+        for name, convert in self._converters.items():
+            given[name] = convert(given[name])
+        return cursor.execute(self._text, [given[name] for name in self._names])
+
+
+_FIND, _INSERT, _UPDATE = (_Prepared(statement) for statement in (_FOUND, _ADD, _TOUCH))
+
+
+def add_further(cursor: sqlite3.Cursor, received: ReceivedInstance, most: int, now: datetime) -> bool:
     """Add an image to its series; False, and nothing is written, where there is more to decide about it.
 
     Parameters
@@ -37,26 +70,26 @@ def add_further(session: Session, received: ReceivedInstance, most: int, now: da
     most
         The number of images that a series may have.
     """
-    connection = session.connection()
-    wanted = {
-        "series_uid": received.series_instance_uid,
-        "sop_instance_uid": received.sop_instance_uid,
-        "before_last": most - 1,
-    }
-    found = connection.execute(_FOUND, wanted).one_or_none()
-    if found is None or found.obstacle is not None:
+    found = _FIND.run(
+        cursor,
+        series_uid=received.series_instance_uid,
+        sop_instance_uid=received.sop_instance_uid,
+        before_last=most - 1,
+    ).fetchone()
+    if found is None:
         return False
-    connection.execute(
-        _ADD,
-        {
-            "series_id": found.id,
-            "sop_instance_uid": received.sop_instance_uid,
-            "path": received.path,
-            "sha256": received.sha256,
-            "received_at": after_removal(found.purged_at, now),
-        },
+    series, obstacle = found
+    if obstacle is not None:
+        return False
+    _INSERT.run(
+        cursor,
+        series_id=series,
+        sop_instance_uid=received.sop_instance_uid,
+        path=received.path,
+        sha256=received.sha256,
+        received_at=now,
     )
-    connection.execute(_TOUCH, {"of_series": found.id, "now": now})
+    _UPDATE.run(cursor, of_series=series, now=now)
     return True
 
 

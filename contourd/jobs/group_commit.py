@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from sqlite3 import Cursor, IntegrityError
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -51,6 +52,16 @@ class _Waiting(Generic[Brought, Written]):
         return self.error is not None
 
 
+class _NotUsual(Exception):
+    """Ends a transaction of the driver."""
+
+
+def _usual(written: Written | None) -> Written:
+    if written is None:
+        raise _NotUsual
+    return written
+
+
 class GroupCommit(Generic[Brought, Written]):
     """Writes what threads bring; each gets its own outcome.
 
@@ -58,10 +69,17 @@ class GroupCommit(Generic[Brought, Written]):
     ----------
     write
         Writes one of them down in a transaction that may hold others.
+    write_usual
+        Does the same to what is usual, by the database's driver, and returns None of what is not.
     """
 
-    def __init__(self, database: Database, write: Callable[[Session, Brought], Written]) -> None:
-        self._database, self._write = database, write
+    def __init__(
+        self,
+        database: Database,
+        write: Callable[[Session, Brought], Written],
+        write_usual: Callable[[Cursor, Brought], Written | None] | None = None,
+    ) -> None:
+        self._database, self._write, self._write_usual = database, write, write_usual
         self._lock = threading.Lock()
         self._waiting: list[_Waiting[Brought, Written]] = []
         self._busy = False
@@ -83,13 +101,31 @@ class GroupCommit(Generic[Brought, Written]):
         with self._lock:
             group, self._waiting = self._waiting, []
         try:
-            self._write_together(group)
+            if self._write_usual is None or not self._written_as_usual(group, self._write_usual):
+                self._write_together(group)
         finally:
             with self._lock:
                 further = self._waiting[:1]
                 self._busy = bool(further)
             for one in (*group, *further):
                 one.turn.set()
+
+    def _written_as_usual(
+        self, group: Sequence[_Waiting[Brought, Written]], write: Callable[[Cursor, Brought], Written | None]
+    ) -> bool:
+        """Write a group by the driver, if all of it is usual; False, and nothing is written, where it is not."""
+        try:
+            with self._database.by_driver() as cursor:
+                found = [_usual(write(cursor, one.brought)) for one in group]
+        except (_NotUsual, IntegrityError):
+            return False
+        except QueueUnavailable as error:
+            for one in group:
+                one.error = error
+            return True
+        for one, written in zip(group, found, strict=True):
+            one.written.append(written)
+        return True
 
     def _write_together(self, group: Sequence[_Waiting[Brought, Written]]) -> None:
         """Write a group in one transaction; where one of it cannot be written, each in its own."""

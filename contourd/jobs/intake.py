@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from sqlite3 import Cursor
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -72,7 +73,7 @@ class Intake:
         self._now = clock
         self._quiet = Ages(clock, monotonic)  # SeriesInstanceUID -> since when
         self._queue = Queue(database, clock)
-        self._group = GroupCommit(database, self._record)
+        self._group = GroupCommit(database, self._record, self._record_further if database.has_short_way else None)
         self._lock = threading.Lock()
         self._open: dict[int, set[str]] = {}  # association -> SeriesInstanceUIDs
         self._ended: dict[int, bool] = {}  # association whose end is not written down yet -> aborted
@@ -132,13 +133,13 @@ class Intake:
         except (QueueUnavailable, OSError):
             log.warning("the file of a refused instance is left to retention", extra={"action": "leave"})
 
-    def _record(self, session: Session, arrived: tuple[ReceivedInstance, datetime]) -> str:
+    def _record_further(self, cursor: Cursor, arrived: tuple[ReceivedInstance, datetime]) -> str | None:
         received, now = arrived
-        further = add_further(session, received, self._settings.max_instances, now)
-        return "" if further else self._store(session, received, now)
+        return "" if add_further(cursor, received, self._settings.max_instances, now) else None
 
-    def _store(self, session: Session, received: ReceivedInstance, now: datetime) -> str:
+    def _record(self, session: Session, arrived: tuple[ReceivedInstance, datetime]) -> str:
         """Write an instance down; returns the path of a file that is not needed afterwards, or nothing."""
+        received, now = arrived
         series = session.scalars(
             select(SeriesRow).where(SeriesRow.series_uid == received.series_instance_uid)
         ).one_or_none()

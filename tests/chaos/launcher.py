@@ -16,12 +16,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import Engine, event, inspect
+from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session
 
 from tests.chaos.faults import MARKER, VARIABLE, Fault, unpack
 
 IMAGE = "instances - STORED"
+COMMIT = "contourd.jobs.database:_commit"
 TABLES = ("series", "instances", "jobs", "deliveries")
 STALL_S = 0.2
 WORKER = ("contourd.worker:", "contourd.contouring:")  # they load torch, which no other process does
@@ -125,14 +126,23 @@ def transitions(session: Session) -> set[str]:
     return found
 
 
-def note_images(engine: type[Engine]) -> None:
-    """Take note of the images that a thread's transaction writes without the session knowing of them."""
+def arm_usual_images(armed: list[tuple[Fault, Callable[[], None]]]) -> None:
+    """Strike at the commits of images that are written by the driver, which no session knows of."""
 
-    def executed(*call: Any) -> None:
-        if call[2].startswith("INSERT INTO instances"):
-            inside.images = True
+    def around(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> None:
+            at("before")
+            original(*arguments)
+            at("after")
 
-    event.listen(engine, "after_cursor_execute", executed)
+        return call
+
+    def at(when: str) -> None:
+        for fault, passed in armed:
+            if fault.when == when and fault.what == IMAGE:
+                passed()
+
+    wrap(COMMIT, around)
 
 
 def arm_transitions(faults: list[Fault]) -> None:
@@ -142,14 +152,13 @@ def arm_transitions(faults: list[Fault]) -> None:
         session.info.setdefault("transitions", set()).update(transitions(session))
 
     def at(when: str, session: Session) -> None:
-        found = session.info.get("transitions", set()) | ({IMAGE} if getattr(inside, "images", False) else set())
+        found = session.info.get("transitions", set())
         for fault, passed in armed:
             if fault.when == when and fault.what in found:
                 passed()
 
     def over(session: Session) -> None:
         session.info.clear()
-        inside.images = False
 
     def before_commit(session: Session) -> None:
         session.flush()
@@ -163,7 +172,7 @@ def arm_transitions(faults: list[Fault]) -> None:
     event.listen(Session, "before_commit", before_commit)
     event.listen(Session, "after_commit", after_commit)
     event.listen(Session, "after_rollback", over)
-    note_images(Engine)
+    arm_usual_images(armed)
 
 
 def arm(faults: list[Fault]) -> None:

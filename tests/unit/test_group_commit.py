@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -32,15 +33,26 @@ class Counted(Database):
         with super().transaction() as session:
             yield session
 
+    @contextmanager
+    def by_driver(self) -> Iterator[sqlite3.Cursor]:
+        if not self.there:
+            raise QueueUnavailable("the database is away")
+        with super().by_driver() as cursor:
+            yield cursor
+
 
 class Book:
-    """A table of names that threads bring; ``first`` waits in its transaction until it may go on."""
+    """A table of names that threads bring; ``first`` waits in its transaction until it may go on.
 
-    def __init__(self, database: Counted) -> None:
+    With ``short`` what is no capital letter is written by the driver.
+    """
+
+    def __init__(self, database: Counted, short: bool = False) -> None:
         self.database = database
         with database.engine.begin() as connection:
             connection.execute(text("CREATE TABLE names (name TEXT UNIQUE)"))
-        self.group = GroupCommit(database, self._write)
+        self.group = GroupCommit(database, self._write, self._write_usual if short else None)
+        self.by_driver = list[str]()
         self.writing, self.go_on = threading.Event(), threading.Event()
         self.pool = ThreadPoolExecutor(8)
 
@@ -51,6 +63,13 @@ class Book:
             assert self.go_on.wait(WAIT_S)
         if name.startswith("bad"):
             raise ValueError(name)
+        return name.upper()
+
+    def _write_usual(self, cursor: sqlite3.Cursor, name: str) -> str | None:
+        self.by_driver.append(name)
+        if name == "first" or name[0].isupper():
+            return None
+        cursor.execute("INSERT INTO names VALUES (?)", (name,))
         return name.upper()
 
     def names(self) -> list[str]:
@@ -134,3 +153,48 @@ def test_many_threads_lose_nothing(book) -> None:
     written = [name for names in book.pool.map(bring, range(8)) for name in names]
     assert written == names
     assert book.names() == sorted(names)
+
+
+@pytest.fixture
+def short(tmp_path):
+    book = Book(Counted(f"sqlite:///{tmp_path / 'names.sqlite'}"), short=True)
+    yield book
+    book.pool.shutdown()
+    book.database.close()
+
+
+def test_what_is_usual_is_written_by_the_driver_alone(short) -> None:
+    first, *others = short.bring("a", "b", "c")
+    assert [one.result(WAIT_S) for one in (first, *others)] == ["FIRST", "A", "B", "C"]
+    assert short.database.transactions == 1  # the first was not usual
+    assert short.names() == ["a", "b", "c", "first"]
+
+
+def test_where_one_is_not_usual_all_are_written_the_other_way(short) -> None:
+    first, *others = short.bring("a", "B", "c")
+    assert [one.result(WAIT_S) for one in (first, *others)] == ["FIRST", "A", "B", "C"]
+    assert short.database.transactions == 2
+    assert short.names() == ["B", "a", "c", "first"]
+
+
+def test_what_the_driver_refuses_is_judged_the_other_way(short) -> None:
+    first, *others = short.bring("a", "a", "c")
+    outcomes = [one.exception(WAIT_S) for one in others]
+    assert [type(error) for error in outcomes].count(type(None)) == 2
+    assert sorted(short.names()) == ["a", "c", "first"]
+    assert first.result(WAIT_S) == "FIRST"
+
+
+def test_a_database_that_the_driver_cannot_have_is_asked_once(short) -> None:
+    def go_away() -> None:
+        short.database.there = False
+
+    first, *others = short.bring("a", "b", meanwhile=go_away)
+    assert first.result(WAIT_S) == "FIRST"
+    for one in others:
+        with pytest.raises(QueueUnavailable, match="away"):
+            one.result(WAIT_S)
+    assert short.by_driver == ["first"]
+    short.database.there = True
+    assert short.group.commit("a") == "A"
+    assert short.names() == ["a", "first"]

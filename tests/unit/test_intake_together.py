@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +16,7 @@ from contourd.jobs.arrivals import add_further
 from contourd.jobs.job import SeriesState
 from contourd.jobs.tables import InstanceRow, SeriesRow
 from contourd.settings import SeriesSettings
+from tests.queueing import START
 from tests.unit.test_intake import Node, ct, node  # noqa: F401  a fixture
 
 
@@ -90,8 +92,8 @@ def further(node: Node, **changes) -> ReceivedInstance:  # noqa: F811
 
 
 def short(node: Node, arrived: ReceivedInstance, most: int = 100) -> bool:  # noqa: F811
-    with node.database.transaction() as session:
-        return add_further(session, arrived, most, node.now)
+    with node.database.by_driver() as cursor:
+        return add_further(cursor, arrived, most, node.now)
 
 
 def test_a_further_image_is_added_and_its_series_is_not_quiet(begun) -> None:
@@ -117,9 +119,15 @@ def test_what_there_is_more_to_decide_about_is_left_alone(begun) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"state": SeriesState.HELD, "reason": "a gap"}, {"state": SeriesState.COMPLETE}, {"calling_ae": ""}]
+    "changes",
+    [
+        {"state": SeriesState.HELD, "reason": "a gap"},
+        {"state": SeriesState.COMPLETE},
+        {"calling_ae": ""},
+        {"purged_at": START},
+    ],
 )
-def test_a_series_that_is_not_being_received_or_whose_sender_is_unknown_is_left_alone(begun, changes) -> None:
+def test_a_series_of_which_more_is_to_be_known_is_left_alone(begun, changes) -> None:
     with begun.database.transaction() as session:
         row = session.scalars(select(SeriesRow)).one()
         for name, value in changes.items():
@@ -129,8 +137,46 @@ def test_a_series_that_is_not_being_received_or_whose_sender_is_unknown_is_left_
 
 
 def test_a_further_image_takes_three_statements(begun, tmp_path) -> None:
-    """What is asked of the database for nearly every image that is received."""
+    """What is asked of the database for nearly every image that is received, and nothing by SQLAlchemy."""
+    by_sqlalchemy: list[str] = []
+    event.listen(begun.database.engine, "before_cursor_execute", lambda *call: by_sqlalchemy.append(call[2]))
     said: list[str] = []
-    event.listen(begun.database.engine, "before_cursor_execute", lambda *call: said.append(call[2]))
+    with begun.database.by_driver() as cursor:
+        cursor.connection.set_trace_callback(said.append)  # the pool gives this connection to whoever is next
+    del said[:]
     begun.store(1, ct(tmp_path / "ct")[3])
-    assert [one.split()[0] for one in said] == ["BEGIN", "SELECT", "INSERT", "UPDATE"]
+    first_words = [one.split()[0] for one in dict.fromkeys(said)]  # one with triggers is told for each of them
+    assert first_words == ["BEGIN", "SELECT", "INSERT", "UPDATE", "COMMIT"], said
+    assert by_sqlalchemy == []
+
+
+def test_an_image_is_written_the_same_by_either_way(begun) -> None:
+    """The driver stores what SQLAlchemy would."""
+    series = begun.series().series_uid
+    begun.now = begun.now.replace(hour=1, microsecond=250)
+    begun.intake.instance_stored(received(begun, 1, series, 1))
+    begun.intake._group._write_usual = None
+    begun.intake.instance_stored(received(begun, 1, series, 2))
+    with begun.database.engine.connect() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT series_id, sha256, received_at, typeof(series_id), typeof(received_at), typeof(sha256) "
+            "FROM instances WHERE sop_instance_uid LIKE :like",
+            {"like": f"{series}._"},
+        ).all()
+        touched = connection.exec_driver_sql("SELECT typeof(last_instance_at) FROM series").scalar()
+    assert len(rows) == 2
+    assert rows[0] == rows[1]
+    assert touched == "text"
+    assert begun.series().last_instance_at == begun.now
+
+
+def test_what_contradicts_leaves_the_driver_without_a_trace(begun) -> None:
+    def contradict() -> None:
+        with begun.database.by_driver() as cursor:
+            assert add_further(cursor, further(begun), 100, begun.now)
+            cursor.execute("UPDATE instances SET series_id = NULL")
+
+    with pytest.raises(sqlite3.IntegrityError):
+        contradict()
+    assert begun.instances() == 3
+    assert short(begun, further(begun))
