@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -53,7 +54,17 @@ def runtimes(device: torch.device) -> dict[str, Callable[[], Runtime]]:
         found["contourd, torch fp16"] = lambda: TorchRuntime(network(), device, "fp16")
     elif is_installed():
         found["contourd, OpenVINO"] = lambda: OpenVinoRuntime(network(), "0" * 64)
+        if has_bf16():
+            found["contourd, OpenVINO bf16"] = lambda: OpenVinoRuntime(network(), "0" * 64, precision="bf16")
     return found
+
+
+def has_bf16() -> bool:
+    """Say whether this processor has bfloat16."""
+    with suppress(DeviceError):
+        OpenVinoRuntime(AnatomyNet(ModelConfig(structures=ORGANS[:1])).eval(), "0" * 64, precision="bf16")
+        return True
+    return False
 
 
 def eager(device: torch.device, image: np.ndarray) -> np.ndarray:
@@ -103,7 +114,10 @@ def tell_agreement(device: torch.device) -> None:
     """Compare masks on the reference patient, and count its voxels."""
     bundle = load_bundle("hn7")
     plain = TorchRuntime(bundle.network(), device)
-    others: dict[str, Callable[[], Runtime]] = {"OpenVINO": lambda: OpenVinoRuntime(bundle.network(), bundle.sha256)}
+    others: dict[str, Callable[[], Runtime]] = {
+        "OpenVINO": lambda: OpenVinoRuntime(bundle.network(), bundle.sha256),
+        "OpenVINO bf16": lambda: OpenVinoRuntime(bundle.network(), bundle.sha256, precision="bf16"),
+    }
     if device.type == "cuda":
         others = {"torch fp16": lambda: TorchRuntime(bundle.network(), device, "fp16")}
     for name, make in others.items():

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from contourd.errors import DeviceError
 from contourd.model.anatomynet import AnatomyNet
 from contourd.model.bundle import ModelBundle
-from contourd.model.openvino_runtime import OpenVinoRuntime, is_installed
+from contourd.model.openvino_runtime import CpuPrecision, OpenVinoRuntime, is_installed
 from contourd.model.predictor import SMALLEST_SIDE, Predictor
 from contourd.model.runtime import Runtime, choose_device
 from contourd.model.torch_runtime import TorchRuntime
 from contourd.model.transforms import Preprocess
 from contourd.reference import load_reference
 from contourd.settings import WorkerSettings
+from contourd.settings.values import Precision
 
 log = logging.getLogger(__name__)
 
@@ -60,16 +61,19 @@ def make_predictor(bundle: ModelBundle, worker: WorkerSettings, cache: Path | No
     runtime: Runtime = plain
     if worker.precision == "fp16":
         if device.type != "cuda":
-            raise DeviceError("worker.precision fp16 needs a CUDA device; set it to fp32")
+            raise DeviceError("worker.precision fp16 needs a CUDA device; set it to auto or fp32")
         runtime = TorchRuntime(network, device, worker.precision)
         _require_agreement(runtime, plain, bundle)
-    elif worker.runtime == "openvino":
-        if device.type != "cpu":
-            raise DeviceError(f"worker.runtime openvino runs on the CPU, not on {device}; set it to auto or torch")
-        runtime = _openvino(bundle, network, plain, cache)
+    elif worker.runtime == "openvino" or worker.precision == "bf16":
+        if device.type != "cpu" or worker.runtime == "torch":
+            raise DeviceError(
+                f"OpenVINO and bf16 are for the CPU, and here {worker.runtime} is to run on {device}: "
+                "set worker.runtime and worker.precision to auto"
+            )
+        runtime = _openvino(bundle, network, plain, cache, worker.precision)
     elif worker.runtime == "auto" and device.type == "cpu" and is_installed():
         try:
-            runtime = _openvino(bundle, network, plain, cache)
+            runtime = _openvino(bundle, network, plain, cache, worker.precision)
         except DeviceError as error:
             log.warning("torch takes the place of OpenVINO: %s", error, extra={"action": "runtime"})
     if device.type == "cuda":  # kernels are loaded and chosen now, not while the first patient waits
@@ -81,20 +85,35 @@ def make_predictor(bundle: ModelBundle, worker: WorkerSettings, cache: Path | No
 def worker_of(described: str) -> WorkerSettings:
     """Return the settings that lead to what a runtime said of itself."""
     device = re.match(r"cpu|cuda(:\d+)?", described)
+    precision = re.search(r"\b(bf16|fp16)\b", described)
     return WorkerSettings(
         device=device.group() if device else "auto",
         runtime="openvino" if "OpenVINO" in described else "torch",
-        precision="fp16" if "fp16" in described else "fp32",
+        precision=precision.group() if precision else "fp32",
     )
 
 
-def _openvino(bundle: ModelBundle, network: AnatomyNet, plain: Runtime, cache: Path | None) -> Runtime:
+def _openvino(
+    bundle: ModelBundle, network: AnatomyNet, plain: Runtime, cache: Path | None, precision: Precision
+) -> Runtime:
+    """Choose the precision where the settings leave it: bf16, if it gives the masks."""
+    if precision == "auto":
+        try:
+            return _openvino_in(bundle, network, plain, cache, "bf16")
+        except DeviceError as error:
+            log.info("fp32 takes the place of bf16: %s", error, extra={"action": "runtime"})
+    return _openvino_in(bundle, network, plain, cache, "bf16" if precision == "bf16" else "fp32")
+
+
+def _openvino_in(
+    bundle: ModelBundle, network: AnatomyNet, plain: Runtime, cache: Path | None, precision: CpuPrecision
+) -> Runtime:
     """Take what was exported earlier, and where that disagrees, as when the disk damaged it, export anew."""
     if cache is not None:
-        kept = OpenVinoRuntime(network, bundle.sha256, cache)
+        kept = OpenVinoRuntime(network, bundle.sha256, cache, precision)
         if masks_agree(kept, plain, bundle) >= LEAST_DICE:
             return kept
-    runtime = OpenVinoRuntime(network, bundle.sha256)
+    runtime = OpenVinoRuntime(network, bundle.sha256, precision=precision)
     _require_agreement(runtime, plain, bundle)
     return runtime
 

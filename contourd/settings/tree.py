@@ -41,7 +41,7 @@ class WorkerSettings(Section):
 
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     runtime: RuntimeName = "auto"
-    precision: Precision = "fp32"
+    precision: Precision = "auto"
     lease_s: Seconds = 60.0
     time_limit_s: Seconds = 1800.0
     max_attempts: int = Field(default=2, ge=1)

@@ -26,9 +26,9 @@ AETitle = Annotated[str, AfterValidator(_ae_title)]
 Regex = Annotated[str, AfterValidator(_regex)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
-# What runs the network on a CPU: OpenVINO where it is installed, or torch; and in what precision on a CUDA device.
+# What runs the network on a CPU: OpenVINO where it is installed, or torch; and in what precision.
 RuntimeName = Literal["auto", "torch", "openvino"]
-Precision = Literal["fp32", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Verdict = Literal["send", "flag", "withhold"]
 InterpretedType = Literal["ORGAN", "AVOIDANCE", "CONTROL", ""]
 StructureSetLabel = Annotated[str, Field(min_length=1, max_length=16, pattern=r"^[ -\[\]-~]+$")]

@@ -7,6 +7,7 @@ import socket
 import sys
 
 import numpy as np
+import openvino
 import pytest
 import torch
 
@@ -16,7 +17,7 @@ from contourd.model import openvino_runtime
 from contourd.model.bundle import load_bundle
 from contourd.model.openvino_runtime import OpenVinoRuntime
 from contourd.model.torch_runtime import TorchRuntime
-from contourd.runtimes import make_predictor, user_cache, worker_of
+from contourd.runtimes import make_predictor, masks_agree, user_cache, worker_of
 from contourd.settings import WorkerSettings
 from tests.interop.conftest import bright_bundle  # noqa: F401  a fixture
 
@@ -123,12 +124,76 @@ def test_what_is_named_and_not_there_is_said(bundle, monkeypatch):
         make_predictor(bundle, WorkerSettings(**CPU, runtime="openvino"))
     with pytest.raises(DeviceError, match=r"worker\.precision fp16 needs a CUDA device"):
         make_predictor(bundle, WorkerSettings(**CPU, precision="fp16"))
+    with pytest.raises(DeviceError, match="OpenVINO and bf16 are for the CPU, and here torch is to run on cpu"):
+        make_predictor(bundle, WorkerSettings(**CPU, runtime="torch", precision="bf16"))
 
 
-@pytest.mark.parametrize("runtime", ["torch", "openvino"])
-def test_what_a_runtime_says_of_itself_leads_back_to_it(bundle, runtime, cache):
-    made = make_predictor(bundle, WorkerSettings(**CPU, runtime=runtime), cache).runtime.described
-    assert worker_of(made) == WorkerSettings(device="cpu", runtime=runtime)
+@pytest.mark.parametrize(
+    "how", [{"runtime": "torch", "precision": "fp32"}, {"runtime": "openvino", "precision": "fp32"}]
+)
+def test_what_a_runtime_says_of_itself_leads_back_to_it(bundle, how, cache):
+    made = make_predictor(bundle, WorkerSettings(**CPU, **how), cache).runtime.described
+    assert worker_of(made) == WorkerSettings(device="cpu", **how)
+
+
+def test_bf16_leads_back_to_it():
+    told = "cpu (x86_64, AVX512, 2 threads, OpenVINO 2026.1 bf16)"
+    assert worker_of(told) == WorkerSettings(device="cpu", runtime="openvino", precision="bf16")
+
+
+def has_bf16() -> bool:
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@pytest.fixture
+def without_bf16(monkeypatch):
+    class Old(openvino.Core):
+        def get_property(self, device, name):
+            told = super().get_property(device, name)
+            return [one for one in told if one != "BF16"] if name == "OPTIMIZATION_CAPABILITIES" else told
+
+    monkeypatch.setattr(openvino, "Core", Old)
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this processor has no bf16")
+def test_bf16_gives_the_masks_of_single_precision_and_other_bits(cache):
+    bundle = load_bundle("hn7")
+    plain = TorchRuntime(bundle.network(), torch.device("cpu"))
+    runtime = OpenVinoRuntime(bundle.network(), bundle.sha256, cache, "bf16")
+    assert runtime.described.endswith("bf16)")
+    assert masks_agree(runtime, plain, bundle) >= 0.9995
+    other = OpenVinoRuntime(bundle.network(), bundle.sha256, cache).probabilities(image())
+    assert np.abs(runtime.probabilities(image()) - other).max() > 1e-5
+
+
+def test_auto_takes_bf16_where_the_processor_has_it(bundle, cache):
+    expected = "bf16" if has_bf16() else "fp32"
+    assert make_predictor(bundle, WorkerSettings(**CPU), cache).runtime.described.endswith(f"{expected})")
+
+
+@pytest.mark.usefixtures("without_bf16")
+def test_without_bf16_auto_takes_fp32_and_who_named_it_is_told(bundle, cache):
+    made = make_predictor(bundle, WorkerSettings(**CPU), cache)
+    assert "OpenVINO" in made.runtime.described
+    assert made.runtime.described.endswith("fp32)")
+    with pytest.raises(DeviceError, match=r"no bf16 .*set worker\.precision to auto or fp32"):
+        make_predictor(bundle, WorkerSettings(**CPU, precision="bf16"), cache)
+
+
+@pytest.mark.skipif(not has_bf16(), reason="this processor has no bf16")
+def test_bf16_that_disagrees_is_not_used(bundle, monkeypatch, cache):
+    """Single precision takes its place, by OpenVINO all the same."""
+    right = OpenVinoRuntime.probabilities
+
+    def answer(self, image):
+        return right(self, image) * (0 if "bf16" in self.described else 1)
+
+    monkeypatch.setattr(OpenVinoRuntime, "probabilities", answer)
+    made = make_predictor(bundle, WorkerSettings(**CPU), cache).runtime.described
+    assert "OpenVINO" in made
+    assert made.endswith("fp32)")
+    with pytest.raises(DeviceError, match=r"bf16.* does not give the masks"):
+        make_predictor(bundle, WorkerSettings(**CPU, precision="bf16"), cache)
 
 
 def test_half_precision_on_a_device_leads_back_to_it():
