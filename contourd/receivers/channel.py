@@ -47,12 +47,14 @@ class Channel:
             self._end.close()
 
 
-def answer_all(end: Connection, calls: Mapping[str, Callable[..., Any]]) -> None:
-    """Answer questions by calls of these names, until the other end is closed."""
+def answer_all(end: Connection, calls: Mapping[str, Callable[..., Any]], patience_s: float | None = None) -> bool:
+    """Answer questions by calls of these names until the other end is closed; False where none came for so long."""
     with suppress(*ENDED):
-        while True:
+        while patience_s is None or end.poll(patience_s):
             what, arguments = end.recv()
             end.send(_answered(calls[what], arguments))
+        return False
+    return True
 
 
 def _answered(call: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Exception | None, Any]:

@@ -43,6 +43,8 @@ MOST_PENDING = 64
 STOP_S = 15.0
 # Between the deaths of receivers that lived shorter than this: doubled each time.
 LONG_LIFE_S, FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 0.1, 30.0
+# A receiver that does not say for so long that it is alive hangs: it says so every two seconds.
+HUNG_S = 60.0
 # How long accepting rests where the system has no descriptors or memory for a connection.
 REST_S = 0.1
 
@@ -107,6 +109,7 @@ class Receivers:
         self._settings, self._sink, self._main = settings, sink, main
         self._witness = witness
         self._calls: Mapping[str, Callable[..., Any]] = {
+            "alive": lambda: None,
             "witness": witness,
             "reported": reports.reported,
             "requested": requests.requested,
@@ -246,7 +249,9 @@ class Receivers:
             except OSError as error:  # no memory, no process, no descriptor
                 log.error("a receiver cannot be started: %s", error.strerror, extra={"action": "receiver"})
             else:
-                answer_all(receiver.control, self._calls)  # until it ends
+                ended = answer_all(receiver.control, self._calls, HUNG_S)
+                if not ended:
+                    self._kill(receiver)
                 self._end(receiver)
             wait_s = FIRST_WAIT_S if time.monotonic() - began > LONG_LIFE_S else min(2 * wait_s, LONGEST_WAIT_S)
             with self._changed:
@@ -273,6 +278,10 @@ class Receivers:
             with suppress(OSError):
                 handing.send(STOP)
         return receiver
+
+    def _kill(self, receiver: _Receiver) -> None:
+        log.error("a receiver gave no sign of life for %g s; it is killed", HUNG_S, extra={"action": "receiver"})
+        receiver.process.kill()
 
     def _end(self, receiver: _Receiver) -> None:
         with self._changed:

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
@@ -28,6 +29,8 @@ from contourd.settings import Settings
 
 STOP = b"stop"
 MESSAGE_BYTES = 4096
+# How often it says that it is alive.
+BEAT_S = 2.0
 # Associations that have ended are let go by the garbage collector alone: after so many, and in the next pause.
 COLLECT_AFTER, COLLECT_S = 100, 10.0
 
@@ -69,6 +72,11 @@ class Parties:
         """Pass on; raises QueueUnavailable."""
         self._channels[association_id].ask("closed", aborted)
 
+    def beat(self) -> None:
+        """Say that this process is alive."""
+        with suppress(QueueUnavailable):
+            self._control.ask("alive")
+
     def witness(self, action: str, peer: str, calling_ae: str, why: str) -> None:
         """Pass on what a peer did."""
         with suppress(QueueUnavailable):
@@ -104,9 +112,12 @@ def main(settings: Settings, control: Connection, handing: socket.socket) -> Non
     commitment = commitment_scp(settings, parties, parties)
     scp = StorageSCP(settings.node, spool, parties, parties.witness, commitment, parties)
     scp.begin()
-    handing.settimeout(COLLECT_S)
-    taken = 0
+    handing.settimeout(BEAT_S)
+    taken, beaten, busy = 0, 0.0, time.monotonic()
     while True:
+        if time.monotonic() - beaten >= BEAT_S:
+            parties.beat()
+            beaten = time.monotonic()
         content, descriptors = b"", list[int]()
         with suppress(TimeoutError):
             content, descriptors, _, _ = socket.recv_fds(handing, MESSAGE_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
@@ -116,8 +127,8 @@ def main(settings: Settings, control: Connection, handing: socket.socket) -> Non
             break
         if content:
             _take(scp, parties, content, descriptors)
-            taken += 1
-        if taken >= COLLECT_AFTER or (taken and not content):
+            taken, busy = taken + 1, time.monotonic()
+        if taken >= COLLECT_AFTER or (taken and time.monotonic() - busy >= COLLECT_S):
             gc.collect()
             taken = 0
     scp.stop()

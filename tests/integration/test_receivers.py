@@ -16,6 +16,7 @@ import pytest
 
 from contourd.dicom.commitment import NOT_AUTHORISED
 from contourd.errors import CommitmentRefused, QueueUnavailable
+from contourd.receivers import front as front_module
 from contourd.receivers.front import Receivers
 from contourd.settings import Settings, load_settings
 from tests.chaos.server import wait_until
@@ -127,6 +128,21 @@ def test_a_receiver_that_dies_takes_its_associations_with_it_and_is_replaced(sta
     again = [associate(front.receivers.port) for _ in range(2)]
     assert [a.send_c_store(images[2]).Status for a in again] == [0, 0]
     assert front.receivers.listening
+
+
+def test_a_receiver_that_hangs_is_killed_and_replaced_and_one_that_works_is_not(start, images, monkeypatch) -> None:
+    monkeypatch.setattr(front_module, "HUNG_S", 6.0)
+    front = start()
+    one, other = (associate(front.receivers.port) for _ in range(2))
+    hung, works = front.receivers.pids
+    os.kill(hung, signal.SIGSTOP)
+    wait_until(lambda: hung not in front.receivers.pids, "the receiver that hangs is still there")
+    wait_until(lambda: one.is_established != other.is_established, "both associations ended, or none")
+    wait_until(lambda: len(front.receivers.pids) == 2, "no other receiver took its place")
+    survivor = one if one.is_established else other
+    assert survivor.send_c_store(images[0]).Status == 0
+    assert works in front.receivers.pids
+    assert [what[2] for what in front.sink.told if what[0] == "closed"] == [True]
 
 
 def test_a_store_under_way_ends_before_its_receiver_does(start, images) -> None:
