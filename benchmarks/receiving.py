@@ -5,7 +5,8 @@
 DCMTK's dcmsend sends the same slices of 512 x 512 to each receiver in turn, in one association and in four at once,
 each with a series of its own. Each receiver is started anew for each run, with an empty store, and is idle when the
 sender begins. Nagle's algorithm is off in DCMTK and Orthanc, whose packages stall without. storescp is taken as it is,
-and with an fsync of each file, for which a C compiler is needed. A receiver that is not installed leaves its rows out.
+and with an fsync of each file, for which a C compiler is needed. pynetdicom is taken as its documentation shows it,
+with an fsync of each file too, and records nothing. A receiver that is not installed leaves its rows out.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ ASSOCIATIONS = (1, 4)
 START_S, SEND_S, IDLE_S, BUSY = 60.0, 300.0, 0.5, 0.04
 PATH = os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin"
 CONTOURD, STORESCP, DURABLE, ORTHANC = "contourd", "storescp", "storescp with fsync", "Orthanc"
+PLAIN = "pynetdicom with fsync"
 # Receiver and number of associations -> the largest ratio that is aimed at.
 GOALS = {(ORTHANC, 1): 1 / 1.5, (DURABLE, 1): 1.3, (ORTHANC, 4): 1.0}
 
@@ -102,9 +104,15 @@ def orthanc(port: int, folder: Path) -> Sequence[str]:
     return ("Orthanc", str(configuration))
 
 
+def plain(port: int, folder: Path) -> Sequence[str]:
+    """Let pynetdicom write what comes, in a thread for each association."""
+    program = str(Path(__file__).parent / "plain_scp.py")
+    return (sys.executable, program, str(port), str(folder), TITLE, str(PDU_BYTES))
+
+
 def receivers(folder: Path) -> list[Receiver]:
     """Name those that are installed; contourd comes first."""
-    found = [Receiver(CONTOURD, serve)]
+    found = [Receiver(CONTOURD, serve), Receiver(PLAIN, plain)]
     if installed("storescp"):
         found.append(Receiver(STORESCP, storescp))
         if installed("cc"):
@@ -242,7 +250,7 @@ def report(taken: Mapping[str, Sequence[Taken]], associations: int, slices: int,
     if CONTOURD not in medians:
         return
     times = "1 association" if associations == 1 else f"{associations} associations"
-    for name in (STORESCP, DURABLE, ORTHANC):
+    for name in (PLAIN, STORESCP, DURABLE, ORTHANC):
         if name in medians:
             subject = f"Receiving {slices} slices durably, {times}, beside {name}"
             goal = GOALS.get((name, associations))
