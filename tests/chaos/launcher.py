@@ -21,8 +21,6 @@ from sqlalchemy.orm import Session
 
 from tests.chaos.faults import MARKER, VARIABLE, Fault, unpack
 
-IMAGE = "instances - STORED"
-COMMIT = "contourd.jobs.database:_commit"
 TABLES = ("series", "instances", "jobs", "deliveries")
 STALL_S = 0.2
 WORKER = ("contourd.worker:", "contourd.contouring:")  # they load torch, which no other process does
@@ -126,25 +124,6 @@ def transitions(session: Session) -> set[str]:
     return found
 
 
-def arm_usual_images(armed: list[tuple[Fault, Callable[[], None]]]) -> None:
-    """Strike at the commits of images that are written by the driver, which no session knows of."""
-
-    def around(original: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> None:
-            at("before")
-            original(*arguments)
-            at("after")
-
-        return call
-
-    def at(when: str) -> None:
-        for fault, passed in armed:
-            if fault.when == when and fault.what == IMAGE:
-                passed()
-
-    wrap(COMMIT, around)
-
-
 def arm_transitions(faults: list[Fault]) -> None:
     armed = [(fault, counter(fault)) for fault in faults]
 
@@ -172,7 +151,6 @@ def arm_transitions(faults: list[Fault]) -> None:
     event.listen(Session, "before_commit", before_commit)
     event.listen(Session, "after_commit", after_commit)
     event.listen(Session, "after_rollback", over)
-    arm_usual_images(armed)
 
 
 def arm(faults: list[Fault]) -> None:

@@ -47,6 +47,7 @@ DELIVER = "contourd.dicom.scu:StorageSCU.deliver"
 COMMITMENTS = "contourd.jobs.commitments:Commitments"
 ASK = "contourd.dicom.commitment_scu:CommitmentSCU.ask"
 STORE = "contourd.jobs.intake:Intake.instance_stored"
+COMMIT = "contourd.jobs.database:_commit"
 CLOSED = "contourd.jobs.intake:Intake.association_closed"
 WRITE, FSYNC, RENAME = "contourd.dicom.spool:write_durably", "os:fsync", "os:replace"
 SPOOL, DATABASE = "contourd.dicom.spool:Spool", "contourd.jobs.database:Database"
@@ -208,6 +209,8 @@ NAMED = (
     Point("the image is fsynced, not yet renamed", receiver("enter", RENAME, 5, WRITE), arrival),
     Point("after rename, before the folder's fsync", receiver("leave", RENAME, 5, WRITE), arrival),
     Point("after rename, before the commit", receiver("leave", f"{SPOOL}.store_instance", 5), arrival),
+    Point("before the commit of a further image", idle("enter", COMMIT, 5), arrival),
+    Point("after the commit of a further image", idle("leave", COMMIT, 5), arrival),
     Point("after the commit, before the response", idle("leave", STORE, 5), arrival),
     Point("in the middle of a PDU", receiver("enter", READ, 30), arrival),
     Point("a receiver in the middle of a PDU", kill("enter", READ, 30), arrival, worker_only=True),
