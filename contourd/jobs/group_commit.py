@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from sqlite3 import Cursor, IntegrityError
+from sqlite3 import Cursor
 from types import TracebackType
 from typing import Generic, TypeVar
 
@@ -114,17 +114,16 @@ class GroupCommit(Generic[Brought, Written]):
         self, group: Sequence[_Waiting[Brought, Written]], write: Callable[[Cursor, Brought], Written | None]
     ) -> bool:
         """Write a group by the driver, if all of it is usual; False, and nothing is written, where it is not."""
-        try:
-            with self._database.by_driver() as cursor:
-                found = [_usual(write(cursor, one.brought)) for one in group]
-        except (_NotUsual, IntegrityError):
-            return False
-        except QueueUnavailable as error:
-            for one in group:
-                one.error = error
-            return True
-        for one, written in zip(group, found, strict=True):
-            one.written.append(written)
+        tried = _Waiting[None, list[Written]](None)
+        with tried, self._database.by_driver() as cursor:
+            found = [_usual(write(cursor, one.brought)) for one in group]
+        if tried.error is not None and not isinstance(tried.error, QueueUnavailable):
+            return False  # whose fault it is will be seen, each by itself
+        for number, one in enumerate(group):
+            if tried.error is None:
+                one.written.append(found[number])
+            else:
+                one.error = tried.error
         return True
 
     def _write_together(self, group: Sequence[_Waiting[Brought, Written]]) -> None:

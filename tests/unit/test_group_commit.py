@@ -70,6 +70,8 @@ class Book:
         if name == "first" or name[0].isupper():
             return None
         cursor.execute("INSERT INTO names VALUES (?)", (name,))
+        if name.startswith("bad"):
+            raise ValueError(name)
         return name.upper()
 
     def names(self) -> list[str]:
@@ -183,6 +185,14 @@ def test_what_the_driver_refuses_is_judged_the_other_way(short) -> None:
     assert [type(error) for error in outcomes].count(type(None)) == 2
     assert sorted(short.names()) == ["a", "c", "first"]
     assert first.result(WAIT_S) == "FIRST"
+
+
+def test_one_that_breaks_in_the_driver_fails_alone(short) -> None:
+    first, good, bad, fine = short.bring("a", "bad", "c")
+    assert [one.result(WAIT_S) for one in (first, good, fine)] == ["FIRST", "A", "C"]
+    with pytest.raises(ValueError, match="bad"):
+        bad.result(WAIT_S)
+    assert short.names() == ["a", "c", "first"]
 
 
 def test_a_database_that_the_driver_cannot_have_is_asked_once(short) -> None:
