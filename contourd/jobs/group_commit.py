@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from sqlite3 import Cursor
 from types import TracebackType
 from typing import Generic, TypeVar
@@ -19,6 +20,7 @@ from contourd.jobs.database import Database
 
 Brought = TypeVar("Brought")
 Written = TypeVar("Written")
+Opened = TypeVar("Opened")
 
 
 class _Waiting(Generic[Brought, Written]):
@@ -52,14 +54,8 @@ class _Waiting(Generic[Brought, Written]):
         return self.error is not None
 
 
-class _NotUsual(Exception):
-    """Ends a transaction of the driver."""
-
-
-def _usual(written: Written | None) -> Written:
-    if written is None:
-        raise _NotUsual
-    return written
+class NotUsual(Exception):
+    """Something cannot be written the short way."""
 
 
 class GroupCommit(Generic[Brought, Written]):
@@ -70,14 +66,14 @@ class GroupCommit(Generic[Brought, Written]):
     write
         Writes one of them down in a transaction that may hold others.
     write_usual
-        Does the same to what is usual, by the database's driver, and returns None of what is not.
+        Does the same by the database's driver, and raises NotUsual where it takes more than that.
     """
 
     def __init__(
         self,
         database: Database,
         write: Callable[[Session, Brought], Written],
-        write_usual: Callable[[Cursor, Brought], Written | None] | None = None,
+        write_usual: Callable[[Cursor, Brought], Written] | None = None,
     ) -> None:
         self._database, self._write, self._write_usual = database, write, write_usual
         self._lock = threading.Lock()
@@ -101,8 +97,7 @@ class GroupCommit(Generic[Brought, Written]):
         with self._lock:
             group, self._waiting = self._waiting, []
         try:
-            if self._write_usual is None or not self._written_as_usual(group, self._write_usual):
-                self._write_together(group)
+            self._write_all(group)
         finally:
             with self._lock:
                 further = self._waiting[:1]
@@ -110,37 +105,33 @@ class GroupCommit(Generic[Brought, Written]):
             for one in (*group, *further):
                 one.turn.set()
 
-    def _written_as_usual(
-        self, group: Sequence[_Waiting[Brought, Written]], write: Callable[[Cursor, Brought], Written | None]
-    ) -> bool:
-        """Write a group by the driver, if all of it is usual; False, and nothing is written, where it is not."""
-        tried = _Waiting[None, list[Written]](None)
-        with tried, self._database.by_driver() as cursor:
-            found = [_usual(write(cursor, one.brought)) for one in group]
-        if tried.error is not None and not isinstance(tried.error, QueueUnavailable):
-            return False  # whose fault it is will be seen, each by itself
-        for number, one in enumerate(group):
-            if tried.error is None:
-                one.written.append(found[number])
-            else:
-                one.error = tried.error
-        return True
-
-    def _write_together(self, group: Sequence[_Waiting[Brought, Written]]) -> None:
-        """Write a group in one transaction; where one of it cannot be written, each in its own."""
-        if len(group) == 1:
-            self._write_alone(group[0])
+    def _write_all(self, group: Sequence[_Waiting[Brought, Written]]) -> None:
+        """Write a group together, the short way if it can be; where one of it cannot be written, each by itself."""
+        if self._write_usual is not None and self._together(group, self._database.by_driver, self._write_usual):
             return
-        tried = _Waiting[None, list[Written]](None)
-        with tried, self._database.transaction() as session:
-            found = [self._write(session, one.brought) for one in group]
-        for number, one in enumerate(group):
-            if tried.error is None:
-                one.written.append(found[number])
-            elif isinstance(tried.error, QueueUnavailable):
-                one.error = tried.error  # each would wait for the same database again
-            else:
+        if len(group) == 1 or not self._together(group, self._database.transaction, self._write):
+            for one in group:
                 self._write_alone(one)
+
+    def _together(
+        self,
+        group: Sequence[_Waiting[Brought, Written]],
+        transaction: Callable[[], AbstractContextManager[Opened]],
+        write: Callable[[Opened, Brought], Written],
+    ) -> bool:
+        """Write a group in one transaction; False, and nothing is written, where one of it cannot be."""
+        tried = _Waiting[None, list[Written]](None)
+        with tried, transaction() as opened:
+            found = [write(opened, one.brought) for one in group]
+        if tried.error is None:
+            for one, written in zip(group, found, strict=True):
+                one.written.append(written)
+        elif isinstance(tried.error, QueueUnavailable):
+            for one in group:
+                one.error = tried.error  # each would wait for the same database again
+        else:
+            return False
+        return True
 
     def _write_alone(self, one: _Waiting[Brought, Written]) -> None:
         with one:

@@ -28,7 +28,7 @@ from contourd.dicom.series import gate
 from contourd.errors import QueueUnavailable, SeriesFull, SeriesIncomplete, SeriesUnusable
 from contourd.jobs.arrivals import add_further, after_removal
 from contourd.jobs.database import Database
-from contourd.jobs.group_commit import GroupCommit
+from contourd.jobs.group_commit import GroupCommit, NotUsual
 from contourd.jobs.headers import Headers
 from contourd.jobs.job import JobState, SeriesEvent, SeriesState, next_series_state
 from contourd.jobs.own_series import PATIENT_ID_PREFIX, Registration, note_arrival, read_registration, route_of_check
@@ -133,9 +133,11 @@ class Intake:
         except (QueueUnavailable, OSError):
             log.warning("the file of a refused instance is left to retention", extra={"action": "leave"})
 
-    def _record_further(self, cursor: Cursor, arrived: tuple[ReceivedInstance, datetime]) -> str | None:
+    def _record_further(self, cursor: Cursor, arrived: tuple[ReceivedInstance, datetime]) -> str:
         received, now = arrived
-        return "" if add_further(cursor, received, self._settings.max_instances, now) else None
+        if not add_further(cursor, received, self._settings.max_instances, now):
+            raise NotUsual
+        return ""
 
     def _record(self, session: Session, arrived: tuple[ReceivedInstance, datetime]) -> str:
         """Write an instance down; returns the path of a file that is not needed afterwards, or nothing."""

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from contourd.errors import QueueUnavailable
 from contourd.jobs.database import Database
-from contourd.jobs.group_commit import GroupCommit
+from contourd.jobs.group_commit import GroupCommit, NotUsual
 
 WAIT_S = 20.0
 
@@ -65,10 +65,10 @@ class Book:
             raise ValueError(name)
         return name.upper()
 
-    def _write_usual(self, cursor: sqlite3.Cursor, name: str) -> str | None:
+    def _write_usual(self, cursor: sqlite3.Cursor, name: str) -> str:
         self.by_driver.append(name)
         if name == "first" or name[0].isupper():
-            return None
+            raise NotUsual
         cursor.execute("INSERT INTO names VALUES (?)", (name,))
         if name.startswith("bad"):
             raise ValueError(name)
