@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 import numpy as np
 import torch
@@ -27,7 +26,7 @@ from figures import Figure, tell
 from contourd.errors import DeviceError
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
 from contourd.model.bundle import load_bundle
-from contourd.model.openvino_runtime import OpenVinoRuntime, is_installed
+from contourd.model.openvino_runtime import OpenVinoRuntime, has_bf16, is_installed
 from contourd.model.runtime import Runtime, choose_device
 from contourd.model.torch_runtime import TorchRuntime
 from contourd.model.transforms import Preprocess, lattice_axes_mm
@@ -57,14 +56,6 @@ def runtimes(device: torch.device) -> dict[str, Callable[[], Runtime]]:
         if has_bf16():
             found["contourd, OpenVINO bf16"] = lambda: OpenVinoRuntime(network(), "0" * 64, precision="bf16")
     return found
-
-
-def has_bf16() -> bool:
-    """Say whether this processor has bfloat16."""
-    with suppress(DeviceError):
-        OpenVinoRuntime(AnatomyNet(ModelConfig(structures=ORGANS[:1])).eval(), "0" * 64, precision="bf16")
-        return True
-    return False
 
 
 def eager(device: torch.device, image: np.ndarray) -> np.ndarray:

@@ -62,6 +62,13 @@ def is_installed() -> bool:
     return find_spec("openvino") is not None
 
 
+def has_bf16() -> bool:
+    """Say whether OpenVINO computes in bfloat16 on this processor."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 class OpenVinoRuntime:
     """Runs one network on the CPU.
 
@@ -95,7 +102,7 @@ class OpenVinoRuntime:
         self._version = openvino.__version__.split("-")[0]
         self._classes, self._processor, self._precision = network.config.classes, processor(), precision
         try:
-            if precision == "bf16" and "BF16" not in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            if precision == "bf16" and not has_bf16():
                 raise DeviceError(
                     f"this processor has no bf16 ({self._processor}); set worker.precision to auto or fp32"
                 )
