@@ -21,7 +21,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from contourd.receivers.receiving import COLLECT_S
+from contourd.receivers.receiving import BEAT_S, COLLECT_S
 from tests.chaos.peers import Acknowledged, send
 from tests.interop.node import Node
 from tests.peers import LOOPBACK
@@ -162,7 +162,7 @@ def rss_mb(processes: Sequence[psutil.Process]) -> float:
 def settled(node: Node, processes: Sequence[psutil.Process], delivered: int) -> Footprint:
     """Measure once all is delivered and the last association's threads and sockets are gone."""
     node.wait_until(lambda status: status["counts"].get("DELIVERED", 0) == delivered, 600)
-    time.sleep(COLLECT_S)  # a receiver lets go of ended associations so often
+    time.sleep(COLLECT_S + BEAT_S)  # a receiver lets go of ended associations at a beat that comes so much later
     deadline, since, last = time.monotonic() + 60, time.monotonic(), (0, 0)
     while time.monotonic() < deadline and time.monotonic() - since < SETTLED_S:
         now = (sum(p.num_threads() for p in processes), sum(p.num_fds() for p in processes))
