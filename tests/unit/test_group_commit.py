@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -92,12 +93,18 @@ class Book:
         return [first, *others]
 
 
-@pytest.fixture
-def book(tmp_path):
-    book = Book(Counted(f"sqlite:///{tmp_path / 'names.sqlite'}"))
+@contextmanager
+def opened(folder: Path, short: bool) -> Iterator[Book]:
+    book = Book(Counted(f"sqlite:///{folder / 'names.sqlite'}"), short)
     yield book
     book.pool.shutdown()
     book.database.close()
+
+
+@pytest.fixture
+def book(tmp_path):
+    with opened(tmp_path, short=False) as book:
+        yield book
 
 
 def test_one_after_the_other_has_a_transaction_each(book) -> None:
@@ -159,10 +166,8 @@ def test_many_threads_lose_nothing(book) -> None:
 
 @pytest.fixture
 def short(tmp_path):
-    book = Book(Counted(f"sqlite:///{tmp_path / 'names.sqlite'}"), short=True)
-    yield book
-    book.pool.shutdown()
-    book.database.close()
+    with opened(tmp_path, short=True) as book:
+        yield book
 
 
 def test_what_is_usual_is_written_by_the_driver_alone(short) -> None:
