@@ -23,16 +23,6 @@ _KNOWN = select(INSTANCES.c.id).where(
     INSTANCES.c.series_id == SERIES.c.id, INSTANCES.c.sop_instance_uid == bindparam("sop_instance_uid")
 )
 _LAST = select(INSTANCES.c.id).where(INSTANCES.c.series_id == SERIES.c.id).limit(1).offset(bindparam("before_last"))
-_FOUND = select(SERIES.c.id, func.coalesce(_KNOWN.scalar_subquery(), _LAST.scalar_subquery())).where(
-    SERIES.c.series_uid == bindparam("series_uid"),
-    SERIES.c.state == SeriesState.RECEIVING,
-    SERIES.c.calling_ae != "",
-    SERIES.c.purged_at.is_(None),
-)
-_TOUCH = update(SERIES).where(SERIES.c.id == bindparam("of_series")).values(last_instance_at=bindparam("now"))
-_ADD = insert(INSTANCES).values(
-    {name: bindparam(name) for name in ("series_id", "sop_instance_uid", "path", "sha256", "received_at")}
-)
 
 
 class _Prepared:
@@ -59,7 +49,22 @@ class _Prepared:
         return cursor.execute(self._text, [given[name] for name in self._names])
 
 
-_FIND, _INSERT, _UPDATE = (_Prepared(statement) for statement in (_FOUND, _ADD, _TOUCH))
+_FIND = _Prepared(
+    select(SERIES.c.id, func.coalesce(_KNOWN.scalar_subquery(), _LAST.scalar_subquery())).where(
+        SERIES.c.series_uid == bindparam("series_uid"),
+        SERIES.c.state == SeriesState.RECEIVING,
+        SERIES.c.calling_ae != "",
+        SERIES.c.purged_at.is_(None),
+    )
+)
+_ADD = _Prepared(
+    insert(INSTANCES).values(
+        {name: bindparam(name) for name in ("series_id", "sop_instance_uid", "path", "sha256", "received_at")}
+    )
+)
+_TOUCH = _Prepared(
+    update(SERIES).where(SERIES.c.id == bindparam("of_series")).values(last_instance_at=bindparam("now"))
+)
 
 
 def add_further(cursor: sqlite3.Cursor, received: ReceivedInstance, most: int, now: datetime) -> bool:
@@ -81,7 +86,7 @@ def add_further(cursor: sqlite3.Cursor, received: ReceivedInstance, most: int, n
     series, obstacle = found
     if obstacle is not None:
         return False
-    _INSERT.run(
+    _ADD.run(
         cursor,
         series_id=series,
         sop_instance_uid=received.sop_instance_uid,
@@ -89,7 +94,7 @@ def add_further(cursor: sqlite3.Cursor, received: ReceivedInstance, most: int, n
         sha256=received.sha256,
         received_at=now,
     )
-    _UPDATE.run(cursor, of_series=series, now=now)
+    _TOUCH.run(cursor, of_series=series, now=now)
     return True
 
 

@@ -50,16 +50,21 @@ class Database:
         self.url = url
         # What is written never stands in the text of an error.
         self.engine: Engine = create_engine(url, hide_parameters=True)
-        if self.engine.dialect.name == "sqlite":
+        if self.is_sqlite:
             event.listen(self.engine, "connect", _set_pragmas)
             event.listen(self.engine, "begin", _begin)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is SQLite, and ``by_driver`` can be used."""
+        return self.engine.dialect.name == "sqlite"
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
         """Open a session whose writes are committed together, or not at all; raises QueueUnavailable."""
         with self._available(), self._sessions.begin() as session:
-            if self.engine.dialect.name == "sqlite":
+            if self.is_sqlite:
                 session.connection(execution_options={"contourd_begin": "IMMEDIATE"})
             yield session
 
@@ -68,11 +73,6 @@ class Database:
         """Open a session that sees one consistent state and writes nothing; raises QueueUnavailable."""
         with self._available(), self._sessions() as session:
             yield session
-
-    @property
-    def has_short_way(self) -> bool:
-        """Whether ``by_driver`` can be used."""
-        return self.engine.dialect.name == "sqlite"
 
     @contextmanager
     def by_driver(self) -> Iterator[sqlite3.Cursor]:
@@ -126,7 +126,7 @@ class Database:
         QueueUnavailable
             It is damaged or cannot be read; with the remedy.
         """
-        if self.engine.dialect.name != "sqlite":
+        if not self.is_sqlite:
             return  # the server's own affair
         with self._available(), self.engine.connect() as connection:
             found = connection.execute(text("PRAGMA quick_check(1)")).scalar()

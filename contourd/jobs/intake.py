@@ -73,7 +73,7 @@ class Intake:
         self._now = clock
         self._quiet = Ages(clock, monotonic)  # SeriesInstanceUID -> since when
         self._queue = Queue(database, clock)
-        self._group = GroupCommit(database, self._record, self._record_further if database.has_short_way else None)
+        self._group = GroupCommit(database, self._record, self._record_further if database.is_sqlite else None)
         self._lock = threading.Lock()
         self._open: dict[int, set[str]] = {}  # association -> SeriesInstanceUIDs
         self._ended: dict[int, bool] = {}  # association whose end is not written down yet -> aborted
