@@ -20,7 +20,7 @@ ENTRY = re.compile(r'(?P<head>(?P<key>[a-z_]+) = )(?P<value>"[^"]*"|\[[^\]]*\]|[
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What a site must say of itself; the defaults are those of the shipped configuration.
+    """What a site must say of itself; the defaults are those of the shipped configuration, and the page is served.
 
     Attributes
     ----------
@@ -51,6 +51,7 @@ class Answers:
             "destination.port": self.destination_port,
             "destination.profile": self.profile,
             "route.destinations": [self.destination],
+            "web.enabled": True,
         }
 
 

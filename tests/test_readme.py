@@ -8,13 +8,12 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import get_args
 
 import pytest
-from pydantic import BaseModel
 
 from contourd import __version__
-from contourd.settings import Settings
+from contourd.settings import load_settings
+from tests import settings_page
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -51,27 +50,6 @@ def help_of(*subcommand: str) -> str:
     return ran.stdout
 
 
-def settings_keys(model: type[BaseModel] = Settings, prefix: str = "") -> set[str]:
-    """Every key of the settings, as ``section.key``."""
-    keys = set()
-    for name, field in model.model_fields.items():
-        inner = [t for t in (field.annotation, *get_args(field.annotation)) if isinstance(t, type)]
-        section = next((t for t in inner if issubclass(t, BaseModel)), None)
-        keys |= settings_keys(section, f"{prefix}{name}.") if section else {f"{prefix}{field.alias or name}"}
-    return keys
-
-
-def example_keys() -> set[str]:
-    """Every key of etc/contourd.toml, those that are commented out included."""
-    keys, section = set(), ""
-    for line in (ROOT / "etc" / "contourd.toml").read_text(encoding="utf-8").splitlines():
-        if header := re.match(r"(?:# ?)?\[\[?([a-z_.]+)\]\]?\s*$", line):
-            section = header[1]
-        elif key := re.match(r"(?:# ?)?([a-z_]+) = ", line):
-            keys.add(f"{section}.{key[1]}")
-    return keys
-
-
 def test_sections_in_their_order() -> None:
     assert re.findall(r"^## (.*)$", README, re.MULTILINE) == SECTIONS
 
@@ -93,14 +71,29 @@ def test_subcommands_and_their_options_exist() -> None:
             assert option in help_of(*path), f"contourd {' '.join(path)} {option}"
 
 
-def test_the_configuration_table_names_every_key() -> None:
-    section = README.split("## Configuration")[1].split("\n## ")[0]
-    named = re.findall(r"^\| `([a-z_.]+)` \|", section, re.MULTILINE)
-    assert sorted(named) == sorted(settings_keys())
+def test_the_settings_page_is_made_of_the_example_and_the_defaults() -> None:
+    assert settings_page.PAGE.read_text(encoding="utf-8") == settings_page.page()
 
 
-def test_the_example_configuration_names_every_key() -> None:
-    assert sorted(example_keys()) == sorted(settings_keys())
+def test_the_example_configuration_names_and_explains_every_key() -> None:
+    keys = [key for table in settings_page.tables() for key in table.keys]
+    assert sorted(key.path for key in keys) == sorted(settings_page.fields())
+    assert [key.path for key in keys if not key.meaning] == []
+
+
+def test_the_example_configuration_holds_the_defaults() -> None:
+    fields = settings_page.fields()
+    chosen = {"destination.ae_title", "destination.host", "destination.name", "destination.port"}
+    chosen |= {"route.destinations", "route.model"}
+    defaults = {path: settings_page.default_of(fields[path]) for path in settings_page.values()}
+    differing = {path for path, value in settings_page.values().items() if value != defaults[path]}
+    assert differing == chosen
+
+
+def test_the_readme_s_configuration_is_one(tmp_path: Path) -> None:
+    block = README.split("## Configuration")[1].split("```toml\n")[1].split("```")[0]
+    (tmp_path / "contourd.toml").write_text(block, encoding="utf-8")
+    assert load_settings(tmp_path / "contourd.toml").destination[0].name == "pacs"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
