@@ -58,7 +58,7 @@ def test_the_unit_is_what_systemd_understands(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
     unit = tmp_path / "contourd.service"
-    unit.write_text(UNIT.read_text().replace("/opt/contourd/.venv/bin/contourd", "/bin/true"))
+    unit.write_text(UNIT.read_text().replace("/opt/contourd/current/bin/contourd", "/bin/true"))
     ran = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, timeout=60, check=False
     )
