@@ -18,8 +18,8 @@ from contourd.dicom.acquisition import acquisition_of
 from contourd.dicom.rtstruct_check import check_structure_set
 from contourd.dicom.rtstruct_second_reader import check_with_second_reader
 from contourd.dicom.rtstruct_write import Provenance, Remarks, structure_set_dataset
-from contourd.dicom.series import Instance, gate, read_volume
-from contourd.errors import OutsideLimits, SeriesUnusable
+from contourd.dicom.series import Instance, Series, gate, read_volume
+from contourd.errors import OrgansRejected, OutsideLimits, SeriesUnusable
 from contourd.imaging import contours
 from contourd.imaging.contours import ROI, HoleStyle, MaskInBox, StructureSet, trace
 from contourd.imaging.grid import Grid
@@ -124,7 +124,7 @@ def contour_series(
     DeviceError
         The device's memory does not suffice.
     StructureSetRejected
-        What was written does not read back as it was contoured.
+        What was written does not read back as it was contoured; single organs that do not are withheld.
     """
     report = progress or (lambda stage, fraction: None)
     bundle = predictor.bundle
@@ -139,19 +139,55 @@ def contour_series(
     remarks = _remarks(_organs(masks, series.grid), bundle, order, beyond)
     structures = {style: _traced(found, series.grid, style) for style in {HoleStyle(p.holes) for p in order.profiles}}
     report("trace", 1.0)
-    datasets = []
-    for i, profile in enumerate(order.profiles):
-        report("write", i / len(order.profiles))
-        hashed = order.settings_hash(profile)
-        provenance = Provenance(bundle.name, bundle.version, bundle.sha256, hashed, order.revision)
-        traced = structures[HoleStyle(profile.holes)]
-        dataset = structure_set_dataset(traced, series, provenance, catalogue(), profile, remarks)
-        check_structure_set(dataset, series, _named(masks, profile, remarks))
-        if order.second_reader:
-            check_with_second_reader(dataset, series)
-        datasets.append(dataset)
+    datasets, remarks = _written(_Drawn(series, structures, masks), bundle, order, remarks, report)
     report("write", 1.0)
-    return Contoured(tuple(datasets), structures[HoleStyle(order.profiles[0].holes)], masks, remarks)
+    return Contoured(datasets, structures[HoleStyle(order.profiles[0].holes)], masks, remarks)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawn:
+    """What is to be written: contours in each style, and the voxels that they were drawn around."""
+
+    series: Series
+    structures: Mapping[HoleStyle, StructureSet]
+    masks: Mapping[str, MaskInBox]
+
+
+def _written(
+    drawn: _Drawn, bundle: ModelBundle, order: Order, remarks: Remarks, report: Progress
+) -> tuple[tuple[Dataset, ...], Remarks]:
+    """Write a structure set for each profile; an organ that does not read back from one is withheld from all.
+
+    Raises
+    ------
+    StructureSetRejected
+        More than single organs is wrong, or none is left.
+    """
+    while True:
+        datasets = []
+        for i, profile in enumerate(order.profiles):
+            report("write", i / len(order.profiles))
+            try:
+                datasets.append(_checked(drawn, bundle, order, profile, remarks))
+            except OrgansRejected as error:
+                names = {profile.name_of(name): name for name in drawn.masks}
+                rejected = {names.get(name, name): why for name, why in error.reasons.items()}
+                remarks = remarks.without(rejected)
+                break
+        else:
+            return tuple(datasets), remarks
+
+
+def _checked(drawn: _Drawn, bundle: ModelBundle, order: Order, profile: Profile, remarks: Remarks) -> Dataset:
+    """Write one structure set, and read it back."""
+    hashed = order.settings_hash(profile)
+    provenance = Provenance(bundle.name, bundle.version, bundle.sha256, hashed, order.revision)
+    traced = drawn.structures[HoleStyle(profile.holes)]
+    dataset = structure_set_dataset(traced, drawn.series, provenance, catalogue(), profile, remarks)
+    check_structure_set(dataset, drawn.series, _named(drawn.masks, profile, remarks))
+    if order.second_reader:
+        check_with_second_reader(dataset, drawn.series)
+    return dataset
 
 
 def _organs(masks: Mapping[str, MaskInBox], grid: Grid) -> list[Organ]:

@@ -10,6 +10,7 @@
     │   └── SeriesIncomplete     more slices may still come
     │       └── SlicesMissing    names the missing z
     ├── StructureSetRejected     the read-back check: what would be sent is not what was contoured
+    │   └── OrgansRejected       only of some organs: they are withheld, each with its reason
     ├── ModelError               a bundle is missing, damaged or does not fit the code
     ├── DeviceError              the device that the settings name is absent or too small
     ├── NodeError                the node cannot serve: port taken, spool in use
@@ -33,7 +34,7 @@ The message is for the person who must act: what was found, where, and the remed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 
 class ContourdError(Exception):
@@ -83,6 +84,18 @@ class SlicesMissing(SeriesIncomplete):
 
 class StructureSetRejected(ContourdError):
     """The structure set does not read back as it was contoured."""
+
+
+class OrgansRejected(StructureSetRejected):
+    """Only these ROIs do not read back as they were contoured: ROI name -> why."""
+
+    def __init__(self, reasons: Mapping[str, str], told: str = "") -> None:
+        self.reasons = dict(reasons)
+        super().__init__(told or "; ".join(f"{name} {why}" for name, why in self.reasons.items()))
+
+    def __reduce__(self) -> tuple[type[OrgansRejected], tuple[dict[str, str], str]]:
+        """Let another process have it."""
+        return type(self), (self.reasons, str(self))
 
 
 class ModelError(ContourdError):

@@ -137,7 +137,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.rtstruct_read",
         "contourd.dicom.rtstruct_contours",
         "contourd.dicom.rtstruct_write",
-        "contourd.dicom.rtstruct_check",
+        *("contourd.dicom.rtstruct_check", "contourd.dicom.rtstruct_organ_check"),
         "contourd.dicom.rtstruct_second_reader",
         "contourd.dicom.instance",
         "contourd.dicom.acquisition",

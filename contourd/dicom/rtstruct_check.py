@@ -10,23 +10,17 @@ from io import BytesIO
 
 import numpy as np
 import pydicom
-from numpy.typing import NDArray
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
 
-from contourd.dicom.rtstruct_read import ReadROI, extent, rasterise, read_structure_set
+from contourd.dicom.rtstruct_organ_check import organ_differs
+from contourd.dicom.rtstruct_read import ReadROI, read_structure_set
 from contourd.dicom.series import Series
-from contourd.errors import StructureSetRejected
+from contourd.errors import OrgansRejected, StructureSetRejected
 from contourd.imaging.contours import MaskInBox
-from contourd.imaging.grid import Box, FloatArray, Grid, around, within
 
 LARGE_CC = 1.0
-LEAST_DICE_LARGE, LEAST_DICE_SMALL = 0.99, 0.95
-# Half a voxel is the error to find. Of few voxels one that is left out at an end moves the centroid over 0.2 mm: in an
-# organ under 1 cc, and in a spinal cord on pixels of 4 mm.
-MOST_SHIFT_MM, MOST_SHIFT_VOXELS = 0.2, 0.25
-FEW_VOXELS = 2000
 LONGEST = {
     **{"DS": 16, "IS": 12, "SH": 16, "LO": 64, "CS": 16, "UI": 64, "DA": 8, "TM": 16, "DT": 26, "AE": 16, "AS": 4},
     **{"ST": 1024, "LT": 10240},
@@ -46,8 +40,10 @@ def check_structure_set(dataset: Dataset, series: Series, masks: Mapping[str, Ma
 
     Raises
     ------
+    OrgansRejected
+        Only these ROIs are not what was contoured, each with the figure.
     StructureSetRejected
-        Names the ROI and the figure, or the attribute.
+        Names the attribute, or the ROI, which takes the whole structure set with it.
     """
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
@@ -56,14 +52,18 @@ def check_structure_set(dataset: Dataset, series: Series, masks: Mapping[str, Ma
     _check_lengths(read)
     rois = {roi.name: roi for roi in read_structure_set(read)}
     _check_references(read, series, tuple(rois.values()))
+    rejected = {}
     for name, mask in masks.items():
         if name in rois:
-            _check_roi(rois[name], mask, series.grid)
+            rejected[name] = organ_differs(rois[name].contours, mask, series.grid)
         elif series.grid.volume_mm3(mask.mask, mask.box[0].start) > LARGE_CC * 1000:
-            raise StructureSetRejected(f"{name} was found but has no contour")
-    unknown = set(rois) - set(masks)
-    if unknown:
-        raise StructureSetRejected(f"contours of {', '.join(sorted(unknown))} come from nowhere")
+            rejected[name] = "was found but has no contour"
+    wrong = OrgansRejected({name: why for name, why in rejected.items() if why})
+    if unknown := set(rois) - set(masks):
+        told = [str(wrong)] if wrong.reasons else []
+        raise StructureSetRejected("; ".join([*told, f"contours of {', '.join(sorted(unknown))} come from nowhere"]))
+    if wrong.reasons:
+        raise wrong
 
 
 def _check_lengths(dataset: Dataset) -> None:
@@ -127,31 +127,3 @@ def _check_references(dataset: Dataset, series: Series, rois: tuple[ReadROI, ...
                 raise StructureSetRejected(
                     f"{roi.name}: a contour at z = {points[0, 2]:.3f} is not on its slice {z:.3f}"
                 )
-
-
-def _check_roi(roi: ReadROI, mask: MaskInBox, grid: Grid) -> None:
-    box = around(mask.box, extent(roi.contours, grid))
-    read = rasterise(roi.contours, grid, box)
-    made = np.zeros_like(read)
-    made[within(mask.box, box)] = mask.mask
-    wanted, got = np.count_nonzero(made), np.count_nonzero(read)
-    dice = 2 * np.count_nonzero(read & made) / (wanted + got) if wanted + got else 1.0
-    large = grid.volume_mm3(mask.mask, mask.box[0].start) > LARGE_CC * 1000
-    least = LEAST_DICE_LARGE if large else LEAST_DICE_SMALL
-    if dice < least:
-        raise StructureSetRejected(f"{roi.name} reads back with Dice {dice:.4f} (at least {least})")
-    if wanted and got:
-        shift_mm = np.abs(centroid_mm(read, box, grid) - centroid_mm(made, box, grid))
-        few = not large or wanted < FEW_VOXELS
-        if np.any(shift_mm > np.maximum(MOST_SHIFT_MM, MOST_SHIFT_VOXELS * np.array(grid.spacing_mm) if few else 0)):
-            moved = " x ".join(f"{mm:.2f}" for mm in shift_mm)
-            raise StructureSetRejected(f"{roi.name} reads back moved by {moved} mm (slices, rows, columns)")
-
-
-def centroid_mm(inside: NDArray[np.bool_], box: Box, grid: Grid) -> FloatArray:
-    """Mean place (slices, rows, columns) of the voxels inside a box; slices where they lie, rows and columns from 0."""
-    dy, dx = grid.pixel_spacing_mm
-    z = grid.slice_positions_mm[box[0]]
-    counts = [np.count_nonzero(inside, axis=axes) for axes in ((1, 2), (0, 2), (0, 1))]
-    places = (z, np.arange(inside.shape[1]) * dy, np.arange(inside.shape[2]) * dx)
-    return np.array([np.average(place, weights=n) for place, n in zip(places, counts, strict=True)])

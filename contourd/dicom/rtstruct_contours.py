@@ -15,7 +15,7 @@ from pydicom.uid import CTImageStorage
 from shapely import LineString
 
 from contourd.dicom.series import Instance, Series
-from contourd.errors import StructureSetRejected
+from contourd.errors import OrgansRejected
 from contourd.imaging.contours import ROI, Contour
 from contourd.imaging.grid import FloatArray
 from contourd.model.structures import Structure
@@ -113,7 +113,8 @@ def _contour_text(name: str, points_mm: FloatArray, z_text: str, decimals: int) 
         text = "\\".join([one] * len(xy)) % tuple(xy.ravel().tolist())
         if len(xy) <= MOST_POINTS and len(text) <= MOST_BYTES:
             return len(xy), text.encode("ascii")
-    raise StructureSetRejected(f"{name}: a contour of {len(xy)} points ({len(text)} bytes) is too long at z = {z_text}")
+    why = f"a contour of {len(xy)} points ({len(text)} bytes) is too long at z = {z_text}"
+    raise OrgansRejected({name: why}, f"{name}: {why}")
 
 
 def _simplified(loop: FloatArray, tolerance_mm: float) -> FloatArray:

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 
 from contourd.dicom.rtstruct_write import save_structure_set
 from contourd.dicom.series import Series
-from contourd.errors import StructureSetRejected
+from contourd.errors import OrgansRejected, StructureSetRejected
 
 # Its loader checks that every image that is referenced is there.
 PROGRAM = """
@@ -26,6 +26,7 @@ opened = RTStructBuilder.create_from(sys.argv[1], sys.argv[2])
 print(json.dumps({name: bool(opened.get_roi_mask_by_name(name).any()) for name in opened.get_roi_names()}))
 """
 LONGEST_S = 600.0
+NOTHING = "rt-utils finds nothing of it"
 
 
 def check_with_second_reader(dataset: Dataset, series: Series, interpreter: str = sys.executable) -> None:
@@ -39,7 +40,9 @@ def check_with_second_reader(dataset: Dataset, series: Series, interpreter: str 
     Raises
     ------
     StructureSetRejected
-        rt-utils is not installed, cannot open the structure set, finds other names, or finds nothing of an ROI.
+        rt-utils is not installed, cannot open the structure set, or finds other names.
+    OrgansRejected
+        It finds nothing of these ROIs.
     """
     found = _found(dataset, series, interpreter)
     other = set(found) ^ {str(item.ROIName) for item in dataset.StructureSetROISequence}
@@ -47,7 +50,7 @@ def check_with_second_reader(dataset: Dataset, series: Series, interpreter: str 
         raise StructureSetRejected(f"rt-utils does not find the same ROIs: {', '.join(sorted(other))}")
     empty = sorted(name for name, present in found.items() if not present)
     if empty:
-        raise StructureSetRejected(f"rt-utils finds nothing of {', '.join(empty)}")
+        raise OrgansRejected(dict.fromkeys(empty, NOTHING), f"rt-utils finds nothing of {', '.join(empty)}")
 
 
 def second_reader_loads(interpreter: str = sys.executable) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 
@@ -90,6 +90,11 @@ class Remarks:
     flagged: Mapping[str, str] = field(default_factory=dict)
     withheld: Mapping[str, str] = field(default_factory=dict)
     released: str = ""
+
+    def without(self, rejected: Mapping[str, str]) -> Remarks:
+        """Return them with further organs withheld, which are not to be looked at then."""
+        flagged = {name: why for name, why in self.flagged.items() if name not in rejected}
+        return replace(self, flagged=flagged, withheld={**self.withheld, **rejected})
 
     def told(self) -> str:
         """Return them in words, empty where there is nothing to tell."""

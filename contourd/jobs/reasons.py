@@ -17,7 +17,7 @@ CLASSES: tuple[tuple[str, str], ...] = (
     ("outside_limits", r"^the series is outside the limits"),
     ("not_head_and_neck", r"does not look like a head and neck|^no patient found"),
     ("implausible", r"^every organ that was found is withheld|^no organ was found"),
-    ("read_back", r"reads back|^rt-utils"),
+    ("read_back", r"reads back|^rt-utils|come from nowhere"),
     ("out_of_memory", r"^out of memory"),
     ("images_gone", r"received images|^only \d+ of the \d+ images came again"),
     ("worker_died", r"^the worker died|^the job broke its worker"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pydicom
@@ -12,10 +12,10 @@ from contourd.contouring import Order, contour_series
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.rtstruct_read import rasterise, read_structure_set
 from contourd.dicom.series import find_series, gate
-from contourd.errors import OutsideLimits, SeriesUnusable, StructureSetRejected
+from contourd.errors import OrgansRejected, OutsideLimits, SeriesUnusable, StructureSetRejected
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from contourd.model.bundle import load_bundle, save_bundle
+from contourd.model.bundle import ModelBundle, load_bundle, save_bundle
 from contourd.model.plausibility import Organ, distribution_of
 from contourd.model.predictor import Predictor
 from contourd.profiles import PROFILES, STRICT
@@ -186,3 +186,58 @@ def test_a_hollow_organ_as_keyhole_and_as_loops_of_their_own(tmp_path, predictor
         (roi,) = read_structure_set(dataset)
         np.testing.assert_array_equal(rasterise(roi.contours, grid), contoured.masks["Brainstem"].on(grid.shape))
     assert not contoured.masks["Brainstem"].on(grid.shape)[12, 31, 36]
+
+
+@dataclass(frozen=True)
+class TwoTubes:
+    """What a network would answer: a brainstem of sixteen voxels on each of ten slices, and a cord of ten voxels.
+
+    The last two voxels of the cord have a probability of 0.501: what they are outlined by is too small to be drawn.
+    """
+
+    bundle: ModelBundle
+    structures = ("Brainstem", "SpinalCord")
+
+    def predict(self, _volume, _progress=None):
+        return self
+
+    def restored(self, name):
+        box = (slice(2, 12), slice(4, 8), slice(4, 8))
+        values = np.zeros((10, 4, 4), dtype=np.float32)
+        if name == "Brainstem":
+            return box, values + np.float32(0.9)
+        values[:8, 1, 1], values[8:, 1, 1] = 0.9, 0.501
+        return box, values
+
+
+def test_an_organ_that_does_not_read_back_is_withheld_by_name(tmp_path, bright_bundle):  # noqa: F811
+    on = Grid.regular((18, 16, 16), (3.0, 4.7, 4.7), (-35.0, -35.0, 0.0))
+    volume = Volume(on, np.full(on.shape, 40, dtype=np.int16))
+    two = TwoTubes(load_bundle(bright_bundle))
+    contoured = contour_series(written(tmp_path, volume), two, Order(profiles=(STRICT, PROFILES["eclipse"])))
+    for dataset in contoured.datasets:
+        assert [roi.name for roi in read_structure_set(dataset)] == ["Brainstem"]
+        assert "withheld: SpinalCord (reads back with Dice 0.8889: 2 voxels differ" in dataset.StructureSetDescription
+    assert contoured.remarks.withheld == {
+        "SpinalCord": "reads back with Dice 0.8889: 2 voxels differ, of 10 on its surface at most 1 may"
+    }
+
+
+def test_an_organ_of_which_a_second_reader_finds_nothing_is_withheld_by_name(tmp_path, bright_bundle, monkeypatch):  # noqa: F811
+    def refuse(dataset, _):
+        if "SpinalCord" in {roi.ROIName for roi in dataset.StructureSetROISequence}:
+            raise OrgansRejected({"SpinalCord": "rt-utils finds nothing of it"})
+
+    monkeypatch.setattr("contourd.contouring.check_with_second_reader", refuse)
+    monkeypatch.setattr(TwoTubes, "restored", lambda _, name: whole_tube(name))
+    on = Grid.regular((18, 16, 16), (3.0, 4.7, 4.7), (-35.0, -35.0, 0.0))
+    volume = Volume(on, np.full(on.shape, 40, dtype=np.int16))
+    order = Order(second_reader=True)
+    contoured = contour_series(written(tmp_path, volume), TwoTubes(load_bundle(bright_bundle)), order)
+    assert contoured.remarks.withheld == {"SpinalCord": "rt-utils finds nothing of it"}
+    assert [roi.name for roi in read_structure_set(contoured.dataset)] == ["Brainstem"]
+
+
+def whole_tube(name):
+    start = 2 if name == "Brainstem" else 9
+    return (slice(2, 12), slice(start, start + 4), slice(4, 8)), np.full((10, 4, 4), 0.9, dtype=np.float32)
