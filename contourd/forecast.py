@@ -13,7 +13,6 @@ from pathlib import Path
 from contourd.activating import load_found
 from contourd.dicom.acquisition import acquisition_of
 from contourd.dicom.instance import Instance, survey_series
-from contourd.dicom.pixels import same_image
 from contourd.dicom.series import Series, gate
 from contourd.errors import ModelError, SeriesUnusable
 from contourd.jobs.activations import Activation, find_model, in_force
@@ -104,7 +103,7 @@ class Foreseer:
         if refused := self._refusal(images):
             return Forecast(first, images, Outcome.REFUSED, refused)
         try:
-            series = gate(_each_once(instances))
+            series = gate(instances)
         except SeriesUnusable as error:
             return Forecast(first, images, Outcome.HELD, str(error))
         return self._routed(series, images)
@@ -141,13 +140,3 @@ class Foreseer:
         found = find_model(route.model, self._settings.spool.root, self._active.get(route.model))
         bundle = load_found(found)
         return bundle.identity, outside(bundle.config.limits, acquisition_of(series))
-
-
-def _each_once(instances: Sequence[Instance]) -> list[Instance]:
-    """Leave out what is there twice, as the node does; raises SeriesUnusable where the two differ."""
-    kept: dict[str, Instance] = {}
-    for instance in instances:
-        known = kept.setdefault(instance.sop_instance_uid, instance)
-        if known is not instance and not same_image(known.path, instance.path):
-            raise SeriesUnusable("an image is there twice with different content; look at the sender")
-    return list(kept.values())

@@ -131,7 +131,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.integrity",
         "contourd.dicom.isolation",
         *("contourd.dicom.pixels", "contourd.dicom.decoded", "contourd.dicom.received_images"),
-        *("contourd.dicom.read_ahead", "contourd.jobs.arriving"),
+        *("contourd.dicom.read_ahead", "contourd.jobs.arriving", "contourd.dicom.duplicates"),
         "contourd.dicom.values",
         "contourd.dicom.spacing",
         "contourd.dicom.rtstruct_read",

@@ -82,7 +82,7 @@ def refuse_unfit(instances: Sequence[Instance]) -> None:
 
 
 def refuse_patients(instances: Sequence[Instance]) -> None:
-    """Refuse more than one patient or study, also in what is set aside.
+    """Refuse more than one patient or study, also in what is set aside; an image may keep name and birth to itself.
 
     Raises
     ------
@@ -92,6 +92,8 @@ def refuse_patients(instances: Sequence[Instance]) -> None:
     _refuse_mixture(instances, "series", lambda i: i.series_instance_uid)
     _refuse_mixture(instances, "studies", lambda i: i.study_instance_uid)
     _refuse_mixture(instances, "patients", lambda i: i.patient_id)
+    _refuse_mixture([i for i in instances if i.patient_name], "patients' names", lambda i: i.patient_name)
+    _refuse_mixture([i for i in instances if i.birth_date], "dates of birth", lambda i: i.birth_date)
 
 
 def _refuse_other_image(i: Instance) -> None:

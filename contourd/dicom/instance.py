@@ -19,7 +19,15 @@ from pydicom.uid import UID, CTImageStorage, DeflatedExplicitVRLittleEndian
 
 from contourd.dicom.decoded import Decoded
 from contourd.dicom.decoders import LOSSY, inflate
-from contourd.dicom.values import LONGEST_VALUE_BYTES, numbers_of, text_of, texts_of, value_of, whole_number
+from contourd.dicom.values import (
+    LONGEST_VALUE_BYTES,
+    comparable_of,
+    numbers_of,
+    text_of,
+    texts_of,
+    value_of,
+    whole_number,
+)
 from contourd.errors import SeriesUnusable
 from contourd.logs import one_line
 
@@ -66,6 +74,8 @@ class Instance:
         Slope and intercept.
     phase
         What tells one phase of a 4D CT from another, empty in other series.
+    patient_name, birth_date
+        To be compared, not to be shown.
     decoded
         The pixels, where they were decoded with the header.
     """
@@ -102,6 +112,8 @@ class Instance:
     phase: tuple[str, ...]
     protocol: str = ""
     station: str = ""
+    patient_name: str = ""
+    birth_date: str = ""
     decoded: Decoded | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -283,6 +295,8 @@ def _instance(ds: Dataset, path: Path, size: int, transfer_syntax: UID) -> Insta
         phase=tuple(text_of(ds, keyword) for keyword in PHASE if keyword in ds),
         protocol=text_of(ds, "ProtocolName"),
         station=text_of(ds, "StationName"),
+        patient_name=comparable_of(ds, "PatientName"),
+        birth_date=comparable_of(ds, "PatientBirthDate"),
     )
 
 

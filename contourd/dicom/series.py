@@ -15,6 +15,7 @@ import pydicom
 from pydicom.dataset import Dataset
 
 from contourd.dicom.admission import refuse_patients, refuse_unfit, set_aside
+from contourd.dicom.duplicates import one_set, without_copies
 from contourd.dicom.instance import Instance, find_series, read_instance
 from contourd.dicom.isolation import pixel_decoder
 from contourd.dicom.pixels import hounsfield
@@ -74,9 +75,9 @@ def gate(instances: Sequence[Instance]) -> Series:
     if not instances:
         raise SeriesUnusable("the series has no images")
     refuse_patients(instances)
-    slices, beside = set_aside(instances)
+    slices, beside = set_aside(without_copies(instances))
     refuse_unfit(slices)
-    ordered = _without_duplicates(sorted(slices, key=lambda i: (along_z(i), i.sop_instance_uid)))
+    ordered = one_set(_by_position(sorted(slices, key=lambda i: (along_z(i), i.sop_instance_uid))))
     if len(ordered) < FEWEST_SLICES:
         raise SeriesIncomplete(
             f"{len(ordered)} slices are fewer than the {FEWEST_SLICES} that a head and neck needs; "
@@ -117,17 +118,19 @@ def along_z(instance: Instance) -> float:
     return instance.position_mm[2]
 
 
-def _without_duplicates(ordered: Sequence[Instance]) -> list[Instance]:
-    kept: list[Instance] = []
+def _by_position(ordered: Sequence[Instance]) -> list[list[Instance]]:
+    """Put together what lies at one position; raises SeriesUnusable where the pixels differ."""
+    places: list[list[Instance]] = []
     for instance in ordered:
-        if kept and along_z(instance) - along_z(kept[-1]) <= SAME_POSITION_MM:
-            with pixel_decoder() as decoder:
-                alike = np.array_equal(hounsfield(instance, decoder), hounsfield(kept[-1], decoder))
-            if not alike:
-                _refuse_phases(ordered, along_z(instance))
+        if not places or along_z(instance) - along_z(places[-1][0]) > SAME_POSITION_MM:
+            places.append([instance])
             continue
-        kept.append(instance)
-    return kept
+        with pixel_decoder() as decoder:
+            alike = np.array_equal(hounsfield(instance, decoder), hounsfield(places[-1][0], decoder))
+        if not alike:
+            _refuse_phases(ordered, along_z(instance))
+        places[-1].append(instance)
+    return places
 
 
 def _refuse_phases(ordered: Sequence[Instance], z_mm: float) -> None:

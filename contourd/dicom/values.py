@@ -54,6 +54,14 @@ def texts_of(ds: Dataset, keyword: str) -> tuple[str, ...]:
     return tuple(one_line(v, LONGEST_TEXT) for v in ((found,) if isinstance(found, str) else found))
 
 
+def comparable_of(ds: Dataset, keyword: str) -> str:
+    """Return letters and digits of a value, to tell whether two say the same; of what cannot be decoded, too."""
+    element = ds.get_item(_tag(keyword))
+    value = b"" if element is None else element.value
+    text = value.decode("latin-1") if isinstance(value, bytes) else str(value or "")
+    return "".join(c for c in text[:LONGEST_VALUE_BYTES].casefold() if c.isalnum())
+
+
 def whole_number(text: str) -> int | None:
     """Return an integer string (VR IS), None where it is none."""
     return int(text) if re.fullmatch(r"[+-]?[0-9]{1,10}", text) else None
