@@ -1,13 +1,37 @@
-"""What the main process tells the page's: that it is alive, and whether its worker is. Shared memory: nobody waits."""
+"""What the main process tells the page's: that it is alive, what it found of itself, and whether its worker is alive.
+
+Shared memory: nobody waits.
+"""
 
 from __future__ import annotations
 
 import time
-from ctypes import c_bool, c_double
+from ctypes import c_bool, c_double, c_int
+from enum import IntFlag
 from multiprocessing import get_context
 from typing import Any
 
 FRESH_S = 15.0
+
+
+class Wrong(IntFlag):
+    """What a node found when it tried itself."""
+
+    NOTHING = 0
+    PORT = 1  # no C-ECHO is answered
+    SPOOL = 2  # nothing can be written, or it is another folder
+    DATABASE = 4  # nothing can be written, or it is another file
+    STUCK = 8  # a try does not come to an end
+
+
+TOLD = {
+    Wrong.PORT: "port: a C-ECHO to the node's own port is not answered",
+    Wrong.SPOOL: "spool: a file cannot be written to spool.root",
+    Wrong.DATABASE: "database: it cannot be written, or its file was removed",
+    Wrong.STUCK: "main process: a try of its own port, spool and database does not come to an end",
+}
+# What a restart may mend.
+DEAD = Wrong.PORT | Wrong.STUCK
 
 
 class Pulse:
@@ -17,10 +41,12 @@ class Pulse:
         context = get_context("spawn")
         self._at: Any = context.Value(c_double, 0.0, lock=False)
         self._works: Any = context.Value(c_bool, False, lock=False)
+        self._wrong: Any = context.Value(c_int, 0, lock=False)
 
-    def beat(self, worker_is_alive: bool) -> None:
-        """Say that reception and scheduling run."""
+    def beat(self, worker_is_alive: bool, wrong: Wrong = Wrong.NOTHING) -> None:
+        """Say that reception and scheduling run, and what does not."""
         self._works.value = worker_is_alive
+        self._wrong.value = int(wrong)
         self._at.value = time.monotonic()
 
     @property
@@ -32,3 +58,13 @@ class Pulse:
     def worker_is_alive(self) -> bool:
         """Whether the worker was alive then."""
         return bool(self._works.value)
+
+    @property
+    def wrong(self) -> Wrong:
+        """What the main process found of itself then."""
+        return Wrong(self._wrong.value)
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether nothing but a restart helps: the main process says nothing, hangs, or answers no C-ECHO."""
+        return not self.is_fresh or bool(self.wrong & DEAD)

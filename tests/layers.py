@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-WEB = ("access", "actions", "app", "health", "keeper", "pages", "pictures", "scene", "scenes", "server", "site")
+WEB = ("access", "actions", "app", "health", "keeper", "pages", "pictures")
+WEB += ("connections", "paths", "scene", "scenes", "server", "site")
 # An import goes to the same layer or to one below. A module that is not named here has no place yet.
 LAYERS: Mapping[int, tuple[str, ...]] = {
     7: (
@@ -167,7 +168,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.imaging.resample",
     ),
     1: (
-        "contourd.clock",
+        *("contourd.addresses", "contourd.clock"),
         "contourd.heap",
         "contourd.imaging.grid",
         *("contourd.model.structures", "contourd.model.identity"),
@@ -222,7 +223,8 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "apscheduler": ("contourd.schedule",),
     "prometheus_client": ("contourd.metrics", "contourd.web.health"),
     "starlette": ("contourd.web",),
-    "uvicorn": ("contourd.web.server",),
+    "uvicorn": ("contourd.web.server", "contourd.web.connections"),
+    "h11": ("contourd.web.connections",),
     "typer": ("contourd.cli", "trainer.population"),
     "matplotlib": ("contourd.pictures", "trainer"),
     "SimpleITK": ("trainer.population",),

@@ -18,6 +18,7 @@ from contourd.jobs.database import Database
 from contourd.pulse import Pulse
 from contourd.settings import Settings
 from contourd.web.server import make_server
+from contourd.web.site import Site
 from tests.peers import LOOPBACK, free_port
 
 TOKEN = "0123456789abcdef0123"
@@ -44,6 +45,7 @@ class Page:
     database: Database
     spool: Spool
     pulse: Pulse
+    site: Site
     cookie: str = ""
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -121,7 +123,8 @@ def served(root: Path, **web: Any) -> Iterator[Page]:
             assert thread.is_alive()
             assert time.monotonic() < deadline
             time.sleep(0.02)
-        yield Page(settings.web.port, settings, database, spool, pulse)
+        application: Any = server.config.app
+        yield Page(settings.web.port, settings, database, spool, pulse, application.state.site)
     finally:
         server.should_exit = True
         thread.join()

@@ -12,7 +12,17 @@ from contourd.cli.output import JsonOption, tell
 if TYPE_CHECKING:
     from contourd.jobs.operations import Operations
 
-JobArgument = Annotated[int, typer.Argument(help="Number of the job.")]
+# No database counts further.
+LARGEST_NUMBER = 2**63 - 1
+
+
+def _countable(number: int) -> int:
+    if not 0 <= number <= LARGEST_NUMBER:
+        raise typer.BadParameter("nothing has such a number; `contourd status` shows those that there are")
+    return number
+
+
+JobArgument = Annotated[int, typer.Argument(help="Number of the job.", callback=_countable)]
 ReasonOption = Annotated[str, typer.Option(help="Why; it is shown with the job and kept in the audit trail.")]
 
 
@@ -29,7 +39,7 @@ def retry(
 
 
 def release(
-    series: Annotated[int, typer.Argument(help="Number of the series.")],
+    series: Annotated[int, typer.Argument(help="Number of the series.", callback=_countable)],
     config: ConfigOption = None,
     reason: Annotated[str, typer.Option(help="Why; it is kept in the audit trail.")] = "",
     json: JsonOption = False,

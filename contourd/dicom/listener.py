@@ -15,17 +15,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 from pynetdicom import evt
 from pynetdicom.fsm import InvalidEventError
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
+from contourd.addresses import Network, lies_in
 from contourd.dicom.instance import UNREADABLE
 from contourd.dicom.reactor import wait_instead_of_polling
 
-Network = IPv4Network | IPv6Network
 # Connections of one address, and of all, that have not asked for an association yet.
 PENDING_OF_ONE, PENDING = 8, 64
 # What pynetdicom's threads raise on PDUs and messages that come out of order or that it cannot make sense of.
@@ -55,13 +54,8 @@ class Bounds:
 
 
 def allowed(address: str, peers: Sequence[Network]) -> bool:
-    """Say whether an address lies in one of the networks; an IPv4 address that came by IPv6 counts as IPv4."""
-    if not peers:
-        return True
-    found = ip_address(address.partition("%")[0])
-    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
-    return any(found in network for network in peers)
+    """Say whether an address may connect."""
+    return not peers or lies_in(address, peers)
 
 
 def read_whole(socket: Any, bounds: Bounds, count: int) -> bytearray:

@@ -6,7 +6,7 @@ import ipaddress
 from pathlib import Path
 from typing import Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, IPvAnyNetwork, model_validator
 
 from contourd.settings.values import Port, Section
 
@@ -19,6 +19,7 @@ class WebSettings(Section):
     port: Port = 11180
     token_file: Path | None = None
     hosts: tuple[str, ...] = ()
+    proxies: tuple[IPvAnyNetwork, ...] = ()
     cache_mb: int = Field(default=768, ge=64)
 
     @property

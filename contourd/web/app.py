@@ -21,6 +21,7 @@ from contourd.pulse import Pulse
 from contourd.settings import Settings
 from contourd.web import actions, health, pages, pictures
 from contourd.web.access import Access, read_token
+from contourd.web.paths import register_numbers
 from contourd.web.scenes import SceneCache
 from contourd.web.site import HERE, Site, make_templates
 
@@ -69,22 +70,23 @@ def make_app(settings: Settings, database: Database, pulse: Pulse | None = None)
         The token's file cannot be used.
     """
     web = settings.web
+    register_numbers()
     routes = [
         Route("/", pages.overview),
         Route("/sign-in", actions.sign_in, methods=["GET", "POST"]),
         Route("/sign-out", actions.sign_out, methods=["POST"]),
-        Route("/jobs/{job:int}", pages.job_page),
-        Route("/jobs/{job:int}/scene", pictures.describe),
-        Route("/jobs/{job:int}/pixels/{plane}/{index:int}", pictures.pixels),
-        Route("/jobs/{job:int}/outlines/{plane}/{index:int}", pictures.outlines),
-        Route("/jobs/{job:int}/patient", actions.show_patient, methods=["POST"]),
-        Route("/jobs/{job:int}/{action}", actions.act_on_job, methods=["POST"]),
-        Route("/series/{series:int}", pages.series_page),
-        Route("/series/{series:int}/scene", pictures.describe),
-        Route("/series/{series:int}/pixels/{plane}/{index:int}", pictures.pixels),
-        Route("/series/{series:int}/outlines/{plane}/{index:int}", pictures.outlines),
-        Route("/series/{series:int}/release", actions.release_series, methods=["POST"]),
-        Route("/models/{number:int}", pages.model_page),
+        Route("/jobs/{job:number}", pages.job_page),
+        Route("/jobs/{job:number}/scene", pictures.describe),
+        Route("/jobs/{job:number}/pixels/{plane}/{index:number}", pictures.pixels),
+        Route("/jobs/{job:number}/outlines/{plane}/{index:number}", pictures.outlines),
+        Route("/jobs/{job:number}/patient", actions.show_patient, methods=["POST"]),
+        Route("/jobs/{job:number}/{action}", actions.act_on_job, methods=["POST"]),
+        Route("/series/{series:number}", pages.series_page),
+        Route("/series/{series:number}/scene", pictures.describe),
+        Route("/series/{series:number}/pixels/{plane}/{index:number}", pictures.pixels),
+        Route("/series/{series:number}/outlines/{plane}/{index:number}", pictures.outlines),
+        Route("/series/{series:number}/release", actions.release_series, methods=["POST"]),
+        Route("/models/{number:number}", pages.model_page),
         Route("/healthz", health.healthz),
         Route("/readyz", health.readyz),
         Route("/metrics", health.metrics),
@@ -96,7 +98,7 @@ def make_app(settings: Settings, database: Database, pulse: Pulse | None = None)
         middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=allowed, www_redirect=False))
     handlers = {HTTPException: pages.error_page, QueueUnavailable: pages.error_page, 500: pages.error_page}
     app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
-    app.state.site = Site(
+    site = app.state.site = Site(
         settings,
         database,
         Access(read_token(web.token_file)),
@@ -105,4 +107,5 @@ def make_app(settings: Settings, database: Database, pulse: Pulse | None = None)
         NodeMetrics(settings, database, lambda: pages.model_identities(settings, database), pulse),
         pulse,
     )
+    app.state.health = health.Health.of(site, settings.spool)
     return app

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from multiprocessing.connection import Connection
+from typing import Any
 
 import uvicorn
 
@@ -19,25 +21,32 @@ from contourd.pulse import Pulse
 from contourd.settings import Settings
 from contourd.signals import end_with
 from contourd.web.app import make_app
+from contourd.web.connections import Crowd, PageConnection
 
 log = logging.getLogger(__name__)
 
-MOST_CONNECTIONS = 100
 KEEP_ALIVE_S, STOP_S = 20, 5
+LARGEST_HEADER_BYTES = 32 * 1024
 
 
 def make_server(settings: Settings, database: Database, pulse: Pulse | None = None) -> uvicorn.Server:
     """Build the server; ``run()`` serves until its ``should_exit`` is set."""
+    web = settings.web
+    connection: Any = partial(PageConnection, Crowd(web.proxies))
     config = uvicorn.Config(
         make_app(settings, database, pulse),
-        host=settings.web.host,
-        port=settings.web.port,
+        host=web.host,
+        port=web.port,
+        http=connection,
+        ws="none",
+        h11_max_incomplete_event_size=LARGEST_HEADER_BYTES,
+        proxy_headers=bool(web.proxies),
+        forwarded_allow_ips=[str(network) for network in web.proxies],
         log_config=None,
         log_level="warning",
         access_log=False,
         lifespan="off",
         server_header=False,
-        limit_concurrency=MOST_CONNECTIONS,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=STOP_S,
     )

@@ -15,6 +15,7 @@ from sqlalchemy import select
 from contourd.jobs.job import JobState
 from contourd.jobs.report import read_report
 from contourd.jobs.tables import AuditRow, JobRow, SeriesRow
+from contourd.pulse import TOLD, Wrong
 from contourd.reference import load_reference
 from contourd.web.access import TRIES
 from contourd.web.pages import rendered
@@ -291,6 +292,16 @@ def test_health_says_what_is_wrong(acting):
     acting.pulse.beat(False)
     answer = acting.get("/readyz")
     assert (answer.status, answer.text) == (503, "worker: it is not running\n")
+
+
+def test_a_node_that_only_a_restart_mends_is_dead_to_healthz_too(acting):
+    acting.pulse.beat(True, Wrong.SPOOL | Wrong.DATABASE)  # told, and no reason to kill it
+    assert acting.get("/healthz").status == 200
+    assert acting.get("/readyz").text.splitlines() == [TOLD[Wrong.SPOOL], TOLD[Wrong.DATABASE]]
+    acting.pulse.beat(True, Wrong.PORT)
+    assert (acting.get("/healthz").status, acting.get("/readyz").text) == (503, TOLD[Wrong.PORT] + "\n")
+    acting.pulse._at.value -= 16  # said nothing for longer than FRESH_S = 15 s
+    assert acting.get("/healthz").status == 503
 
 
 def test_the_page_loads_neither_torch_nor_pynetdicom():
