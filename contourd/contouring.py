@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,7 +136,7 @@ def contour_series(
     prediction = predictor.predict(volume, progress)
     found = _found(prediction, report)
     masks = {o.name: o.mask for o in found}
-    remarks = _remarks(_organs(masks, series.grid), bundle, order, beyond)
+    remarks = replace(_remarks(_organs(masks, series.grid), bundle, order, beyond), formal=series.formal)
     structures = {style: _traced(found, series.grid, style) for style in {HoleStyle(p.holes) for p in order.profiles}}
     report("trace", 1.0)
     datasets, remarks = _written(_Drawn(series, structures, masks), bundle, order, remarks, report)

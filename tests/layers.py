@@ -130,7 +130,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.decoders",
         "contourd.dicom.identity",
         "contourd.dicom.integrity",
-        "contourd.dicom.isolation",
+        *("contourd.dicom.isolation", "contourd.dicom.legal_form"),
         *("contourd.dicom.pixels", "contourd.dicom.decoded", "contourd.dicom.received_images"),
         *("contourd.dicom.read_ahead", "contourd.jobs.arriving", "contourd.dicom.duplicates"),
         "contourd.dicom.values",

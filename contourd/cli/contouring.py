@@ -57,11 +57,13 @@ def contour(
         of_model = {"name": bundle.name, "version": bundle.version, "sha256": bundle.sha256}
         told = {"output": str(output), "profile": profile, "series": instances[0].series_instance_uid,
                 "images": len(instances), "model": of_model, "device": str(predictor.device),
-                "organs": [asdict(organ) for organ in organs]}  # fmt: skip
+                "organs": [asdict(organ) for organ in organs], "header": list(contoured.remarks.formal)}  # fmt: skip
         typer.echo(as_json(told))
         return
     for organ in organs:
         typer.echo(f"{organ.name:<16} {organ.volume_cc:8.1f} cc{organ.words()}")
+    for change in contoured.remarks.formal:
+        typer.echo(f"header: {change}")
     typer.echo(f"{output}: AI generated, not reviewed")
 
 

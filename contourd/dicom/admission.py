@@ -19,7 +19,7 @@ from pydicom.uid import (
 )
 
 from contourd.dicom.decoders import has_decoder
-from contourd.dicom.instance import Instance
+from contourd.dicom.instance import VALID_UID, Instance
 from contourd.errors import SeriesUnusable
 
 LOCALIZER = "LOCALIZER"
@@ -164,6 +164,8 @@ def _refuse_incomplete_header(i: Instance) -> None:
         raise SeriesUnusable(
             "FrameOfReferenceUID is missing; a structure set could not be placed on the CT: send the original CT"
         )
+    if not VALID_UID.fullmatch(i.frame_of_reference_uid):
+        raise SeriesUnusable("FrameOfReferenceUID is no UID; correct it at the source and send the series again")
     if i.position_mm is None or i.orientation is None or i.pixel_spacing_mm is None or not i.rows or not i.columns:
         raise SeriesUnusable("a slice lacks its position, orientation, pixel spacing or matrix; send the original CT")
     if min(i.pixel_spacing_mm) <= 0:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
+from unicodedata import normalize
 
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
@@ -20,6 +21,7 @@ from pydicom.uid import UID, CTImageStorage, ImplicitVRLittleEndian, RTStructure
 
 from contourd import __version__
 from contourd.dicom.ct_write import derived_uid
+from contourd.dicom.legal_form import DATES, IF_PRESENT, PATIENT, POSITION_REFERENCE, STUDY, TIMES
 from contourd.dicom.rtstruct_contours import roi_contour_item
 from contourd.dicom.series import Series
 from contourd.dicom.spool import write_durably
@@ -35,18 +37,6 @@ IMPLEMENTATION_NAME = f"CONTOURD_{__version__}"[:16]
 NOT_REVIEWED = "AI generated, not reviewed"
 LONGEST_DESCRIPTION = 1024
 CHECK = "CHECK"
-# Copied from the CT as they are; those that are missing are written empty (type 2).
-PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
-STUDY = ("StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber")
-IF_PRESENT = (
-    "IssuerOfPatientID",
-    "OtherPatientIDsSequence",
-    "PatientAge",
-    "PatientSize",
-    "PatientWeight",
-    "StudyDescription",
-    "InstitutionName",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +75,14 @@ class Remarks:
         Organ -> why it is not in the structure set.
     released
         Why the series lies outside the model's limits, and who released it; empty where it does not.
+    formal
+        What of the CT's header is not copied as it is written there, and why.
     """
 
     flagged: Mapping[str, str] = field(default_factory=dict)
     withheld: Mapping[str, str] = field(default_factory=dict)
     released: str = ""
+    formal: tuple[str, ...] = ()
 
     def without(self, rejected: Mapping[str, str]) -> Remarks:
         """Return them with further organs withheld, which are not to be looked at then."""
@@ -101,6 +94,7 @@ class Remarks:
         parts = [f"outside the model's limits, released: {self.released}"] if self.released else []
         parts += [f"withheld: {name} ({why})" for name, why in self.withheld.items()]
         parts += [f"check: {name} ({why})" for name, why in self.flagged.items()]
+        parts += [f"header: {change}" for change in self.formal]
         return "; ".join(parts)
 
 
@@ -163,24 +157,23 @@ def _file(instance: UID) -> FileDataset:
 
 
 def _copy_patient_and_study(ds: Dataset, header: Dataset) -> None:
-    for keyword in (*PATIENT, *STUDY, *IF_PRESENT, "SpecificCharacterSet"):
+    for keyword in (*PATIENT, *STUDY, *IF_PRESENT, POSITION_REFERENCE, "SpecificCharacterSet"):
         # Undecoded where it was not looked at: the very bytes, whatever the character set. Sequences must be decoded.
         element = header.get_item(keyword)
         if element is not None:
             ds[keyword] = header[keyword] if element.VR == "SQ" else element
-        elif keyword in PATIENT or keyword in STUDY:
+        elif keyword in (*PATIENT, *STUDY, POSITION_REFERENCE):
             setattr(ds, keyword, "")
     # Else pydicom decodes and encodes again what is undecoded.
     ds.set_original_encoding(True, True, header.original_character_set)
     ds.StudyInstanceUID = header.StudyInstanceUID
     ds.FrameOfReferenceUID = header.FrameOfReferenceUID
-    ds.PositionReferenceIndicator = str(header.get("PositionReferenceIndicator", "") or "")
 
 
 def _describe(ds: Dataset, series: Series, provenance: Provenance) -> None:
     header = series.header
-    dates = (header.get(k) for k in ("ContentDate", "AcquisitionDate", "SeriesDate", "StudyDate"))
-    times = (header.get(k) for k in ("ContentTime", "AcquisitionTime", "SeriesTime", "StudyTime"))
+    dates = (header.get(k) for k in DATES)
+    times = (header.get(k) for k in TIMES)
     date, time = next((str(d) for d in dates if d), ""), next((str(t) for t in times if t), "")
     ds.Modality, ds.SeriesInstanceUID = "RTSTRUCT", provenance.uid(series, "series")
     ds.SeriesNumber, ds.InstanceNumber, ds.OperatorsName = "1", str(provenance.revision), ""
@@ -268,4 +261,5 @@ def _description(provenance: Provenance, remarks: Remarks, not_found: Sequence[s
         parts.append(told)
     if not_found:
         parts.append(f"not found: {', '.join(not_found)}")
-    return "; ".join(parts)
+    # An operator may have written more than ASCII, which the CT's character set need not have.
+    return normalize("NFKD", "; ".join(parts)).encode("ascii", "ignore").decode()

@@ -18,6 +18,7 @@ from contourd.dicom.admission import refuse_patients, refuse_unfit, set_aside
 from contourd.dicom.duplicates import one_set, without_copies
 from contourd.dicom.instance import Instance, find_series, read_instance
 from contourd.dicom.isolation import pixel_decoder
+from contourd.dicom.legal_form import bring_to_legal_form
 from contourd.dicom.pixels import hounsfield
 from contourd.dicom.spacing import SAME_POSITION_MM, crowded_positions_mm, missing_positions_mm
 from contourd.errors import SeriesIncomplete, SeriesUnusable, SlicesMissing
@@ -53,13 +54,17 @@ class Series:
     instances
         From the feet to the head, one for each slice of ``grid``.
     header
-        The first slice's dataset without pixels: patient, study and frame of reference for the structure set.
+        The first slice's dataset without pixels: patient, study and frame of reference for the structure set, in legal
+        form.
+    formal
+        What was done for that, in words.
     """
 
     uid: str
     instances: tuple[Instance, ...]
     grid: Grid
     header: Dataset
+    formal: tuple[str, ...] = ()
 
 
 def gate(instances: Sequence[Instance]) -> Series:
@@ -89,7 +94,10 @@ def gate(instances: Sequence[Instance]) -> Series:
     if beside:
         log.info("images beside the slices are set aside", extra={"action": "set aside", "images": len(beside)})
     header = pydicom.dcmread(ordered[0].path, stop_before_pixels=True)
-    return Series(ordered[0].series_instance_uid, tuple(ordered), grid_of(ordered), header)
+    formal = bring_to_legal_form(header)
+    if formal:
+        log.info("header brought to legal form: %s", "; ".join(formal), extra={"action": "legal form"})
+    return Series(ordered[0].series_instance_uid, tuple(ordered), grid_of(ordered), header, formal)
 
 
 def _refuse_gaps(ordered: Sequence[Instance]) -> None:

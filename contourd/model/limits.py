@@ -49,6 +49,8 @@ class Acquisition:
     ----------
     slice_spacing_mm, pixel_spacing_mm
         The widest.
+    born_years
+        The age by the birth date, where it contradicts the one that is stated: both are judged.
     """
 
     slice_spacing_mm: float
@@ -56,12 +58,14 @@ class Acquisition:
     age_years: float | None = None
     patient_position: str = ""
     kernel: str = ""
+    born_years: float | None = None
 
 
 def outside(limits: Limits, acquisition: Acquisition) -> tuple[str, ...]:
     """Name each limit that the series is outside of, in words; empty: the model was made for it."""
     measured = (
         ("the patient's age is {:g} years", limits.age_years, acquisition.age_years),
+        ("by the birth date the patient is {:g} years old", limits.age_years, acquisition.born_years),
         ("slices are {:.2f} mm apart", limits.slice_spacing_mm, acquisition.slice_spacing_mm),
         ("pixels are {:.2f} mm wide", limits.pixel_spacing_mm, acquisition.pixel_spacing_mm),
     )
