@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from contourd.commands import command
 from contourd.dicom.spool import make_private_folder, move_folder_durably, write_durably
 from contourd.errors import ModelError, SeriesUnusable, SpoolError
 from contourd.imaging.volume import oval_body
@@ -87,7 +88,7 @@ def find_same(model: ModelIdentity, asked: str, root: Path) -> FoundModel:
         return place
     raise ModelError(
         f"the job was contoured with {model.told()}, which is not here any more; put it back, "
-        "or make a job of its own with another by `contourd recontour`"
+        f"or make a job of its own with another by `{command('recontour', 'JOB', '--model', 'MODEL')}`"
     )
 
 
@@ -99,10 +100,12 @@ def with_remedy(found: FoundModel) -> Iterator[None]:
     except ModelError as error:
         if found.origin is not Origin.STORED:
             raise
-        back = "take another model by `contourd recontour`"
+        back = f"take another model by `{command('recontour', 'JOB', '--model', 'MODEL')}`"
         if found.activation is not None:
-            back = f"go back by `contourd models rollback {found.asked}`"
-        raise ModelError(f"{error}; {back}, or copy the bundle again by `contourd models activate FOLDER`") from error
+            back = f"go back by `{command('models rollback', found.asked)}`"
+        raise ModelError(
+            f"{error}; {back}, or copy the bundle again by `{command('models activate', 'FOLDER', '--reason', 'WHY')}`"
+        ) from error
 
 
 def verify(found: FoundModel) -> ModelBundle:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import uuid4
 
+from contourd.commands import command
 from contourd.dicom.spool import PARTIAL, write_durably
 from contourd.errors import NoticeNotSent
 from contourd.jobs.concerns import Concern, read_concerns
@@ -96,7 +97,7 @@ class Alerts:
             Concern(
                 "constancy",
                 "constancy check",
-                "the constancy check is red: contourd constancy show says why",
+                f"the constancy check is red: {command('constancy show')} says why",
                 str(number),
             )
         ]

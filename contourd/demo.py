@@ -138,7 +138,7 @@ def _status(configuration: Path) -> Mapping[str, Any]:
     command = [sys.executable, "-m", "contourd", "status", "--json", "--config", str(configuration)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode:
-        raise NodeError(f"contourd status failed: {done.stderr.decode(errors='replace')}")
+        raise NodeError(f"the status of the node could not be read: {done.stderr.decode(errors='replace')}")
     answer: Mapping[str, Any] = json.loads(done.stdout)
     return answer
 

@@ -13,6 +13,7 @@ from email.message import EmailMessage
 from http.client import HTTPException
 from typing import Protocol
 
+from contourd.commands import command
 from contourd.errors import NoticeNotSent
 from contourd.jobs.concerns import Concern
 from contourd.logs import one_line
@@ -42,7 +43,7 @@ class Notice:
     def text(self) -> str:
         """Tell it in lines."""
         lines = [concern.text for concern in self.began] + [f"over: {subject}" for subject in self.ended]
-        return "\n".join([*lines, "", "Look with `contourd status`, or on the node's page.", ""])
+        return "\n".join([*lines, "", f"Look with `{command('status')}`, or on the node's page.", ""])
 
     def content(self) -> Mapping[str, object]:
         """Tell it to a program."""

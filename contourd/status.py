@@ -1,41 +1,22 @@
-"""The read-only report of a node as a table that a night nurse can read, and as JSON."""
+"""The read-only report of a node, as JSON."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from dataclasses import asdict, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
+from contourd.commands import command
 from contourd.errors import NodeError, SeriesUnusable
-from contourd.jobs.constancy_standing import Constancy, Light, read_constancy
+from contourd.jobs.constancy_standing import Constancy, read_constancy
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import DestinationLine
-from contourd.jobs.report import JobLine, Report, SeriesLine, first_images, read_report
-from contourd.logs import one_line
-from contourd.models import ModelLine, routed_models
+from contourd.jobs.report import EVERYTHING, Chosen, Report, first_images, read_report
+from contourd.models import routed_models
 from contourd.settings import Settings
-
-STYLE = {
-    "HELD": "bold red",
-    "FAILED": "bold red",
-    "REFUSED": "bold red",
-    "DELIVERED": "green",
-    "PENDING": "yellow",
-    "SENT": "yellow",
-    "DOWN": "bold red",
-    "UP": "green",
-    "SUPERSEDED": "dim",
-}
-
-
-LIGHTS = {Light.GREEN: "bold green", Light.RED: "bold red", Light.UNBASED: "yellow", Light.UNCHECKED: "yellow"}
 
 
 def with_patients(report: Report, settings: Settings) -> Report:
@@ -58,7 +39,7 @@ def with_patients(report: Report, settings: Settings) -> Report:
     return replace(report, jobs=jobs, series=series)
 
 
-def read_status(settings: Settings) -> Report:
+def read_status(settings: Settings, most_jobs: int = 50, chosen: Chosen = EVERYTHING) -> Report:
     """Read the queue of a node, running or not.
 
     Raises
@@ -70,11 +51,13 @@ def read_status(settings: Settings) -> Report:
     """
     prefix = "sqlite:///"
     if settings.database_url.startswith(prefix) and not Path(settings.database_url.removeprefix(prefix)).exists():
-        raise NodeError(f"there is no queue in {settings.spool.root} yet; start it with `contourd serve`")
+        raise NodeError(f"there is no queue in {settings.spool.root} yet; start it with `{command('serve')}`")
     database = Database(settings.database_url)
     try:
         database.check()
-        return replace(read_report(database), constancy=read_constancy(database, settings, datetime.now(UTC)))
+        return replace(
+            read_report(database, most_jobs, chosen), constancy=read_constancy(database, settings, datetime.now(UTC))
+        )
     finally:
         database.close()
 
@@ -133,7 +116,7 @@ def to_json(report: Report, settings: Settings) -> str:
                 "configured": d.name in {destination.name for destination in settings.destination},
                 "tries": {t.told: t.number for t in d.tries},
             }
-            for d in _destinations(report, settings)
+            for d in configured_destinations(report, settings)
         ],
         "models": [
             {
@@ -154,31 +137,6 @@ def to_json(report: Report, settings: Settings) -> str:
     return json.dumps(content, indent=1)
 
 
-def to_table(report: Report, settings: Settings, now: datetime) -> RenderableType:
-    """Return the report for a terminal; what needs a person comes first, with the command that releases it."""
-    counts = "  ".join(f"{state} {number}" for state, number in report.counts.items() if number) or "nothing yet"
-    free_gb = shutil.disk_usage(settings.spool.root).free / 1e9
-    models = ", ".join(_told_model(m) for m in routed_models(settings, report.activations))
-    parts: list[RenderableType] = [
-        Text(f"{settings.node.ae_title}   {counts}   disk free {free_gb:.0f} GB"),
-        Text(f"models: {models}"),
-    ]
-    if report.constancy is not None and report.constancy.light is not Light.OFF:
-        parts.append(constancy_text(report.constancy, now))
-    if report.series:
-        parts.append(_series_table(report.series, now))
-    if report.jobs:
-        parts.append(_jobs_table(report.jobs, now))
-    if report.destinations:
-        parts.append(_destinations_table(report, settings, now))
-    return Group(*parts)
-
-
-def _told_model(model: ModelLine) -> str:
-    since = f" since {model.activation.at.astimezone():%Y-%m-%d %H:%M}" if model.activation else ""
-    return f"{one_line(model.name)} {one_line(model.version)} ({model.origin.value}{since})"
-
-
 def constancy_content(standing: Constancy) -> dict[str, Any]:
     """Return how the constancy check stands, for JSON."""
     last = standing.last
@@ -193,109 +151,8 @@ def constancy_content(standing: Constancy) -> dict[str, Any]:
     }
 
 
-def constancy_text(standing: Constancy, now: datetime) -> Text:
-    """Return how the constancy check stands, in a line, and a line for each remark."""
-    text = Text("constancy ") + Text(standing.light, style=LIGHTS.get(standing.light, ""))
-    if standing.last is not None and standing.last.ended_at is not None:
-        at = standing.last.ended_at
-        text.append(f"   checked {at.astimezone():%Y-%m-%d %H:%M}, {age(now - at)} ago")
-    if standing.under_way:
-        text.append("   one is under way")
-    for told in filter(None, [standing.reason, *standing.remarks]):
-        text.append("\n  ").append_text(_outside(told))
-    return text
-
-
-def _destinations(report: Report, settings: Settings) -> list[DestinationLine]:
+def configured_destinations(report: Report, settings: Settings) -> list[DestinationLine]:
     """Return those of the settings, tried or not, and then those that are not in the settings any more."""
     known = {line.name: line for line in report.destinations}
     names = dict.fromkeys([*(d.name for d in settings.destination), *known])
     return [known.get(name, DestinationLine(name, "UNTRIED", None, None, 0, ())) for name in names]
-
-
-def _destinations_table(report: Report, settings: Settings, now: datetime) -> Table:
-    table = Table(title="Destinations", title_justify="left", expand=True)
-    for name in ("destination", "state", "since", "last success", "waiting", "tries"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("state", "since", "last success", "waiting"))
-    configured = {destination.name for destination in settings.destination}
-    for d in _destinations(report, settings):
-        gone = "" if d.name in configured else " (not in the settings: nothing is sent to it)"
-        table.add_row(
-            d.name + gone,
-            _styled(d.state),
-            age(now - d.since) if d.since else "",
-            f"{age(now - d.last_success)} ago" if d.last_success else "",
-            str(d.waiting),
-            ", ".join(f"{t.told}: {t.number}" for t in d.tries),
-        )
-    return table
-
-
-def _series_table(lines: tuple[SeriesLine, ...], now: datetime) -> Table:
-    table = Table(title="Series received or held", title_justify="left", expand=True)
-    for name in ("series", "state", "age", "patient", "from", "images", "reason, and what to do"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("series", "state", "age", "images"))
-    for s in lines:
-        advice = f"\ncontourd release {s.id}" if s.state == "HELD" else ""
-        table.add_row(
-            str(s.id),
-            _styled(s.state),
-            age(now - s.created_at),
-            Text(s.patient),
-            _outside(s.calling_ae),
-            str(s.instances),
-            _outside(s.reason) + advice,
-        )
-    return table
-
-
-def _jobs_table(lines: tuple[JobLine, ...], now: datetime) -> Table:
-    table = Table(title="Jobs", title_justify="left", expand=True)
-    for name in ("job", "state", "age", "patient", "model", "deliveries", "reason, and what to do"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("job", "state", "age"))
-    for job in lines:
-        deliveries = Text("\n").join(
-            _delivery_text(d.destination, d.state, d.attempts, d.next_try, now) for d in job.deliveries
-        )
-        late = any(d.state == "PENDING" and d.attempts for d in job.deliveries)
-        reasons = [job.reason, *(d.reason for d in job.deliveries if d.reason and d.reason not in job.reason)]
-        verb = "confirm" if job.reason.startswith("waits for confirmation") else "retry"
-        advice = [f"contourd {verb} {job.id}"] if job.state in ("HELD", "FAILED") or late else []
-        told = Text("\n").join(_outside(line) for line in [*reasons, job.remarks, *advice] if line)
-        table.add_row(
-            str(job.id),
-            _styled(job.state),
-            age(now - job.created_at),
-            Text(job.patient),
-            Text(f"{job.contoured_with.name} {job.contoured_with.version}" if job.contoured_with else job.model),
-            deliveries,
-            told,
-        )
-    return table
-
-
-def _delivery_text(name: str, state: str, attempts: int, next_try: datetime | None, now: datetime) -> Text:
-    text = Text(f"{one_line(name)} ") + _styled(state)
-    if attempts > 1 or (attempts and state != "DELIVERED"):
-        text.append(f", {attempts} {'try' if attempts == 1 else 'tries'}")
-    if next_try is not None and next_try > now:
-        text.append(f", next in {age(next_try - now)}")
-    return text
-
-
-def _outside(text: str) -> Text:
-    """Show what may hold words of a peer: no markup, no escapes to the terminal."""
-    return Text("\n").join(Text(one_line(line)) for line in text.split("\n"))
-
-
-def _styled(state: str) -> Text:
-    return Text(state, style=STYLE.get(state, ""))
-
-
-def age(span: timedelta) -> str:
-    """Return a span in the largest unit that fits: 42 s, 17 min, 5 h, 3 d."""
-    seconds = max(0, int(span.total_seconds()))
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size or (seconds >= size and unit == "min"):
-            return f"{seconds // size} {unit}"
-    return f"{seconds} s"

@@ -51,6 +51,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.schedule",
         "contourd.supervision",
         "contourd.status",
+        "contourd.status_tables",
         *("contourd.delivering", "contourd.committing"),
         *("contourd.metrics", "contourd.notices", "contourd.alerting"),
         *(f"contourd.web.{name}" for name in WEB),
@@ -191,6 +192,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     ),
     0: (
         "contourd.errors",
+        "contourd.commands",
         "contourd",
         "contourd.dicom",
         "contourd.imaging",

@@ -8,6 +8,7 @@ import ssl
 from urllib.parse import urlsplit
 
 from contourd.checks.finding import Finding, failed, ok
+from contourd.commands import command
 from contourd.errors import NoticeNotSent
 from contourd.notices import MailChannel, Notice, notice_of_test
 from contourd.settings import MailSettings
@@ -71,4 +72,4 @@ def webhook(url: str, timeout_s: float) -> Finding:
             f"{where} cannot be reached: {error.strerror or error}",
             "check alerts.webhook, the name server and the firewall; contourd uses no proxy",
         )
-    return ok(f"{where} answers{' by TLS' if secure else ''}; nothing was posted, `contourd alert` posts a test")
+    return ok(f"{where} answers{' by TLS' if secure else ''}; nothing was posted, `{command('alert')}` posts a test")

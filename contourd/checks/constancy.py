@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contourd.checks.finding import Finding, ok
+from contourd.commands import command
 from contourd.jobs.constancy_standing import BASELINE_FILE
 from contourd.settings import Settings
 
@@ -14,6 +15,6 @@ def baseline(settings: Settings) -> Finding:
     if not (settings.spool.root / BASELINE_FILE).exists():
         return ok(
             "there is no baseline, so that nothing is checked in the morning",
-            "after acceptance, with contourd running: contourd constancy baseline",
+            f"after acceptance, with contourd running: {command('constancy baseline')}",
         )
     return ok(f"there is a baseline; it is compared with each day at {settings.constancy.at}")

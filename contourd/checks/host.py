@@ -13,6 +13,7 @@ from pathlib import Path
 from pydicom.uid import UID
 
 from contourd.checks.finding import Finding, failed, ok, unknown
+from contourd.commands import command
 from contourd.dicom.decoders import DECODERS, has_decoder
 from contourd.dicom.rtstruct_second_reader import second_reader_loads
 from contourd.dicom.spool import write_durably
@@ -58,7 +59,9 @@ def _absent(root: Path) -> Finding:
     above = next(p for p in root.resolve().parents if p.exists())
     if root.exists() or not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
         return failed(f"{root} is no folder, and cannot be made by this user", remedy)
-    return unknown(f"{root} is not there; the first `contourd serve` makes it", f"to have its disk tested, {remedy}")
+    return unknown(
+        f"{root} is not there; the first `{command('serve')}` makes it", f"to have its disk tested, {remedy}"
+    )
 
 
 def spool_space(settings: SpoolSettings) -> Finding:
@@ -89,7 +92,7 @@ def database(url: str) -> Finding:
     """Open the queue; its schema is this version's, or will be at the next start."""
     prefix = "sqlite:///"
     if url.startswith(prefix) and not Path(url.removeprefix(prefix)).exists():
-        return ok("there is no queue yet; the first `contourd serve` makes it")
+        return ok(f"there is no queue yet; the first `{command('serve')}` makes it")
     queue = Database(url)
     try:
         revision = queue.revision()
@@ -98,11 +101,11 @@ def database(url: str) -> Finding:
     if revision == SCHEMA_REVISION:
         return ok(f"schema revision {revision}, as this version needs")
     if revision is None:
-        return ok("empty; the first `contourd serve` makes the tables")
+        return ok(f"empty; the first `{command('serve')}` makes the tables")
     if revision in revisions():
         return failed(
             f"schema revision {revision}, and this version needs {SCHEMA_REVISION}",
-            "stop `contourd serve` and run `contourd db upgrade`, which makes a backup first",
+            f"stop contourd and run `{command('db upgrade')}`, which makes a backup first",
         )
     return failed(
         f"schema revision {revision} is not known to this version",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from contourd.checks import alerts, constancy, host, models, network
 from contourd.checks.finding import Check
+from contourd.commands import command
 from contourd.settings import Settings
 
 REPORT = "look at the message; if it makes no sense, report it"
@@ -76,7 +77,8 @@ def _of_the_alerts(settings: Settings, send_mail: bool) -> tuple[Check, ...]:
 
 def _of_the_models(settings: Settings) -> tuple[Check, ...]:
     names = dict.fromkeys(route.model for route in settings.route)
-    whole = "install the model again; route.model takes the name of a model of `contourd models list`, or a folder"
+    listed = command("models list")
+    whole = f"install the model again; route.model takes the name of a model of `{listed}`, or a folder"
     fits = "set worker.device to a device that is there and has the memory"
     return (
         *(Check(f"model:{name}", partial(models.model, name, settings), whole) for name in names),

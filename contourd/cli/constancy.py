@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contourd.cli.options import ConfigOption, opened_database, operator
+from contourd.commands import command
 from contourd.errors import BaselineInvalid, ConstancyFailed, NodeError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def baseline(config: ConfigOption = None) -> None:
     if made.reason:
         raise ConstancyFailed(f"no baseline was made: {made.reason}")
     _show_models(made, compared=False)
-    typer.echo(f"the baseline is made and signed, by {made.actor}; contourd constancy run compares with it")
+    typer.echo(f"the baseline is made and signed, by {made.actor}; {command('constancy run')} compares with it")
 
 
 def run(config: ConfigOption = None) -> None:
@@ -45,7 +46,7 @@ def run(config: ConfigOption = None) -> None:
 
     settings = load_settings(config)
     if not (settings.spool.root / BASELINE_FILE).exists():
-        raise BaselineInvalid("no baseline: contourd constancy baseline makes one")
+        raise BaselineInvalid(f"no baseline: {command('constancy baseline')} makes one")
     check = _done(settings, CHECK)
     _show_models(check, compared=True)
     for remark in check.result.remarks:
@@ -70,7 +71,9 @@ def _done(settings: Settings, purpose: str) -> Check:
 
     with opened_database(settings) as database:
         if not is_served(settings.spool.root):
-            raise NodeError(f"no contourd serves {settings.spool.root}; start it with `contourd serve`, and try again")
+            raise NodeError(
+                f"no contourd serves {settings.spool.root}; start it with `{command('serve')}`, and try again"
+            )
         checks = Checks(database)
         number = checks.request(operator(), purpose)
         typer.echo(f"constancy {purpose} {number} is under way; the reference patient goes through the node", err=True)
@@ -103,7 +106,8 @@ def show(
     from contourd.jobs.constancy import Checks
     from contourd.jobs.constancy_standing import read_constancy
     from contourd.settings import load_settings
-    from contourd.status import constancy_content, constancy_text
+    from contourd.status import constancy_content
+    from contourd.status_tables import constancy_text
 
     settings = load_settings(config)
     with opened_database(settings) as database:

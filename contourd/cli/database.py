@@ -12,6 +12,7 @@ import typer
 
 from contourd.cli.options import ConfigOption, operator, refuse_missing
 from contourd.cli.output import JsonOption, tell
+from contourd.commands import command
 
 if TYPE_CHECKING:
     from contourd.jobs.database import Database
@@ -62,7 +63,7 @@ def restore(
         _audit(settings, "db restore", str(file))
         typer.echo(f"{file} is restored" + (f"; what was there is kept as {kept}" if replaced else ""))
         if revision != SCHEMA_REVISION:
-            typer.echo("it is of an older version: run `contourd db upgrade`")
+            typer.echo(f"it is of an older version: run `{command('db upgrade')}`")
         typer.echo("start contourd again: it records the images of the spool that the backup does not know")
 
 

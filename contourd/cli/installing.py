@@ -11,6 +11,7 @@ import typer
 
 from contourd.cli.options import ConfigOption
 from contourd.cli.output import JsonOption, as_json
+from contourd.commands import command
 from contourd.errors import ContourdError, NodeError, SettingsError
 from contourd.profiles import PROFILES
 
@@ -33,7 +34,7 @@ def init(
     if output.exists() and not force:
         raise NodeError(f"{output} is there already and was left as it is; choose another --output, or --force")
     write_configuration(output, Answers() if yes else _ask(Answers()), replace=force)
-    typer.echo(f"{output} is written; look through it, then run: contourd check --config {output}")
+    typer.echo(f"{output} is written; look through it, then run: {command('check', '--config', str(output))}")
 
 
 def _ask(default: Answers) -> Answers:

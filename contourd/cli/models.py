@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contourd.cli.options import ConfigOption, opened_database, operator, read_activations
+from contourd.commands import command
 from contourd.errors import DeviceError, ModelError, NodeError
 
 if TYPE_CHECKING:
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from contourd.settings import Settings
 
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
-AGAIN = (
-    "Another model draws other contours: accept it again (`contourd accept DEST`, and contours on your own patients), "
-    "and record the constancy baseline anew."
-)
 
 
 def list_models(config: ConfigOption = None, json: JsonOption = False) -> None:
@@ -77,7 +74,8 @@ def show(
         facts.add_row(Text(key, "bold"), Text(one_line(value)))
     for one in history:
         verb = "activated" if one.undoes is None else "taken back to"
-        what = f"{verb} {one.model.told()} by {one.actor}" + (f": {one.reason}" if one.reason else "")
+        stands = "nothing: out of use" if one.out_of_use else one.model.told()
+        what = f"{verb} {stands} by {one.actor}" + (f": {one.reason}" if one.reason else "")
         facts.add_row(f"{one.at.astimezone():%Y-%m-%d %H:%M}", Text(one_line(what)))
     Console().print(facts, "", Markdown(line.card()), sep="\n")
 
@@ -132,7 +130,7 @@ def activate(
         except (ModelError, DeviceError) as error:
             raise ModelError(f"{error}; nothing was changed") from error
     _tell(change, settings)
-    typer.echo(f"back: contourd models rollback {change.activation.model.name}")
+    typer.echo(f"back: {command('models rollback', change.activation.model.name)}")
 
 
 def rollback(
@@ -152,6 +150,12 @@ def rollback(
 
 def _tell(change: Change, settings: Settings) -> None:
     model = change.activation.model
+    if change.activation.out_of_use:
+        typer.echo(f"{model.name} is out of use, no model of that name ships with contourd; before: {change.before}")
+        if change.routes:
+            routes = ", ".join(map(str, change.routes))
+            typer.echo(f"jobs of route {routes} are held until another is activated under that name", err=True)
+        return
     typer.echo(f"{model.told()} is in use from the next job on; before: {change.before or 'none that works'}")
     routes = ", ".join(map(str, change.routes))
     if routes:
@@ -159,7 +163,12 @@ def _tell(change: Change, settings: Settings) -> None:
     else:
         named = ", ".join(dict.fromkeys(route.model for route in settings.route))
         typer.echo(f'no route uses it: none has model = "{model.name}"; they name {named}', err=True)
-    typer.echo(AGAIN, err=True)
+    accept, baseline = command("accept", "DEST"), command("constancy baseline")
+    typer.echo(
+        f"Another model draws other contours: accept it again (`{accept}`, and contours on your own patients), and "
+        f"record the constancy baseline anew (`{baseline}`).",
+        err=True,
+    )
 
 
 def _named(name: str, settings: Settings, activations: tuple[Activation, ...]) -> ModelLine:

@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from contourd.cli.audit import MOMENT_HELP, moment
 from contourd.cli.options import ConfigOption, opened_database, operator
 from contourd.cli.output import JsonOption
-from contourd.errors import SettingsError
+from contourd.commands import command
+from contourd.errors import NodeError, SettingsError
 
 if TYPE_CHECKING:
-    from contourd.jobs.report import Report
+    from collections.abc import Sequence
+
+    from rich.console import RenderableType
+
+    from contourd.jobs.report import Chosen, Report
     from contourd.settings import Settings
+
+UNFOLDED = 10_000
 
 
 def serve(config: ConfigOption = None) -> None:
@@ -49,23 +57,31 @@ def _require_second_reader(settings: Settings) -> None:
 
 
 def status(
+    job: Annotated[int | None, typer.Argument(help="A job, in full; without it one line for each.")] = None,
     config: ConfigOption = None,
     json: JsonOption = False,
+    series: Annotated[int | None, typer.Option(help="A series that is received or held, in full.")] = None,
+    state: Annotated[list[str] | None, typer.Option(help="Only of this state, as HELD; may be repeated.")] = None,
+    since: Annotated[str, typer.Option(help=f"Only what changed since. {MOMENT_HELP}")] = "",
+    destination: Annotated[str, typer.Option(help="Only jobs that go to this destination.")] = "",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many jobs, the open ones first.")] = 50,
     watch: Annotated[bool, typer.Option("--watch", help="Again every two seconds, until Ctrl-C.")] = False,
     show_patient: Annotated[
         bool, typer.Option("--show-patient", help="Names and IDs in the place of pseudonyms; it is audited.")
     ] = False,
 ) -> None:
     """Show what is received, queued, held and delivered."""
+    from contourd.jobs.report import Chosen
     from contourd.settings import load_settings
-    from contourd.status import read_status, to_json, to_table, with_patients
+    from contourd.status import read_status, to_json, with_patients
 
     settings = load_settings(config)
+    chosen = Chosen(_states(state or ()), moment(since, datetime.now(UTC)) if since else None, destination, job, series)
     if show_patient:
         _audit(settings, "show patient", "", "status --show-patient")
 
     def read() -> Report:
-        report = read_status(settings)
+        report = read_status(settings, limit, chosen)
         return with_patients(report, settings) if show_patient else report
 
     if json:
@@ -74,8 +90,10 @@ def status(
     from rich.console import Console
 
     console = Console()
+    if not console.is_terminal:  # a file or a program gets whole lines
+        console.width = UNFOLDED
     if not watch:
-        console.print(to_table(read(), settings, datetime.now(UTC)))
+        console.print(_shown(read(), settings, chosen))
         return
     import time
 
@@ -84,10 +102,45 @@ def status(
     with Live(console=console, screen=True, auto_refresh=False) as live:
         try:
             while True:
-                live.update(to_table(read(), settings, datetime.now(UTC)), refresh=True)
+                live.update(_shown(read(), settings, chosen), refresh=True)
                 time.sleep(2)
         except KeyboardInterrupt:
             return
+
+
+def _shown(report: Report, settings: Settings, chosen: Chosen) -> RenderableType:
+    """Return the tables, or the job or series that was asked for.
+
+    Raises
+    ------
+    NodeError
+        There is none of that number.
+    """
+    from contourd.status_tables import job_in_full, series_in_full, to_table
+
+    now = datetime.now(UTC)
+    if chosen.job is not None:
+        if not report.jobs:
+            raise NodeError(f"there is no job {chosen.job}; `{command('status')}` lists the newest")
+        return job_in_full(report.jobs[0], now)
+    if chosen.series is not None:
+        if not report.series:
+            raise NodeError(
+                f"no series {chosen.series} is being received or held; `{command('status')}` lists those that are"
+            )
+        return series_in_full(report.series[0], now)
+    return to_table(report, settings, now)
+
+
+def _states(names: Sequence[str]) -> tuple[str, ...]:
+    """Return states by their names, in capitals or not; raises NodeError for one that is none."""
+    from contourd.jobs.job import JobState, SeriesState
+
+    known = tuple(dict.fromkeys((*map(str, JobState), *map(str, SeriesState))))
+    wanted = tuple(name.strip().upper() for name in names)
+    if unknown := [name for name in wanted if name not in known]:
+        raise NodeError(f"--state {unknown[0]}: no such state; there are {', '.join(known)}")
+    return wanted
 
 
 def _audit(settings: Settings, action: str, subject: str, detail: str) -> None:

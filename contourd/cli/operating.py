@@ -8,6 +8,7 @@ import typer
 
 from contourd.cli.options import ConfigOption, OverrideOption, opened_database, opened_operations
 from contourd.cli.output import JsonOption, tell
+from contourd.commands import command
 
 if TYPE_CHECKING:
     from contourd.jobs.operations import Operations
@@ -59,7 +60,7 @@ def hold(job: JobArgument, reason: ReasonOption, config: ConfigOption = None, js
     """Stop a job until `contourd retry`."""
     with opened_operations(config) as (operations, _):
         operations.hold(job, reason)
-        _tell("hold", job, operations, f"job {job} is held; `contourd retry {job}` lets it go on", json)
+        _tell("hold", job, operations, f"job {job} is held; `{command('retry', job)}` lets it go on", json)
 
 
 def confirm(job: JobArgument, config: ConfigOption = None, json: JsonOption = False) -> None:
@@ -76,7 +77,7 @@ def cancel(job: JobArgument, reason: ReasonOption, config: ConfigOption = None, 
     """End a job; what was delivered stays delivered."""
     with opened_operations(config) as (operations, _):
         operations.cancel(job, reason)
-        _tell("cancel", job, operations, f"job {job} is cancelled; `contourd retry {job}` takes it up again", json)
+        _tell("cancel", job, operations, f"job {job} is cancelled; `{command('retry', job)}` takes it up again", json)
 
 
 def resend(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from contourd.commands import command, typed_with
 from contourd.errors import NodeError, SettingsError
 
 if TYPE_CHECKING:
@@ -20,8 +21,20 @@ if TYPE_CHECKING:
     from contourd.jobs.operations import Operations
     from contourd.settings import Destination, Settings, WorkerSettings
 
+
+def _typed_with(context: typer.Context, configuration: Path | None) -> Path | None:
+    """Have the commands that are printed name the file that this command names."""
+    context.with_resource(typed_with(configuration))
+    return configuration
+
+
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="Configuration; else ./contourd.toml, then /etc/contourd/contourd.toml.")
+    Path | None,
+    typer.Option(
+        "--config",
+        callback=_typed_with,
+        help="Configuration; else ./contourd.toml, then /etc/contourd/contourd.toml.",
+    ),
 ]
 OverrideOption = Annotated[
     str, typer.Option(metavar="REASON", help="Let the model run outside of its limits; the reason is kept.")
@@ -79,7 +92,7 @@ def refuse_missing(settings: Settings) -> None:
     """
     prefix = "sqlite:///"
     if settings.database_url.startswith(prefix) and not Path(settings.database_url.removeprefix(prefix)).exists():
-        raise NodeError(f"there is no queue in {settings.spool.root} yet; start it with `contourd serve`")
+        raise NodeError(f"there is no queue in {settings.spool.root} yet; start it with `{command('serve')}`")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from uuid import uuid4
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from contourd.commands import command
 from contourd.constancy.comparison import Contoured
 from contourd.dicom.spool import PARTIAL, Spool, write_durably
 from contourd.errors import BaselineInvalid, SpoolError
@@ -26,7 +27,10 @@ from contourd.jobs.constancy_standing import BASELINE_FILE
 
 PURPOSE = "constancy baseline"
 LARGEST_BYTES = 64 * 2**20
-REMEDY = "find out who changed it; then contourd constancy baseline makes a new one"
+
+
+def _remedy() -> str:
+    return f"find out who changed it; then {command('constancy baseline')} makes a new one"
 
 
 class _Part(BaseModel):
@@ -127,23 +131,23 @@ def read_baseline(spool: Spool) -> Baseline:
     path = spool.root / BASELINE_FILE
     try:
         if path.stat().st_size > LARGEST_BYTES:
-            raise BaselineInvalid(f"{path} is larger than any baseline; {REMEDY}")
+            raise BaselineInvalid(f"{path} is larger than any baseline; {_remedy()}")
         signed = json.loads(path.read_bytes())
         content, signature = signed["baseline"], str(signed["signature"])
     except FileNotFoundError as error:
-        raise BaselineInvalid(f"there is no baseline {path}; contourd constancy baseline makes one") from error
+        raise BaselineInvalid(f"there is no baseline {path}; {command('constancy baseline')} makes one") from error
     except OSError as error:
         raise BaselineInvalid(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BaselineInvalid(f"{path} is no baseline, or not signed; {REMEDY}") from error
+        raise BaselineInvalid(f"{path} is no baseline, or not signed; {_remedy()}") from error
     if not hmac.compare_digest(signature.encode(), spool.signature(PURPOSE, _canonical(content)).encode()):
-        raise BaselineInvalid(f"{path} was changed, or signed with another key than this site's; {REMEDY}")
+        raise BaselineInvalid(f"{path} was changed, or signed with another key than this site's; {_remedy()}")
     try:
         read = _Content.model_validate(content)
         return Baseline(read.by, read.at, read.version, read.device, tuple(map(_contoured, read.models)))
     except (ValidationError, ValueError, zlib.error, binascii.Error) as error:
         raise BaselineInvalid(
-            f"{path} is of another version of contourd; contourd constancy baseline makes a new one"
+            f"{path} is of another version of contourd; {command('constancy baseline')} makes a new one"
         ) from error
 
 

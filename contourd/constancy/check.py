@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 
 from contourd import __version__
 from contourd.activating import load_found
+from contourd.commands import command
 from contourd.constancy.baseline import Baseline, read_baseline, write_baseline
 from contourd.constancy.comparison import Contoured, compare, other_model
 from contourd.constancy.passage import Passage
@@ -115,7 +116,7 @@ def _baseline_of(model: str, baseline: Baseline, activations: Activations) -> Co
     then, now = baseline.of(model), load_found(activations.find(model))
     if then is None:
         raise ConstancyFailed(
-            f"{model} is not in the baseline; when it is accepted, make a new one: contourd constancy baseline"
+            f"{model} is not in the baseline; when it is accepted, make a new one: {command('constancy baseline')}"
         )
     if now.sha256 != then.sha256:
         raise ConstancyFailed(other_model(model, now.sha256, then.sha256))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from contourd.commands import command
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import FloatArray, Grid, around, within
 from contourd.jobs.constancy_result import ModelResult, OrganResult
@@ -95,7 +96,7 @@ def other_model(model: str, sha256: str, baseline_sha256: str) -> str:
     """Say that a model is not the baseline's, with the remedy."""
     return (
         f"{model} is another model than the baseline's (sha256 {sha256[:12]}, not {baseline_sha256[:12]}); "
-        "if it was changed on purpose, accept it and make a new baseline: contourd constancy baseline"
+        f"if it was changed on purpose, accept it and make a new baseline: {command('constancy baseline')}"
     )
 
 

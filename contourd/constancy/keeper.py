@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from contourd.clock import Clock, Monotonic, utc_now
+from contourd.commands import command
 from contourd.delivering import Deliverer, Post
 from contourd.errors import QueueUnavailable
 from contourd.jobs.audit import NODE
@@ -29,7 +30,6 @@ log = logging.getLogger(__name__)
 
 # A check tells by itself that it took too long; one that does not has hung.
 HUNG_S, STOP_S = 120.0, 10.0
-AGAIN = "contourd constancy run"
 
 
 class ConstancyKeeper:
@@ -86,7 +86,9 @@ class ConstancyKeeper:
             self._process.start()
         except OSError as error:
             self._process = None
-            self._checks.end(check.id, CheckState.RED, f"its process cannot be started: {error.strerror}; {AGAIN}")
+            self._checks.end(
+                check.id, CheckState.RED, f"its process cannot be started: {error.strerror}; {command('constancy run')}"
+            )
             return
         finally:
             theirs.close()
@@ -103,7 +105,7 @@ class ConstancyKeeper:
         elif self._monotonic() - self._began > self._settings.constancy.timeout_s + HUNG_S:
             self._process.kill()
             self._let_go()
-            self._checks.end(check.id, CheckState.RED, f"it hung, and was stopped; {AGAIN}")
+            self._checks.end(check.id, CheckState.RED, f"it hung, and was stopped; {command('constancy run')}")
             log.error("constancy %s %d hung", check.purpose, check.id, extra={"action": "constancy"})
 
     def deliver_due(self) -> None:

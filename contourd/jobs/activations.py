@@ -17,6 +17,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from contourd.clock import Clock, utc_now
+from contourd.commands import command
 from contourd.errors import InvalidTransition, ModelError
 from contourd.jobs.audit import Deed, audit_row
 from contourd.jobs.database import Database
@@ -42,8 +43,10 @@ class Activation:
 
     Attributes
     ----------
+    model
+        Without version and hash: the name stands for nothing any more.
     folder
-        Relative to the spool; empty: the shipped one.
+        Relative to the spool; empty: the shipped one, or none.
     undoes
         The activation that this one took back, None where it is a new one.
     """
@@ -55,6 +58,11 @@ class Activation:
     actor: str
     reason: str
     undoes: int | None = None
+
+    @property
+    def out_of_use(self) -> bool:
+        """Whether the name's first activation was taken back, and no model of that name ships with contourd."""
+        return not self.model.sha256
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +179,7 @@ class Activations:
             return self._append(session, made, before)
 
     def before(self, name: str) -> Activation | None:
-        """Return the activation that a rollback would put in force again, None: the shipped model.
+        """Return the activation that a rollback would put in force again, None: the shipped model, or none.
 
         Raises
         ------
@@ -188,7 +196,7 @@ class Activations:
         Parameters
         ----------
         shipped
-            The shipped model of that name, None where there is none.
+            The shipped model of that name, None where there is none: then the name is out of use.
 
         Raises
         ------
@@ -198,9 +206,7 @@ class Activations:
         with self._database.transaction() as session:
             rows = _locked(session, name)
             restored, undone = _before(rows, name), _standing(rows)[-1]
-            model = restored.model if restored else shipped
-            if model is None:
-                raise InvalidTransition(f"there is no earlier {name}: no model of that name ships with contourd")
+            model = restored.model if restored else shipped or ModelIdentity(name, "", "")
             folder = restored.folder if restored else ""
             made = Activation(0, self._now(), model, folder, actor[:64], reason.strip(), undone.id)
             return self._append(session, made, before)
@@ -212,7 +218,8 @@ class Activations:
         session.add(row)
         session.flush()
         action = "model activate" if made.undoes is None else "model rollback"
-        parts = [f"{model.version}, sha256 {model.sha256}", f"before: {before}" if before else "", made.reason]
+        now = "out of use" if made.out_of_use else f"{model.version}, sha256 {model.sha256}"
+        parts = [now, f"before: {before}" if before else "", made.reason]
         detail = "; ".join(filter(None, parts))
         session.add(audit_row(made.at, Deed(made.actor, action, f"model {model.name}", detail)))
         return _activation(row)
@@ -227,8 +234,9 @@ def read_activations(session: Session, name: str = "") -> tuple[Activation, ...]
 
 
 def in_force(activations: Iterable[Activation]) -> dict[str, Activation]:
-    """Return the last activation of each name."""
-    return {one.model.name: one for one in activations}
+    """Return the last activation of each name that is in use."""
+    last = {one.model.name: one for one in activations}
+    return {name: one for name, one in last.items() if not one.out_of_use}
 
 
 def _locked(session: Session, name: str) -> tuple[Activation, ...]:
@@ -268,8 +276,13 @@ def require_there(found: FoundModel) -> None:
     ModelError
         With what may be given.
     """
+    if found.activation is not None and found.activation.out_of_use:
+        raise ModelError(
+            f"no model {found.asked!r}: it was taken out of use at {found.activation.at:%Y-%m-%d %H:%M} UTC by "
+            f"{found.activation.actor}; give a name of `{command('models list')}`, or activate one under that name"
+        )
     if not is_there(found):
         raise ModelError(
             f"no model {found.asked!r}: there is no {MODEL_FILE} in {found.folder}; "
-            "give a name of `contourd models list`, or a bundle's folder"
+            f"give a name of `{command('models list')}`, or a bundle's folder"
         )

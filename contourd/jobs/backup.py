@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import quote
 from uuid import uuid4
 
+from contourd.commands import command
 from contourd.errors import BackupError
 from contourd.jobs.database import revisions
 
@@ -43,7 +44,7 @@ def back_up(source: Path, target: Path) -> None:
         There is no database, ``target`` is there already, or the copy is damaged or cannot be written.
     """
     if not source.is_file():
-        raise BackupError(f"there is no database {source}; `contourd serve` makes it")
+        raise BackupError(f"there is no database {source}; `{command('serve')}` makes it")
     if target.exists():
         raise BackupError(f"{target} is there already and is not overwritten; give another name")
     with _written_whole(target) as partial, closing(_opened(source)) as live:

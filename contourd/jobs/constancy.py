@@ -9,6 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from contourd.clock import Clock, utc_now
+from contourd.commands import command
 from contourd.errors import InvalidTransition
 from contourd.jobs.audit import Deed, audit_row
 from contourd.jobs.constancy_result import CheckResult
@@ -179,7 +180,9 @@ class Checks:
         """End as red what was under way when contourd ended; what was only asked for is begun now."""
         running = self.open_one()
         if running is not None and running.state == CheckState.RUNNING:
-            self.end(running.id, CheckState.RED, "contourd was stopped or killed in mid-check; contourd constancy run")
+            self.end(
+                running.id, CheckState.RED, f"contourd was stopped or killed in mid-check; {command('constancy run')}"
+            )
 
 
 def _progress_of(job: JobRow) -> Progress:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from contourd.commands import command
 from contourd.jobs.constancy_result import CheckResult
 from contourd.jobs.database import Database
 from contourd.jobs.job import CheckState
@@ -102,12 +103,12 @@ def read_constancy(database: Database, settings: Settings, now: datetime) -> Con
 def _light(settings: ConstancySettings, based: bool, last: Check | None, overdue: datetime | None) -> tuple[Light, str]:
     if not based:
         off = Light.UNBASED if settings.enabled else Light.OFF
-        return off, "contourd constancy baseline makes one, after acceptance" if settings.enabled else ""
+        return off, f"{command('constancy baseline')} makes one, after acceptance" if settings.enabled else ""
     if overdue is not None:
         told = f"no check came to an end that was to begin at {overdue.astimezone():%Y-%m-%d %H:%M}"
-        return Light.RED, f"{told}; look whether contourd runs, then: contourd constancy run"
+        return Light.RED, f"{told}; look whether contourd runs, then: {command('constancy run')}"
     if last is None:
-        return (Light.UNCHECKED if settings.enabled else Light.OFF), "contourd constancy run checks now"
+        return (Light.UNCHECKED if settings.enabled else Light.OFF), f"{command('constancy run')} checks now"
     if last.state == CheckState.RED:
         return Light.RED, last.reason
     return Light.GREEN, ""

@@ -13,6 +13,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingErr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
+from contourd.commands import command
 from contourd.errors import QueueUnavailable, SchemaMismatch
 from contourd.jobs.tables import SCHEMA_REVISION
 
@@ -192,8 +193,8 @@ class Database:
         if current not in (None, SCHEMA_REVISION) and current not in revisions():  # alembic takes a while to load
             raise SchemaMismatch(
                 f"the database is at revision {current}, which this version does not know: install the newer contourd "
-                f"that wrote it, or let that one run `contourd db downgrade {SCHEMA_REVISION}`, "
-                "or `contourd db restore` a backup from before"
+                f"that wrote it, or let that one run `{command('db downgrade', SCHEMA_REVISION)}`, "
+                f"or put a backup from before back: `{command('db restore', 'FILE')}`"
             )
 
     def check(self) -> None:
@@ -206,12 +207,12 @@ class Database:
         """
         current = self.revision()
         if current is None:
-            raise SchemaMismatch("the database is empty: `contourd serve` makes its tables")
+            raise SchemaMismatch(f"the database is empty: `{command('serve')}` makes its tables")
         self.refuse_unknown()
         if current != SCHEMA_REVISION:
             raise SchemaMismatch(
                 f"the database is at revision {current}, this version needs {SCHEMA_REVISION}: "
-                "stop `contourd serve` and run `contourd db upgrade`, which makes a backup first"
+                f"stop contourd and run `{command('db upgrade')}`, which makes a backup first"
             )
 
     def revision(self) -> str | None:

@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from contourd.clock import Clock, utc_now
+from contourd.commands import command
 from contourd.dicom.identity import refuse_names
 from contourd.errors import InvalidTransition
 from contourd.jobs.activations import Activations, is_there
@@ -208,7 +209,9 @@ class Operations:
         """Make a job of the same series, destinations and confirmation for another model; returns its number."""
         found = Activations(self._database, self._root).find(model)
         if not is_there(found):
-            raise InvalidTransition(f"there is no model {model!r}; give a name of `contourd models list`, or a folder")
+            raise InvalidTransition(
+                f"there is no model {model!r}; give a name of `{command('models list')}`, or a folder"
+            )
         with self._database.transaction() as session:
             job, now = self._job(session, job_id), self._now()
             series = self._series_of(session, job)
@@ -222,7 +225,7 @@ class Operations:
             if (known := session.scalar(same)) is not None:
                 used = models_of_jobs(session, [known]).get(known)
                 if found.activation is None or used is None or used == found.activation.model:
-                    raise InvalidTransition(f"{model} is the model of job {known} already; `contourd retry {known}`")
+                    raise InvalidTransition(f"{model} is the model of job {known} already; `{command('retry', known)}`")
                 model = found.activation.model.stored_name  # the name stands for another version now
             made = JobRow(
                 series_id=job.series_id,
@@ -280,7 +283,7 @@ class Operations:
     def _refuse_own(self, session: Session, series_id: int, about: str) -> None:
         """Leave what a constancy check sent alone: it must go nowhere else."""
         if session.scalar(own_series().where(ConstancySeriesRow.series_id == series_id)) is not None:
-            raise InvalidTransition(f"{about} is a constancy check's own; see `contourd constancy show`")
+            raise InvalidTransition(f"{about} is a constancy check's own; see `{command('constancy show')}`")
 
     def _deliveries(self, session: Session, job_id: int) -> list[DeliveryRow]:
         return list(session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job_id).order_by(DeliveryRow.id)))

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from contourd.clock import Clock as Clock
 from contourd.clock import utc_now as utc_now
+from contourd.commands import command
 from contourd.errors import InvalidTransition, LeaseLost
 from contourd.jobs.contourings import Contouring, add_contouring, models_of_jobs
 from contourd.jobs.database import Database
@@ -261,10 +262,12 @@ class Queue:
 
     def _refuse_retry(self, session: Session, job: JobRow, has_deliveries: bool, contoured: bool) -> None:
         if job.state == JobState.DELIVERED:
-            raise InvalidTransition(f"job {job.id} is delivered; `contourd resend` sends it again")
+            raise InvalidTransition(
+                f"job {job.id} is delivered; `{command('resend', job.id, '--to', 'DESTINATION')}` sends it again"
+            )
         if job.state == JobState.HELD and has_deliveries and job.confirm and not job.confirmed_by:
             raise InvalidTransition(
-                f"job {job.id} waits for confirmation: look at its pictures, then `contourd confirm {job.id}`"
+                f"job {job.id} waits for confirmation: look at its pictures, then `{command('confirm', job.id)}`"
             )
         removed = job.purged_at if contoured else session.get_one(SeriesRow, job.series_id).purged_at
         if removed is not None:

@@ -6,6 +6,9 @@ import re
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from contourd.commands import command
+from contourd.jobs.job import JobState
+
 # The first that is found in a reason gives its class.
 CLASSES: tuple[tuple[str, str], ...] = (
     ("missing_slices", r"^missing slices|fewer than the \d+ that"),
@@ -46,7 +49,7 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "out_of_memory": "Raise worker.memory_gb and restart contourd, or send thicker slices. Then retry it.",
         "images_gone": "Send the whole series again: what is damaged is replaced, and it is contoured.",
         "worker_died": "Look at the log. Retry it when the cause is mended.",
-        "model": "As the reason says: contourd models rollback, or activate the bundle again. Then retry it.",
+        "model": "As the reason says: take the last activation back, or activate the bundle again. Then retry it.",
         "not_decoded": "Send it again, or uncompressed; or install the decoders: pip install 'contourd[codecs]'.",
         "not_a_ct": "Nothing, if it was sent by mistake; else send the planning CT.",
         OTHER: "The reason says what to send instead. A release alone cannot help where the images stay as they are.",
@@ -57,6 +60,20 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
 def class_of(reason: str) -> str:
     """Return the class of a reason; one that no pattern knows is about the series itself."""
     return next((name for name, pattern in CLASSES if re.search(pattern, reason)), OTHER)
+
+
+def advice_of(job: int, state: str, reason: str) -> str:
+    """Return the command that lets a held or failed job go on, as it can be typed; empty for another state.
+
+    A job that the model was not made for, or that shows no head and neck, is held again unless a person answers for it.
+    """
+    if state not in (JobState.HELD, JobState.FAILED):
+        return ""
+    kind = class_of(reason)
+    if kind == "confirmation":
+        return command("confirm", job)
+    answered = ("--override", "REASON") if kind in ("outside_limits", "not_head_and_neck") else ()
+    return command("retry", job, *answered)
 
 
 def remedy_of(reason: str) -> str:

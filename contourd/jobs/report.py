@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy import ColumnElement, Select, and_, false, func, literal, select
 from sqlalchemy.orm import Session
 
 from contourd.jobs.activations import Activation, read_activations
@@ -80,10 +80,61 @@ class Report:
     constancy: Constancy | None = None
 
 
-def read_report(database: Database, most_jobs: int = 50) -> Report:
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """Which jobs and series are read; what is left out narrows nothing.
+
+    Attributes
+    ----------
+    states
+        Of jobs and of series.
+    since
+        Only what has changed since then.
+    destination
+        Only jobs that go to it.
+    job, series
+        Only the one of that number.
+    """
+
+    states: tuple[str, ...] = ()
+    since: datetime | None = None
+    destination: str = ""
+    job: int | None = None
+    series: int | None = None
+
+    def jobs(self) -> list[ColumnElement[bool]]:
+        """Return the conditions on the rows of jobs."""
+        conditions: list[ColumnElement[bool]] = []
+        if self.states:
+            conditions.append(JobRow.state.in_(self.states))
+        if self.since is not None:
+            conditions.append(JobRow.updated_at >= self.since)
+        if self.destination:
+            listed = literal(",") + JobRow.destinations + ","
+            conditions.append(listed.contains(f",{self.destination},", autoescape=True))
+        if self.job is not None:
+            conditions.append(JobRow.id == self.job)
+        return [false()] if self.series is not None else conditions
+
+    def open_series(self) -> list[ColumnElement[bool]]:
+        """Return the conditions on the rows of series that are no job yet."""
+        conditions: list[ColumnElement[bool]] = []
+        if self.states:
+            conditions.append(SeriesRow.state.in_(self.states))
+        if self.since is not None:
+            conditions.append(SeriesRow.last_instance_at >= self.since)
+        if self.series is not None:
+            conditions.append(SeriesRow.id == self.series)
+        return [false()] if self.destination or self.job is not None else conditions
+
+
+EVERYTHING = Chosen()
+
+
+def read_report(database: Database, most_jobs: int = 50, chosen: Chosen = EVERYTHING) -> Report:
     """Read the newest ``most_jobs`` jobs, the open ones first, and all series that are being received or held.
 
-    What a constancy check sends is none of them.
+    What a constancy check sends is none of them. The counts are those of all.
     """
     with database.reading() as session:
         counts = {str(state): 0 for state in (*JobState, SeriesState.RECEIVING)}
@@ -93,8 +144,8 @@ def read_report(database: Database, most_jobs: int = 50) -> Report:
         open_series = select(SeriesRow.state, func.count()).where(*patients).group_by(SeriesRow.state)
         for state, number in session.execute(open_series):
             counts[state] += number
-        rows = _newest(session, JobRow.state.in_(OPEN), most_jobs)
-        rows += _newest(session, JobRow.state.not_in(OPEN), most_jobs - len(rows))
+        rows = _newest(session, and_(JobRow.state.in_(OPEN), *chosen.jobs()), most_jobs)
+        rows += _newest(session, and_(JobRow.state.not_in(OPEN), *chosen.jobs()), most_jobs - len(rows))
         ids = [job.id for job, _ in rows]
         deliveries: dict[int, list[DeliveryRow]] = {}
         for row in session.scalars(select(DeliveryRow).where(DeliveryRow.job_id.in_(ids)).order_by(DeliveryRow.id)):
@@ -102,7 +153,7 @@ def read_report(database: Database, most_jobs: int = 50) -> Report:
         models = models_of_jobs(session, ids)
         jobs = tuple(job_line(job, series, deliveries.get(job.id, []), models.get(job.id)) for job, series in rows)
         images = select(func.count()).where(InstanceRow.series_id == SeriesRow.id).scalar_subquery()
-        waiting = select(SeriesRow, images).where(*patients).order_by(SeriesRow.id.desc())
+        waiting = select(SeriesRow, images).where(*patients, *chosen.open_series()).order_by(SeriesRow.id.desc())
         lines = tuple(series_line(series, count) for series, count in session.execute(waiting))
         destinations, activations = read_destinations(session), read_activations(session)
     return Report(counts, jobs, lines, destinations, activations)

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from contourd.commands import command
 from contourd.errors import InvalidTransition, PatientNamed
 from contourd.jobs.operations import Operations
 from contourd.jobs.overview import read_job
@@ -97,7 +98,8 @@ def _resend(site: Site, by: Operations, job: int, form: Form) -> str:
 def _recontour(site: Site, by: Operations, job: int, form: Form) -> str:
     models = {route.model for route in site.settings.route}
     if form.get("model", "") not in models:
-        raise InvalidTransition("the page contours with the routes' models only; `contourd recontour` takes any")
+        other = command("recontour", job, "--model", "MODEL")
+        raise InvalidTransition(f"the page contours with the routes' models only; `{other}` takes any")
     return f"job {by.recontour(job, form['model'])} was made of it"
 
 

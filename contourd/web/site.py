@@ -15,12 +15,13 @@ from starlette.responses import HTMLResponse
 from starlette.templating import Jinja2Templates
 
 from contourd import __version__
+from contourd.commands import command
 from contourd.jobs.database import Database
 from contourd.jobs.operations import CANCELLED, Operations
 from contourd.metrics import NodeMetrics
 from contourd.pulse import Pulse
 from contourd.settings import Settings
-from contourd.status import age
+from contourd.status_tables import age
 from contourd.web.access import Access, SignedIn
 from contourd.web.scenes import SceneCache
 
@@ -132,7 +133,7 @@ def make_templates() -> Jinja2Templates:
     """Load the templates with the words and figures that they use."""
     templates = Jinja2Templates(directory=HERE / "templates")
     templates.env.filters.update(age=age, moment=_moment, word=lambda state: str(state).lower(), volume=_volume)
-    templates.env.globals.update(tone=lambda state: TONES.get(state, "off"), shown_state=shown_state)
+    templates.env.globals.update(command=command, tone=lambda state: TONES.get(state, "off"), shown_state=shown_state)
     templates.env.trim_blocks = templates.env.lstrip_blocks = True
     return templates
 

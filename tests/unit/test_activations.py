@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
-from contourd.errors import InvalidTransition
-from contourd.jobs.activations import Activations, Origin
+from contourd.errors import InvalidTransition, ModelError
+from contourd.jobs.activations import Activations, Origin, in_force, require_there
 from contourd.jobs.database import Database
 from contourd.jobs.tables import AuditRow
 from contourd.model.identity import ModelIdentity
@@ -69,10 +69,18 @@ def test_each_way_back_goes_one_step_further(activations):
     assert [one.model.version for one in activations.history("hn7")] == ["2", "3", "2", "3", "2", "1"]
 
 
-def test_a_name_that_ships_with_nothing_is_not_taken_back_into_nothing(activations):
-    activations.activate(ModelIdentity("ours", "1", "5" * 64), "models/ours-1", "marie", "first", "")
-    with pytest.raises(InvalidTransition, match="there is no earlier ours"):
+def test_a_new_name_that_was_activated_wrongly_is_taken_out_of_use(activations, tmp_path):
+    ours = ModelIdentity("ours", "1", "5" * 64)
+    activations.activate(ours, "models/ours-1", "marie", "first", "")
+    taken = activations.roll_back("ours", None, "marie", "sides exchanged")
+    assert taken.out_of_use
+    assert in_force(activations.history()) == {}
+    with pytest.raises(ModelError, match="no model 'ours': it was taken out of use at 2026-01-01 12:00 UTC by marie"):
+        require_there(activations.find("ours"))
+    with pytest.raises(InvalidTransition, match="there is nothing to take back"):
         activations.roll_back("ours", None, "marie", "")
+    activations.activate(ours, "models/ours-1", "marie", "mended", "")
+    assert activations.find("ours").folder == tmp_path / "models" / "ours-1"
 
 
 def test_what_is_in_use_is_not_activated_twice_nor_without_a_reason(activations):

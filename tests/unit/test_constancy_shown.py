@@ -20,7 +20,8 @@ from contourd.jobs.database import Database
 from contourd.jobs.job import CheckState
 from contourd.metrics import NodeMetrics, exposition
 from contourd.settings import Settings
-from contourd.status import read_status, to_json, to_table
+from contourd.status import read_status, to_json
+from contourd.status_tables import to_table
 from tests.paging import served, settings_for
 
 LARYNX = {"Larynx": OrganResult(dice=0.75, shift_mm=2.5)}

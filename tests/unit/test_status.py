@@ -13,10 +13,11 @@ from rich.console import Console
 
 from contourd.jobs.database import Database
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
-from contourd.jobs.report import read_report
+from contourd.jobs.report import Chosen, read_report
 from contourd.jobs.tables import DeliveryRow, JobRow, SeriesRow
 from contourd.settings import Settings, load_settings
-from contourd.status import age, to_json, to_table
+from contourd.status import to_json
+from contourd.status_tables import age, job_in_full, series_in_full, to_table
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]
@@ -110,25 +111,101 @@ def test_json(database, settings):
     assert (series["id"], series["state"], series["instances"]) == (1, "HELD", 0)
 
 
-def test_the_table_says_what_to_do(database, settings):
+def printed(shown, width: int = 80) -> str:
+    with open("/dev/null", "w") as nowhere:  # noqa: PTH123
+        console = Console(width=width, record=True, file=nowhere)
+        console.print(shown)
+    return console.export_text()
+
+
+def test_each_job_and_series_is_one_line_of_80_columns(database, settings):
     fill(database)
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    console.print(to_table(read_report(database), settings, NOW))
-    console.file.close()
-    text = console.export_text()
-    for told in (
-        "HELD 2",
-        "missing slices at z = 6.00 mm",
-        "contourd release 1",
-        "5 h",
-        "contourd retry 2",
-        "PENDING, 4 tries, next in 4 min",
-        "contourd retry 3",
-        "cannot be reached",
-        "pseudo3",
-    ):
+    with database.transaction() as session:
+        session.get_one(JobRow, 2).reason = "the series does not look like a head and neck: " + "of the organs " * 20
+    lines = printed(to_table(read_report(database), settings, NOW)).splitlines()
+    assert max(map(len, lines)) <= 80
+    by_number = {line.split()[0]: line for line in lines if line.split() and line.split()[0].isdecimal()}
+    assert set(by_number) == {"1", "2", "3", "4"}
+    assert len([line for line in lines if "pseudo" in line]) == 4
+    came = f"{NOW - timedelta(minutes=17):%m-%d} "
+    assert all(came in by_number[number] and " 17 min " in by_number[number] for number in "234")
+    assert by_number["1"].split()[1] == "HELD"
+    assert " 5 h " in by_number["1"]
+    assert "the series does not" in by_number["2"]
+    assert by_number["2"].endswith("\N{HORIZONTAL ELLIPSIS}")
+    assert "pacs PENDING" in by_number["3"]
+    assert "pacs DELIVERED" in by_number["4"]
+    assert "A job in full, with what to do: contourd status JOB" in map(str.strip, lines)
+
+
+def test_a_job_in_full_says_what_to_do(database):
+    fill(database)
+    jobs = {job.id: printed(job_in_full(job, NOW)) for job in read_report(database).jobs}
+    for told in ("Job 2", "no patient found", "Look at what was scanned.", "contourd retry 2 --override REASON"):
+        assert told in jobs[2]
+    for told in ("pacs PENDING, 4 tries, next in 4 min: cannot be reached", "contourd retry 3", "17 min ago"):
+        assert told in jobs[3]
+    assert f"{(NOW - timedelta(minutes=17)).astimezone():%Y-%m-%d %H:%M:%S%z}" in jobs[3]
+    assert "contourd retry" not in jobs[4]
+
+
+def test_a_series_in_full_says_what_to_do(database):
+    fill(database)
+    (series,) = read_report(database).series
+    text = printed(series_in_full(series, NOW))
+    for told in ("missing slices at z = 6.00 mm", "Send the whole series again", "contourd release 1", "5 h ago"):
         assert told in text
-    assert "contourd retry 4" not in text
+
+
+@pytest.mark.parametrize(
+    ("chosen", "jobs", "series"),
+    [
+        (Chosen(), [3, 2, 4], [1]),
+        (Chosen(states=("HELD",)), [2], [1]),
+        (Chosen(states=("DELIVERED", "DELIVERING")), [3, 4], []),
+        (Chosen(since=NOW), [3, 2, 4], [1]),
+        (Chosen(since=NOW + timedelta(seconds=1)), [], []),
+        (Chosen(destination="pacs"), [3, 2, 4], []),
+        (Chosen(destination="pac_"), [], []),
+        (Chosen(job=3), [3], []),
+        (Chosen(series=1), [], [1]),
+        (Chosen(series=2), [], []),
+    ],
+)
+def test_what_is_chosen_is_read(database, chosen, jobs, series):
+    fill(database)
+    report = read_report(database, chosen=chosen)
+    assert [job.id for job in report.jobs] == jobs
+    assert [s.id for s in report.series] == series
+    assert report.counts["HELD"] == 2  # the counts are of all
+
+
+def test_the_limit_keeps_the_open_jobs(database):
+    fill(database)
+    assert [job.id for job in read_report(database, 2).jobs] == [3, 2]
+
+
+def test_the_command_line_chooses(database, configuration):
+    fill(database)
+
+    def asked(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return run("status", *arguments, "--config", configuration)
+
+    assert [job["id"] for job in json.loads(asked("--state", "held", "--json").stdout)["jobs"]] == [2]
+    assert [
+        job["id"] for job in json.loads(asked("--destination", "pacs", "--limit", "1", "--json").stdout)["jobs"]
+    ] == [3]
+    assert json.loads(asked("--since", "1h", "--json").stdout)["jobs"] == []
+    assert f"contourd retry 2 --override REASON --config {configuration}" in asked("2").stdout
+    assert f"contourd release 1 --config {configuration}" in asked("--series", "1").stdout
+    for wrong, told in (
+        (("9",), "there is no job 9"),
+        (("--series", "2"), "no series 2 is"),
+        (("--state", "X"), "there are"),
+    ):
+        done = asked(*wrong)
+        assert done.returncode == 2
+        assert told in done.stderr
 
 
 def test_the_table_shows_what_a_peer_sent_as_text_and_nothing_else(database, settings):
@@ -145,7 +222,8 @@ def test_the_table_shows_what_a_peer_sent_as_text_and_nothing_else(database, set
     text = console.export_text()
     assert "\x1b[2J" not in text
     assert text.count("[bold red]X[/bold red][/]\\x1b[2J") == 3
-    assert "add a [[route]]" in text
+    (series,) = read_report(database).series
+    assert "add a [[route]]" in printed(series_in_full(series, NOW), 250)
 
 
 @pytest.mark.parametrize(
