@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from contourd.cli.audit import MOMENT_HELP, moment
-from contourd.cli.options import ConfigOption, opened_database, operator
+from contourd.cli.options import ConfigOption, countable, opened_database, operator
 from contourd.cli.output import JsonOption
 from contourd.commands import command
 from contourd.errors import NodeError, SettingsError
@@ -57,10 +57,14 @@ def _require_second_reader(settings: Settings) -> None:
 
 
 def status(
-    job: Annotated[int | None, typer.Argument(help="A job, in full; without it one line for each.")] = None,
+    job: Annotated[
+        int | None, typer.Argument(help="A job, in full; without it one line for each.", callback=countable)
+    ] = None,
     config: ConfigOption = None,
     json: JsonOption = False,
-    series: Annotated[int | None, typer.Option(help="A series that is received or held, in full.")] = None,
+    series: Annotated[
+        int | None, typer.Option(help="A series that is received or held, in full.", callback=countable)
+    ] = None,
     state: Annotated[list[str] | None, typer.Option(help="Only of this state, as HELD; may be repeated.")] = None,
     since: Annotated[str, typer.Option(help=f"Only what changed since. {MOMENT_HELP}")] = "",
     destination: Annotated[str, typer.Option(help="Only jobs that go to this destination.")] = "",

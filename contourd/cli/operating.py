@@ -6,24 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contourd.cli.options import ConfigOption, OverrideOption, opened_database, opened_operations
+from contourd.cli.options import ConfigOption, OverrideOption, countable, opened_database, opened_operations
 from contourd.cli.output import JsonOption, tell
 from contourd.commands import command
 
 if TYPE_CHECKING:
     from contourd.jobs.operations import Operations
 
-# No database counts further.
-LARGEST_NUMBER = 2**63 - 1
-
-
-def _countable(number: int) -> int:
-    if not 0 <= number <= LARGEST_NUMBER:
-        raise typer.BadParameter("nothing has such a number; `contourd status` shows those that there are")
-    return number
-
-
-JobArgument = Annotated[int, typer.Argument(help="Number of the job.", callback=_countable)]
+JobArgument = Annotated[int, typer.Argument(help="Number of the job.", callback=countable)]
 ReasonOption = Annotated[str, typer.Option(help="Why; it is shown with the job and kept in the audit trail.")]
 
 
@@ -40,7 +30,7 @@ def retry(
 
 
 def release(
-    series: Annotated[int, typer.Argument(help="Number of the series.", callback=_countable)],
+    series: Annotated[int, typer.Argument(help="Number of the series.", callback=countable)],
     config: ConfigOption = None,
     reason: Annotated[str, typer.Option(help="Why; it is kept in the audit trail.")] = "",
     json: JsonOption = False,

@@ -36,6 +36,17 @@ ConfigOption = Annotated[
         help="Configuration; else ./contourd.toml, then /etc/contourd/contourd.toml.",
     ),
 ]
+# No database counts further.
+LARGEST_NUMBER = 2**63 - 1
+
+
+def countable(number: int | None) -> int | None:
+    """Return the number of a job or series; raises BadParameter for one that nothing can have."""
+    if number is not None and not 0 <= number <= LARGEST_NUMBER:
+        raise typer.BadParameter(f"nothing has such a number; `{command('status')}` shows those that there are")
+    return number
+
+
 OverrideOption = Annotated[
     str, typer.Option(metavar="REASON", help="Let the model run outside of its limits; the reason is kept.")
 ]

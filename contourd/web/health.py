@@ -100,7 +100,7 @@ def _of_service(pulse: Pulse | None) -> list[str]:
     if pulse is None:
         return []
     if not pulse.is_fresh:
-        return ["contourd serve: the main process does not answer"]
+        return ["the main process: it does not answer"]
     wrong = [told for one, told in TOLD.items() if one in pulse.wrong]
     return wrong if pulse.worker_is_alive else [*wrong, "worker: it is not running"]
 
