@@ -104,7 +104,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "trainer.page",
         "trainer.progress",
         "trainer.archive",
-        "trainer.archive_dicom",
+        *("trainer.archive_dicom", "trainer.archive_matching"),
         "trainer.identity",
         "trainer.archive_openkbp",
         "trainer.archive_pddca",
@@ -136,7 +136,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         *("contourd.dicom.read_ahead", "contourd.jobs.arriving", "contourd.dicom.duplicates"),
         "contourd.dicom.values",
         "contourd.dicom.spacing",
-        "contourd.dicom.rtstruct_read",
+        *("contourd.dicom.rtstruct_read", "contourd.dicom.rtstruct_loops"),
         "contourd.dicom.rtstruct_contours",
         "contourd.dicom.rtstruct_write",
         *("contourd.dicom.rtstruct_check", "contourd.dicom.rtstruct_organ_check"),
@@ -236,7 +236,7 @@ TRAINER_MAY_IMPORT = (
     "contourd.imaging",
     "contourd.dicom.series",
     "contourd.dicom.instance",  # an archive is read with the same care as what the network brings
-    "contourd.dicom.rtstruct_read",
+    *("contourd.dicom.rtstruct_read", "contourd.dicom.rtstruct_loops"),
     "contourd.dicom.ct_write",  # evaluation through the structure set begins with a CT series on disk
     "contourd.contouring",
     "contourd.errors",

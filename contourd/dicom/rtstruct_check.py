@@ -51,6 +51,9 @@ def check_structure_set(dataset: Dataset, series: Series, masks: Mapping[str, Ma
     read = pydicom.dcmread(buffer)
     _check_lengths(read)
     rois = {roi.name: roi for roi in read_structure_set(read)}
+    unusable = [f"{roi.name}: {roi.unusable}" for roi in rois.values() if roi.unusable]
+    if unusable:
+        raise StructureSetRejected(unusable[0])
     _check_references(read, series, tuple(rois.values()))
     rejected = {}
     for name, mask in masks.items():

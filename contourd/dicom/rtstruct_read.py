@@ -1,28 +1,35 @@
 """RTSTRUCT dataset -> contours and masks: for the read-back check, the trainer and tests.
 
-DICOM PS3.3 C.8.8.6.3. It shares no code with the contouring.
+DICOM PS3.3 C.8.8.5 (ROIs) and C.8.8.6 (contours). It shares no code with the contouring.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from shapely.errors import ShapelyError
 
 from contourd.dicom.instance import UNREADABLE
+from contourd.dicom.rtstruct_loops import combined, planes
 from contourd.dicom.values import LONGEST_TEXT
 from contourd.errors import DatasetError
 from contourd.imaging.grid import Box, FloatArray, Grid, within
 from contourd.logs import one_line
 
-CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR", "")
+EXCLUSIVE, INTERPOLATED = "CLOSEDPLANAR_XOR", "INTERPOLATED_PLANAR"
+CLOSED = ("CLOSED_PLANAR", EXCLUSIVE, INTERPOLATED, "")
+FEWEST_VALUES = 9
 # A smaller loop is a stray click, never a hole: it takes no voxel away from what it lies in.
 SMALLEST_HOLE_PIXELS = 0.25
 LARGEST_COORDINATE_MM = 1e6
+# Planes nearer to each other than this are drawn between the slices too; where they may lie beside their place.
+DENSE_SLICES, TOLERANCE_SLICES = 0.75, 0.05
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,11 +39,16 @@ class ReadROI:
     Attributes
     ----------
     contours
-        Closed planar contours, each float64 (n, 3), patient mm (x, y, z); other types are passed over.
+        Loops, each float64 (n, 3), patient mm (x, y, z); their exclusive or, plane by plane, is the ROI.
     images
         For each contour the SOP Instance UID that it refers to, empty where it names none.
     frame_of_reference_uid
         Empty where it names none.
+    remarks
+        What is odd about its contours, in words: what was passed over, united or left out.
+    unusable
+        Why what was read is not, or may not be, what was drawn; empty where it is. There are no contours where nobody
+        can say which of them are its.
     """
 
     number: int
@@ -44,55 +56,130 @@ class ReadROI:
     contours: tuple[FloatArray, ...]
     images: tuple[str, ...]
     frame_of_reference_uid: str = ""
+    remarks: tuple[str, ...] = ()
+    unusable: str = ""
 
 
 def read_structure_set(dataset: Dataset) -> tuple[ReadROI, ...]:
     """Read the ROIs, mapped by ReferencedROINumber, never by their place; an ROI may lack contours.
 
+    An ROI whose number another has too, or for which there are several items of contours, is unusable. So are contours
+    of a number that no ROI has: they stand at the end, as an ROI without a name.
+
     Raises
     ------
     DatasetError
-        The dataset is damaged, or a contour has coordinates that are none; names the ROI.
+        The dataset is damaged, a contour has coordinates that are none, or the numbers of ROIs and contours do not fit
+        together; names the ROI.
     """
     where = "the structure set"
     rois = []
     try:
-        contours = {int(item.ReferencedROINumber): item for item in dataset.get("ROIContourSequence") or ()}
-        for item in dataset.get("StructureSetROISequence") or ():
-            where = f"ROI {one_line(item.get('ROIName') or item.ROINumber, LONGEST_TEXT)} of the structure set"
-            rois.append(_roi(item, contours.get(int(item.ROINumber))))
-    except UNREADABLE as error:
+        items = list(dataset.get("StructureSetROISequence") or ())
+        contours: dict[int, list[Dataset]] = {}
+        for of_contours in dataset.get("ROIContourSequence") or ():
+            contours.setdefault(int(of_contours.ReferencedROINumber), []).append(of_contours)
+        names: dict[int, list[str]] = {}
+        for item in items:
+            names.setdefault(int(item.ROINumber), []).append(roi_name(item))
+        for item in items:
+            where = f"ROI {roi_name(item) or item.ROINumber} of the structure set"
+            number = int(item.ROINumber)
+            doubt = _doubt(number, names[number], contours.get(number, []))
+            rois.append(_roi(item, None if doubt else next(iter(contours.get(number, ())), None), doubt))
+    except (*UNREADABLE, ShapelyError) as error:
         raise DatasetError(f"{where} cannot be read ({type(error).__name__}); export it again") from error
-    return tuple(rois)
+    astray = [n for n, found in contours.items() if n not in names and any(c.get("ContourSequence") for c in found)]
+    without = [roi.name for roi in rois if roi.number not in contours]
+    if astray and without:
+        raise DatasetError(
+            f"contours refer to ROI number {astray[0]}, which no ROI has, and ROI {without[0]} has none: the numbers "
+            "of ROIs and contours do not fit together; export it again"
+        )
+    reason = "its contours refer to ROI number {}, which no ROI of the structure set has"
+    return (*rois, *(ReadROI(n, "", (), (), unusable=reason.format(n)) for n in astray))
 
 
-def _roi(item: Dataset, of_contours: Dataset | None) -> ReadROI:
+def roi_name(item: Dataset) -> str:
+    """Return the name of an item of the Structure Set ROI Sequence, on one line of bounded length."""
+    return one_line(item.get("ROIName", "") or "", LONGEST_TEXT)
+
+
+def _doubt(number: int, names: Sequence[str], of_contours: Sequence[Dataset]) -> str:
+    """Say why it is unknown which contours are an ROI's, empty where it is known."""
+    if len(names) > 1:
+        return f"ROI number {number} stands for {', '.join(names)}: whose its contours are is unknown"
+    if len(of_contours) > 1:
+        return f"ROI number {number} has contours in {len(of_contours)} items: which of them are its is unknown"
+    return ""
+
+
+def _roi(item: Dataset, of_contours: Dataset | None, unusable: str) -> ReadROI:
     loops: list[FloatArray] = []
     images: list[str] = []
+    kinds: list[str] = []
+    odd: Counter[str] = Counter()
+    lines_mm: list[float] = []
     for contour in (of_contours.get("ContourSequence") or ()) if of_contours is not None else ():
-        if str(contour.get("ContourGeometricType", "") or "") not in CLOSED:
+        kind, values = str(contour.get("ContourGeometricType", "") or "").strip().upper(), _values(contour)
+        unusable = unusable or _damage(contour, values)
+        if kind not in CLOSED:
+            odd[f"of type {one_line(kind, LONGEST_TEXT)}, which encloses nothing, passed over"] += 1
+            lines_mm += list(values[2::3].mean(keepdims=True)) if kind != "POINT" and len(values) >= 3 else []
             continue
-        values = _values(contour)
-        if len(values) < 9 or len(values) % 3:
+        if len(values) < FEWEST_VALUES or len(values) % 3:
+            odd["of fewer than three whole points passed over"] += 1
             continue
-        references = list(contour.get("ContourImageSequence") or [])
         if not np.all(np.abs(values) <= LARGEST_COORDINATE_MM):  # nor is NaN
             raise ValueError("no coordinate")
+        if kind in (INTERPOLATED, ""):
+            odd[f"of type {kind} taken as CLOSED_PLANAR" if kind else "without a type taken as CLOSED_PLANAR"] += 1
+        references = list(contour.get("ContourImageSequence") or [])
         loops.append(values.reshape(-1, 3))
         images.append(str(references[0].ReferencedSOPInstanceUID) if references else "")
-    frame = str(item.get("ReferencedFrameOfReferenceUID", "") or "")
-    name = one_line(item.get("ROIName", "") or "", LONGEST_TEXT)
-    return ReadROI(int(item.ROINumber), name, tuple(loops), tuple(images), frame)
+        kinds.append(kind)
+    remarks = [f"{count} contour{'s' if count > 1 else ''} {text}" for text, count in sorted(odd.items())]
+    frame, number = str(item.get("ReferencedFrameOfReferenceUID", "") or ""), int(item.ROINumber)
+    unusable = unusable or _open(lines_mm, loops)
+    meant = combined(loops, [kind == EXCLUSIVE for kind in kinds])
+    named = tuple(images[k] for k in meant.sources)
+    return ReadROI(number, roi_name(item), meant.loops, named, frame, (*remarks, *meant.remarks), unusable)
+
+
+def _damage(contour: Dataset, values: FloatArray) -> str:
+    """Say why the points of a contour are not those that were drawn, empty where they may be."""
+    if len(values) % 3:
+        return f"a contour has {len(values)} coordinates, which are no points in space"
+    said = contour.get("NumberOfContourPoints")
+    if said is not None and len(values) // 3 < int(said) - 1:  # a closing point may be counted and left out
+        return f"a contour has {len(values) // 3} of its {int(said)} points"
+    if np.any(_numbers(contour, "ContourOffsetVector")):
+        return "a contour has a Contour Offset Vector, which is retired and read in two ways"
+    return ""
+
+
+def _open(lines_mm: Sequence[float], loops: Sequence[FloatArray]) -> str:
+    """Say that an outline is open on a plane that has no closed one, empty where each has."""
+    if not lines_mm or not loops:
+        return ""
+    of = planes([*(float(loop[:, 2].mean()) for loop in loops), *lines_mm])
+    without = np.setdiff1d(of[len(loops) :], of[: len(loops)])
+    return f"its outline is open, and none is closed, on {len(without)} of its planes" if len(without) else ""
 
 
 def _values(contour: Dataset) -> FloatArray:
-    """Read the numbers of ContourData; undecoded text at once, since an object for each number takes seconds."""
-    if "ContourData" not in contour:
+    """Read the numbers of ContourData."""
+    return _numbers(contour, "ContourData")
+
+
+def _numbers(contour: Dataset, keyword: str) -> FloatArray:
+    """Read decimal strings; undecoded text at once, since an object for each number takes seconds."""
+    if keyword not in contour:
         return np.zeros(0)
-    element = contour.get_item("ContourData")
+    element = contour.get_item(keyword)
     if isinstance(element, RawDataElement) and element.value:
         return np.array(element.value.strip(b" \0").split(b"\\"), dtype=np.float64)
-    return np.asarray(contour.ContourData or (), dtype=np.float64)
+    return np.asarray(contour[keyword].value or (), dtype=np.float64)
 
 
 def misplaced(roi: ReadROI, grid: Grid, frame_of_reference_uid: str) -> tuple[str, ...]:
@@ -124,14 +211,13 @@ def misplaced(roi: ReadROI, grid: Grid, frame_of_reference_uid: str) -> tuple[st
 def rasterise(contours_mm: Iterable[FloatArray], grid: Grid, box: Box | None = None) -> NDArray[np.bool_]:
     """Fill contours by the even-odd rule at voxel centres.
 
-    Loops on one slice are combined by exclusive or, so that holes stay holes, whether drawn as a loop of their own or
+    Loops on one plane are combined by exclusive or, so that holes stay holes, whether drawn as a loop of their own or
     through a keyhole. A loop under SMALLEST_HOLE_PIXELS only adds.
 
     Parameters
     ----------
     contours_mm
-        Each (n, 3), patient mm. A contour lies on the slice nearest to its mean position; one that is more than half a
-        slice away from any is left out.
+        Each (n, 3), patient mm. A contour lies on the slice that ``on_slices`` gives it, or on none.
     box
         The part of the grid to fill; all of it by default.
 
@@ -145,17 +231,54 @@ def rasterise(contours_mm: Iterable[FloatArray], grid: Grid, box: Box | None = N
     if not loops:
         return mask
     index, loop = grid.to_index(np.concatenate(loops)), np.repeat(np.arange(len(loops)), [len(p) for p in loops])
-    position = np.bincount(loop, index[:, 0]) / np.bincount(loop)
     start, end = index[:, 1:], index[_next(loop), 1:]
     area = np.abs(np.bincount(loop, start[:, 1] * end[:, 0] - end[:, 1] * start[:, 0])) / 2
-    near = _near(position, grid.shape[0])
-    drawn = _overlap(extent(loops, grid, near), target)
+    slices, used = _slices(index[:, 0], loop, [float(points[:, 2].mean()) for points in loops], grid)
+    drawn = _overlap(extent(loops, grid, used), target)
     part = mask[within(drawn, target)]
-    for chosen in (near & (area >= SMALLEST_HOLE_PIXELS), near & (area < SMALLEST_HOLE_PIXELS)):
+    for chosen in (used & (area >= SMALLEST_HOLE_PIXELS), used & (area < SMALLEST_HOLE_PIXELS)):
         edges = chosen[loop]
         if part.size and edges.any():
-            part |= _fill(np.rint(position).astype(int)[loop[edges]], start[edges], end[edges], drawn)
+            part |= _fill(slices[loop[edges]], start[edges], end[edges], drawn)
     return mask
+
+
+def on_slices(contours_mm: Sequence[FloatArray], grid: Grid) -> NDArray[np.intp]:
+    """Return for each contour the slice that it is drawn on, -1 where it is drawn on none.
+
+    A contour belongs to the slice nearest to its mean position, within half a slice. Of several planes of one slice the
+    nearest counts, the lower of two. Where planes lie closer together than slices, one counts only for a slice within
+    half of the planes' own distance: beyond it the next plane, or nothing, was drawn.
+    """
+    if not contours_mm:
+        return np.zeros(0, dtype=np.intp)
+    loop = np.repeat(np.arange(len(contours_mm)), [len(p) for p in contours_mm])
+    z_mm = [float(points[:, 2].mean()) for points in contours_mm]
+    slices, used = _slices(grid.to_index(np.concatenate(contours_mm))[:, 0], loop, z_mm, grid)
+    return np.where(used, slices, -1)
+
+
+def _slices(
+    positions: FloatArray, loop: NDArray[np.intp], z_mm: Sequence[float], grid: Grid
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """Return the nearest slice of each loop, and whether it is drawn there; positions of points are in slices."""
+    position = np.bincount(loop, positions) / np.bincount(loop)
+    nearest, used = np.rint(position).astype(np.intp), _near(position, grid.shape[0])
+    plane = planes(z_mm)
+    pairs, of = np.unique(np.column_stack([nearest[used], plane[used]]), axis=0, return_inverse=True)
+    if len(pairs) == len(np.unique(pairs[:, 0])):
+        return nearest, used
+    middle = np.bincount(of, position[used]) / np.bincount(of)
+    steps = np.diff(np.bincount(plane, position) / np.bincount(plane))
+    dense = np.median(np.abs(steps)) < DENSE_SLICES
+    farthest = (np.median(np.abs(steps)) / 2 + TOLERANCE_SLICES) if dense else 0.5
+    away = np.abs(middle - pairs[:, 0])
+    order = np.lexsort((pairs[:, 1], np.round(away, 3), pairs[:, 0]))
+    first = np.diff(pairs[order, 0], prepend=-1) > 0
+    chosen = np.zeros(len(pairs), dtype=bool)
+    chosen[order[first]] = True
+    used[used] = (chosen & (away <= farthest))[of]
+    return nearest, used
 
 
 def extent(contours_mm: Iterable[FloatArray], grid: Grid, chosen: NDArray[np.bool_] | None = None) -> Box:

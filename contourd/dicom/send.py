@@ -100,12 +100,8 @@ class FileSender:
     def __init__(self, calling_ae: str) -> None:
         self._caller = Caller(calling_ae)
 
-    def send_files(self, paths: Sequence[Path], destination: Destination, report: Callable[[Sent], None]) -> Outcome:
+    def send_files(self, paths: Sequence[Path], destination: Destination, report: Callable[[Sent], None]) -> None:
         """Send DICOM files in their order; ``report`` is told once of each what became of it.
-
-        Returns
-        -------
-        What became of the association: where it is not ACCEPTED, nothing was sent.
 
         Raises
         ------
@@ -129,7 +125,6 @@ class FileSender:
         reason = "the association ended before it" if len(waiting) < len(paths) else outcome.reason
         for path in reversed(waiting):
             report(Sent(path, None, reason))
-        return outcome
 
 
 def _store(association: Any, path: Path) -> Sent:
