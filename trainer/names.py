@@ -24,6 +24,10 @@ from trainer.atomic import write_text
 NO_ORGAN = "-"
 ALIKE = 0.84
 SHORTEST_GUESS = 5
+# TG-263 marks a structure that is drawn in part; the others are what keyboards and exports make of it.
+TILDES = "~\u02dc\u223c\uff5e"
+LIGATURES = str.maketrans({"œ": "oe", "æ": "ae", "ø": "o", "ł": "l", "đ": "d", "ß": "ss"})
+UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue"})
 
 MARGIN = re.compile(r"(?:\+|plus|exp|\b)\s*\d+(?:[.,]\d+)?\s*(?:mm|cm)\b|\+\s*\d|\b\d+(?:[.,]\d+)?\s*gy\b|\d\s*%")
 HIDDEN = re.compile(r"^(?:z+|x+|_+|zz?z?)[_ .-]+|^\W*(?:not|non?)[_ -]", re.IGNORECASE)
@@ -37,12 +41,15 @@ class _Words:
     ----------
     sides, doubtful
         Word -> side; a doubtful one gives a suggestion only.
+    may_be
+        Organ -> spellings that may be it, a part of it, or another.
     targets, planning
         Beginnings of words, and words, of what is no organ.
     """
 
     sides: Mapping[str, Laterality]
     doubtful: Mapping[str, Laterality]
+    may_be: Mapping[str, Sequence[str]]
     targets: tuple[str, ...]
     planning: frozenset[str]
 
@@ -54,6 +61,7 @@ def _naming() -> _Words:
     return _Words(
         MappingProxyType(dict.fromkeys(sides["left"], left) | dict.fromkeys(sides["right"], right)),
         MappingProxyType(dict.fromkeys(sides["doubtful_left"], left) | dict.fromkeys(sides["doubtful_right"], right)),
+        MappingProxyType({organ: tuple(spellings) for organ, spellings in content["doubtful"].items()}),
         tuple(content["no_organ"]["targets"]),
         frozenset(content["no_organ"]["words"]),
     )
@@ -66,6 +74,7 @@ class Certainty(Enum):
     ALIAS = "alias"  # a spelling of the catalogue, with a side in any language
     LIKELY = "likely"  # resembles one: not used until a person confirms it
     NONE = "none"  # nothing that the catalogue knows
+    PARTIAL = "partly drawn"  # marked with TG-263's tilde: never the whole organ
     NO_ORGAN = "no organ"  # a target, a margin, a planning aid
     CONFIRMED = "confirmed"  # a person said so
 
@@ -96,27 +105,33 @@ def interpret(spelling: str) -> Reading:
     """Read one spelling.
 
     Targets, margins and planning aids are no organs, unless the whole name stands in the catalogue (``larynx_opt``). A
-    paired organ without its side is unknown.
+    paired organ without its side is unknown, and so is one that is marked as partly drawn.
     """
     if spelling in catalogue():
         return Reading(spelling, Certainty.EXACT)
     words = _words(spelling)
     if not words:
         return Reading("", Certainty.NONE)
-    found = _look_up(words, _naming().sides)
+    if any(tilde in spelling for tilde in TILDES):
+        no_organ = _is_no_organ(spelling, words)
+        return Reading(NO_ORGAN, Certainty.NO_ORGAN) if no_organ else Reading("", Certainty.PARTIAL)
+    found = _look_up(words, _naming().sides, _bases())
     if found is not None and not MARGIN.search(_plain(spelling)):
         return Reading(found, Certainty.ALIAS)
+    both = {**_naming().sides, **_naming().doubtful}
+    may_be = _look_up(words, both, _bases()) or _look_up(words, both, _may_be())
+    if may_be is not None and not MARGIN.search(_plain(spelling)):
+        return Reading("", Certainty.LIKELY, may_be)
     if _is_no_organ(spelling, words):
         return Reading(NO_ORGAN, Certainty.NO_ORGAN)
-    doubtful = _look_up(words, {**_naming().sides, **_naming().doubtful})
-    guess = doubtful or _guess(words)
+    guess = _guess(words)
     return Reading("", Certainty.LIKELY, guess) if guess else Reading("", Certainty.NONE)
 
 
 def _plain(spelling: str) -> str:
     """Lower case without accents."""
-    decomposed = unicodedata.normalize("NFKD", spelling.replace("ß", "ss"))
-    return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold()
+    decomposed = unicodedata.normalize("NFKD", spelling)
+    return "".join(c for c in decomposed if not unicodedata.combining(c)).casefold().translate(LIGATURES)
 
 
 def _words(spelling: str) -> tuple[str, ...]:
@@ -128,33 +143,44 @@ def _words(spelling: str) -> tuple[str, ...]:
 @cache
 def _bases() -> Mapping[str, Mapping[Laterality, str]]:
     """Name without side, in one word -> side -> organ."""
+    return _families({name: [name, *structure.aliases] for name, structure in catalogue().items()})
+
+
+@cache
+def _may_be() -> Mapping[str, Mapping[Laterality, str]]:
+    """Do the same with the spellings that may be an organ."""
+    return _families({name: _naming().may_be.get(name, ()) for name in catalogue()})
+
+
+def _families(spellings: Mapping[str, Sequence[str]]) -> Mapping[str, Mapping[Laterality, str]]:
     bases: dict[str, dict[Laterality, str]] = {}
     for name, structure in catalogue().items():
-        family = [name, *structure.aliases]
-        if structure.pair is not None:
-            family += catalogue()[structure.pair].aliases
-        for spelling in family:
+        family = [*spellings[name], *(spellings[structure.pair] if structure.pair is not None else ())]
+        # An umlaut is written with an e, or without its dots.
+        for spelling in dict.fromkeys(text for one in family for text in (one, one.translate(UMLAUTS))):
             words = [w for w in _words(spelling) if structure.pair is None or w not in _naming().sides]
             bases.setdefault("".join(words), {})[structure.laterality] = name
     return MappingProxyType(bases)
 
 
-def _look_up(words: Sequence[str], sides: Mapping[str, Laterality]) -> str | None:
+def _look_up(
+    words: Sequence[str], sides: Mapping[str, Laterality], bases: Mapping[str, Mapping[Laterality, str]]
+) -> str | None:
     """Find a whole name, then one with exactly one side in front of it or behind it."""
-    whole = _bases().get("".join(words), {}).get(Laterality.MIDLINE)
+    whole = bases.get("".join(words), {}).get(Laterality.MIDLINE)
     if whole is not None:
         return whole
     found = set()
     for i in {0, len(words) - 1}:
         if words[i] in sides and len(words) > 1:
             rest = "".join([*words[:i], *words[i + 1 :]])
-            found.add(_bases().get(rest, {}).get(sides[words[i]]))
+            found.add(bases.get(rest, {}).get(sides[words[i]]))
     # A side that is written without a gap: PAROTIDL, PAROTISRE, LPAROTID.
     if len(words) == 1:
         for side, laterality in sides.items():
             for rest in (words[0].removesuffix(side), words[0].removeprefix(side)):
                 if rest != words[0] and len(rest) >= 4:
-                    found.add(_bases().get(rest, {}).get(laterality))
+                    found.add(bases.get(rest, {}).get(laterality))
     found.discard(None)
     return found.pop() if len(found) == 1 else None
 
@@ -173,6 +199,8 @@ def _is_no_organ(spelling: str, words: Sequence[str]) -> bool:
 def _guess(words: Sequence[str]) -> str:
     """Find an organ whose name resembles this one, cut off or misspelt; empty where none or several do."""
     side = next((_naming().sides[w] for w in words if w in _naming().sides), None)
+    if side is None and words[-1] in _naming().doubtful:
+        side, words = _naming().doubtful[words[-1]], words[:-1]
     joined = "".join(w for w in words if w not in _naming().sides)
     if len(joined) < SHORTEST_GUESS:
         return ""

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from contourd.errors import DatasetError
-from contourd.model.structures import catalogue
-from trainer.names import NO_ORGAN, Certainty, interpret, mapping, review
+from contourd.model.structures import catalogue, etc_folder
+from trainer.names import NO_ORGAN, Certainty, Reading, interpret, mapping, review
 
 TOOL = Path(__file__).resolve().parents[3] / "shared" / "tools" / "dicom_archive.py"
 
@@ -32,6 +32,13 @@ Glnd_Lacrimal_L: Lacrimal-Lt
 Lung_R: Lung-Rt
 SpinalCanal: Spinal-Canal
 Brain: Brain
+Trachea: Trachea, Trachée, TRACHEE, Luftröhre, Tráquea, Traqueia, Luchtpijp
+BrachialPlex_L: BrachialPlex_L, Plexus brachial gauche, Plexus brachialis li, Plesso brachiale sx, Plexo braquial izq
+BrachialPlex_R: BrachialPlexus_R, Plexus brac. droit, Plexus-brachialis re, Plexo braquial dir
+Glnd_Submand_L: Sous-max gauche, Sous max. gche, Gl. submandibularis li, Ghiandola sottomandibolare sin
+Glnd_Submand_R: Glande sous-mandibulaire droite, Unterkieferdrüse re, UNTERKIEFERDRUESE RE, Sottomand. dx
+Esophagus: Œsophage, œsophage, Esôfago, SPEISEROEHRE
+Eye_R: Œil droit
 """
 SPELT = [
     (spelling.strip(), organ)
@@ -71,11 +78,51 @@ def test_what_nobody_knows_is_unknown(spelling):
         ("Mandibulae", "Bone_Mandible"),
         ("Right Submandibul", "Glnd_Submand_R"),
         ("Spinal Cord old", "SpinalCord"),
+        ("Sous-max D", "Glnd_Submand_R"),
+        ("Sous-max G", "Glnd_Submand_L"),
+        ("Sous-maxD", "Glnd_Submand_R"),
+        ("Sous-maxil G", "Glnd_Submand_L"),
+        ("Plexus brac D", "BrachialPlex_R"),
+        ("PLEXUS BRAC G", "BrachialPlex_L"),
+        ("Plexus G", "BrachialPlex_L"),
+        ("Nerf opt D", "OpticNrv_R"),
+        ("NO G", "OpticNrv_L"),
+        ("Parotida I", "Parotid_L"),
+        ("Parotide S", "Parotid_L"),
+        ("Parótida E", "Parotid_L"),
+        # A part, or another trunk, canal, jaw or plexus.
+        ("Tronc", "Brainstem"),
+        ("Tronco", "Brainstem"),
+        ("Canal", "SpinalCanal"),
+        ("Kaak", "Bone_Mandible"),
+        ("Glottis", "Larynx"),
+        ("Larynx SG", "Larynx"),
+        ("Esophagus_S", "Esophagus"),
+        ("Cervical Esophagus", "Esophagus"),
+        ("Inner Ear L", "Cochlea_L"),
+        ("Innenohr re", "Cochlea_R"),
     ],
 )
 def test_what_resembles_an_organ_waits_for_a_person(spelling, suggestion):
     reading = interpret(spelling)
     assert (reading.organ, reading.certainty, reading.suggestion) == (None, Certainty.LIKELY, suggestion)
+
+
+@pytest.mark.parametrize(
+    "spelling", ["Lung~_L", "Brainstem~", "~Larynx", "Parotid_L~", "Rt Parotid ~", "SpinalCord\u223c", "PAROTI~1"]
+)
+def test_what_is_partly_drawn_is_never_the_whole_organ(spelling):
+    """TG-263 marks it with a tilde."""
+    assert interpret(spelling) == Reading("", Certainty.PARTIAL)
+    assert interpret(f"PTV {spelling}").taken_for == NO_ORGAN
+
+
+def test_no_doubtful_spelling_is_an_alias():
+    doubtful = tomllib.loads((etc_folder() / "naming.toml").read_text(encoding="utf-8"))["doubtful"]
+    for organ, spellings in doubtful.items():
+        for spelling in spellings:
+            sided = f"{spelling} left" if catalogue()[organ].pair else spelling
+            assert interpret(sided) == Reading("", Certainty.LIKELY, organ)
 
 
 def test_every_spelling_of_the_catalogue_is_its_organ_s():
