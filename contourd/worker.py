@@ -86,7 +86,7 @@ class Worker:
         """Load the models of all routes, so that the first patient does not wait; what fails is said with its job."""
         if not self._insist(self._see_activations):
             return
-        for model in {route.model for route in self._settings.route}:
+        for model in dict.fromkeys(route.model for route in self._settings.route):
             found = self._find(model)
             try:
                 if found is not None:

@@ -87,7 +87,11 @@ def read_standing(database: Database) -> Standing:
                 for tally in read_tallies(session, ATTEMPTS)
                 if tally.destination != LOOPBACK_RECEIVER
             },
-            {name: at for name in {n for n, _ in deliveries} if (at := last_delivered(session, name)) is not None},
+            {
+                name: at
+                for name in dict.fromkeys(n for n, _ in deliveries)
+                if (at := last_delivered(session, name)) is not None
+            },
             session.scalar(select(func.min(JobRow.created_at)).where(*open_ones)),
         )
 
