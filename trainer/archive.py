@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,18 @@ class Item:
     spellings: tuple[str, ...] = ()
 
 
+class Stage(IntEnum):
+    """How far something came before it was left out; what came farther explains more of an empty data set."""
+
+    ASIDE = 0  # another is taken in its place
+    ALONE = 1  # a CT without a structure set
+    ABSENT = 2  # a structure set without its CT
+    UNREADABLE = 3
+    MISMATCHED = 4  # a structure set of which nobody can say that it is this CT's
+    UNUSABLE = 5  # a case that could not be made
+    EXCLUDED = 6  # a case that was made, and is not one for training
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """Something in an archive that is no case, and why."""
@@ -65,6 +77,7 @@ class Refused:
     source: str
     name: str
     reason: str
+    stage: Stage = Stage.UNREADABLE
 
 
 @dataclass(frozen=True, slots=True, eq=False)

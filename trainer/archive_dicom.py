@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,27 +19,25 @@ from pydicom.uid import RTStructureSetStorage
 from scipy import ndimage
 
 from contourd.dicom.instance import UNREADABLE
-from contourd.dicom.rtstruct_read import ReadROI, misplaced, rasterise, read_structure_set
+from contourd.dicom.rtstruct_loops import planes
+from contourd.dicom.rtstruct_read import ReadROI, misplaced, on_slices, rasterise, read_structure_set
 from contourd.dicom.series import Instance, gate, read_instance, read_volume
 from contourd.errors import DatasetError, SeriesUnusable
 from contourd.imaging.grid import FloatArray, Grid
-from trainer.archive import Item, Kind, RawCase, Refused, splits_of
+from trainer.archive import Item, Kind, RawCase, Refused, Stage, splits_of
+from trainer.archive_matching import StructureSetFile, Unmatched, read_references, series_of
+from trainer.audit import empty_slices
+from trainer.names import interpret
 
 PREFIX_AT, PREFIX = 128, b"DICM"
 MOST_FILLED_SLICES = 2
-
-
-@dataclass(frozen=True, slots=True)
-class _StructureSet:
-    """An RTSTRUCT file, and what it says of the CT that it belongs to."""
-
-    path: Path
-    series_uids: frozenset[str]
-    image_uids: frozenset[str]
-    frame_uid: str
-    patient: str
-    drawn: str
-    spellings: tuple[str, ...]
+STEP_TOLERANCE, MOST_SHARED_STEP = 0.02, 1.75
+# Interpreted types (PS3.3 C.8.8.8.1) of what is drawn for other ends than to spare an organ.
+NO_ORGANS = frozenset(
+    {"EXTERNAL", "PTV", "CTV", "GTV", "ITV", "TREATED_VOLUME", "IRRAD_VOLUME", "BOLUS", "MARKER", "REGISTRATION"}
+    | {"ISOCENTER", "CONTRAST_AGENT", "BRACHY_CHANNEL", "BRACHY_ACCESSORY", "BRACHY_SRC_APP", "BRACHY_CHNL_SHLD"}
+    | {"SUPPORT", "FIXATION", "DOSE_REGION", "CONTROL", "DOSE_MEASUREMENT"}
+)
 
 
 def find_patients(root: Path, files: Iterable[Path], source: str) -> Iterator[Item | Refused]:
@@ -48,14 +46,14 @@ def find_patients(root: Path, files: Iterable[Path], source: str) -> Iterator[It
     Files that are no DICOM are passed over; what is DICOM and cannot be used is said.
     """
     series: dict[str, list[Instance]] = defaultdict(list)
-    sets: list[_StructureSet] = []
+    sets: list[StructureSetFile] = []
     for path in files:
         if not _claims_to_be_dicom(path):
             continue
         try:
             dataset = pydicom.dcmread(path, stop_before_pixels=True)
             if dataset.get("SOPClassUID") == RTStructureSetStorage:
-                sets.append(_structure_set(path, dataset))
+                sets.append(read_references(path, dataset))
             elif dataset.get("Modality") == "CT":
                 instance = read_instance(path)
                 series[instance.series_instance_uid].append(instance)
@@ -63,30 +61,35 @@ def find_patients(root: Path, files: Iterable[Path], source: str) -> Iterator[It
                 raise DatasetError("it ends before it says what it is")
         except (SeriesUnusable, DatasetError, *UNREADABLE) as error:
             yield Refused(source, str(path.relative_to(root)), f"cannot be read: {error}")
-    of_series: dict[str, list[_StructureSet]] = defaultdict(list)
+    of_series: dict[str, list[StructureSetFile]] = defaultdict(list)
     for one in sets:
-        uid = _series_of(one, series)
-        if uid is None:
-            yield Refused(
-                source, str(one.path.relative_to(root)), "the CT that this structure set belongs to is absent"
-            )
+        name = str(one.path.relative_to(root))
+        try:
+            uid = series_of(one, series)
+        except Unmatched as error:
+            yield Refused(source, name, str(error), error.stage)
+            continue
+        if one.rejected:
+            yield Refused(source, name, "somebody looked at this structure set and rejected it", Stage.MISMATCHED)
         else:
             of_series[uid].append(one)
     for uid, instances in series.items():
         folder = instances[0].path.parent
         drawn = sorted(of_series[uid], key=lambda s: (s.drawn, str(s.path)))
         if not drawn:
-            yield Refused(source, str(folder.relative_to(root)), "this CT series has no structure set")
+            name = str(folder.relative_to(root))
+            yield Refused(source, name, "this CT series has no structure set", Stage.ALONE)
             continue
         for older in drawn[:-1]:
-            yield Refused(source, str(older.path.relative_to(root)), "a newer structure set of the same CT is taken")
+            name = str(older.path.relative_to(root))
+            yield Refused(source, name, "a newer structure set of the same CT is taken", Stage.ASIDE)
         yield Item(
             source,
             uid,
             Kind.DICOM,
             tuple(i.path for i in instances),
             (drawn[-1].path,),
-            instances[0].patient_id or drawn[-1].patient or folder.name,
+            instances[0].patient_id or folder.name,
             splits_of((i.path for i in instances), root),
             drawn[-1].spellings,
         )
@@ -101,47 +104,6 @@ def _claims_to_be_dicom(path: Path) -> bool:
         return False
 
 
-def _structure_set(path: Path, dataset: Dataset) -> _StructureSet:
-    frames = dataset.get("ReferencedFrameOfReferenceSequence") or ()
-    series_uids, image_uids = set(), set()
-    for frame in frames:
-        for study in frame.get("RTReferencedStudySequence") or ():
-            for one in study.get("RTReferencedSeriesSequence") or ():
-                series_uids.add(str(one.get("SeriesInstanceUID", "")))
-    for roi in dataset.get("ROIContourSequence") or ():
-        for contour in roi.get("ContourSequence") or ():
-            for image in contour.get("ContourImageSequence") or ():
-                image_uids.add(str(image.get("ReferencedSOPInstanceUID", "")))
-    rois = dataset.get("StructureSetROISequence") or ()
-    frame_uid = str(frames[0].get("FrameOfReferenceUID", "")) if frames else ""
-    if not frame_uid and rois:
-        frame_uid = str(rois[0].get("ReferencedFrameOfReferenceUID", "") or "")
-    drawn = f"{dataset.get('StructureSetDate', '')}{dataset.get('StructureSetTime', '')}"
-    return _StructureSet(
-        path,
-        frozenset(series_uids - {""}),
-        frozenset(image_uids - {""}),
-        frame_uid,
-        str(dataset.get("PatientID", "") or ""),
-        drawn,
-        tuple(str(roi.get("ROIName", "") or "") for roi in rois),
-    )
-
-
-def _series_of(one: _StructureSet, series: dict[str, list[Instance]]) -> str | None:
-    """Find the CT: by its series' UID, by the images that contours name, or by the frame of reference if one has it."""
-    for uid in one.series_uids:
-        if uid in series:
-            return uid
-    by_image = [uid for uid, images in series.items() if one.image_uids & {i.sop_instance_uid for i in images}]
-    if len(by_image) == 1:
-        return by_image[0]
-    by_frame = [
-        uid for uid, images in series.items() if one.frame_uid and images[0].frame_of_reference_uid == one.frame_uid
-    ]
-    return by_frame[0] if len(by_frame) == 1 else None
-
-
 def read_patient(item: Item) -> RawCase:
     """Read a CT series through the node's own gate, and fill the contours of its structure set.
 
@@ -152,69 +114,131 @@ def read_patient(item: Item) -> RawCase:
     DatasetError
         The structure set cannot be read.
     """
-    series = gate([read_instance(path) for path in item.images])
+    instances = [read_instance(path) for path in item.images]
+    series = gate(instances)
     volume = read_volume(series)
     try:
-        rois = read_structure_set(pydicom.dcmread(item.structures[0]))
-    except (*UNREADABLE, DatasetError) as error:
+        dataset = pydicom.dcmread(item.structures[0])
+        rois, observed = read_structure_set(dataset), _observations(dataset)
+    except UNREADABLE as error:
         raise DatasetError(f"{item.structures[0].name} cannot be read: {error}") from error
+    except DatasetError as error:
+        raise DatasetError(f"{item.structures[0].name}: {error}") from error
     frame = str(series.header.get("FrameOfReferenceUID", "") or "")
+    images = frozenset(instance.sop_instance_uid for instance in instances)
     masks: dict[str, NDArray[np.bool_]] = {}
     remarks: dict[str, list[str]] = {}
+    differing = []
     for roi in rois:
-        mask, told = roi_mask(roi, series.grid, frame)
+        mask, told = roi_mask(roi, series.grid, frame, images)
+        doubt = _contradiction(roi.name, observed.get(roi.number, ()))
+        if doubt:
+            mask, told = None, [*told, doubt]
         if mask is not None:
-            if roi.name in masks:
-                told.append("stands twice under this name; both were joined")
-                mask |= masks[roi.name]
+            if roi.name in masks and not np.array_equal(masks[roi.name], mask):
+                differing.append(roi.name)
             masks[roi.name] = mask
         if told:
             remarks.setdefault(roi.name, []).extend(told)
+    for name in dict.fromkeys(differing):
+        del masks[name]
+        remarks.setdefault(name, []).append("stands several times under this name, and they differ")
     return RawCase(volume, masks, remarks)
 
 
-def roi_mask(roi: ReadROI, grid: Grid, frame_of_reference_uid: str) -> tuple[NDArray[np.bool_] | None, list[str]]:
+def _observations(dataset: Dataset) -> dict[int, list[tuple[str, str]]]:
+    """Return ROI number -> label and interpreted type of each observation of it."""
+    found: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for item in dataset.get("RTROIObservationsSequence") or ():
+        label = str(item.get("ROIObservationLabel", "") or "").strip()
+        kind = str(item.get("RTROIInterpretedType", "") or "").strip().upper()
+        found[int(item.ReferencedROINumber)].append((label, kind))
+    return found
+
+
+def _contradiction(name: str, observed: Sequence[tuple[str, str]]) -> str:
+    """Say where the observations of an ROI make it something else than its name does, empty where they do not."""
+    for label, kind in observed:
+        if kind in NO_ORGANS:
+            return f"its interpreted type is {kind}, which is no organ"
+        organ, other = interpret(name).organ, interpret(label).organ
+        if organ is not None and other is not None and other != organ:
+            return f"its observation calls it {label!r}"
+    return ""
+
+
+def roi_mask(
+    roi: ReadROI, grid: Grid, frame_of_reference_uid: str, images: frozenset[str] | None = None
+) -> tuple[NDArray[np.bool_] | None, list[str]]:
     """Fill one ROI on the CT's grid.
+
+    Parameters
+    ----------
+    images
+        SOP Instance UIDs of the CT; contours that refer to others are not of it. None: whatever they refer to.
 
     Returns
     -------
-    The mask (z, y, x) and remarks. The mask is None where the ROI cannot be used, since nothing is drawn or it is not
-    of this CT; it is empty where all contours lie above or below what was scanned.
+    The mask (z, y, x) and remarks. The mask is None where the ROI cannot be used, since nothing is drawn, it is not of
+    this CT, or it is not whole; it is empty where all contours lie above or below what was scanned.
     """
+    told = list(roi.remarks)
+    if roi.unusable:
+        return None, [roi.unusable, *told]
     if not roi.contours:
-        return None, ["nothing is drawn"]
-    inside, beyond = _in_range(roi.contours, grid)
-    if not inside:
-        told = misplaced(
-            ReadROI(roi.number, roi.name, (), (), roi.frame_of_reference_uid), grid, frame_of_reference_uid
-        )
-        if told:
-            return None, list(told)
-        return np.zeros(grid.shape, dtype=bool), ["drawn only outside of the scanned range"]
-    kept = ReadROI(roi.number, roi.name, tuple(inside), ("",) * len(inside), roi.frame_of_reference_uid)
-    wrong = misplaced(kept, grid, frame_of_reference_uid)
+        return None, ["nothing is drawn that encloses an area" if told else "nothing is drawn", *told]
+    inside = _in_range(roi, grid)
+    if not inside.contours:
+        wrong = misplaced(inside, grid, frame_of_reference_uid)
+        if wrong:
+            return None, [*wrong, *told]
+        return np.zeros(grid.shape, dtype=bool), ["drawn only outside of the scanned range", *told]
+    wrong = misplaced(inside, grid, frame_of_reference_uid)
     if wrong:
-        return None, [wrong[0] + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else "")]
-    remarks = [f"{beyond} contours lie outside of the scanned range"] if beyond else []
-    mask = rasterise(inside, grid)
+        return None, [wrong[0] + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""), *told]
+    strange = [uid for uid in inside.images if uid and images is not None and uid not in images]
+    if strange:
+        return None, [f"{len(strange)} of its contours refer to images of another series than the CT's", *told]
+    beyond = len(roi.contours) - len(inside.contours)
+    remarks = [*told, *([f"{beyond} contours lie outside of the scanned range"] if beyond else [])]
+    between = int((on_slices(inside.contours, grid) < 0).sum())
+    if between:
+        remarks.append(f"{between} contours lie between the slices, which others are nearer to; they were left out")
+    mask = rasterise(inside.contours, grid)
     if not mask.any():
         return None, [*remarks, "its contours hold no voxel centre"]
-    filled = fill_skipped_slices(mask)
+    step = plane_step(inside.contours, grid)
+    filled = fill_skipped_slices(mask, step)
     if filled is not None:
-        remarks.append("drawn on every second or third slice; the slices between were interpolated")
+        often = "every second or third slice" if step > MOST_SHARED_STEP else "planes farther apart than the slices"
+        remarks.append(f"drawn on {often}; the slices between were interpolated")
         mask = filled
+    drawn, empty = int(mask.any(axis=(1, 2)).sum()), empty_slices(mask)
+    if empty >= drawn:
+        return None, [*remarks, f"drawn on {drawn} slices with {empty} empty ones between them: too few to fill them"]
     return mask, remarks
 
 
-def _in_range(contours: Sequence[FloatArray], grid: Grid) -> tuple[list[FloatArray], int]:
-    """Leave out contours more than half a slice above or below the volume; returns them and how many were left out."""
-    index = [float(grid.to_index(points)[:, 0].mean()) for points in contours]
-    inside = [c for c, k in zip(contours, index, strict=True) if -0.5 <= k <= grid.shape[0] - 0.5]
-    return inside, len(contours) - len(inside)
+def _in_range(roi: ReadROI, grid: Grid) -> ReadROI:
+    """Leave out contours more than half a slice above or below the volume."""
+    index = [float(grid.to_index(points)[:, 0].mean()) for points in roi.contours]
+    inside = [n for n, k in enumerate(index) if -0.5 <= k <= grid.shape[0] - 0.5]
+    return replace(roi, contours=tuple(roi.contours[n] for n in inside), images=tuple(roi.images[n] for n in inside))
 
 
-def fill_skipped_slices(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+def plane_step(contours_mm: Sequence[FloatArray], grid: Grid) -> float:
+    """Return the usual distance of the planes of an ROI, in slices; 1 where there are fewer than three."""
+    plane = planes([float(points[:, 2].mean()) for points in contours_mm])
+    position = [float(grid.to_index(points)[:, 0].mean()) for points in contours_mm]
+    middle = np.bincount(plane, position) / np.bincount(plane)
+    return float(np.median(np.abs(np.diff(middle)))) if len(middle) > 2 else 1.0
+
+
+def fill_skipped_slices(mask: NDArray[np.bool_], step: float = 1.0) -> NDArray[np.bool_] | None:
     """Interpolate an organ that was drawn on every second or third slice only; None where it was not.
+
+    So it is too where the planes that it was drawn on lie ``step`` slices apart, and more than one: some slices have
+    none then, though it was drawn on every plane.
 
     Shape-based: a voxel is inside where the mean of the signed distances to both outlines, weighted by nearness, is
     (Raya and Udupa, IEEE Trans Med Imaging 9, 1990).
@@ -222,7 +246,11 @@ def fill_skipped_slices(mask: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     drawn = np.flatnonzero(mask.any(axis=(1, 2)))
     steps = np.diff(drawn)
     skipped = (steps > 1) & (steps <= MOST_FILLED_SLICES + 1)
-    if len(drawn) < 3 or skipped.sum() < 0.5 * len(steps):
+    if step > 1 + STEP_TOLERANCE and skipped.sum() < 0.5 * len(steps):
+        skipped &= steps <= np.ceil(step)
+    elif skipped.sum() < 0.5 * len(steps):
+        return None
+    if len(drawn) < 3 or not skipped.any():
         return None
     filled = mask.copy()
     for low, high in zip(drawn[:-1][skipped], drawn[1:][skipped], strict=True):

@@ -25,6 +25,8 @@ from trainer.chest import head_and_neck
 from trainer.figures import contact_sheet
 
 LEAST_REMOVED_MM = 10.0
+# Raised when the same files give other labels than before: what an earlier run made is then made anew.
+READING = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +54,7 @@ class Order:
         """Hash of all that the case depends on: files by size and time, names, settings, version."""
         files = [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in (*self.item.images, *self.item.structures)]
         used = {spelling: self.organs.get(spelling, "") for spelling in self.item.spellings}
-        content = [files, used, self.keep_chest, self.identifier, self.item.source, __version__]
+        content = [files, used, self.keep_chest, self.identifier, self.item.source, __version__, READING]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -129,6 +131,8 @@ def _make(order: Order, key: str) -> Converted:
         raw = READERS[item.kind](item)
         case, remarks = _named(raw, order)
     if not case.annotations:
+        if remarks:
+            raise DatasetError(f"no organ of it can be used; {'; '.join(remarks)}")
         raise DatasetError(f"no structure of it is taken for an organ; it has {', '.join(item.spellings) or 'none'}")
     content = hashlib.sha256(np.ascontiguousarray(case.volume.hu).tobytes()).hexdigest()
     removed_mm = 0.0
@@ -174,11 +178,12 @@ def _named(raw: RawCase, order: Order) -> tuple[Case, list[str]]:
     An organ whose mask is empty is ABSENT: somebody drew or looked for it, and nothing of it is in the field of view.
     """
     masks: dict[str, NDArray[np.bool_]] = {}
-    conflicting, remarks = set(), []
+    conflicting, remarks = set(), list(raw.remarks.get("", ()))
     for spelling, told in sorted(raw.remarks.items()):
         organ = order.organs.get(spelling)
         if organ is not None:
-            remarks += [f"{organ} ({spelling}): {text}" for text in told]
+            unknown = "" if spelling in raw.masks else "; it is unknown"
+            remarks.append(f"{organ} ({spelling}): {', '.join(told)}{unknown}")
     for spelling, mask in sorted(raw.masks.items()):
         organ = order.organs.get(spelling)
         if organ is None:
@@ -214,6 +219,6 @@ def without_chest(case: Case) -> tuple[Case, float]:
     shape = (kept.stop - kept.start, *grid.shape[1:])
     shorter = Grid(shape, grid.pixel_spacing_mm, grid.slice_origins_mm[kept], grid.row_direction, grid.column_direction)
     masks = {name: mask[kept] for name, mask in case.masks.items() if mask[kept].any()}
-    gone = dict.fromkeys(case.masks.keys() - masks.keys(), Annotation.ABSENT)
+    gone = {name: Annotation.ABSENT for name in case.masks if name not in masks}
     volume = Volume(shorter, np.ascontiguousarray(case.volume.hu[kept]))
     return Case(case.identifier, volume, masks, {**case.annotations, **gone}, case.source), removed_mm

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contourd import __version__
 from contourd.errors import DatasetError
-from trainer.archive import Item, Refused
+from trainer.archive import Item, Refused, Stage
 from trainer.atomic import replacing, write_text
 from trainer.audit import EXCLUDING, AuditFinding, Rule, audit, excluded
 from trainer.case import Annotation, read_case, write_case
@@ -93,7 +93,7 @@ def curate(sources: Sequence[Source], output: Path, options: Options) -> Curatio
     found = [one for source in sources for one in find_items(source)]
     items, refused = [f for f in found if isinstance(f, Item)], [f for f in found if isinstance(f, Refused)]
     named = identify(items, output)
-    spelt = review(Counter(name for item in items for name in set(item.spellings)), output / NAMES)
+    spelt = review(Counter(name for item in items for name in dict.fromkeys(item.spellings)), output / NAMES)
     organs = mapping(spelt)
     orders = {one.identifier: Order(one.item, one.identifier, organs, options.keep_chest, work) for one in named}
     for path in work.iterdir():
@@ -105,13 +105,14 @@ def curate(sources: Sequence[Source], output: Path, options: Options) -> Curatio
         print(_line(converted), flush=True)
     for one in named:
         if made[one.identifier].refused:
-            refused.append(Refused(one.item.source, one.identifier, made[one.identifier].refused))
+            refused.append(Refused(one.item.source, one.identifier, made[one.identifier].refused, Stage.UNUSABLE))
     usable = [one for one in named if not made[one.identifier].refused]
     members = [_member(one, made[one.identifier]) for one in usable]
     doubles = refuse_doubles(members)
     for member in members:
         if member.case in doubles:
-            refused.append(Refused(member.source, member.case, f"has the same images as {doubles[member.case]}"))
+            reason = f"has the same images as {doubles[member.case]}"
+            refused.append(Refused(member.source, member.case, reason, Stage.ASIDE))
     members = [m for m in members if m.case not in doubles]
     findings = audit({m.case: made[m.case].shapes for m in members})
     emptied = {
@@ -119,7 +120,10 @@ def curate(sources: Sequence[Source], output: Path, options: Options) -> Curatio
     }
     for member in members:
         if member.case in emptied:
-            refused.append(Refused(member.source, member.case, "the audit excluded every organ of it"))
+            reason = "the audit excluded every organ of it: " + "; ".join(
+                f"{f.organ}, {f.reason}" for f in findings if f.case == member.case and f.rule in options.rules
+            )
+            refused.append(Refused(member.source, member.case, reason, Stage.EXCLUDED))
     members = [m for m in members if m.case not in emptied]
     splits = split(members, options.shares, options.seed, _settled(output, usable, options))
     cases = [_place(m, made[m.case], splits[m.patient], findings, options, output) for m in members]
@@ -139,12 +143,17 @@ def curate(sources: Sequence[Source], output: Path, options: Options) -> Curatio
     )
     write_curation_report(output / REPORT, work, curation)
     if not cases:
-        raise DatasetError(f"nothing in {', '.join(str(s.root) for s in sources)} can be used; " + _first(refused))
+        raise DatasetError(f"nothing in {', '.join(str(s.root) for s in sources)} can be used; " + _why(refused))
     return curation
 
 
-def _first(refused: Sequence[Refused]) -> str:
-    return f"{refused[0].name}: {refused[0].reason}" if refused else "no DICOM, NRRD, CSV or .npz case was found"
+def _why(refused: Sequence[Refused]) -> str:
+    """Name what came farthest before it was left out: what was left out earlier explains less."""
+    if not refused:
+        return "no DICOM, NRRD, CSV or .npz case was found"
+    last = max(refused, key=lambda r: r.stage)
+    others = len(refused) - 1
+    return f"{last.name}: {last.reason}" + (f" ({others} more in {REPORT})" if others else "")
 
 
 def _line(converted: Converted) -> str:

@@ -16,16 +16,14 @@ import typer
 
 from contourd.cli.options import CallingOption, ConfigOption, addressed, calling_title, settings_or_none
 from contourd.cli.output import JsonOption, as_json
-from contourd.commands import command
 from contourd.errors import NodeError
-from contourd.outcomes import Outcome, OutcomeKind
 from contourd.profiles import PROFILES
 
 if TYPE_CHECKING:
     from contourd.acceptance import WrittenPhantom
     from contourd.acceptance_sheet import Delivered
     from contourd.dicom.send import Sent
-    from contourd.settings import Destination, Settings
+    from contourd.settings import Destination
 
 DestinationArgument = Annotated[
     str, typer.Argument(metavar="DEST", help="A destination of the settings by its name, or AE@host:port.")
@@ -85,6 +83,7 @@ def echo(
 
 def _asked(peer: Destination, caller: str) -> Answer:
     from contourd.dicom.scu import StorageSCU
+    from contourd.outcomes import OutcomeKind
 
     began = time.monotonic()
     with _interruptible():
@@ -138,24 +137,12 @@ def send(
         raise NodeError(f"there is no DICOM file in {folder} ({len(others)} others)")
     settings = settings_or_none(config)
     peer = addressed(to, settings)
-    caller = calling_title(calling, settings)
-    results, association = transfer(paths, peer, caller)
+    results = transfer(paths, peer, calling_title(calling, settings))
     if json:
         typer.echo(as_json(_counted(peer, results, len(others))))
-    elif association.kind is OutcomeKind.ACCEPTED:
-        _tell_sent(peer, results, len(others))
     else:
-        typer.echo(f"contourd: 0 of {len(results)} files taken: {association.reason}", err=True)
-    if not json and association.kind is OutcomeKind.REFUSED:
-        known = settings.node.allowed_callers if settings is not None and _is_own(peer, settings) else ()
-        again = command("send", str(folder), "--to", to, "--calling", known[0] if known else "TITLE")
-        typer.echo(f"it was called by {caller}; where it knows another title: {again}", err=True)
+        _tell_sent(peer, results, len(others))
     raise typer.Exit(0 if all(sent.taken for sent in results) else 1)
-
-
-def _is_own(peer: Destination, settings: Settings) -> bool:
-    """Say whether a peer is the node of the settings."""
-    return (peer.ae_title, peer.port) == (settings.node.ae_title, settings.node.port)
 
 
 def _counted(peer: Destination, results: list[Sent], others: int) -> dict[str, object]:
@@ -187,8 +174,8 @@ def _tell_sent(peer: Destination, results: list[Sent], others: int) -> None:
         typer.echo(f"  and {len(refused) - SHOWN} more", err=True)
 
 
-def transfer(paths: tuple[Path, ...], peer: Destination, calling: str) -> tuple[list[Sent], Outcome]:
-    """Send files over one association, with a progress bar on a terminal; returns what became of each and of it."""
+def transfer(paths: tuple[Path, ...], peer: Destination, calling: str) -> list[Sent]:
+    """Send files over one association, with a progress bar on a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -204,8 +191,8 @@ def transfer(paths: tuple[Path, ...], peer: Destination, calling: str) -> tuple[
             results.append(sent)
             progress.advance(task)
 
-        association = FileSender(calling).send_files(paths, peer, report)
-    return results, association
+        FileSender(calling).send_files(paths, peer, report)
+    return results
 
 
 def told(results: list[Sent]) -> str:
@@ -278,10 +265,11 @@ def _deliver(phantoms: list[WrittenPhantom], peer: Destination, calling: str) ->
     """Send each CT, and its structure set as every other is sent."""
     from contourd.acceptance_sheet import Delivered
     from contourd.dicom.scu import StorageSCU
+    from contourd.outcomes import OutcomeKind
 
     delivered = []
     for phantom in phantoms:
-        images, _ = transfer(phantom.images, peer, calling)
+        images = transfer(phantom.images, peer, calling)
         with _interruptible():
             outcome = StorageSCU(calling).deliver(phantom.structure_set, peer)
         taken = outcome.kind is OutcomeKind.ACCEPTED

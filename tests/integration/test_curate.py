@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -14,6 +15,7 @@ from contourd.cli import app
 from contourd.errors import DatasetError
 from tests.archives import BALLS, add_roi, contour, head, loops, write_csv, write_dicom, write_pddca
 from trainer.case import Annotation, read_case
+from trainer.conversion import READING
 from trainer.curate import Manifest, Options, curate
 from trainer.discovery import Source
 
@@ -223,6 +225,47 @@ def test_nothing_usable_is_an_error_with_its_reason_and_still_a_report(tmp_path)
     assert "no structure of it is taken for an organ" in (tmp_path / "out" / "report.html").read_text()
     (tmp_path / "nothing").mkdir()
     assert "no DICOM, NRRD, CSV or .npz case was found" in refusal(tmp_path / "nothing", "--output", tmp_path / "out2")
+
+
+def test_the_last_message_names_what_explains_that_nothing_is_left(tmp_path):
+    """Not what was left out first: an older structure set, a CT of its own, a file that is no image."""
+
+    def shift(dataset):
+        for item in dataset.ROIContourSequence:
+            item.ReferencedROINumber -= 1
+
+    path = write_dicom(tmp_path / "clinic" / "b", "MRN-0001", change=shift)
+    older = pydicom.dcmread(path)
+    older.StructureSetDate = "19990101"
+    older.save_as(path.with_name("A.dcm"))
+    write_dicom(tmp_path / "clinic" / "a", "MRN-0002", 1).unlink()
+    (tmp_path / "clinic" / "DICM").write_bytes(bytes(128) + b"DICM" + bytes(2000))
+    told = refusal(tmp_path / "clinic", "--output", tmp_path / "out")
+    assert "RTSTRUCT.dcm: contours refer to ROI number 0, which no ROI has" in told
+    assert told.endswith("(3 more in report.html)")
+    assert len(manifest(tmp_path / "out").left_out) == 4
+
+
+def test_an_empty_data_set_names_the_organs_that_could_not_be_used(tmp_path):
+    def offset(dataset):
+        for item in dataset.ROIContourSequence:
+            item.ContourSequence[0].ContourOffsetVector = [0, 0, 3]
+
+    write_dicom(tmp_path / "clinic", "MRN-0001", change=offset)
+    told = refusal(tmp_path / "clinic", "--output", tmp_path / "out")
+    assert "no organ of it can be used; Brainstem (Brainstem): a contour has a Contour Offset Vector" in told
+
+
+def test_what_was_made_by_an_older_way_of_reading_is_made_anew(tmp_path, monkeypatch):
+    write_dicom(tmp_path / "clinic", "MRN-0001")
+    output = tmp_path / "out"
+    monkeypatch.setattr("trainer.conversion.READING", READING - 1)
+    run(tmp_path / "clinic", "--output", output)
+    (before,) = (path.stat().st_mtime_ns for path in (output / ".work").glob("*.npz"))
+    monkeypatch.undo()
+    run(tmp_path / "clinic", "--output", output)
+    (after,) = (path.stat().st_mtime_ns for path in (output / ".work").glob("*.npz"))
+    assert after > before
 
 
 def test_a_case_that_left_the_archive_leaves_the_data_set(clinic, tmp_path):

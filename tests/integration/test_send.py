@@ -158,29 +158,6 @@ def test_nobody_there(images: list[Path], tmp_path: Path) -> None:
     assert contourd("send", tmp_path / "nothing", "--to", to).exception is not None
 
 
-def test_a_refused_title_is_told_once_with_the_command_that_calls_by_another(
-    start: Start, images: list[Path], tmp_path: Path
-) -> None:
-    receiver, folder = start(allowed_callers=("CT1",)), images[0].parent
-    ran = contourd("send", folder, "--to", peer(receiver))
-    assert ran.exit_code == 1
-    assert ran.output.count("rejected the association") == 1
-    assert images[0].name not in ran.output
-    assert ran.output.rstrip().endswith(f"contourd send {folder} --to {peer(receiver)} --calling TITLE")
-
-    settings = tmp_path / "contourd.toml"
-    settings.write_text(
-        f'[node]\nport = {receiver.port}\nallowed_callers = ["CT1"]\n[[destination]]\nname = "pacs"\nae_title = "A"\n'
-        'host = "h"\nport = 1\n[[route]]\nmodel = "hn7"\ndestinations = ["pacs"]\n'
-    )
-    ran = contourd("send", folder, "--to", peer(receiver), "--config", settings)
-    typed = ran.output.rstrip().splitlines()[-1].partition(": ")[2]
-    assert typed == f"contourd send {folder} --to {peer(receiver)} --calling CT1 --config {settings}"
-    again = contourd(*typed.split()[1:])
-    assert again.exit_code == 0, again.output
-    assert f"{len(images)} of {len(images)} files taken" in again.output
-
-
 def test_a_dicomdir_and_what_is_no_dicom_file_are_left_out(images: list[Path]) -> None:
     folder = images[0].parent
     (folder / "empty").touch()

@@ -91,7 +91,11 @@ def test_points_and_open_lines_are_no_area(tmp_path):
     write_dicom(tmp_path, "ID1", change=add)
     raw = read(tmp_path)
     assert not {"isocentre", "line"} & raw.masks.keys()
-    assert raw.remarks == {"isocentre": ["nothing is drawn"], "line": ["nothing is drawn"]}
+    nothing, passed = "nothing is drawn that encloses an area", "which encloses nothing, passed over"
+    assert raw.remarks == {
+        "isocentre": [nothing, f"1 contour of type POINT, {passed}"],
+        "line": [nothing, f"1 contour of type OPEN_PLANAR, {passed}"],
+    }
 
 
 def test_an_roi_without_contours_is_not_an_absent_organ(tmp_path):
