@@ -21,6 +21,7 @@ from contourd.dicom.spool import Spool
 from contourd.dicom.spool_access import close_to_others, keep_private, lock_spool
 from contourd.dicom.tls import calling_context
 from contourd.errors import NodeError, QueueUnavailable
+from contourd.examination import DEAF_S, EVERY_S, Examination
 from contourd.jobs.audit import NODE, AuditTrail, Deed
 from contourd.jobs.commitment_requests import CommitmentRequests
 from contourd.jobs.commitments import Commitments
@@ -34,12 +35,14 @@ from contourd.jobs.recording import record_unrecorded
 from contourd.jobs.retention import Retention
 from contourd.jobs.timekeeping import follow_clock
 from contourd.notify import ALIVE, ENDING, READY, ServiceNotifier
+from contourd.pulse import DEAD
 from contourd.receivers.front import Receivers
 from contourd.receivers.receiving import commitment_scp
 from contourd.schedule import Schedule
 from contourd.settings import Settings, shown_settings
 from contourd.signals import STOPPING, on_signals
 from contourd.supervision import Supervisor
+from contourd.threads import watch_threads
 from contourd.web.keeper import PageKeeper
 
 log = logging.getLogger(__name__)
@@ -48,9 +51,11 @@ POLL_S = 1.0
 ALERTS_S = 15.0
 RETENTION_S = 60.0
 GRACE_S = 60.0
+# Of a node that broke: until its process ends, and how (as ``contourd serve`` does).
+LONGEST_END_S, BROKEN_STATUS = 100.0, 2
 DELIVERING, DELIVERING_CHECKS = "delivering to {}", "delivering to the constancy check"
 # Of ``_begin``, without those of peers; each must have a thread, or one that hangs delays another.
-FIXED_JOBS = 10
+FIXED_JOBS = 11
 
 
 class Daemon:
@@ -74,6 +79,7 @@ class Daemon:
         self._retention = Retention(self._database, self._spool, settings.retention)
         self._build_calling(sender or StorageSCU(settings.node.ae_title))
         self._scp = self._reception()
+        self._examination = Examination(self._scp, self._spool, self._database)
         self._schedule = Schedule(len(settings.destination) + len(settings.sender) + FIXED_JOBS)
         self._stopping, self._hasten = threading.Event(), threading.Event()
         self._supervisor = Supervisor(settings, self._queue, self._stopping, contoured=self._deliver_now)
@@ -119,7 +125,8 @@ class Daemon:
         NodeError
             The port is taken, or a part of the node broke down.
         """
-        on_signals(STOPPING, self._told_to_stop)
+        watch_threads(self._thread_ended)
+        signals = on_signals(STOPPING, self._told_to_stop)
         if not insist(self._recover, self._stopping):
             return
         node = self._settings.node
@@ -132,18 +139,26 @@ class Daemon:
         self._supervisor.start()
         self._begin()
         self._notifier.tell(READY)
-        whole = True
+        broken = ""
         try:
-            while whole and not self._stopping.wait(POLL_S):
+            while not broken and not self._stopping.wait(POLL_S):
                 with suppress(QueueUnavailable):  # the jobs tell it
                     self._follow_clock()  # no job of its own, for a clock that is set back stops them all
-                whole = self._scp.listening and self._schedule.alive
+                self._examination.seen()
+                broken = self._broken(signals)
         finally:
-            self._shut_down()
-        if not whole:
-            raise NodeError(
-                "a thread of contourd ended by itself, and contourd with it; look at the log, start it again"
-            )
+            self._shut_down(broken)
+        if broken:
+            raise NodeError(f"{broken}, and contourd with it; look at the log, start it again")
+
+    def _broken(self, signals: threading.Thread) -> str:
+        """Say what has ended that cannot be replaced; empty where nothing has."""
+        if not (signals.is_alive() and self._scp.listening and self._schedule.alive):
+            return "a thread of contourd ended by itself"
+        return f"no C-ECHO to its own port was answered for {DEAF_S:g} s: it ended" if self._examination.deaf else ""
+
+    def _thread_ended(self, name: str, kind: str) -> None:
+        self._audit.note("thread ended", NODE, "", f"{name}: {kind}")
 
     def _told_to_stop(self) -> None:
         if self._stopping.is_set():
@@ -174,6 +189,7 @@ class Daemon:
 
     def _begin(self) -> None:
         every = self._schedule.every
+        every(EVERY_S, "trying itself", self._examination.run)
         every(POLL_S, "closing quiet series", self._close_quiet)
         every(POLL_S, "watching the worker", self._supervisor.watch)
         every(POLL_S, "expiring leases", self._supervisor.expire_leases)
@@ -206,11 +222,11 @@ class Daemon:
 
     def _watch_page(self) -> None:
         if not self._stopping.is_set():
-            self._page.watch(self._supervisor.pid is not None)
+            self._page.watch(self._supervisor.pid is not None, self._examination.wrong)
 
     def _tell_alive(self) -> None:
-        """Reassure the watchdog from the schedule's own threads; a worker that dies is another matter, and replaced."""
-        if self._scp.listening:
+        """Reassure the watchdog where a restart would mend nothing; a worker that dies is replaced without it."""
+        if self._scp.listening and not self._examination.wrong & DEAD:
             self._notifier.tell(ALIVE)
 
     def _follow_clock(self) -> None:
@@ -226,8 +242,13 @@ class Daemon:
                 follow_clock(self._database, self._step_s)
                 self._step_s = 0.0
 
-    def _shut_down(self) -> None:
+    def _shut_down(self, broken: str) -> None:
         """Stop taking, let deliveries and the job under way end, and leave the rest for the next start."""
+        last_resort = threading.Timer(LONGEST_END_S, os._exit, [BROKEN_STATUS])  # another node is to be started
+        last_resort.daemon = True
+        if broken:
+            log.critical("%s", broken, extra={"action": "stop"})
+            last_resort.start()
         log.info("stopping", extra={"action": "stop"})
         self._notifier.tell(ENDING)
         self._stopping.set()
@@ -242,6 +263,7 @@ class Daemon:
             self._audit.record(Deed(NODE, "stop"))
         self._database.close()
         self._locked.close()
+        last_resort.cancel()
         if ended:
             log.info("stopped", extra={"action": "stopped"})
             return
@@ -249,4 +271,4 @@ class Daemon:
             "stopped; a delivery under way did not end, it is sent again next time", extra={"action": "stopped"}
         )
         logging.shutdown()
-        os._exit(0)  # Python would wait for its thread for ever
+        os._exit(BROKEN_STATUS if broken else 0)  # Python would wait for its thread for ever

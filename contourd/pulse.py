@@ -20,18 +20,22 @@ class Wrong(IntFlag):
     NOTHING = 0
     PORT = 1  # no C-ECHO is answered
     SPOOL = 2  # nothing can be written, or it is another folder
-    DATABASE = 4  # nothing can be written, or it is another file
-    STUCK = 8  # a try does not come to an end
+    DATABASE = 4  # its file is not the one that was opened
+    STUCK = 8  # a try, or the main thread, does not come to an end
+    FULL = 16  # no space for a file
+    UNAVAILABLE = 32  # the database takes nothing just now
 
 
 TOLD = {
     Wrong.PORT: "port: a C-ECHO to the node's own port is not answered",
-    Wrong.SPOOL: "spool: a file cannot be written to spool.root",
-    Wrong.DATABASE: "database: it cannot be written, or its file was removed",
+    Wrong.SPOOL: "spool: a file cannot be written to spool.root, or it is another folder than at the start",
+    Wrong.DATABASE: "database: its file was removed or replaced; stop contourd and put the file or a backup back",
     Wrong.STUCK: "main process: a try of its own port, spool and database does not come to an end",
+    Wrong.FULL: "spool: no space is left for a file",
+    Wrong.UNAVAILABLE: "database: nothing can be written to it",
 }
-# What a restart may mend.
-DEAD = Wrong.PORT | Wrong.STUCK
+# What a restart may mend; it makes no space, and no other program let go of a database.
+DEAD = Wrong.PORT | Wrong.SPOOL | Wrong.DATABASE | Wrong.STUCK
 
 
 class Pulse:
@@ -66,5 +70,5 @@ class Pulse:
 
     @property
     def is_dead(self) -> bool:
-        """Whether nothing but a restart helps: the main process says nothing, hangs, or answers no C-ECHO."""
+        """Whether a restart may help: the main process says nothing, hangs, answers no C-ECHO, or lost its files."""
         return not self.is_fresh or bool(self.wrong & DEAD)

@@ -74,9 +74,9 @@ class Schedule:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread that starts the jobs is there."""
+        """Whether the threads are there that start the jobs and run them."""
         thread = self._scheduler._thread
-        return thread is not None and thread.is_alive()
+        return thread is not None and thread.is_alive() and all(one.is_alive() for one in self._threads._pool._threads)
 
     def clock_was_set(self) -> None:
         """Let every job be due at once, and then at its interval by the new time."""

@@ -14,11 +14,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
+from contourd.threads import survived
+
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
-def on_signals(numbers: Sequence[signal.Signals], call: Callable[[], None]) -> None:
-    """Have a function called, in a thread of its own, for each of these signals that comes; from the main thread."""
+def on_signals(numbers: Sequence[signal.Signals], call: Callable[[], None]) -> threading.Thread:
+    """Have a function called, in the thread that is returned, for each of these signals that comes."""
     reading, writing = socket.socketpair()
     writing.setblocking(False)
     for number in numbers:
@@ -31,7 +33,9 @@ def on_signals(numbers: Sequence[signal.Signals], call: Callable[[], None]) -> N
                 if arrived[0] in numbers:
                     call()
 
-    threading.Thread(target=tell, name="signals", daemon=True).start()
+    thread = threading.Thread(target=tell, name="signals", daemon=True)
+    thread.start()
+    return thread
 
 
 def end_with(
@@ -49,9 +53,11 @@ def end_with(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the whole group
 
     def wait() -> None:
-        heed(parent, hinted)
-        told()
-        os._exit(1)
+        try:
+            heed(parent, hinted)
+            told()
+        finally:  # without this thread it would outlive the daemon
+            os._exit(1)
 
     threading.Thread(target=wait, name="parent", daemon=True).start()
 
@@ -66,4 +72,4 @@ def heed(connection: Connection, hinted: Callable[[], None]) -> None:
     """Call a function for the hints that come, until the other end is closed."""
     with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
         while end.recv(4096):
-            hinted()
+            survived(hinted, "a hint from another process")

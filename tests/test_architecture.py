@@ -24,6 +24,7 @@ CATCHES_EVERYTHING = (
     "contourd.web.server",
     "contourd.dicom.scp",
     "contourd.receivers.channel",
+    "contourd.threads",  # what must outlive anything
     "contourd.cli",
     "contourd.cli.installing",
 )

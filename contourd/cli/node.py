@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from contourd.settings import Settings
 
 UNFOLDED = 10_000
+LONGEST_EXIT_S = 10.0
 
 
 def serve(config: ConfigOption = None) -> None:
@@ -42,7 +44,19 @@ def serve(config: ConfigOption = None) -> None:
     from contourd.notify import ServiceNotifier
 
     share_one_arena()
-    Daemon(settings, notifier=ServiceNotifier.from_environment(os.environ, os.getpid())).run()
+    daemon = Daemon(settings, notifier=ServiceNotifier.from_environment(os.environ, os.getpid()))
+    try:
+        daemon.run()
+    except NodeError:
+        _end_soon()
+        raise
+
+
+def _end_soon() -> None:
+    """Have the process end, though Python waits for children and threads of its own: another is to be started."""
+    last_resort = threading.Timer(LONGEST_EXIT_S, os._exit, [2])
+    last_resort.daemon = True
+    last_resort.start()
 
 
 def _require_second_reader(settings: Settings) -> None:

@@ -23,6 +23,7 @@ from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
 from contourd.addresses import Network, lies_in
 from contourd.dicom.instance import UNREADABLE
+from contourd.dicom.own_echo import OwnCalls
 from contourd.dicom.reactor import wait_instead_of_polling
 
 # Connections of one address, and of all, that have not asked for an association yet.
@@ -51,6 +52,14 @@ class Bounds:
     pdu_bytes: int
     pdu_s: float
     request_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """The node's calls to itself, and with what they are answered where TLS is spoken."""
+
+    calls: OwnCalls
+    context: ssl.SSLContext | None = None
 
 
 def allowed(address: str, peers: Sequence[Network]) -> bool:
@@ -115,12 +124,14 @@ class AssociationListener(ThreadedAssociationServer):
     def __init__(
         self,
         bounds: Bounds,
+        own: Own,
         refused: Callable[[str, str], None],
         gone: Callable[[int], None],
         *arguments: Any,
         **named: Any,
     ) -> None:
-        self._bounds, self._refused, self._gone = bounds, refused, gone
+        self._bounds, self._own, self._refused, self._gone = bounds, own, refused, gone
+        self._own_numbers: set[int] = set()
         self._count = itertools.count(1)
         self._numbers: dict[Any, int] = {}  # by the connection's socket, then by its association
         self._pending: dict[Any, _Pending] = {}  # by the connection's socket
@@ -137,12 +148,16 @@ class AssociationListener(ThreadedAssociationServer):
         """Accept a connection; the handshake comes later, in its own thread."""
         listening: Any = self.socket
         client, address = listening.accept()
-        return self._numbered(client, next(self._count)), address
+        return self._numbered(client, address, next(self._count)), address
 
-    def _numbered(self, client: Any, number: int) -> Any:
+    def _numbered(self, client: Any, address: Any, number: int) -> Any:
         client.settimeout(self._bounds.request_s)
-        if self.ssl_context:
-            client = self.ssl_context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
+        context = self.ssl_context
+        if address in self._own.calls:
+            context = self._own.context
+            self._own_numbers.add(number)
+        if context:
+            client = context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
         self._numbers[client] = number
         return client
 
@@ -150,15 +165,22 @@ class AssociationListener(ThreadedAssociationServer):
         """Return the number of an association's connection."""
         return self._numbers[association]
 
+    def is_own(self, association: Any) -> bool:
+        """Say whether an association is the node's with itself."""
+        return self._numbers.get(association) in self._own_numbers
+
     def _forget(self, connection: Any) -> None:
         """Tell that a connection, or its association, has ended; once."""
         number = self._numbers.pop(connection, None)
         if number is not None:
+            self._own_numbers.discard(number)
             self._gone(number)
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
         """Refuse addresses that may not connect, and those that hold too many connections without an association."""
         address = str(client_address[0])
+        if client_address in self._own.calls:
+            return True
         if not allowed(address, self._bounds.peers):
             self._refused(address, "its address is not in node.allowed_peers")
             self._forget(request)
@@ -242,7 +264,7 @@ class HandedConnections(AssociationListener):
     def take(self, connection: Any, address: Any, number: int) -> None:
         """Begin an association on a connection, within the same bounds."""
         try:
-            client = self._numbered(connection, number)
+            client = self._numbered(connection, address, number)
         except (OSError, ValueError) as error:  # it has gone meanwhile
             self._refused(str(address[0]), f"the connection broke: {_told(error)}")
             connection.close()

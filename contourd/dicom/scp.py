@@ -26,12 +26,13 @@ from contourd.dicom.arriving import DatasetBytes
 from contourd.dicom.commitment_scp import CommitmentSCP
 from contourd.dicom.decoders import UNCOMPRESSED, readable_syntaxes
 from contourd.dicom.file_meta import file_meta
-from contourd.dicom.listener import AssociationListener, Bounds, HandedConnections
+from contourd.dicom.listener import AssociationListener, Bounds, HandedConnections, Own
 from contourd.dicom.naming import read_naming
+from contourd.dicom.own_echo import OwnCalls, echo_self
 from contourd.dicom.reception import Connections, InstanceSink, OpenAssociation, Places, ReceivedInstance, Witness
 from contourd.dicom.rtstruct_write import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.dicom.spool import Spool
-from contourd.dicom.tls import listening_context
+from contourd.dicom.tls import listening_context, without_certificate
 from contourd.errors import InstanceMismatch, QueueUnavailable, SeriesUnusable, SpoolError
 from contourd.logs import one_line, told
 from contourd.settings import NodeSettings
@@ -80,6 +81,7 @@ class StorageSCP:
         self._stores = threading.Condition()
         self._under_way = 0
         self._stopping = False
+        self._own = OwnCalls()
         self._ae = AE(ae_title=node.ae_title)
         self._ae.implementation_class_uid = IMPLEMENTATION
         self._ae.implementation_version_name = IMPLEMENTATION_NAME
@@ -111,9 +113,16 @@ class StorageSCP:
         """Wait for connections to be handed over, in the place of listening."""
         self._make_server(HandedConnections)
 
-    def take(self, connection: socket.socket, address: tuple[Any, ...], number: int) -> None:
-        """Serve a connection that another process accepted from an address."""
+    def take(self, connection: socket.socket, address: tuple[Any, ...], number: int, own: bool = False) -> None:
+        """Serve a connection that another process accepted from an address, which may be the node's own."""
+        if own:
+            self._own.expect(address[:2])
         self._server.take(connection, address, number)
+        self._own.over(address[:2])
+
+    def try_echo(self) -> None:
+        """Have a C-ECHO to the port answered; raises NodeError."""
+        echo_self(self._node, self._server.socket, self._own)
 
     def _make_server(self, kind: type[AssociationListener]) -> None:
         node, handlers = self._node, list[Any]()
@@ -132,7 +141,8 @@ class StorageSCP:
         ]
         bounds = Bounds(node.allowed_peers, node.max_pdu_kb * 1024, node.network_timeout_s, node.request_timeout_s)
         context = listening_context(node.tls) if node.tls is not None else None
-        listener: Any = partial(kind, bounds, self._turned_away, self._gone)
+        own = Own(self._own, listening_context(without_certificate(node.tls)) if node.tls is not None else None)
+        listener: Any = partial(kind, bounds, own, self._turned_away, self._gone)
         self._server = self._ae.make_server(
             (node.host, node.port), ssl_context=context, evt_handlers=handlers, server_class=listener
         )
@@ -168,6 +178,8 @@ class StorageSCP:
         """Reject an association for the moment where there is no room for it or for what it would bring."""
         association = event.assoc
         self._closed(event)
+        if self._server.is_own(association):
+            return
         full = not self._connections.admit(self._server.number_of(association))
         if not full and self._spool.has_room():
             return
@@ -177,6 +189,8 @@ class StorageSCP:
         association.kill()
 
     def _accepted(self, event: Any) -> None:
+        if self._server.is_own(event.assoc):
+            return
         requestor = event.assoc.requestor
         opened = OpenAssociation(self._server.number_of(event.assoc), one_line(requestor.ae_title))
         self._sink.association_opened(opened.number, opened.calling_ae, str(requestor.address))

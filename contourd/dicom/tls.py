@@ -26,6 +26,11 @@ def listening_context(settings: NodeTLS) -> ssl.SSLContext:
     return context
 
 
+def without_certificate(settings: NodeTLS) -> NodeTLS:
+    """Return the same for the node's calls to itself, which show none."""
+    return settings.model_copy(update={"require_certificate": False})
+
+
 def calling_context(settings: DestinationTLS, name: str) -> ssl.SSLContext:
     """Prepare the calling side: the destination's certificate is checked against the authorities, always.
 

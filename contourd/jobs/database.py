@@ -92,6 +92,17 @@ class Database:
             yield cursor
             _commit(connection)  # what was not is rolled back when the pool has it back
 
+    @property
+    def file(self) -> Path | None:
+        """The file of SQLite; None for a server, and for a database in memory."""
+        name = self.engine.url.database
+        return Path(name) if self.is_sqlite and name and name != ":memory:" else None
+
+    def probe(self) -> None:
+        """Write what is there already, as durably as anything; raises QueueUnavailable."""
+        with self.transaction() as session:
+            session.execute(text("UPDATE alembic_version SET version_num = version_num"))
+
     def prepare(self) -> None:
         """Make the tables of an empty database; refuse those of another version.
 

@@ -18,20 +18,22 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Any
 
 from contourd.dicom.commitment_scp import ReportSink, RequestSink
+from contourd.dicom.own_echo import OwnCalls, echo_self
 from contourd.dicom.reception import InstanceSink, Places, ReceivedInstance, Witness
 from contourd.dicom.tls import listening_context
-from contourd.errors import QueueUnavailable
+from contourd.errors import NodeError, QueueUnavailable
+from contourd.logs import told
 from contourd.receivers.channel import answer_all
+from contourd.receivers.child import Receiver
 from contourd.receivers.receiving import STOP, main
 from contourd.settings import Settings
 from contourd.supervision import told_death
+from contourd.threads import survived
 
 log = logging.getLogger(__name__)
 
@@ -43,21 +45,11 @@ MOST_PENDING = 64
 STOP_S = 15.0
 # Between the deaths of receivers that lived shorter than this: doubled each time.
 LONG_LIFE_S, FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 0.1, 30.0
-# A receiver that does not say for so long that it is alive hangs: it says so every two seconds.
-HUNG_S = 60.0
+# A receiver that does not say for so long that it is alive hangs: it says so every two seconds. One that says so, and
+# does not answer so many of the node's own C-ECHOs one after the other, is deaf.
+HUNG_S, MOST_UNANSWERED = 60.0, 3
 # How long accepting rests where the system has no descriptors or memory for a connection.
 REST_S = 0.1
-
-
-@dataclass(slots=True, eq=False)
-class _Receiver:
-    """A process that receives, and how many connections it has."""
-
-    process: BaseProcess
-    control: Connection
-    handing: socket.socket
-    began: float = field(default_factory=time.monotonic)
-    connections: int = 0
 
 
 class _Conversation:
@@ -118,8 +110,9 @@ class Receivers:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["contourd.receivers.receiving"])
         self._numbers = itertools.count(1)
+        self._own, self._asked, self._turn = OwnCalls(), list[Receiver](), 0
         self._changed = threading.Condition()
-        self._receivers: list[_Receiver] = []
+        self._receivers: list[Receiver] = []
         self._keepers: list[threading.Thread] = []
         self._stopping = False
 
@@ -145,8 +138,8 @@ class Receivers:
 
     @property
     def listening(self) -> bool:
-        """Whether the thread that accepts connections is there."""
-        return self._listener.is_alive()
+        """Whether the threads are there that accept connections and keep the receivers."""
+        return all(thread.is_alive() for thread in (self._listener, *self._keepers))
 
     @property
     def port(self) -> int:
@@ -158,6 +151,27 @@ class Receivers:
         """The processes that receive."""
         with self._changed:
             return [receiver.process.pid for receiver in self._receivers if receiver.process.pid is not None]
+
+    def try_echo(self) -> None:
+        """Have a C-ECHO to the port answered, by each receiver in its turn; one that stays silent is killed.
+
+        Raises
+        ------
+        NodeError
+            It is not answered.
+        """
+        self._asked.clear()
+        try:
+            echo_self(self._settings.node, self._socket, self._own)
+        except NodeError:
+            for receiver in self._asked:
+                receiver.unanswered += 1
+                if receiver.unanswered >= MOST_UNANSWERED:
+                    self._kill(receiver, f"a receiver left {receiver.unanswered} C-ECHOs unanswered")
+            raise
+        for receiver in self._asked:
+            receiver.unanswered = 0
+        self._turn += 1
 
     def stop(self) -> None:
         """Take nothing new, let the stores under way end, and abort what associations are open."""
@@ -175,9 +189,9 @@ class Receivers:
         for keeper in self._keepers:
             keeper.join(max(0.0, deadline - time.monotonic()))
         for receiver in receivers:
-            if receiver.process.is_alive():
+            if receiver.alive():
                 log.warning("a receiver did not end in its time; it is killed", extra={"action": "stop"})
-                receiver.process.kill()
+                receiver.kill()
         for keeper in self._keepers:
             keeper.join(STOP_S)
         with self._changed:
@@ -194,7 +208,7 @@ class Receivers:
                 time.sleep(REST_S)
                 continue
             with connection:
-                self._hand_over(connection, address)
+                survived(partial(self._hand_over, connection, address), "handing a connection over")
 
     def _hand_over(self, connection: socket.socket, address: tuple[Any, ...]) -> None:
         """Give a connection to a receiver, with the end of a pipe by which it asks about it."""
@@ -203,8 +217,9 @@ class Receivers:
             self._changed.wait_for(lambda: self._receivers or self._stopping)
             if self._stopping:
                 return
-            receiver = min(self._receivers, key=lambda r: r.connections)
-            if receiver.connections >= self._settings.node.max_associations + MOST_PENDING:
+            own = address in self._own
+            receiver = self._next_asked() if own else min(self._receivers, key=lambda r: r.connections)
+            if not own and receiver.connections >= self._settings.node.max_associations + MOST_PENDING:
                 self._refuse(address, "too many connections")
                 return
             receiver.connections += 1
@@ -212,7 +227,7 @@ class Receivers:
         try:
             ours, theirs = multiprocessing.Pipe()
             with theirs:
-                message = json.dumps([number, address]).encode()
+                message = json.dumps([number, address, own]).encode()
                 socket.send_fds(receiver.handing, [message], [connection.fileno(), theirs.fileno()])
             talk = partial(self._converse, receiver, ours, _Conversation(number, self._sink, self._places))
             threading.Thread(target=talk, name=f"association {number}", daemon=True).start()
@@ -222,11 +237,17 @@ class Receivers:
                 ours.close()
             self._left(receiver)
 
+    def _next_asked(self) -> Receiver:
+        """Return the receiver whose turn it is to answer the node itself; until it does it keeps its turn."""
+        receiver = self._receivers[self._turn % len(self._receivers)]
+        self._asked.append(receiver)
+        return receiver
+
     def _refuse(self, address: tuple[Any, ...], why: str) -> None:
         log.warning("connection refused: %s", why, extra={"action": "refuse", "peer": str(address[0])})
         self._witness("connection refused", str(address[0]), "", why)
 
-    def _converse(self, receiver: _Receiver, end: Connection, conversation: _Conversation) -> None:
+    def _converse(self, receiver: Receiver, end: Connection, conversation: _Conversation) -> None:
         try:
             with end:
                 answer_all(end, conversation.calls)
@@ -234,30 +255,35 @@ class Receivers:
             conversation.end()
             self._left(receiver)
 
-    def _left(self, receiver: _Receiver) -> None:
+    def _left(self, receiver: Receiver) -> None:
         with self._changed:
             receiver.connections -= 1
             self._changed.notify_all()
 
     def _keep(self) -> None:
-        """Keep one receiver running."""
+        """Keep one receiver running, whatever starting it or its end raises."""
         wait_s = FIRST_WAIT_S
         while not self._stopping:
             began = time.monotonic()
-            try:
-                receiver = self._start()
-            except OSError as error:  # no memory, no process, no descriptor
-                log.error("a receiver cannot be started: %s", error.strerror, extra={"action": "receiver"})
-            else:
-                ended = answer_all(receiver.control, self._calls, HUNG_S)
-                if not ended:
-                    self._kill(receiver)
-                self._end(receiver)
+            survived(self._keep_one, "keeping a receiver")
             wait_s = FIRST_WAIT_S if time.monotonic() - began > LONG_LIFE_S else min(2 * wait_s, LONGEST_WAIT_S)
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping, wait_s)
 
-    def _start(self) -> _Receiver:
+    def _keep_one(self) -> None:
+        """Start a receiver, and answer it until it ends."""
+        try:
+            receiver = self._start()
+        except (OSError, EOFError) as error:  # no memory, no process, no descriptor; the fork server has just died
+            log.error("a receiver cannot be started: %s", told(error), extra={"action": "receiver"})
+            return
+        try:
+            if not answer_all(receiver.control, self._calls, HUNG_S):
+                self._kill(receiver, f"a receiver gave no sign of life for {HUNG_S:g} s")
+        finally:
+            self._end(receiver)
+
+    def _start(self) -> Receiver:
         ours, theirs = self._context.Pipe()
         handing, handed = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         handing.setblocking(False)  # a receiver that hangs must not keep others from being handed connections
@@ -270,7 +296,7 @@ class Receivers:
                 )
                 process.start()
             ends.pop_all()
-        receiver = _Receiver(process, ours, handing)
+        receiver = Receiver(process, ours, handing)
         with self._changed:
             self._receivers.append(receiver)
             self._changed.notify_all()
@@ -279,16 +305,17 @@ class Receivers:
                 handing.send(STOP)
         return receiver
 
-    def _kill(self, receiver: _Receiver) -> None:
-        log.error("a receiver gave no sign of life for %g s; it is killed", HUNG_S, extra={"action": "receiver"})
-        receiver.process.kill()
+    def _kill(self, receiver: Receiver, why: str) -> None:
+        log.error("%s; it is killed", why, extra={"action": "receiver"})
+        receiver.kill()
 
-    def _end(self, receiver: _Receiver) -> None:
+    def _end(self, receiver: Receiver) -> None:
         with self._changed:
             self._receivers.remove(receiver)
-        receiver.process.join()
-        receiver.control.close()
-        receiver.handing.close()
+        if receiver.alive(STOP_S):  # it closed its end and did not go
+            receiver.kill()
+        status = receiver.process.exitcode
+        receiver.close()
         if not self._stopping:
-            why = told_death(receiver.process.exitcode, "a receiver")
+            why = told_death(status, "a receiver") if status is not None else "a receiver ended"
             log.error("%s; its associations are aborted, another takes its place", why, extra={"action": "receiver"})

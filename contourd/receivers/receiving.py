@@ -135,7 +135,7 @@ def main(settings: Settings, control: Connection, handing: socket.socket) -> Non
 
 
 def _take(scp: StorageSCP, parties: Parties, content: bytes, descriptors: Sequence[int]) -> None:
-    number, address = json.loads(content)
+    number, address, own = json.loads(content)
     connection, channel = descriptors
     parties.add(number, Channel(Connection(channel)))
-    scp.take(socket.socket(fileno=connection), tuple(address), number)
+    scp.take(socket.socket(fileno=connection), tuple(address), number, own)

@@ -9,7 +9,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from contourd.pulse import Pulse
+from contourd.pulse import Pulse, Wrong
 from contourd.settings import Settings
 from contourd.web.access import read_token
 
@@ -36,11 +36,11 @@ class PageKeeper:
         if settings.web.enabled:
             read_token(settings.web.token_file)
 
-    def watch(self, worker_is_alive: bool) -> None:
-        """Tell the page that the daemon lives; start its process, and again some time after it ended."""
+    def watch(self, worker_is_alive: bool, wrong: Wrong) -> None:
+        """Tell the page how the daemon is; start its process, and again some time after it ended."""
         if not self._settings.web.enabled:
             return
-        self._pulse.beat(worker_is_alive)
+        self._pulse.beat(worker_is_alive, wrong)
         if self._process is not None and self._process.is_alive():
             return
         if self._process is not None and time.monotonic() - self._started_at < PAUSE_S:

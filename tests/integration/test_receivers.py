@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from contourd.dicom import own_echo
 from contourd.dicom.commitment import NOT_AUTHORISED
-from contourd.errors import CommitmentRefused, QueueUnavailable
+from contourd.errors import CommitmentRefused, NodeError, QueueUnavailable
 from contourd.receivers import front as front_module
 from contourd.receivers.front import Receivers
 from contourd.settings import Settings, load_settings
@@ -168,6 +171,67 @@ def test_a_store_under_way_ends_before_its_receiver_does(start, images) -> None:
     assert statuses == [0]
     assert len(front.sink.received) == 1
     assert not any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids)
+
+
+def test_the_node_calls_each_receiver_in_its_turn_and_kills_one_that_stays_silent(start, monkeypatch) -> None:
+    monkeypatch.setattr(own_echo, "ECHO_S", 1.0)
+    front = start(allowed_peers=("192.0.2.0/24",), max_associations=1)
+    for _ in range(2):
+        front.receivers.try_echo()
+    assert [receiver.unanswered for receiver in front.receivers._receivers] == [0, 0]
+    assert front.witnessed == front.sink.told == []
+    deaf, hears = front.receivers.pids
+    os.kill(deaf, signal.SIGSTOP)
+    for _ in range(front_module.MOST_UNANSWERED):
+        with pytest.raises(NodeError, match="does not answer"):
+            front.receivers.try_echo()
+    wait_until(lambda: deaf not in front.receivers.pids, "the deaf receiver is still there")
+    wait_until(lambda: len(front.receivers.pids) == 2, "no other receiver took its place")
+    assert hears in front.receivers.pids
+    for _ in range(2):
+        front.receivers.try_echo()
+
+
+def test_by_ipv6_too(start) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    start(host="::1").receivers.try_echo()
+
+
+@pytest.mark.parametrize("loading", [False, True], ids=["once", "and the next one while it loads"])
+def test_the_fork_server_may_die_at_any_time_with_its_receivers(start, loading: bool) -> None:
+    """A fork server that dies while it loads leaves its client with EOFError, and no thread may end by that."""
+    front = start()
+    server: Any = forkserver._forkserver
+    first = server._forkserver_pid
+    for pid in (first, *front.receivers.pids):
+        os.kill(pid, signal.SIGKILL)
+    if loading:
+        wait_until(lambda: server._forkserver_pid not in (first, None), "no other fork server was started")
+        os.kill(server._forkserver_pid, signal.SIGKILL)
+    wait_until(lambda: _answers(front), "no C-ECHO is answered any more")
+    assert front.receivers.listening
+    wait_until(lambda: len(front.receivers.pids) == 2, "not every receiver is there again")
+
+
+def _answers(front: Front) -> bool:
+    try:
+        front.receivers.try_echo()
+    except NodeError:
+        return False
+    return True
+
+
+def test_a_hung_receiver_is_killed_though_the_fork_server_has_died(start, monkeypatch) -> None:
+    monkeypatch.setattr(front_module, "HUNG_S", 6.0)
+    front = start(receivers=1)
+    (hung,) = front.receivers.pids
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    os.kill(hung, signal.SIGSTOP)
+    wait_until(lambda: not psutil.pid_exists(hung) or psutil.Process(hung).status() == "zombie", "it still hangs")
+    wait_until(lambda: _answers(front), "no other receiver took its place")
 
 
 def test_an_address_that_is_taken_is_told(start) -> None:

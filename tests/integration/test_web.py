@@ -295,9 +295,9 @@ def test_health_says_what_is_wrong(acting):
 
 
 def test_a_node_that_only_a_restart_mends_is_dead_to_healthz_too(acting):
-    acting.pulse.beat(True, Wrong.SPOOL | Wrong.DATABASE)  # told, and no reason to kill it
+    acting.pulse.beat(True, Wrong.FULL | Wrong.UNAVAILABLE)  # told, and no reason to kill it
     assert acting.get("/healthz").status == 200
-    assert acting.get("/readyz").text.splitlines() == [TOLD[Wrong.SPOOL], TOLD[Wrong.DATABASE]]
+    assert acting.get("/readyz").text.splitlines() == [TOLD[Wrong.FULL], TOLD[Wrong.UNAVAILABLE]]
     acting.pulse.beat(True, Wrong.PORT)
     assert (acting.get("/healthz").status, acting.get("/readyz").text) == (503, TOLD[Wrong.PORT] + "\n")
     acting.pulse._at.value -= 16  # said nothing for longer than FRESH_S = 15 s
