@@ -17,6 +17,7 @@
     ├── SpoolError               the file store cannot take or give an instance
     │   └── SpoolFull            below the watermark, or no space left
     ├── InstanceMismatch         a dataset is not what its command says
+    ├── RequestMalformed         a DIMSE request breaks the rules, with the status that answers it
     ├── QueueUnavailable         the database cannot be read or written now
     ├── CommitmentRefused        a storage commitment message that cannot be taken, with its DIMSE status
     ├── InvalidTransition        a (state, event) pair that is not in the table
@@ -120,6 +121,14 @@ class SpoolFull(SpoolError):
 
 class InstanceMismatch(ContourdError):
     """The dataset is not the instance that the C-STORE request names."""
+
+
+class RequestMalformed(ContourdError):
+    """A request breaks the rules of DIMSE."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        self.status = status
+        super().__init__(reason)
 
 
 class QueueUnavailable(ContourdError):

@@ -17,8 +17,12 @@ from typing import Any
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 from pynetdicom.dimse_primitives import C_STORE
 
+from contourd.dicom.malformed import begin_flawed, flaw_of
+
 # PS3.8 E.2: a command, and its last fragment.
 LAST_OF_COMMAND = 0b11
+# PS3.7 9.3.1.1: low, medium and high are 2, 0 and 1; nothing here goes by it.
+PRIORITIES, ANY_PRIORITY = frozenset({0, 1, 2}), 0
 # PS3.7 E.1: what (0000,0100) says of a C-STORE-RQ, and (0000,0800) where there is no dataset.
 STORE, NO_DATASET = 0x0001, 0x0101
 GROUP_LENGTH, SOP_CLASS, FIELD, MESSAGE_ID, PRIORITY, DATASET_TYPE, SOP_INSTANCE = USUAL = (
@@ -26,7 +30,7 @@ GROUP_LENGTH, SOP_CLASS, FIELD, MESSAGE_ID, PRIORITY, DATASET_TYPE, SOP_INSTANCE
 )
 ELEMENT, NUMBER = struct.Struct("<HHI"), struct.Struct("<H")
 # PS3.5 9.1.
-VALID_UID, LONGEST_UID = re.compile(rb"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*"), 64
+VALID_UID, LONGEST_UID = re.compile(rb"[012](\.(0|[1-9][0-9]*))+"), 64
 
 
 class DatasetBytes(BytesIO):
@@ -90,7 +94,8 @@ class StoreMessage(C_STORE_RQ):
     def message_to_primitive(self) -> Any:
         """Return the request."""
         request: Any = C_STORE()
-        request.MessageID, request.Priority = self.command.message_id, self.command.priority
+        request.MessageID = self.command.message_id
+        request.Priority = self.command.priority if self.command.priority in PRIORITIES else ANY_PRIORITY
         request.AffectedSOPClassUID = self.command.sop_class_uid
         request.AffectedSOPInstanceUID = self.command.sop_instance_uid
         request.DataSet = self.data_set
@@ -107,14 +112,17 @@ class ArrivingMessage(DIMSEMessage):
     def decode_msg(self, primitive: Any, assoc: Any = None) -> bool:
         """Take a part of it, the usual C-STORE-RQ by hand; returns whether it was the last."""
         items = primitive.presentation_data_value_list
-        nothing_yet = not self.encoded_command_set.tell() and not self.data_set.tell()
-        if nothing_yet and len(items) == 1 and items[0][1][0] & LAST_OF_COMMAND == LAST_OF_COMMAND:
-            command = read_store(bytes(items[0][1][1:]))
-            if command is not None:
-                read: Any = self
-                read.context_id, read.command, read.__class__ = items[0][0], command, StoreMessage
-                return False
-        return super().decode_msg(primitive, assoc)
+        last = next((n for n, (_, data) in enumerate(items) if data[0] & LAST_OF_COMMAND == LAST_OF_COMMAND), None)
+        if last is None or self.data_set.tell():
+            return super().decode_msg(primitive, assoc)
+        content = self.encoded_command_set.getvalue() + b"".join(bytes(data[1:]) for _, data in items[: last + 1])
+        command = read_store(content) if len(items) == 1 else None
+        if command is not None:
+            read: Any = self
+            read.context_id, read.command, read.__class__ = items[last][0], command, StoreMessage
+            return False
+        flaw = flaw_of(content)
+        return super().decode_msg(primitive, assoc) if flaw is None else begin_flawed(self, primitive, last, flaw)
 
 
 def receive(dimse: Any, take: Callable[[Any], None], primitive: Any) -> None:

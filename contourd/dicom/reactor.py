@@ -20,18 +20,22 @@ from functools import partial
 from typing import Any
 
 from pynetdicom import evt
-from pynetdicom.pdu import P_DATA_TF
+from pynetdicom.pdu import A_ABORT_RQ, P_DATA_TF
 from pynetdicom.pdu_items import PresentationDataValueItem
 
 from contourd.dicom.arriving import receive
+from contourd.dicom.instance import UNREADABLE
 from contourd.dicom.success import answer
+from contourd.dicom.titles import correct_titles
 
 LOOK_UP_S = 0.1
 # PS3.8 9.3.5 and 9.3.5.1: type, reserved, length; then of each item its length and its context.
-P_DATA, HEADER_BYTES, ITEM = 0x04, 6, struct.Struct(">LB")
+P_DATA, A_ASSOCIATE_RQ, HEADER_BYTES, ITEM = 0x04, 0x01, 6, struct.Struct(">LB")
 # PS3.8 9.2.3: awaiting the close of the connection; pynetdicom closes it itself as soon as it looks.
 AWAITING_CLOSE = "Sta13"
 NOTHING = (None, None)
+# PS3.8 9.2.1: unrecognized or invalid PDU received.
+INVALID_PDU = "Evt19"
 
 
 class _Told(queue.Queue[Any]):
@@ -146,7 +150,7 @@ def _decode(association: Any, decode: Callable[[bytearray], Any], content: bytea
         An item goes beyond the end of its PDU.
     """
     if content[0] != P_DATA:
-        return decode(content)
+        return _decode_other(association, decode, content)
     pdu, view, at = P_DATA_TF(), memoryview(content), HEADER_BYTES
     while at < len(content):
         length, context = ITEM.unpack_from(content, at)
@@ -160,3 +164,14 @@ def _decode(association: Any, decode: Callable[[bytearray], Any], content: bytea
         at = end
     evt.trigger(association, evt.EVT_PDU_RECV, {"pdu": pdu})
     return pdu, "Evt10"
+
+
+def _decode_other(association: Any, decode: Callable[[bytearray], Any], content: bytearray) -> Any:
+    """Decode any other PDU; one that cannot be read ends the association, which remembers why."""
+    try:
+        if content[0] == A_ASSOCIATE_RQ:
+            association.untitled = correct_titles(content)
+        return decode(content)
+    except UNREADABLE as error:
+        association.unreadable = f"a PDU of type {content[0]:02X} cannot be read: {type(error).__name__}"
+        return A_ABORT_RQ(), INVALID_PDU

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from contourd.dicom.malformed import Flaw
+
 # Is told an action, the peer's address, its AE title or nothing, and why; neither waits nor raises.
 Witness = Callable[[str, str, str, str], None]
 
@@ -84,7 +86,7 @@ class Places:
 class OpenAssociation:
     """An open association; the lock keeps its end from overtaking a store that is under way.
 
-    ``told`` is set when the sink knows of its end.
+    ``told`` is set when the sink knows of its end; ``told_flaw`` tells of a request that is flawed.
     """
 
     number: int
@@ -96,3 +98,4 @@ class OpenAssociation:
     ended: bool = False
     cut_off: bool = False
     told: threading.Event = field(default_factory=threading.Event)
+    told_flaw: Callable[[Flaw], None] = field(default=lambda flaw: None)

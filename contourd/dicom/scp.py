@@ -10,10 +10,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -27,13 +25,15 @@ from contourd.dicom.commitment_scp import CommitmentSCP
 from contourd.dicom.decoders import UNCOMPRESSED, readable_syntaxes
 from contourd.dicom.file_meta import file_meta
 from contourd.dicom.listener import AssociationListener, Bounds, HandedConnections, Own
+from contourd.dicom.malformed import answer_flawed
 from contourd.dicom.naming import read_naming
 from contourd.dicom.own_echo import OwnCalls, echo_self
 from contourd.dicom.reception import Connections, InstanceSink, OpenAssociation, Places, ReceivedInstance, Witness
+from contourd.dicom.refusal import OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS, answer, status_of
 from contourd.dicom.rtstruct_write import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.dicom.spool import Spool
 from contourd.dicom.tls import listening_context, without_certificate
-from contourd.errors import InstanceMismatch, QueueUnavailable, SeriesUnusable, SpoolError
+from contourd.errors import InstanceMismatch, QueueUnavailable, RequestMalformed
 from contourd.logs import one_line, told
 from contourd.settings import NodeSettings
 
@@ -45,21 +45,8 @@ _config.LOG_HANDLER_LEVEL = "none"
 STOP_GRACE_S = 10.0
 # Requests that wait while one is answered; PS3.7 D.3.3.3 allows none that was not negotiated.
 MOST_WAITING = 2
-LONGEST_COMMENT = 64
-
-SUCCESS = 0x0000
-# PS3.4 B.2.3: out of resources; data set does not match SOP class; cannot understand. PS3.7 C: processing failure.
-OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND, PROCESSING_FAILURE = 0xA700, 0xA900, 0xC000, 0x0110
-# PS3.8 9.3.4: result transient, source presentation; reason local limit exceeded, temporary congestion.
-LOCAL_LIMIT, CONGESTION = (2, 3, 2), (2, 3, 1)
-STATUS: Mapping[type[Exception], int] = MappingProxyType(
-    {
-        SpoolError: OUT_OF_RESOURCES,
-        QueueUnavailable: OUT_OF_RESOURCES,
-        InstanceMismatch: MISMATCH,
-        SeriesUnusable: CANNOT_UNDERSTAND,
-    }
-)
+# PS3.8 9.3.4: result transient, source presentation; reason local limit exceeded, temporary congestion; no title.
+LOCAL_LIMIT, CONGESTION, NO_CALLER = (2, 3, 2), (2, 3, 1), (1, 1, 3)
 
 
 class StorageSCP:
@@ -180,12 +167,13 @@ class StorageSCP:
         self._closed(event)
         if self._server.is_own(association):
             return
-        full = not self._connections.admit(self._server.number_of(association))
-        if not full and self._spool.has_room():
+        untitled = getattr(association, "untitled", "")
+        full = not untitled and not self._connections.admit(self._server.number_of(association))
+        if not untitled and not full and self._spool.has_room():
             return
-        why = "too many associations" if full else "the disk is nearly full"
+        why = untitled or ("too many associations" if full else "the disk is nearly full")
         self._tell_rejection(association, why)
-        association.acse.send_reject(*(LOCAL_LIMIT if full else CONGESTION))
+        association.acse.send_reject(*(NO_CALLER if untitled else LOCAL_LIMIT if full else CONGESTION))
         association.kill()
 
     def _accepted(self, event: Any) -> None:
@@ -195,6 +183,10 @@ class StorageSCP:
         opened = OpenAssociation(self._server.number_of(event.assoc), one_line(requestor.ae_title))
         self._sink.association_opened(opened.number, opened.calling_ae, str(requestor.address))
         self._open[event.assoc] = self._by_number[opened.number] = opened
+        address = str(requestor.address)
+        opened.told_flaw = answer_flawed(
+            event.assoc, partial(self._witness, "request refused", address, opened.calling_ae)
+        )
         log.info(
             "association accepted",
             extra={"action": "accept", "association": opened.number, "calling_ae": opened.calling_ae},
@@ -273,6 +265,10 @@ class StorageSCP:
     def _disconnected(self, event: Any) -> None:
         """Wake the association of a peer that left before it asked for one; its thread would wait out its time."""
         self._closed(event)
+        unreadable, event.assoc.unreadable = getattr(event.assoc, "unreadable", ""), ""
+        if unreadable:
+            address = event.assoc.requestor.address_info
+            self._turned_away(str(address.address) if address else "", unreadable)
         if event.assoc.requestor.primitive is None:
             event.assoc.dul.to_user_queue.put(None)
 
@@ -290,13 +286,13 @@ class StorageSCP:
         opened = self._open.get(event.assoc)
         with self._stores:
             if self._stopping or opened is None:
-                return _answer(OUT_OF_RESOURCES, "the node is stopping; send it again later")
+                return answer(OUT_OF_RESOURCES, "the node is stopping; send it again later")
             self._under_way += 1
         try:
             with opened.lock:
                 # Nobody is there to hear the answer; it must not be Success all the same.
                 if opened.ended or opened.cut_off:
-                    return _answer(OUT_OF_RESOURCES, "the association has ended")
+                    return answer(OUT_OF_RESOURCES, "the association has ended")
                 self._sink.instance_stored(self._receive(event, opened))
         except Exception as error:  # an exception must become a status: the sender waits for it
             return self._refuse(error, opened)
@@ -307,7 +303,7 @@ class StorageSCP:
         return SUCCESS
 
     def _refuse(self, error: Exception, opened: OpenAssociation) -> Dataset:
-        status = next((code for kind, code in STATUS.items() if isinstance(error, kind)), PROCESSING_FAILURE)
+        status = status_of(error)
         unexpected = status == PROCESSING_FAILURE
         log.log(
             logging.ERROR if unexpected else logging.WARNING,
@@ -317,10 +313,16 @@ class StorageSCP:
             extra={"action": "refuse", "association": opened.number, "calling_ae": opened.calling_ae},
             exc_info=error if unexpected else None,
         )
-        return _answer(status, "internal error; see the log of contourd" if unexpected else str(error))
+        told_of = answer(status, "internal error; see the log of contourd" if unexpected else str(error))
+        if isinstance(error, RequestMalformed):
+            told_of.AffectedSOPClassUID = told_of.AffectedSOPInstanceUID = None
+        return told_of
 
     def _receive(self, event: Any, opened: OpenAssociation) -> ReceivedInstance:
         request, transfer_syntax = event.request, event.context.transfer_syntax
+        if (flaw := getattr(request, "flaw", None)) is not None:
+            opened.told_flaw(flaw)
+            raise RequestMalformed(flaw.status, flaw.told)
         dataset: DatasetBytes = request.DataSet or DatasetBytes()
         instance = read_naming(dataset, transfer_syntax)
         wanted = (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
@@ -337,11 +339,3 @@ class StorageSCP:
             sha256=dataset.sha256,
             patient=patient,
         )
-
-
-def _answer(status: int, comment: str = "") -> Dataset:
-    answer = Dataset()
-    answer.Status = status
-    if comment:
-        answer.ErrorComment = comment.encode("ascii", "replace").decode()[:LONGEST_COMMENT]
-    return answer

@@ -19,7 +19,7 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from contourd.dicom import admission, commitment, scp, scu, series
+from contourd.dicom import admission, commitment, malformed, refusal, scu, series
 from contourd.dicom.commitment_scp import PUSH_MODEL
 from contourd.dicom.decoders import DECODERS, UNCOMPRESSED
 from contourd.dicom.rtstruct_write import IMPLEMENTATION, IMPLEMENTATION_NAME
@@ -69,7 +69,9 @@ def test_the_sop_classes_are_those_of_the_code():
 def test_statuses_of_c_store():
     body = section("### 2.1 As provider: receiving CT images").split("| status |")[1]
     codes = {int(cell, 16) for cell in first_cells(body) if re.fullmatch(STATUS, cell)}
-    assert codes == {scp.SUCCESS, scp.OUT_OF_RESOURCES, scp.MISMATCH, scp.CANNOT_UNDERSTAND, scp.PROCESSING_FAILURE}
+    of_images = {refusal.SUCCESS, refusal.PROCESSING_FAILURE, *refusal.STATUS.values()}
+    of_requests = {malformed.CLASS_NOT_SUPPORTED, malformed.NO_SUCH_INSTANCE, malformed.MISTYPED}
+    assert codes == of_images | of_requests
 
 
 def test_statuses_that_count_as_delivered():

@@ -17,6 +17,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import P_DATA
 
 from contourd.dicom.arriving import DatasetBytes, StoreCommand, read_store, receive
+from contourd.dicom.malformed import flaw_of
 from contourd.dicom.scp import StorageSCP  # noqa: F401 (pydicom warns of nothing where it is imported)
 
 CONTENT = bytes(range(256)) * 50
@@ -144,9 +145,18 @@ def test_a_command_that_is_read_by_hand_is_the_request_that_pynetdicom_reads(dim
             command[rng.randrange(len(command))] = rng.choice([0, 1, 2, 46, 49, rng.randrange(256)])
         for one in (dimse, theirs := plain()):
             one.message = None
-        by_hand += read_store(bytes(command)) is not None
+        read = read_store(bytes(command))
+        by_hand += read is not None
+        if flaw_of(bytes(command)) is not None or (read is not None and read.priority > 2):
+            continue  # what pynetdicom would abort for
         assert outcome(dimse, bytes(command)) == outcome(theirs, bytes(command)), bytes(command)
     assert by_hand > 300
+
+
+def test_a_priority_that_is_none_refuses_no_image(dimse: DIMSEServiceProvider) -> None:
+    command = command_of(1).replace(element(0x0700, b"\2\0"), element(0x0700, b"\7\0"))
+    context, kind, said, dataset, told = outcome(dimse, command)
+    assert (context, kind, said["_priority"], dataset, told) == (5, C_STORE, 0, CONTENT, [])
 
 
 def test_a_second_command_in_a_message_is_pynetdicom_s_affair(dimse: DIMSEServiceProvider) -> None:
