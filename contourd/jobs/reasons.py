@@ -72,8 +72,9 @@ def advice_of(job: int, state: str, reason: str) -> str:
     kind = class_of(reason)
     if kind == "confirmation":
         return command("confirm", job)
-    answered = ("--override", "REASON") if kind in ("outside_limits", "not_head_and_neck") else ()
-    return command("retry", job, *answered)
+    if kind in ("outside_limits", "not_head_and_neck"):
+        return command("retry", job, "--override", "REASON")
+    return command("retry", job)
 
 
 def remedy_of(reason: str) -> str:
