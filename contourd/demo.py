@@ -94,7 +94,7 @@ def _reference(folder: Path, console: Console) -> Path:
 
 @contextmanager
 def _serving(configuration: Path, port: int, log: Path) -> Iterator[None]:
-    command = [sys.executable, "-m", "contourd", "serve", "--config", str(configuration)]
+    command = [sys.executable, "-P", "-m", "contourd", "serve", "--config", str(configuration)]
     with log.open("wb") as file:
         server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
     try:
@@ -135,7 +135,7 @@ def _wait(configuration: Path, images: int, console: Console) -> None:
 
 
 def _status(configuration: Path) -> Mapping[str, Any]:
-    command = [sys.executable, "-m", "contourd", "status", "--json", "--config", str(configuration)]
+    command = [sys.executable, "-P", "-m", "contourd", "status", "--json", "--config", str(configuration)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode:
         raise NodeError(f"the status of the node could not be read: {done.stderr.decode(errors='replace')}")

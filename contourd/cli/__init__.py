@@ -89,6 +89,8 @@ def contourd(
 def main() -> None:
     """Run a command; an error of ours is one message on standard error and exit status 1, or 2 for the set-up."""
     guard_standard_error()
+    # Every Python that this one starts would look into the folder in which it is started before the library.
+    os.environ["PYTHONSAFEPATH"] = "1"
     try:
         app(prog_name="contourd")
     except (SettingsError, NodeError) as error:

@@ -52,7 +52,7 @@ class PixelDecoder:
 
     def _decode_apart(self, path: Path) -> NDArray[Any]:
         if self._child is None:
-            command = [sys.executable, "-m", "contourd.dicom.isolation"]
+            command = [sys.executable, "-P", "-m", "contourd.dicom.isolation"]
             self._child = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
             )

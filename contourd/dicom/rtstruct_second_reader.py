@@ -55,7 +55,9 @@ def check_with_second_reader(dataset: Dataset, series: Series, interpreter: str 
 
 def second_reader_loads(interpreter: str = sys.executable) -> bool:
     """Return whether rt-utils is installed, with the libraries of the system that its OpenCV needs."""
-    ran = subprocess.run([interpreter, "-c", "import rt_utils"], capture_output=True, check=False, timeout=LONGEST_S)
+    ran = subprocess.run(
+        [interpreter, "-P", "-c", "import rt_utils"], capture_output=True, check=False, timeout=LONGEST_S
+    )
     return ran.returncode == 0
 
 
@@ -67,7 +69,7 @@ def _found(dataset: Dataset, series: Series, interpreter: str) -> dict[str, bool
         images.mkdir()
         for k, instance in enumerate(series.instances):
             (images / f"CT_{k:04d}.dcm").symlink_to(instance.path.resolve())
-        command = [interpreter, "-c", PROGRAM, str(images), str(rtstruct)]
+        command = [interpreter, "-P", "-c", PROGRAM, str(images), str(rtstruct)]
         try:
             ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST_S)
         except subprocess.TimeoutExpired as error:
