@@ -15,8 +15,6 @@ from itertools import pairwise
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from shapely.geometry.base import BaseGeometry
 
 from contourd.imaging.grid import FloatArray
@@ -175,12 +173,21 @@ def _touching(members: Sequence[int], regions: NDArray[np.object_]) -> Iterator[
     """Give the groups of two loops and more whose bounding boxes overlap, directly or by way of others."""
     if len(members) < 2:
         return
-    chosen = np.asarray(members)
-    pairs = shapely.STRtree(regions[chosen]).query(regions[chosen])
-    shape = (len(chosen), len(chosen))
-    _, group = connected_components(coo_array((np.ones(pairs.shape[1], dtype=bool), tuple(pairs)), shape=shape))
-    for number in np.flatnonzero(np.bincount(group) > 1):
-        yield chosen[group == number].tolist()
+    chosen = regions[list(members)]
+    first = list(range(len(members)))  # of each group, by its members; a chain of them ends at the first of all
+
+    def of(k: int) -> int:
+        while first[k] != k:
+            first[k] = k = first[first[k]]
+        return k
+
+    for a, b in shapely.STRtree(chosen).query(chosen).T.tolist():
+        low, high = sorted((of(a), of(b)))
+        first[high] = low
+    groups: dict[int, list[int]] = {}
+    for k, member in enumerate(members):
+        groups.setdefault(of(k), []).append(member)
+    yield from (group for group in groups.values() if len(group) > 1)
 
 
 def _once(
