@@ -46,7 +46,8 @@ def read_patient(item: Item) -> RawCase:
     masks = {}
     for path in item.structures:
         flat = np.zeros(SHAPE, dtype=bool)
-        flat.flat[_sparse(path)[0]] = True
+        index, values = _sparse(path)
+        flat.flat[index] = values != 0
         masks[path.stem] = upright(flat)
     hu = upright(ct - OPENKBP_OFFSET_HU)
     return RawCase(upright_grid(hu, (float(spacing[0]), float(spacing[1]), float(spacing[2]))), masks)

@@ -49,13 +49,22 @@ def read_patient(item: Item) -> RawCase:
         except DatasetError as error:
             remarks[path.stem] = [str(error)]
             continue
-        same = own.shape == grid.shape and np.allclose(own.slice_origins_mm, grid.slice_origins_mm, atol=0.01)
-        if same:
-            masks[path.stem] = mask.astype(bool)
-        else:
+        labels = np.unique(mask[mask != 0])
+        if not _same(own, grid):
             remarks[path.stem] = [f"{path.name} does not lie on the image's grid"]
+        elif len(labels) > 1:
+            remarks[path.stem] = [f"{path.name} has {len(labels)} values beside 0, and may hold several organs"]
+        else:
+            masks[path.stem] = mask.astype(bool)
     clipped = np.clip(hu, LOWEST_HU, HIGHEST_HU).astype(np.int16)
     return RawCase(Volume(grid, clipped), masks, remarks)
+
+
+def _same(a: Grid, b: Grid) -> bool:
+    return a.shape == b.shape and all(
+        np.allclose(one, other, atol=0.01)
+        for one, other in ((a.slice_origins_mm, b.slice_origins_mm), (a.pixel_spacing_mm, b.pixel_spacing_mm))
+    )
 
 
 def _read(path: Path) -> tuple[NDArray[np.generic], Grid]:

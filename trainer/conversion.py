@@ -125,11 +125,8 @@ def convert(order: Order) -> Converted:
 
 def _make(order: Order, key: str) -> Converted:
     item = order.item
-    if item.kind is Kind.CASE:
-        case, remarks = _own(read_case(item.images[0]), order), list[str]()
-    else:
-        raw = READERS[item.kind](item)
-        case, remarks = _named(raw, order)
+    raw = _own(read_case(item.images[0])) if item.kind is Kind.CASE else READERS[item.kind](item)
+    case, remarks = _named(raw, order)
     if not case.annotations:
         if remarks:
             raise DatasetError(f"no organ of it can be used; {'; '.join(remarks)}")
@@ -164,12 +161,11 @@ READERS = {
 }
 
 
-def _own(case: Case, order: Order) -> Case:
-    """Take a case over; its organs have their names already, and the review file may still say otherwise."""
-    wanted = {name: order.organs.get(name) for name in case.annotations}
-    masks = {organ: case.masks[name] for name, organ in wanted.items() if organ and name in case.masks}
-    said = {organ: case.annotations[name] for name, organ in wanted.items() if organ}
-    return Case(order.identifier, case.volume, masks, said, order.item.source)
+def _own(case: Case) -> RawCase:
+    """Take over a case that contourd made: its organs have their names, and the review file may say otherwise."""
+    nothing = np.zeros(case.volume.grid.shape, dtype=bool)
+    looked_for = [name for name, annotation in case.annotations.items() if annotation is not Annotation.UNKNOWN]
+    return RawCase(case.volume, {name: case.masks.get(name, nothing) for name in looked_for})
 
 
 def _named(raw: RawCase, order: Order) -> tuple[Case, list[str]]:

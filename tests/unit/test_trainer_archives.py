@@ -39,6 +39,29 @@ def test_pddca_with_odd_files(tmp_path):
     assert "OpticNerve_L" in raw.remarks
 
 
+def test_labels_that_may_be_several_organs_or_lie_on_other_pixels_are_unknown_and_told(tmp_path):
+    import nrrd
+
+    folder = tmp_path / "0522c0001"
+    write_pddca(folder)
+    masks = head()[1]
+    both = masks["Parotid_L"].astype(np.uint8) + 2 * masks["Parotid_R"]
+    write_nrrd(folder / "structures" / "Parotid_L.nrrd", both, "left-posterior-superior")
+    write_nrrd(
+        folder / "structures" / "Parotid_R.nrrd", 255 * masks["Parotid_R"].astype(np.uint8), "left-posterior-superior"
+    )
+    array, header = nrrd.read(str(folder / "structures" / "BrainStem.nrrd"))
+    header["space directions"] = np.diag([4.2, 4.0, 3.0])
+    nrrd.write(str(folder / "structures" / "BrainStem.nrrd"), array, header)
+    raw = read_pddca(found(tmp_path)[0][0])
+    assert raw.masks.keys() == {"Chiasm", "Parotid_R"}
+    assert np.array_equal(raw.masks["Parotid_R"], masks["Parotid_R"])
+    assert raw.remarks == {
+        "BrainStem": ["BrainStem.nrrd does not lie on the image's grid"],
+        "Parotid_L": ["Parotid_L.nrrd has 2 values beside 0, and may hold several organs"],
+    }
+
+
 @pytest.mark.parametrize("array", [np.zeros((3, 4, 5, 6), dtype=np.int16), np.zeros((5, 6), dtype=np.int16)])
 def test_an_image_that_is_no_volume_is_refused(tmp_path, array):
     import nrrd
@@ -74,6 +97,16 @@ def test_openkbp_csv(tmp_path):
     assert np.array_equal(raw.masks["LeftParotid"][box], masks["Parotid_L"])
     assert raw.masks["RightParotid"].sum() == masks["Parotid_R"].sum()
     assert raw.volume.grid.spacing_mm == (3.0, 4.0, 4.0)
+
+
+def test_a_voxel_that_is_listed_with_0_is_none_of_the_organ(tmp_path):
+    write_csv(tmp_path / "pt_1")
+    path = tmp_path / "pt_1" / "Brainstem.csv"
+    lines = path.read_text().splitlines()
+    path.write_text(
+        "\n".join([lines[0], *(line + "1.0" for line in lines[1:-3]), *(line + "0" for line in lines[-3:])])
+    )
+    assert read_csv(found(tmp_path)[0][0]).masks["Brainstem"].sum() == head()[1]["Brainstem"].sum() - 3
 
 
 @pytest.mark.parametrize(
