@@ -12,6 +12,7 @@ import sys
 import threading
 import traceback
 import warnings
+from datetime import datetime
 from types import TracebackType
 from typing import TextIO
 
@@ -66,6 +67,11 @@ class LineFormatter(logging.Formatter):
 
     Whatever a peer sent, a record begins one line; those of its traceback follow, indented.
     """
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802, ARG002  logging's
+        """Return the local time to the millisecond with its offset from UTC: an hour that comes twice is told apart."""
+        at = datetime.fromtimestamp(record.created).astimezone()
+        return f"{at:%Y-%m-%d %H:%M:%S},{at.microsecond // 1000:03d}{at:%z}"
 
     def format(self, record: logging.LogRecord) -> str:
         """Leave out what another library says; it may quote the patient."""

@@ -103,5 +103,11 @@ def test_links_resolve(document: Path) -> None:
     assert [link for link in relative if not (document.parent / link).exists()] == []
 
 
+def test_the_page_for_the_wall_is_one_page() -> None:
+    lines = (ROOT / "docs" / "wall.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 40
+    assert sum(map(len, lines)) <= 4000
+
+
 def test_the_changelog_has_this_version() -> None:
     assert re.search(rf"^## {re.escape(__version__)} \(\d{{4}}-\d\d-\d\d\)$", DOCUMENTS[1].read_text(), re.MULTILINE)

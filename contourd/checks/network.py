@@ -26,7 +26,7 @@ SHAKE_ROUNDS = 8
 
 
 def own_address(settings: Settings) -> tuple[Destination, str]:
-    """Return this node as a destination, and an AE title that may call it."""
+    """Return this node as a destination, and the AE title by which this machine calls it: its own."""
     node = settings.node
     tls = None
     if node.tls is not None:
@@ -38,7 +38,7 @@ def own_address(settings: Settings) -> tuple[Destination, str]:
         )
     host = LOOPBACK.get(node.host, node.host)
     own = Destination(name="self", ae_title=node.ae_title, host=host, port=node.port, connect_timeout_s=5.0, tls=tls)
-    return own, node.allowed_callers[0] if node.allowed_callers else node.ae_title
+    return own, node.ae_title
 
 
 def port(settings: Settings) -> Finding:

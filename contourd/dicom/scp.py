@@ -77,7 +77,8 @@ class StorageSCP:
         self._ae.acse_timeout = node.request_timeout_s
         self._ae.network_timeout = node.network_timeout_s
         self._ae.require_called_aet = True
-        self._ae.require_calling_aet = list(node.allowed_callers)
+        # This machine's own commands call the node by its own title: see _untitled.
+        self._ae.require_calling_aet = [*node.allowed_callers, node.ae_title] if node.allowed_callers else []
         self._ae.add_supported_context(CTImageStorage, readable_syntaxes())
         self._ae.add_supported_context(Verification, list(UNCOMPRESSED))
         self._more_handlers = commitment.add_to(self._ae) if commitment is not None else ()
@@ -167,7 +168,7 @@ class StorageSCP:
         self._closed(event)
         if self._server.is_own(association):
             return
-        untitled = getattr(association, "untitled", "")
+        untitled = getattr(association, "untitled", "") or self._not_itself(association)
         full = not untitled and not self._connections.admit(self._server.number_of(association))
         if not untitled and not full and self._spool.has_room():
             return
@@ -175,6 +176,15 @@ class StorageSCP:
         self._tell_rejection(association, why)
         association.acse.send_reject(*(NO_CALLER if untitled else LOCAL_LIMIT if full else CONGESTION))
         association.kill()
+
+    def _not_itself(self, association: Any) -> str:
+        """Say why a caller may not use the node's own title, which is for commands of this machine alone."""
+        title, allowed = str(association.requestor.primitive.calling_ae_title).strip(), self._node.allowed_callers
+        if not allowed or title in allowed or title != self._node.ae_title:
+            return ""
+        connection = association.dul.socket.socket
+        here = connection.getsockname()[0] == connection.getpeername()[0]
+        return "" if here else "the node's own AE title, from another machine"
 
     def _accepted(self, event: Any) -> None:
         if self._server.is_own(event.assoc):

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from pynetdicom import AE
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from contourd.dicom.scp import StorageSCP
 from contourd.settings import NodeSettings
@@ -37,6 +39,20 @@ def test_only_callers_that_are_allowed_get_in(start: Start) -> None:
     accepted.release()
     receiver.sink.wait_for("closed", 1, False)
     assert [what[0] for what in receiver.sink.told] == ["opened", "closed"]
+
+
+def test_commands_of_this_machine_call_the_node_by_its_own_title_and_nobody_else_does(start: Start) -> None:
+    receiver = start(allowed_callers=("CT1",))
+    own = associate(receiver.port, calling="CONTOURD")
+    assert own.is_established
+    own.release()
+    # Another address of the loopback network stands for another machine.
+    ae = AE("CONTOURD")
+    ae.add_requested_context(Verification)
+    elsewhere = ae.associate(LOOPBACK, receiver.port, ae_title="CONTOURD", bind_address=("127.0.0.2", 0))
+    assert elsewhere.is_rejected
+    assert elsewhere.acceptor.primitive.diagnostic == 3
+    assert [what[0] for what in receiver.sink.told].count("opened") == 1
 
 
 def test_one_association_too_many_is_rejected_for_now(start: Start) -> None:

@@ -85,9 +85,9 @@ def test_every_text_takes_its_commands_from_one_place() -> None:
             continue
         passed = docstrings_and_help(tree)
         for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in passed:
-                if not node.value.startswith("# Written by "):
-                    assert not written.search(node.value), f"{module}, line {node.lineno}: {node.value!r}"
+            text = node.value if isinstance(node, ast.Constant) and id(node) not in passed else None
+            if isinstance(text, str) and not text.startswith("# Written by "):
+                assert not written.search(text), f"{module}, line {node.lineno}: {text!r}"
     for template in (ROOT / "contourd").rglob("*.html"):
         assert not written.search(template.read_text(encoding="utf-8")), template
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -12,6 +13,25 @@ from contourd.errors import SeriesUnusable
 from contourd.logs import LineFormatter, told, told_traceback
 
 NAME = "DOE^JOHN"
+
+
+def test_a_line_begins_with_the_time_and_its_offset_from_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = logging.LogRecord("contourd", logging.INFO, "", 1, "done", (), None)
+    seen = []
+    for zone in ("Europe/Berlin", "UTC"):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        for created in (1792886400.25, 1792890000.25):  # 25 October 2026, 00:00 and 01:00 UTC: 02:00 comes twice
+            record.created = created
+            seen.append(LineFormatter("%(asctime)s %(message)s").format(record))
+    monkeypatch.undo()
+    time.tzset()
+    assert seen == [
+        "2026-10-25 02:00:00,250+0200 done",
+        "2026-10-25 02:00:00,250+0100 done",
+        "2026-10-25 00:00:00,250+0000 done",
+        "2026-10-25 01:00:00,250+0000 done",
+    ]
 
 
 def raised(depth: int = 0) -> Exception:
