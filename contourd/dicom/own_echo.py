@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
@@ -59,6 +60,16 @@ class OwnCalls:
     def __contains__(self, address: object) -> bool:
         with self._lock:
             return isinstance(address, tuple) and tuple(address[:2]) in self._open
+
+
+def not_the_node_itself(association: Any, node: NodeSettings) -> str:
+    """Say why a caller may not use the node's own title, which is for commands of this machine alone; else empty."""
+    title, allowed = str(association.requestor.primitive.calling_ae_title).strip(), node.allowed_callers
+    if not allowed or title in allowed or title != node.ae_title:
+        return ""
+    connection = association.dul.socket.socket
+    here = connection.getsockname()[0] == connection.getpeername()[0]
+    return "" if here else "the node's own AE title, from another machine"
 
 
 def echo_self(node: NodeSettings, listening: socket.socket, calls: OwnCalls, limit_s: float | None = None) -> None:

@@ -27,7 +27,7 @@ from contourd.dicom.file_meta import file_meta
 from contourd.dicom.listener import AssociationListener, Bounds, HandedConnections, Own
 from contourd.dicom.malformed import answer_flawed
 from contourd.dicom.naming import read_naming
-from contourd.dicom.own_echo import OwnCalls, echo_self
+from contourd.dicom.own_echo import OwnCalls, echo_self, not_the_node_itself
 from contourd.dicom.reception import Connections, InstanceSink, OpenAssociation, Places, ReceivedInstance, Witness
 from contourd.dicom.refusal import OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS, answer, status_of
 from contourd.dicom.rtstruct_write import IMPLEMENTATION, IMPLEMENTATION_NAME
@@ -77,7 +77,7 @@ class StorageSCP:
         self._ae.acse_timeout = node.request_timeout_s
         self._ae.network_timeout = node.network_timeout_s
         self._ae.require_called_aet = True
-        # This machine's own commands call the node by its own title: see _untitled.
+        # This machine's own commands call the node by its own title: see own_echo.
         self._ae.require_calling_aet = [*node.allowed_callers, node.ae_title] if node.allowed_callers else []
         self._ae.add_supported_context(CTImageStorage, readable_syntaxes())
         self._ae.add_supported_context(Verification, list(UNCOMPRESSED))
@@ -164,11 +164,11 @@ class StorageSCP:
 
     def _requested(self, event: Any) -> None:
         """Reject an association for the moment where there is no room for it or for what it would bring."""
-        association = event.assoc
+        association, node = event.assoc, self._node
         self._closed(event)
         if self._server.is_own(association):
             return
-        untitled = getattr(association, "untitled", "") or self._not_itself(association)
+        untitled = getattr(association, "untitled", "") or not_the_node_itself(association, node)
         full = not untitled and not self._connections.admit(self._server.number_of(association))
         if not untitled and not full and self._spool.has_room():
             return
@@ -176,15 +176,6 @@ class StorageSCP:
         self._tell_rejection(association, why)
         association.acse.send_reject(*(NO_CALLER if untitled else LOCAL_LIMIT if full else CONGESTION))
         association.kill()
-
-    def _not_itself(self, association: Any) -> str:
-        """Say why a caller may not use the node's own title, which is for commands of this machine alone."""
-        title, allowed = str(association.requestor.primitive.calling_ae_title).strip(), self._node.allowed_callers
-        if not allowed or title in allowed or title != self._node.ae_title:
-            return ""
-        connection = association.dul.socket.socket
-        here = connection.getsockname()[0] == connection.getpeername()[0]
-        return "" if here else "the node's own AE title, from another machine"
 
     def _accepted(self, event: Any) -> None:
         if self._server.is_own(event.assoc):
