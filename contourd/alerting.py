@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 FILE = "alerts.json"
 FIRST_WAIT_S, LONGEST_WAIT_S = 30.0, 1800.0
 # The end of these is told too; a held job that is released is what the person did who was told.
-ENDS = ("destination", "age", "disk")
+ENDS = ("destination", "age", "disk", "device")
 
 
 @dataclass(slots=True)

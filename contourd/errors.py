@@ -12,7 +12,8 @@
     ├── StructureSetRejected     the read-back check: what would be sent is not what was contoured
     │   └── OrgansRejected       only of some organs: they are withheld, each with its reason
     ├── ModelError               a bundle is missing, damaged or does not fit the code
-    ├── DeviceError              the device that the settings name is absent or too small
+    ├── DeviceError              the device that the settings name is too small, or does not compute as it must
+    │   └── DeviceUnavailable    it cannot be used for the moment: the node's trouble, not the series'
     ├── NodeError                the node cannot serve: port taken, spool in use
     ├── SpoolError               the file store cannot take or give an instance
     │   └── SpoolFull            below the watermark, or no space left
@@ -105,6 +106,17 @@ class ModelError(ContourdError):
 
 class DeviceError(ContourdError):
     """The device is absent, or its memory too small for the volume."""
+
+
+class DeviceUnavailable(DeviceError):
+    """The device cannot be used for the moment; the series is not at fault.
+
+    ``lost``: this process will not have it again, only another one will.
+    """
+
+    def __init__(self, reason: str, *, lost: bool = False) -> None:
+        self.lost = lost
+        super().__init__(reason)
 
 
 class NodeError(ContourdError):

@@ -5,11 +5,11 @@ It is a process of its own so that a fault of the device or a kill never stops r
 
 from __future__ import annotations
 
-import errno
 import logging
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -24,19 +24,21 @@ from contourd.dicom.received_images import read_received
 from contourd.dicom.series import Instance
 from contourd.dicom.spool import Spool
 from contourd.dicom.spool_access import keep_private
-from contourd.errors import ContourdError, LeaseLost, ModelError, QueueUnavailable, SpoolError
+from contourd.errors import ContourdError, DeviceUnavailable, LeaseLost, ModelError, QueueUnavailable, SpoolError
+from contourd.exhaustion import DISK_FULL, lacks_memory, told_memory
 from contourd.jobs.activations import Activations, FoundModel
 from contourd.jobs.arriving import arriving_images
 from contourd.jobs.audit import AuditTrail
 from contourd.jobs.contourings import Contouring
 from contourd.jobs.database import Database
 from contourd.jobs.insistence import AGAIN_S, insist
-from contourd.jobs.job import JobEvent
+from contourd.jobs.job import JobEvent, RetryPolicy
 from contourd.jobs.queue import Job, Queue
 from contourd.logs import set_up_logging, told
 from contourd.model.bundle import ModelBundle
 from contourd.model.identity import ModelIdentity
 from contourd.model.predictor import Predictor
+from contourd.patience import Backoff
 from contourd.profiles import STRICT
 from contourd.provenance import contouring_of
 from contourd.runtimes import FOLDER, make_predictor
@@ -52,8 +54,8 @@ READ_AHEAD_S, MOST_AHEAD, BURST = 0.1, 2000, 20
 PROBE_BYTES = 8 * 2**20
 # The kernel takes the worker before the process that receives, when memory runs out (proc(5): 0 to 1000).
 OOM_SCORE = "500"
-# What torch says on a CPU, where it raises no error of its own kind.
-OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad alloc", "std::bad_alloc")
+# A device that is busy is free again in seconds, one that failed after somebody came.
+DEVICE_RETRY = RetryPolicy(first_s=2.0, max_s=300.0, give_up_after_s=3600.0)
 
 
 class Contour(Protocol):
@@ -78,6 +80,7 @@ class Worker:
         self._seen, self._runtimes = 0, settings.spool.root / FOLDER
         self._ahead, self._listed = ReadAhead(), 0
         self._predictors: dict[str, Predictor] = {}
+        self._waiting, self._elapsed = dict[int, Backoff](), time.monotonic
         self._profiles = {d.name: d.structure_set_profile for d in settings.destination}
         self.stopping, self.wake = threading.Event(), threading.Event()
         self.contoured: Callable[[], None] = lambda: None  # called when structure sets are there to be sent
@@ -145,7 +148,8 @@ class Worker:
 
     def _claim(self) -> Job | None:
         claimed: list[Job | None] = []
-        self._insist(lambda: claimed.append(self._queue.claim(self._name, self._settings.worker.lease_s)))
+        but = [number for number, waiting in self._waiting.items() if waiting.left_s > 0]
+        self._insist(lambda: claimed.append(self._queue.claim(self._name, self._settings.worker.lease_s, but)))
         return claimed[0] if claimed else None
 
     def _insist(self, call: Callable[[], object]) -> bool:
@@ -169,8 +173,11 @@ class Worker:
         except SpoolError as error:
             self._wait_for_spool(job, str(error))
             return
+        except DeviceUnavailable as error:
+            self._wait_for_device(job, error)
+            return
         except MemoryError as error:
-            self._fail(job, _told_memory(str(error) or "an allocation failed"), spent, JobEvent.HOLD)
+            self._lack_memory(job, str(error) or "an allocation failed")
             return
         except ContourdError as error:
             log.error("the job is held: %s", error, extra={"action": "hold", "job": job.id})
@@ -179,16 +186,42 @@ class Worker:
             return
         except Exception as error:  # a fault of ours must not end the worker
             log.exception("the job failed", extra={"action": "fail", "job": job.id})
-            exhausted = isinstance(error, RuntimeError | OSError) and _is_memory(error)
-            reason = _told_memory(str(error)) if exhausted else f"{told(error)}; the log says where"
-            self._fail(job, reason, spent, JobEvent.HOLD if exhausted else JobEvent.FAIL)
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                self._wait_for_spool(job, f"a file cannot be written: {error.strerror}")
+            elif lacks_memory(error):
+                self._lack_memory(job, str(error))
+            else:
+                self._fail(job, f"{told(error)}; the log says where", spent, JobEvent.FAIL)
             return
         if not self._insist(lambda: self._queue.contoured(job.id, self._name, outputs, remarks, made)):
             return
         self.contoured()
+        self._waiting.pop(job.id, None)
         log.info("contoured", extra={"action": "contoured", "job": job.id})
         if remarks:
             log.warning("a person is to look: %s", remarks, extra={"action": "remark", "job": job.id})
+
+    def _lack_memory(self, job: Job, said: str) -> None:
+        """Hold a job that needs more than the worker may have; where that is not limited, others have it for now."""
+        if self._settings.worker.memory_gb:
+            self._fail(job, told_memory(said), self._settings.worker.max_attempts, JobEvent.HOLD)
+        else:
+            self._wait_for_device(job, DeviceUnavailable(f"this machine has no memory left: {said}"))
+
+    def _wait_for_device(self, job: Job, error: DeviceUnavailable) -> None:
+        """Give the job back, for it is not at fault, and try it again later, and others meanwhile."""
+        waiting = self._waiting.setdefault(job.id, Backoff(DEVICE_RETRY, self._elapsed))
+        again_s = waiting.fail()
+        log.warning("the job waits %.0f s for the device: %s", again_s, error, extra={"action": "wait", "job": job.id})
+        why, patience_s = str(error), DEVICE_RETRY.give_up_after_s
+        patient: list[bool] = []
+        self._insist(lambda: patient.append(self._queue.wait_for_device(job.id, self._name, why, patience_s)))
+        if patient == [False]:
+            log.error("the job is held: the device could not be used", extra={"action": "hold", "job": job.id})
+            del self._waiting[job.id]
+        if error.lost:
+            log.error("the device is lost to this process; another takes its place", extra={"action": "worker"})
+            self.stop()
 
     def _wait_for_spool(self, job: Job, reason: str) -> None:
         """Give the job back, for it is not at fault, and take no other until a structure set can be written again."""
@@ -279,15 +312,6 @@ class Worker:
         finally:
             done.set()
             thread.join()
-
-
-def _is_memory(error: Exception) -> bool:
-    said = str(error)
-    return getattr(error, "errno", None) == errno.ENOMEM or any(words in said for words in OUT_OF_MEMORY)
-
-
-def _told_memory(said: str) -> str:
-    return f"out of memory: {said}; give the worker more (worker.memory_gb), or send thicker slices or a smaller field"
 
 
 def limit_memory(memory_gb: float) -> None:

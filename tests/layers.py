@@ -120,7 +120,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         *("contourd.jobs.audit", "contourd.jobs.own_series", "contourd.jobs.constancy_standing"),
         *("contourd.jobs.activations", "contourd.jobs.contourings"),
         "contourd.jobs.backup",
-        "contourd.jobs.queue",
+        *("contourd.jobs.queue", "contourd.jobs.device_waits"),
         *("contourd.jobs.transitions", "contourd.jobs.deliveries", "contourd.jobs.destinations"),
         "contourd.jobs.database",
         "contourd.jobs.report",
@@ -188,7 +188,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.outcomes",
         "contourd.logs",
         "contourd.notify",
-        *("contourd.signals", "contourd.loopback", "contourd.threads"),
+        *("contourd.signals", "contourd.loopback", "contourd.exhaustion", "contourd.threads"),
     ),
     0: (
         "contourd.errors",

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from contourd.jobs.counts import OPEN_JOBS
 from contourd.jobs.database import Database
+from contourd.jobs.device_waits import waiting_for_device
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
 from contourd.jobs.own_series import LOOPBACK_RECEIVER, own_series
 from contourd.jobs.reasons import class_of
@@ -59,7 +60,13 @@ def read_concerns(database: Database, now: datetime, down_s: float, oldest_s: fl
             *_jobs(session),
             *_destinations(session, now - timedelta(seconds=down_s)),
             *_oldest(session, now, oldest_s),
+            *_device(session),
         ]
+
+
+def _device(session: Session) -> list[Concern]:
+    number = waiting_for_device(session)
+    return [Concern("device", "device", f"the device cannot be used: {number} jobs wait for it")] if number else []
 
 
 def _held_series(session: Session) -> list[Concern]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -15,6 +15,7 @@ from contourd.commands import command
 from contourd.errors import InvalidTransition, LeaseLost
 from contourd.jobs.contourings import Contouring, add_contouring, models_of_jobs
 from contourd.jobs.database import Database
+from contourd.jobs.device_waits import WAITS_FOR_DEVICE, given_up, waits_since
 from contourd.jobs.job import DeliveryEvent, DeliveryState, JobEvent, JobState
 from contourd.jobs.own_series import own_series
 from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
@@ -62,13 +63,15 @@ class Queue:
         self._database = database
         self._now = clock
 
-    def claim(self, worker: str, lease_s: float) -> Job | None:
-        """Take the oldest queued job under a lease, None where there is none.
+    def claim(self, worker: str, lease_s: float, but: Collection[int] = ()) -> Job | None:
+        """Take the oldest queued job under a lease, None where there is none; ``but`` are jobs that wait for a device.
 
         What has broken a worker goes last, so that it keeps nothing else waiting; a constancy check waits for patients.
         """
         with self._database.transaction() as session:
             queued = select(JobRow).where(JobRow.state == JobState.QUEUED)
+            if but:
+                queued = queued.where(JobRow.id.not_in(but))
             oldest = queued.order_by(JobRow.attempts, JobRow.created_at, JobRow.id).limit(1)
             patients = oldest.where(JobRow.series_id.not_in(own_series()))
             job = (
@@ -175,6 +178,22 @@ class Queue:
             job = self._owned(session, job_id, worker)
             job.attempts, job.reason, job.lease_until = max(0, job.attempts - 1), reason, None
             self._advance(session, job, JobEvent.REQUEUE, reason)
+
+    def wait_for_device(self, job_id: int, worker: str, why: str, patience_s: float) -> bool:
+        """Queue a claimed job again that found no device to run on: the attempt does not count. Raises LeaseLost.
+
+        Returns
+        -------
+        False where it has waited for longer than ``patience_s`` without a pause: it is held.
+        """
+        with self._database.transaction() as session:
+            job, now = self._owned(session, job_id, worker), self._now()
+            waited_s = (now - (waits_since(session, job_id) or now)).total_seconds()
+            patient = waited_s < patience_s
+            job.attempts, job.lease_until = max(0, job.attempts - 1), None
+            job.reason = f"{WAITS_FOR_DEVICE}: {why}" if patient else given_up(waited_s, why)
+            self._advance(session, job, JobEvent.REQUEUE if patient else JobEvent.HOLD, job.reason)
+            return patient
 
     def _end(self, job_id: int, worker: str, event: JobEvent, reason: str) -> None:
         with self._database.transaction() as session:

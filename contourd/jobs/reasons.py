@@ -21,6 +21,8 @@ CLASSES: tuple[tuple[str, str], ...] = (
     ("not_head_and_neck", r"does not look like a head and neck|^no patient found"),
     ("implausible", r"^every organ that was found is withheld|^no organ was found"),
     ("read_back", r"reads back|^rt-utils|come from nowhere"),
+    ("device", r"^the device could|^worker\.(device|precision|runtime)|^OpenVINO|does not give the masks of"),
+    ("device", r"^the volume needs about"),
     ("out_of_memory", r"^out of memory"),
     ("images_gone", r"received images|^only \d+ of the \d+ images came again"),
     ("worker_died", r"^the worker died|^the job broke its worker"),
@@ -47,6 +49,8 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "implausible": "Look at the CT and at the reasons; see [plausibility] in the settings.",
         "read_back": "Nothing was sent. Keep the series, and report it.",
         "out_of_memory": "Raise worker.memory_gb and restart contourd, or send thicker slices. Then retry it.",
+        "device": "Nothing is wrong with the series. Look at the device, at its driver, and at worker.device in the "
+        "settings. Then retry it.",
         "images_gone": "Send the whole series again: what is damaged is replaced, and it is contoured.",
         "worker_died": "Look at the log. Retry it when the cause is mended.",
         "model": "As the reason says: take the last activation back, or activate the bundle again. Then retry it.",

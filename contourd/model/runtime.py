@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from contourd.errors import DeviceError
+from contourd.errors import DeviceError, DeviceUnavailable
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -56,7 +56,7 @@ def choose_device(name: str) -> torch.device:
         return device
     if device.type != "cuda" or not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        raise DeviceError(f"worker.device {name!r} is not there ({found} CUDA devices found); use auto or cpu")
+        raise DeviceUnavailable(f"worker.device {name!r} is not there ({found} CUDA devices found); use auto or cpu")
     return device
 
 
@@ -66,15 +66,23 @@ def check_memory(device: torch.device, voxels: int, bytes_per_voxel: int) -> Non
     Raises
     ------
     DeviceError
-        With what is needed and what is free.
+        It never can: with what is needed and what there is.
+    DeviceUnavailable
+        It cannot now: with what is free.
     """
     needed = voxels * bytes_per_voxel
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
-    if needed > free:
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+    else:
+        memory = psutil.virtual_memory()
+        free, total = memory.available, memory.total
+    told = f"the volume needs about {needed / 2**30:.1f} GiB on {device}"
+    if needed > total:
         raise DeviceError(
-            f"the volume needs about {needed / 2**30:.1f} GiB on {device}, {free / 2**30:.1f} GiB are free: "
-            "use a device with more memory or a model with larger voxels"
+            f"{told}, which has {total / 2**30:.1f} GiB: use a device with more memory or a model with larger voxels"
         )
+    if needed > free:
+        raise DeviceUnavailable(f"{told}, {free / 2**30:.1f} of its {total / 2**30:.1f} GiB are free")
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from contourd.errors import DeviceError
+from contourd.errors import DeviceUnavailable
 from contourd.model.anatomynet import AnatomyNet
 from contourd.model.folding import folded
 from contourd.model.runtime import check_memory, place, processor
@@ -16,6 +16,8 @@ from contourd.model.slabs import slabs
 
 # Peak of a run with the paper's channels and ten classes: 186 measured on a CPU, and a third to spare.
 BYTES_PER_VOXEL = 250
+# What torch says where CUDA, its libraries or the driver fail; a process that has met it does not get the device again.
+LOST = ("CUDA error", "CUDA driver", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "NVIDIA driver", "CUDA GPUs")
 
 
 class TorchRuntime:
@@ -49,6 +51,8 @@ class TorchRuntime:
         ------
         DeviceError
             The device's memory does not suffice.
+        DeviceUnavailable
+            It does not suffice now, or the device fails.
         """
         check_memory(self._device, image.size, BYTES_PER_VOXEL)
         found = np.zeros((self._network.config.classes - 1, *image.shape), dtype=np.float32)
@@ -60,8 +64,24 @@ class TorchRuntime:
                     coarse, part = features[:, :, *slab.coarse], x[:, :, *slab.read]
                     logits = self._network.at_full_resolution(coarse, part)[0, :, *slab.inner]
                     found[:, *slab.kept] = torch.softmax(logits.float(), dim=0)[1:].cpu().numpy()
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
-                f"{self._device} ran out of memory for a volume of {image.shape} voxels: {error}"
-            ) from error
+        except RuntimeError as error:
+            raise_unavailable(error, self._device)
+            raise
         return found
+
+
+def raise_unavailable(error: RuntimeError, device: torch.device) -> None:
+    """Say of what torch raised that the device cannot be used for the moment; return where it says something else.
+
+    Raises
+    ------
+    DeviceUnavailable
+        Its memory ran out, or (``lost``) the driver or the device failed.
+    """
+    said = str(error).partition("\n")[0]
+    if isinstance(error, torch.OutOfMemoryError):
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # what is only kept is given to whoever needs it
+        raise DeviceUnavailable(f"{device} ran out of memory: {said}") from error
+    if device.type == "cuda" and any(words in said for words in LOST):
+        raise DeviceUnavailable(f"{device} failed: {said}", lost=True) from error

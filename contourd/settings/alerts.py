@@ -9,8 +9,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from contourd.settings.values import Port, Seconds, Section
 
-Rule = Literal["held", "failed", "destination", "age", "disk", "constancy"]
-RULES: tuple[Rule, ...] = ("held", "failed", "destination", "age", "disk", "constancy")
+Rule = Literal["held", "failed", "destination", "age", "disk", "device", "constancy"]
+RULES: tuple[Rule, ...] = ("held", "failed", "destination", "age", "disk", "device", "constancy")
 
 
 def _address(text: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 
 from contourd.jobs.deliveries import Deliveries
 from contourd.jobs.job import JobEvent, JobState
+from contourd.jobs.reasons import class_of
 from contourd.jobs.report import read_report
 from contourd.jobs.tables import DeliveryRow, JobRow
 from contourd.jobs.timekeeping import follow_clock
@@ -29,6 +30,31 @@ def test_what_met_no_fault_of_its_own_does_not_count(database, queue):  # noqa: 
         queue.give_back(job, "a", "waits: the disk is full")
     (line,) = read_report(database).jobs
     assert (line.state, line.reason) == ("QUEUED", "waits: the disk is full")
+
+
+def test_what_waits_for_the_device_for_too_long_is_held_as_that(database, queue, clock):  # noqa: F811
+    job = add_job(database)
+    for waited_s, patient in ((0, True), (1800, True), (1799, True), (1, False)):
+        clock.advance(waited_s)
+        queue.claim("a", 60)
+        assert queue.wait_for_device(job, "a", "cuda:0 ran out of memory", 3600) is patient
+    (line,) = read_report(database).jobs
+    assert (line.state, line.attempts) == ("HELD", 0)
+    assert line.reason == (
+        "the device could not be used for 60 minutes: cuda:0 ran out of memory; nothing is wrong with the series: "
+        "look at the device, then retry the job"
+    )
+    assert class_of(line.reason) == "device"
+    queue.retry(job)  # the time is counted anew
+    queue.claim("a", 60)
+    assert queue.wait_for_device(job, "a", "cuda:0 ran out of memory", 3600)
+
+
+def test_a_job_that_waits_for_the_device_is_not_taken_before_its_time(database, queue):  # noqa: F811
+    first, second = add_job(database, 1), add_job(database, 2)
+    assert queue.claim("a", 60, [first]).id == second
+    assert queue.claim("a", 60, [first]) is None
+    assert queue.claim("a", 60).id == first
 
 
 def test_what_lacks_memory_twice_is_held(database, queue):  # noqa: F811

@@ -1,0 +1,22 @@
+"""Errors that say that the machine has no room left: its memory, or its disk."""
+
+from __future__ import annotations
+
+import errno
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+# What torch says on a CPU, where it raises no error of its own kind.
+OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad alloc", "std::bad_alloc")
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Say whether an error tells of memory that could not be had."""
+    if not isinstance(error, RuntimeError | OSError):
+        return isinstance(error, MemoryError)
+    said = str(error)
+    return getattr(error, "errno", None) == errno.ENOMEM or any(words in said for words in OUT_OF_MEMORY)
+
+
+def told_memory(said: str) -> str:
+    """Say why a job is held that needs more memory than the worker may have."""
+    return f"out of memory: {said}; give the worker more (worker.memory_gb), or send thicker slices or a smaller field"
