@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from contourd.errors import NodeError, SpoolError
 
@@ -25,8 +25,38 @@ def keep_private() -> None:
     os.umask(PRIVATE_UMASK)
 
 
-def lock_spool(root: Path) -> IO[str]:
-    """Take the spool until the file that is returned is closed, or the process ends.
+class SpoolLock:
+    """A spool that is taken, until it is closed or the process ends.
+
+    The file alone would not do: who removes it lets a second contourd make another one. The folder itself is locked,
+    too, where its file system locks folders, which NFS does not.
+    """
+
+    def __init__(self) -> None:
+        self._descriptors: list[int] = []
+
+    def take(self, path: Path, flags: int) -> None:
+        """Lock a file or folder, too; raises OSError, and BlockingIOError where another process has it."""
+        descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, FILE_MODE)
+        self._descriptors.append(descriptor)
+        if stat.S_IFMT(os.fstat(descriptor).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
+            raise OSError(errno.EINVAL, f"{path.name} is no file; remove it")
+        _lock(descriptor, fcntl.LOCK_EX)
+
+    def close(self) -> None:
+        """Let go of the spool."""
+        while self._descriptors:
+            os.close(self._descriptors.pop())
+
+    def __enter__(self) -> SpoolLock:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.close()
+
+
+def lock_spool(root: Path) -> SpoolLock:
+    """Take the spool until what is returned is closed, or the process ends.
 
     Raises
     ------
@@ -35,30 +65,46 @@ def lock_spool(root: Path) -> IO[str]:
     SpoolError
         The folder cannot be written to.
     """
+    lock = SpoolLock()
     try:
-        file = os.fdopen(os.open(root / LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE), "w")
-    except OSError as error:
-        raise SpoolError(f"spool.root {root} cannot be used: {error.strerror}") from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
+        lock.take(root, os.O_RDONLY | os.O_DIRECTORY)
+        lock.take(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+    except BlockingIOError as error:
+        lock.close()
         raise NodeError(
             f"another contourd already serves the spool {root}; stop it first, or give spool.root another folder"
         ) from error
-    return file
+    except OSError as error:
+        lock.close()
+        raise SpoolError(f"spool.root {root} cannot be used: {error.strerror}") from error
+    return lock
 
 
 def is_served(root: Path) -> bool:
     """Tell whether a running node holds the spool."""
-    try:
-        with (root / LOCK).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
+    for path in (root, root / LOCK):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            continue
+        try:
+            _lock(descriptor, fcntl.LOCK_SH)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
     return False
+
+
+def _lock(descriptor: int, kind: int) -> None:
+    """Lock a file or a folder; raises BlockingIOError where another process has it."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in (errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
+            raise
 
 
 def close_to_others(root: Path) -> None:

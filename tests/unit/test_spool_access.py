@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from contourd.dicom.spool import Spool
-from contourd.dicom.spool_access import close_to_others, keep_private, lock_spool
+from contourd.dicom.spool_access import close_to_others, is_served, keep_private, lock_spool
 from contourd.errors import NodeError, SpoolError
 from contourd.jobs.database import Database
 
@@ -34,6 +36,32 @@ def fill(root: Path) -> None:
     spool.store_output(1, b"structure set")
     spool.pseudonym("patient")
     lock_spool(root).close()
+
+
+LOCKING = "from pathlib import Path; from contourd.dicom.spool_access import lock_spool; lock_spool(Path({!r}))"
+
+
+@pytest.mark.parametrize("removed", [False, True])
+def test_another_process_is_kept_out_though_the_lock_file_was_removed(tmp_path, removed):
+    command = [sys.executable, "-c", LOCKING.format(str(tmp_path))]
+    with lock_spool(tmp_path):
+        if removed:
+            (tmp_path / "contourd.lock").unlink()
+        ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert "another contourd already serves the spool" in ran.stderr
+        assert is_served(tmp_path)
+        lock = tmp_path / "contourd.lock"
+        lock.unlink(missing_ok=True)
+        assert is_served(tmp_path)
+    assert not is_served(tmp_path)
+    assert subprocess.run(command, capture_output=True, check=False, timeout=60).returncode == 0
+
+
+def test_a_pipe_in_the_place_of_the_lock_file_is_told(tmp_path):
+    os.mkfifo(tmp_path / "contourd.lock")
+    with pytest.raises(SpoolError, match=r"contourd\.lock is no file; remove it"):
+        lock_spool(tmp_path)
+    assert not is_served(tmp_path)
 
 
 @pytest.mark.usefixtures("lax_umask")
