@@ -26,6 +26,7 @@ from contourd.jobs.database import Database
 from contourd.model.bundle import BUNDLES, MODEL_FILE, ModelBundle, bundle_files, load_bundle
 from contourd.model.identity import ModelIdentity
 from contourd.model.predictor import Predictor
+from contourd.regular import open_regular
 from contourd.settings import Settings
 from contourd.settings.loading import MODEL_STORE
 
@@ -241,7 +242,7 @@ def _copy(folder: Path, partial: Path) -> None:
     except OSError as error:
         raise ModelError(f"{folder} is no bundle: {error.strerror} ({error.filename})") from error
     for file in files:
-        with file.open("rb") as source:
+        with open_regular(file) as source:
             chunks = iter(lambda source=source: source.read(CHUNK_BYTES), b"")  # type: ignore[misc]
             write_durably(partial / f".{file.name}", partial / file.name, chunks)
         (partial / file.name).chmod(FILE_MODE)

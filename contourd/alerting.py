@@ -22,6 +22,7 @@ from contourd.jobs.constancy_standing import Light, read_constancy
 from contourd.jobs.database import Database
 from contourd.jobs.queue import Clock, utc_now
 from contourd.notices import Channel, Notice, channels_of, notice_of_test
+from contourd.regular import read_regular
 from contourd.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -132,7 +133,7 @@ class Alerts:
 
     def _told(self) -> dict[str, list[str]]:
         try:
-            content = json.loads(self._file.read_text(encoding="utf-8"))
+            content = json.loads(read_regular(self._file))
             return {str(name): [str(key) for key in keys] for name, keys in content.items()}
         except (OSError, ValueError, AttributeError, TypeError):
             return {}  # told again rather than not at all

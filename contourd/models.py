@@ -20,6 +20,7 @@ from contourd.jobs.activations import (
 )
 from contourd.logs import one_line
 from contourd.model.identity import ModelIdentity
+from contourd.regular import read_regular
 from contourd.settings import Settings
 from contourd.settings.loading import MODEL_STORE
 
@@ -78,7 +79,7 @@ class ModelLine:
         file = self.folder / CARD_FILE
         if not file.is_file():
             return "*This model has no card.*"
-        lines = file.read_text(encoding="utf-8", errors="replace").expandtabs().split("\n")
+        lines = read_regular(file).decode(errors="replace").expandtabs().split("\n")
         return "\n".join("".join(c for c in line if c.isprintable()) for line in lines)
 
 
@@ -115,7 +116,7 @@ def model_at(folder: Path, settings: Settings) -> ModelLine:
 def _line(found: FoundModel, settings: Settings, number: int) -> ModelLine:
     routes = tuple(n for n, route in enumerate(settings.route, 1) if route.model == found.asked)
     try:
-        text = (found.folder / MODEL_FILE).read_bytes()
+        text = read_regular(found.folder / MODEL_FILE)
         said = json.loads(text)
         organs = tuple(map(one_line, said["model"]["structures"]))
         model = ModelIdentity(one_line(said["name"]), one_line(said["version"]), hashlib.sha256(text).hexdigest())

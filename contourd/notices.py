@@ -17,6 +17,7 @@ from contourd.commands import command
 from contourd.errors import NoticeNotSent
 from contourd.jobs.concerns import Concern
 from contourd.logs import one_line
+from contourd.regular import read_regular
 from contourd.settings.alerts import AlertSettings, MailSettings
 
 # RFC 5321, 4.2.3.
@@ -111,7 +112,7 @@ class MailChannel:
             with self._connected() as server:
                 server.ehlo_or_helo_if_needed()
                 if mail.password_file is not None:
-                    server.login(mail.user, mail.password_file.read_text(encoding="utf-8").strip())
+                    server.login(mail.user, read_regular(mail.password_file).decode().strip())
                 yield server
         except (OSError, smtplib.SMTPException) as error:
             raise NoticeNotSent(

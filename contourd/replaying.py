@@ -44,6 +44,7 @@ from contourd.provenance import (
     sha256,
     written_order,
 )
+from contourd.regular import read_regular
 from contourd.runtimes import make_predictor, user_cache, worker_of
 from contourd.settings import Settings, WorkerSettings
 
@@ -208,7 +209,7 @@ class Replayer:
             return OutputReplay(old.path, True, content, self._note(old))
         note = self._note(old)
         try:
-            organs = () if note else compare_organs((self._root / old.path).read_bytes(), content, grid)
+            organs = () if note else compare_organs(read_regular(self._root / old.path), content, grid)
         except DatasetError as error:
             return OutputReplay(old.path, False, content, str(error))
         return OutputReplay(old.path, False, content, note, organs)
@@ -216,7 +217,7 @@ class Replayer:
     def _note(self, old: Output) -> str:
         """Say what is wrong with the structure set in the spool."""
         try:
-            stored = (self._root / old.path).read_bytes()
+            stored = read_regular(self._root / old.path)
         except OSError:
             return "the structure set is not in the spool any more; it is compared by the hash that was recorded"
         if sha256(stored) != old.sha256:

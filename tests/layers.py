@@ -128,7 +128,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.jobs.timeline",
         "contourd.dicom.admission",
         "contourd.dicom.ct_write",
-        "contourd.dicom.decoders",
+        *("contourd.dicom.decoders", "contourd.dicom.files"),
         "contourd.dicom.identity",
         "contourd.dicom.integrity",
         *("contourd.dicom.isolation", "contourd.dicom.legal_form"),
@@ -189,6 +189,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.logs",
         "contourd.notify",
         *("contourd.signals", "contourd.loopback", "contourd.exhaustion", "contourd.threads"),
+        "contourd.regular",
     ),
     0: (
         "contourd.errors",

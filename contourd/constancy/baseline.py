@@ -24,6 +24,7 @@ from contourd.dicom.spool import PARTIAL, Spool, write_durably
 from contourd.errors import BaselineInvalid, SpoolError
 from contourd.imaging.contours import MaskInBox
 from contourd.jobs.constancy_standing import BASELINE_FILE
+from contourd.regular import read_regular
 
 PURPOSE = "constancy baseline"
 LARGEST_BYTES = 64 * 2**20
@@ -132,7 +133,7 @@ def read_baseline(spool: Spool) -> Baseline:
     try:
         if path.stat().st_size > LARGEST_BYTES:
             raise BaselineInvalid(f"{path} is larger than any baseline; {_remedy()}")
-        signed = json.loads(path.read_bytes())
+        signed = json.loads(read_regular(path))
         content, signature = signed["baseline"], str(signed["signature"])
     except FileNotFoundError as error:
         raise BaselineInvalid(f"there is no baseline {path}; {command('constancy baseline')} makes one") from error

@@ -6,7 +6,6 @@ import threading
 from pathlib import Path
 from typing import Any, Protocol
 
-import pydicom
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import build_role
 
@@ -24,6 +23,7 @@ from contourd.dicom.commitment import (
     request_dataset,
 )
 from contourd.dicom.commitment_scp import ReportSink, report_handler
+from contourd.dicom.files import read_dicom
 from contourd.outcomes import Outcome, OutcomeKind
 from contourd.settings import Destination, SenderNode
 
@@ -96,5 +96,5 @@ def _classify(response: Any, peer: Destination | SenderNode, what: str) -> Outco
 
 def reference_to(path: Path) -> Reference:
     """Name the structure set in a file."""
-    dataset = pydicom.dcmread(path, specific_tags=["SOPClassUID", "SOPInstanceUID"])
+    dataset = read_dicom(path, specific_tags=["SOPClassUID", "SOPInstanceUID"])
     return Reference(str(dataset.SOPClassUID), str(dataset.SOPInstanceUID))

@@ -10,8 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import pydicom
-
+from contourd.dicom.files import read_dicom
 from contourd.dicom.instance import UNREADABLE, Instance
 from contourd.dicom.pixels import same_image
 from contourd.errors import SeriesUnusable
@@ -100,7 +99,7 @@ def _uid(instance: Instance) -> Key:
 def _moment(keywords: Sequence[str]) -> Callable[[Instance], Key]:
     def read(instance: Instance) -> Key:
         try:
-            header = pydicom.dcmread(instance.path, stop_before_pixels=True, specific_tags=list(keywords))
+            header = read_dicom(instance.path, stop_before_pixels=True, specific_tags=list(keywords))
             texts = [str(header.get(keyword, "") or "").strip() for keyword in keywords]
         except UNREADABLE:
             return ()

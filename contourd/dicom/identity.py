@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pydicom
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 
+from contourd.dicom.files import read_dicom
 from contourd.dicom.instance import UNREADABLE
 from contourd.errors import PatientNamed, SeriesUnusable
 
@@ -49,7 +49,7 @@ def read_patient(path: Path) -> Patient:
         It is not there any more, or cannot be read.
     """
     try:
-        header = pydicom.dcmread(path, specific_tags=["PatientName", "PatientID", "SpecificCharacterSet"])
+        header = read_dicom(path, specific_tags=["PatientName", "PatientID", "SpecificCharacterSet"])
         return Patient(str(header.get("PatientName") or ""), str(header.get("PatientID") or ""))
     except UNREADABLE as error:
         raise SeriesUnusable(f"{path.name} is not there any more, or cannot be read") from error
@@ -69,7 +69,7 @@ def refuse_names(reason: str, image: Path) -> None:
         It is kept where names have no place.
     """
     try:
-        header = pydicom.dcmread(image, stop_before_pixels=True)
+        header = read_dicom(image, stop_before_pixels=True)
     except UNREADABLE:
         return
     if names_patient(reason, header):

@@ -19,6 +19,7 @@ from pydicom.uid import UID, CTImageStorage, DeflatedExplicitVRLittleEndian
 
 from contourd.dicom.decoded import Decoded
 from contourd.dicom.decoders import LOSSY, inflate
+from contourd.dicom.files import read_dicom
 from contourd.dicom.values import (
     LONGEST_VALUE_BYTES,
     comparable_of,
@@ -30,6 +31,7 @@ from contourd.dicom.values import (
 )
 from contourd.errors import SeriesUnusable
 from contourd.logs import one_line
+from contourd.regular import open_regular, read_regular
 
 # pydicom's warnings quote the value that is wrong, and a patient's name has no place in a log.
 config.settings.reading_validation_mode = config.IGNORE
@@ -132,9 +134,9 @@ def read_instance(path: Path) -> Instance:
     """
     try:
         if _may_be_deflated(path) and (meta := read_file_meta_info(path)).get("TransferSyntaxUID") == DEFLATED:
-            deflated = path.read_bytes()[BEFORE_META_BYTES + int(meta.FileMetaInformationGroupLength) :]
+            deflated = read_regular(path)[BEFORE_META_BYTES + int(meta.FileMetaInformationGroupLength) :]
             return _read_encoded(BytesIO(deflated), meta.TransferSyntaxUID, path)
-        ds = pydicom.dcmread(path, defer_size=DEFERRED_BYTES)
+        ds = read_dicom(path, defer_size=DEFERRED_BYTES)
         return _instance(ds, path, path.stat().st_size, UID(ds.file_meta.get("TransferSyntaxUID", "")))
     except UNREADABLE as error:
         raise _no_image(path, error) from error
@@ -159,7 +161,7 @@ def read_content(content: bytes, path: Path) -> tuple[Instance, Dataset | None]:
 
 def _may_be_deflated(path: Path) -> bool:
     """Say whether the file meta information is worth reading by itself, which takes as long as reading the header."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return DEFLATED.encode() in file.read(LARGEST_META_BYTES)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from contourd.dicom.instance import BEFORE_META_BYTES, read_instance
 from contourd.dicom.spacing import missing_positions_mm
 from contourd.errors import SeriesUnusable
+from contourd.regular import read_regular
 
 # PS3.10 7.1: the group length's element, the last one before the bytes that it counts.
 GROUP_LENGTH = struct.Struct("<HH2sHI")
@@ -19,7 +20,7 @@ MOST_TOLD = 5
 def stored_sha256(path: Path) -> str:
     """Return the hash of the dataset in a file, without its file meta information; empty where it cannot be read."""
     try:
-        return dataset_sha256(path.read_bytes())
+        return dataset_sha256(read_regular(path, follow=False))
     except OSError:
         return ""
 

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from contourd.dicom.decoders import DECODERS, LARGEST_IMAGE_BYTES, decode_pixels
+from contourd.dicom.files import read_dicom
 from contourd.dicom.instance import UNREADABLE
 
 # pydicom's plugins raise RuntimeError on pixels that they cannot decode.
@@ -116,7 +116,7 @@ def main() -> None:
         os.dup2(2, 1)  # what a library prints is no answer
         for line in sys.stdin:
             try:
-                stored = np.ascontiguousarray(decode_pixels(pydicom.dcmread(json.loads(line))))
+                stored = np.ascontiguousarray(decode_pixels(read_dicom(Path(json.loads(line)))))
             except (*UNDECODABLE, MemoryError) as error:
                 answers.write(json.dumps({"error": decoder_says(error)}).encode() + b"\n")
             else:

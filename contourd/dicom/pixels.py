@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from contourd.dicom.files import read_dicom
 from contourd.dicom.instance import Instance
 from contourd.dicom.isolation import UNDECODABLE, PixelDecoder, decoder_says, pixel_decoder
 from contourd.errors import SeriesUnusable
@@ -30,7 +30,7 @@ def hounsfield(instance: Instance, decoder: PixelDecoder) -> NDArray[np.int16]:
     if instance.decoded is not None and instance.decoded.hu is not None:
         return instance.decoded.hu
     try:
-        return decoded(instance, pydicom.dcmread(instance.path), decoder)
+        return decoded(instance, read_dicom(instance.path), decoder)
     except UNDECODABLE as error:
         raise _undecodable(instance, error) from error
 
@@ -91,7 +91,7 @@ def _undecodable(instance: Instance, error: Exception) -> SeriesUnusable:
 def same_image(one: Path, other: Path) -> bool:
     """Tell whether two files hold the same image: in another transfer syntax it is no other image."""
     try:
-        old, new = pydicom.dcmread(one), pydicom.dcmread(other)
+        old, new = read_dicom(one), read_dicom(other)
         if old == new:
             return True
         with pixel_decoder() as decoder:

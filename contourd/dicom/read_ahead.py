@@ -19,6 +19,7 @@ from contourd.dicom.integrity import dataset_sha256
 from contourd.dicom.isolation import UNDECODABLE, NearDecoder
 from contourd.dicom.received_images import decoded_bytes, read_image
 from contourd.errors import SeriesUnusable
+from contourd.regular import read_regular
 
 MOST_BYTES = 2**29
 FileIdentity = tuple[int, ...]
@@ -93,7 +94,7 @@ class ReadAhead:
     def _add(self, path: Path, sha256: str) -> None:
         identity, instance = _identity(path), None
         with suppress(*UNDECODABLE, SeriesUnusable):  # the job tells it
-            content = path.read_bytes()
+            content = read_regular(path, follow=False)
             if identity and dataset_sha256(content) == sha256:
                 instance = read_image(content, path, self._decoder, self._most_bytes - self._held_bytes)
         self._read[path] = _Read(sha256, identity, instance)

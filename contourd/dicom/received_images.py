@@ -18,6 +18,7 @@ from contourd.dicom.integrity import dataset_sha256, require_intact
 from contourd.dicom.isolation import UNDECODABLE, PixelDecoder, pixel_decoder
 from contourd.dicom.pixels import decoded
 from contourd.errors import SeriesUnusable
+from contourd.regular import read_regular
 
 # Files that are read before their turn, and what decoded pixels may take; those of further images are read once more.
 FILES_BEFORE, MOST_DECODED_BYTES = 4, 2**29
@@ -114,7 +115,7 @@ def _read_files(paths: Iterable[Path]) -> Iterator[tuple[Path, _File]]:
 
 def _read_file(path: Path) -> _File:
     try:
-        content = path.read_bytes()
+        content = read_regular(path, follow=False)
     except OSError:
         return _File()
     return _File(content, dataset_sha256(content))

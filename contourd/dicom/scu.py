@@ -6,13 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RTStructureSetStorage
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from contourd import logs
 from contourd.dicom.calling import Caller, told, where
+from contourd.dicom.files import read_dicom
 from contourd.dicom.identity import without_identity
 from contourd.dicom.instance import UNREADABLE
 from contourd.outcomes import Outcome, OutcomeKind
@@ -42,7 +42,7 @@ class StorageSCU:
     def deliver(self, path: Path, destination: Destination) -> Outcome:
         """Send one structure set; Implicit VR Little Endian is preferred, for contours may be longer than 64 kB."""
         try:
-            dataset = pydicom.dcmread(path)
+            dataset = read_dicom(path)
         except UNREADABLE as error:
             return Outcome(
                 OutcomeKind.REFUSED, f"the structure set {path.name} cannot be read ({logs.told(error)}); contour again"

@@ -19,6 +19,7 @@ from pynetdicom import AE
 from pynetdicom.status import code_to_category
 
 from contourd.dicom.calling import Caller
+from contourd.dicom.files import read_dicom
 from contourd.dicom.instance import UNREADABLE
 from contourd.dicom.scu import WARNINGS
 from contourd.errors import NodeError
@@ -47,7 +48,7 @@ def send_series(paths: Sequence[Path], calling_ae: str, host: str, port: int, ca
         raise NodeError(f"{called_ae} at {host}:{port} does not take the association; check host, port and AE titles")
     try:
         for path in paths:
-            response = association.send_c_store(pydicom.dcmread(path))
+            response = association.send_c_store(read_dicom(path))
             status = response.get("Status")
             if status != SUCCESS:
                 told = (
@@ -129,7 +130,7 @@ class FileSender:
 
 def _store(association: Any, path: Path) -> Sent:
     try:
-        dataset = pydicom.dcmread(path)
+        dataset = read_dicom(path)
         kind = f"{dataset.SOPClassUID.name} in {dataset.file_meta.TransferSyntaxUID.name}"
     except UNREADABLE as error:
         return Sent(path, None, f"it cannot be read: {type(error).__name__}")

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 
 from contourd.dicom.admission import refuse_patients, refuse_unfit, set_aside
 from contourd.dicom.duplicates import one_set, without_copies
+from contourd.dicom.files import read_dicom
 from contourd.dicom.instance import Instance, find_series, read_instance
 from contourd.dicom.isolation import pixel_decoder
 from contourd.dicom.legal_form import bring_to_legal_form
@@ -93,7 +93,7 @@ def gate(instances: Sequence[Instance]) -> Series:
     _refuse_gaps(ordered)
     if beside:
         log.info("images beside the slices are set aside", extra={"action": "set aside", "images": len(beside)})
-    header = pydicom.dcmread(ordered[0].path, stop_before_pixels=True)
+    header = read_dicom(ordered[0].path, stop_before_pixels=True)
     formal = bring_to_legal_form(header)
     if formal:
         log.info("header brought to legal form: %s", "; ".join(formal), extra={"action": "legal form"})

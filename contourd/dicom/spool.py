@@ -19,6 +19,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from contourd.errors import SpoolError, SpoolFull
+from contourd.regular import read_regular
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 INCOMING, OUTGOING, PARTIAL = "incoming", "outgoing", "partial"
@@ -215,7 +216,7 @@ class Spool:
                 try:
                     if not path.exists():
                         self._make_key(path)
-                    self._key = path.read_bytes()
+                    self._key = read_regular(path)
                 except OSError as error:
                     raise self._refusal(error) from error
             return self._key

@@ -24,6 +24,7 @@ from contourd.model.identity import ModelIdentity
 from contourd.model.limits import Limits
 from contourd.model.plausibility import OrganSpread
 from contourd.model.transforms import PreprocessConfig
+from contourd.regular import read_regular
 
 BUNDLES = Path(__file__).resolve().parent / "bundles"
 LARGEST_MODEL_FILE_BYTES, LARGEST_WEIGHTS_BYTES = 4 * 2**20, 2 * 2**30
@@ -205,7 +206,7 @@ def save_bundle(folder: Path, config: BundleConfig | Mapping[str, object], netwo
     weights = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
     safetensors.torch.save_file(weights, folder / WEIGHTS_FILE)
     (folder / WEIGHTS_FILE).chmod(0o644)  # safetensors leaves it to its owner alone
-    digest = hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+    digest = hashlib.sha256(read_regular(folder / WEIGHTS_FILE)).hexdigest()
     fields = config.model_dump(mode="json") if isinstance(config, BundleConfig) else dict(config)
     try:
         complete = BundleConfig.model_validate({**fields, "weights_sha256": digest})

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contourd.errors import SettingsError
+from contourd.regular import read_regular
 
 SHORTEST_TOKEN = 16
 SESSION_S = 12 * 3600.0
@@ -129,7 +130,7 @@ def read_token(path: Path | None) -> str | None:
         return None
     remedy = f"make it: (umask 077; openssl rand -hex 24 > {path})"
     try:
-        token = path.read_text(encoding="utf-8").strip()
+        token = read_regular(path).decode().strip()
         mode = path.stat().st_mode
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from hmac import compare_digest
 
-import pydicom
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from contourd.commands import command
+from contourd.dicom.files import read_dicom
 from contourd.errors import InvalidTransition, PatientNamed
 from contourd.jobs.operations import Operations
 from contourd.jobs.overview import read_job
@@ -163,7 +163,7 @@ def _shown_patient(request: Request, person: SignedIn) -> Response:
         raise HTTPException(404, f"there is no job {job}")
     site.operations(person.actor).note("show patient", f"job {job}")
     try:
-        header = pydicom.dcmread(site.settings.spool.root / detail.paths[0], specific_tags=list(SHOWN))
+        header = read_dicom(site.settings.spool.root / detail.paths[0], specific_tags=SHOWN)
     except OSError as error:
         raise HTTPException(409, f"the images cannot be read: {error.strerror}") from error
     patient = {keyword: str(header.get(keyword, "") or "") for keyword in SHOWN}

@@ -14,10 +14,10 @@ from typing import Literal
 
 import contourpy
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from contourd.dicom.files import read_dicom
 from contourd.dicom.rtstruct_read import ReadROI, extent, rasterise, read_structure_set
 from contourd.dicom.series import gate, read_instance, read_slices, read_volume
 from contourd.dicom.viewing import visible
@@ -189,7 +189,7 @@ def open_scene(images: Sequence[Path], structure_set: Path | None, limit_bytes: 
     """
     try:
         series = gate([read_instance(path) for path in images])
-        dataset = pydicom.dcmread(structure_set) if structure_set is not None else None
+        dataset = read_dicom(structure_set) if structure_set is not None else None
     except OSError as error:
         raise SeriesUnusable(f"a file of the spool cannot be read: {error.strerror}") from error
     _refuse_large(series.grid, limit_bytes)
