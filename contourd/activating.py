@@ -26,6 +26,7 @@ from contourd.jobs.database import Database
 from contourd.model.bundle import BUNDLES, MODEL_FILE, ModelBundle, bundle_files, load_bundle
 from contourd.model.identity import ModelIdentity
 from contourd.model.predictor import Predictor
+from contourd.placing import ELSEWHERE, misplaced, told_misplaced
 from contourd.regular import open_regular
 from contourd.settings import Settings
 from contourd.settings.loading import MODEL_STORE
@@ -118,21 +119,30 @@ def verify(found: FoundModel) -> ModelBundle:
 
 
 def try_out(bundle: ModelBundle, device: str) -> None:
-    """Run a model once on a small volume.
+    """Run a model on a small volume, and on the reference patient, whose organs it must find where they are.
 
     Raises
     ------
     ModelError
-        It breaks, or what it answers is no probability.
+        It breaks, what it answers is no probability, or an organ lies on the wrong side or in the place of another.
     DeviceError
         The device is not there, or too small.
     """
+    predictor = Predictor(bundle, device)
     try:
-        prediction = Predictor(bundle, device).predict(oval_body(TRIAL_SHAPE, TRIAL_SPACING_MM, TRIAL_HALF_AXES_MM))
+        prediction = predictor.predict(oval_body(TRIAL_SHAPE, TRIAL_SPACING_MM, TRIAL_HALF_AXES_MM))
     except (SeriesUnusable, RuntimeError, ValueError, IndexError) as error:
         raise ModelError(f"{bundle.folder}: the model breaks on a small volume ({type(error).__name__})") from error
     if not all(np.isfinite(lattice.probabilities).all() for lattice in prediction.lattices):
         raise ModelError(f"{bundle.folder}: the network answers with what is no number on a small volume")
+    try:
+        wrong = misplaced(predictor)
+    except SeriesUnusable as error:
+        raise ModelError(
+            f"{bundle.identity.told()} finds no head and neck in the reference patient: {error}"
+        ) from error
+    if wrong:
+        raise ModelError(f"{told_misplaced(bundle, wrong)}; {ELSEWHERE}")
 
 
 def activate(database: Database, settings: Settings, source: str, actor: str, reason: str) -> Change:

@@ -24,10 +24,12 @@ from contourd.imaging import contours
 from contourd.imaging.contours import ROI, HoleStyle, MaskInBox, StructureSet, trace
 from contourd.imaging.grid import Grid
 from contourd.model.bundle import ModelBundle
+from contourd.model.commissioning import told_unjudged
 from contourd.model.limits import outside
 from contourd.model.plausibility import Finding, Organ, assess, organ, recognised
 from contourd.model.predictor import Prediction, Predictor, Progress
-from contourd.model.structures import catalogue
+from contourd.model.sides import Sides
+from contourd.model.structures import Structure, catalogue
 from contourd.profiles import STRICT, Profile
 from contourd.settings import PlausibilitySettings, Verdict
 
@@ -50,6 +52,8 @@ class Order:
         Why a person lets the model run outside of its limits, and who; empty: such a series is held.
     second_reader
         Whether rt-utils opens each structure set too.
+    colours
+        RGB, 0 to 255, of organs that the catalogue does not know.
     """
 
     revision: int = 1
@@ -57,6 +61,7 @@ class Order:
     plausibility: PlausibilitySettings = field(default_factory=PlausibilitySettings)
     override: str = ""
     second_reader: bool = False
+    colours: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def settings_hash(self, profile: Profile) -> str:
         """Hash what else than the input and the model decides the structure set's content; part of its UID."""
@@ -69,6 +74,7 @@ class Order:
             "plausibility": self.plausibility.model_dump(mode="json"),
             "override": self.override,
             "profile": profile.identity(),
+            **({"colours": dict(self.colours)} if self.colours else {}),  # so that others keep their hash
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -136,7 +142,8 @@ def contour_series(
     prediction = predictor.predict(volume, progress)
     found = _found(prediction, report)
     masks = {o.name: o.mask for o in found}
-    remarks = replace(_remarks(_organs(masks, series.grid), bundle, order, beyond), formal=series.formal)
+    remarks = _remarks(_organs(masks, series.grid), bundle, order, beyond, prediction.midline_mm())
+    remarks = replace(remarks, formal=series.formal)
     structures = {style: _traced(found, series.grid, style) for style in {HoleStyle(p.holes) for p in order.profiles}}
     report("trace", 1.0)
     datasets, remarks = _written(_Drawn(series, structures, masks), bundle, order, remarks, report)
@@ -183,7 +190,9 @@ def _checked(drawn: _Drawn, bundle: ModelBundle, order: Order, profile: Profile,
     hashed = order.settings_hash(profile)
     provenance = Provenance(bundle.name, bundle.version, bundle.sha256, hashed, order.revision)
     traced = drawn.structures[HoleStyle(profile.holes)]
-    dataset = structure_set_dataset(traced, drawn.series, provenance, catalogue(), profile, remarks)
+    own = {name: Structure(name, (), colour) for name, colour in order.colours.items()}
+    known = {**own, **catalogue()}
+    dataset = structure_set_dataset(traced, drawn.series, provenance, known, profile, remarks)
     check_structure_set(dataset, drawn.series, _named(drawn.masks, profile, remarks))
     if order.second_reader:
         check_with_second_reader(dataset, drawn.series)
@@ -198,11 +207,14 @@ def _named(masks: Mapping[str, MaskInBox], profile: Profile, remarks: Remarks) -
     return {profile.name_of(name): mask for name, mask in masks.items() if name not in remarks.withheld}
 
 
-def _remarks(organs: Sequence[Organ], bundle: ModelBundle, order: Order, beyond: Sequence[str]) -> Remarks:
+def _remarks(
+    organs: Sequence[Organ], bundle: ModelBundle, order: Order, beyond: Sequence[str], midline_mm: float | None
+) -> Remarks:
     """Judge what was found by the training set; too little of a head and neck is no head and neck."""
     distribution = bundle.config.distribution
-    findings = assess(organs, distribution, order.plausibility.limit_sd) if distribution else ()
-    known = recognised(organs, findings)
+    sides = Sides(bundle.config.known_pairs, midline_mm)
+    findings = assess(organs, distribution, order.plausibility.limit_sd, sides)
+    known = recognised(organs, findings, distribution)
     if len(known) < min(FEWEST_ORGANS, len(distribution)) and not order.override:
         found = ", ".join(known) or "none"
         raise SeriesUnusable(
@@ -212,8 +224,9 @@ def _remarks(organs: Sequence[Organ], bundle: ModelBundle, order: Order, beyond:
         )
     released = f"{order.override} ({'; '.join(beyond)})" if beyond else ""
     withheld = _by_organ(findings, order.plausibility, "withhold")
-    flagged = _by_organ(findings, order.plausibility, "flag")
-    return Remarks({name: why for name, why in flagged.items() if name not in withheld}, withheld, released)
+    flagged = {k: why for k, why in _by_organ(findings, order.plausibility, "flag").items() if k not in withheld}
+    unjudged = told_unjudged(bundle.config.model.structures, distribution)
+    return Remarks(flagged, withheld, released, unjudged=unjudged)
 
 
 def _by_organ(findings: Sequence[Finding], settings: PlausibilitySettings, verdict: Verdict) -> dict[str, str]:

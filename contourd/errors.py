@@ -47,7 +47,7 @@ class SettingsError(ContourdError):
     """The configuration cannot be used."""
 
     def __init__(self, source: str, problems: Sequence[str]) -> None:
-        self.problems = tuple(problems)
+        self.source, self.problems = source, tuple(problems)
         super().__init__(f"{source}: {len(self.problems)} problem(s)\n" + "\n".join(f"  {p}" for p in self.problems))
 
 

@@ -19,6 +19,7 @@ from contourd.jobs.activations import (
     shipped_names,
 )
 from contourd.logs import one_line
+from contourd.model.commissioning import told_unjudged
 from contourd.model.identity import ModelIdentity
 from contourd.regular import read_regular
 from contourd.settings import Settings
@@ -73,6 +74,12 @@ class ModelLine:
     def sha256(self) -> str:
         """The model's hash, empty where it cannot be read."""
         return self.model.sha256
+
+    @property
+    def uncommissioned(self) -> str:
+        """Of which organs it does not know the usual size and place, in words; empty where it knows all."""
+        known = self.said.get("distribution")
+        return told_unjudged(self.organs, known if isinstance(known, dict) else ())
 
     def card(self) -> str:
         """Return the model card, Markdown without escapes for terminals; a sentence where there is none."""

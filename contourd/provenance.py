@@ -74,6 +74,7 @@ def written_order(order: Order) -> str:
         "revision": order.revision,
         "override": order.override,
         "plausibility": order.plausibility.model_dump(mode="json"),
+        **({"colours": dict(order.colours)} if order.colours else {}),
         "profiles": [{**_plain(profile), "hash": order.settings_hash(profile)} for profile in order.profiles],
     }
     return json.dumps(content, sort_keys=True)
@@ -97,7 +98,8 @@ def read_order(text: str) -> Order:
         content = json.loads(text)
         profiles = tuple(Profile(**{k: v for k, v in one.items() if k != "hash"}) for one in content["profiles"])
         plausibility = PlausibilitySettings.model_validate(content["plausibility"])
-        return Order(content["revision"], profiles, plausibility, content["override"])
+        colours = {name: (int(r), int(g), int(b)) for name, (r, g, b) in content.get("colours", {}).items()}
+        return Order(content["revision"], profiles, plausibility, content["override"], colours=colours)
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError("the settings that were recorded are not those of this version of contourd") from error
 

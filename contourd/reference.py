@@ -63,6 +63,11 @@ def load_reference() -> ReferencePatient:
         return ReferencePatient(Volume(grid, hu), organs, json.loads(str(arrays["provenance"])))
 
 
+def mean_organs(reference: ReferencePatient) -> dict[str, NDArray[np.bool_]]:
+    """Return the mean organs on the reference's own grid: TG-263 name -> bool (z, y, x), of the organ's mean volume."""
+    return {name: organ >= _level(organ) for name, organ in reference.organs.items()}
+
+
 def clinical_grid(reference: ReferencePatient) -> Grid:
     """Build the grid of the series: 512 x 512 pixels of 0.98 mm around the patient, slices of 2.5 mm."""
     extent_mm = float(reference.volume.grid.slice_positions_mm[-1])

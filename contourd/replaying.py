@@ -34,6 +34,7 @@ from contourd.jobs.contourings import Contoured, Contouring, Output, images_sha2
 from contourd.jobs.database import Database
 from contourd.model.bundle import ModelBundle
 from contourd.model.predictor import Predictor
+from contourd.model.site_structures import site_colours
 from contourd.profiles import STRICT
 from contourd.provenance import (
     Difference,
@@ -193,7 +194,8 @@ class Replayer:
         known = {d.name: d.structure_set_profile for d in self._settings.destination}
         wanted = [known.get(name, STRICT) for name in job.destinations]
         profiles = {profile.identity(): profile for profile in wanted}
-        return Order(job.revision, tuple(profiles.values()), self._settings.plausibility, job.override)
+        colours = site_colours(self._settings.structures.file)
+        return Order(job.revision, tuple(profiles.values()), self._settings.plausibility, job.override, colours=colours)
 
     def _of_today(self, job: Contoured, before: Contouring) -> tuple[Difference, ...]:
         """Compare what was recorded with what a new job of the same kind would get."""

@@ -128,6 +128,7 @@ def to_json(report: Report, settings: Settings) -> str:
                 "routes": list(m.routes),
                 "since": m.activation.at.isoformat() if m.activation else None,
                 "by": m.activation.actor if m.activation else None,
+                "uncommissioned": m.uncommissioned,
             }
             for m in routed_models(settings, report.activations)
         ],

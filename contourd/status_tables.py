@@ -60,7 +60,8 @@ def to_table(report: Report, settings: Settings, now: datetime) -> RenderableTyp
 
 def _told_model(model: ModelLine) -> str:
     since = f" since {model.activation.at.astimezone():%Y-%m-%d %H:%M}" if model.activation else ""
-    return f"{one_line(model.name)} {one_line(model.version)} ({model.origin.value}{since})"
+    commissioned = ", not commissioned" if model.uncommissioned else ""
+    return f"{one_line(model.name)} {one_line(model.version)} ({model.origin.value}{since}{commissioned})"
 
 
 def constancy_text(standing: Constancy, now: datetime) -> Text:

@@ -38,6 +38,7 @@ from contourd.logs import set_up_logging, told
 from contourd.model.bundle import ModelBundle
 from contourd.model.identity import ModelIdentity
 from contourd.model.predictor import Predictor
+from contourd.model.site_structures import site_colours
 from contourd.patience import Backoff
 from contourd.profiles import STRICT
 from contourd.provenance import contouring_of
@@ -79,7 +80,7 @@ class Worker:
         self._activations = Activations(self._database, settings.spool.root)
         self._seen, self._runtimes = 0, settings.spool.root / FOLDER
         self._ahead, self._listed = ReadAhead(), 0
-        self._predictors: dict[str, Predictor] = {}
+        self._predictors, self._colours = dict[str, Predictor](), site_colours(settings.structures.file)
         self._waiting, self._elapsed = dict[int, Backoff](), time.monotonic
         self._profiles = {d.name: d.structure_set_profile for d in settings.destination}
         self.stopping, self.wake = threading.Event(), threading.Event()
@@ -247,6 +248,7 @@ class Worker:
             self._settings.plausibility,
             job.override,
             self._settings.check.rt_utils,
+            self._colours,
         )
         if job.sent_with is not None:
             found = self._same(job.sent_with, found)

@@ -17,6 +17,8 @@ from scipy import ndimage
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Grid
 from contourd.model.plausibility import Check, Organ, assess, distribution_of, organ
+from contourd.model.sides import Sides
+from contourd.model.structures import Structure, catalogue_pairs
 
 LIMIT_SD = 5.0
 IMPOSSIBLE_VOLUME = 4.0
@@ -85,12 +87,20 @@ def empty_slices(mask: NDArray[np.bool_]) -> int:
     return int(drawn[-1] - drawn[0] + 1 - len(drawn)) if len(drawn) else 0
 
 
-def audit(cases: Mapping[str, Sequence[Shape]]) -> list[AuditFinding]:
-    """Judge every organ of every case against all of them."""
-    distribution = distribution_of([[shape.organ for shape in shapes] for shapes in cases.values()])
+def audit(cases: Mapping[str, Sequence[Shape]], known: Mapping[str, Structure] | None = None) -> list[AuditFinding]:
+    """Judge every organ of every case against all of them.
+
+    Parameters
+    ----------
+    known
+        The catalogue, whose pairs are compared; by default the one that ships.
+    """
+    organs = [[shape.organ for shape in shapes] for shapes in cases.values()]
+    pairs = catalogue_pairs(sorted({one.name for case in organs for one in case}), known)
+    distribution = distribution_of(organs, pairs)
     found: list[AuditFinding] = []
     for case, shapes in cases.items():
-        for finding in assess([shape.organ for shape in shapes], distribution, LIMIT_SD):
+        for finding in assess([shape.organ for shape in shapes], distribution, LIMIT_SD, Sides(pairs)):
             rule = Rule.SIDES if finding.check is Check.LATERALITY else Rule.UNUSUAL
             found.append(AuditFinding(case, finding.structure, rule, finding.reason))
         for shape in shapes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,7 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from contourd.errors import SettingsError
 from contourd.model.anatomynet import ModelConfig
 from contourd.model.limits import Limits
-from contourd.model.structures import etc_folder
+from contourd.model.structures import (
+    Pairs,
+    Structure,
+    catalogue_pairs,
+    etc_folder,
+    refuse_other_pairs,
+    unpaired,
+)
 from contourd.model.transforms import PreprocessConfig
 
 RECIPES = "recipes"
@@ -177,6 +184,8 @@ class TrainConfig(_Section):
         Validate and release with the mean over two lattices (see BundleConfig).
     initial
         Bundle, by name or folder, whose weights the run begins with; empty: random ones.
+    pairs
+        (left, right) organs, which a mirror image exchanges; None: those that the catalogue knows.
     """
 
     name: str
@@ -184,6 +193,7 @@ class TrainConfig(_Section):
     seed: int = 0
     initial: str = ""
     model: ModelConfig
+    pairs: Pairs | None = None
     preprocess: PreprocessConfig = PreprocessConfig()
     loss: LossConfig = LossConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -193,6 +203,23 @@ class TrainConfig(_Section):
     augment: AugmentConfig = AugmentConfig()
     limits: Limits = Limits()
     half_voxel: bool = False
+
+    @model_validator(mode="after")
+    def _mirrored_in_pairs(self) -> Self:
+        refuse_other_pairs(self.model.structures, self.pairs or ())
+        alone = unpaired(self.model.structures, self.known_pairs)
+        if alone and self.augment.mirror > 0:
+            raise ValueError(
+                f"augment.mirror: {', '.join(alone)} {'is' if len(alone) == 1 else 'are'} in no pair, and a mirror "
+                'image would put left onto right: name the pairs (pairs = [["..._L", "..._R"]], or a file with them by '
+                "--structures), or set augment.mirror = 0"
+            )
+        return self
+
+    @property
+    def known_pairs(self) -> Pairs:
+        """The recipe's pairs, or those of the catalogue where it says none."""
+        return catalogue_pairs(self.model.structures) if self.pairs is None else self.pairs
 
     def in_steps(self, cases: int) -> Self:
         """Return the same recipe with all lengths in steps; an epoch of a batch that does not divide it is rounded up.
@@ -245,15 +272,24 @@ def find_recipe(name_or_file: str | Path) -> Path:
     )
 
 
-def load_recipe(path: Path) -> TrainConfig:
+def load_recipe(path: Path, known: Mapping[str, Structure] | None = None) -> TrainConfig:
     """Read a recipe.
+
+    Parameters
+    ----------
+    known
+        A site's catalogue, whose pairs hold where the recipe names none.
 
     Raises
     ------
     SettingsError
         Every problem of the file, with the key's path.
     """
-    return check_recipe(read_toml(path), str(path))
+    content = read_toml(path)
+    model = content.get("model")
+    if known is not None and "pairs" not in content and isinstance(model, dict):
+        content["pairs"] = catalogue_pairs([str(name) for name in model.get("structures", ())], known)
+    return check_recipe(content, str(path))
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contourd import __version__
 from contourd.errors import DatasetError
+from contourd.model.site_structures import extended_catalogue
 from trainer.archive import Item, Refused, Stage
 from trainer.atomic import replacing, write_text
 from trainer.audit import EXCLUDING, AuditFinding, Rule, audit, excluded
@@ -26,7 +27,7 @@ from trainer.conversion import Converted, Order, case_file, convert, known
 from trainer.curation_report import Curation, write_curation_report
 from trainer.discovery import Source, find_items, parse_sources
 from trainer.identity import Named, identify
-from trainer.names import mapping, review
+from trainer.names import mapping, review, vocabulary_of
 from trainer.progress import tracked
 from trainer.splits import SPLITS, Member, Shares, refuse_doubles, split
 
@@ -43,6 +44,8 @@ class Options:
         Take a case's split from the folders' names (train, train-pats, validation ...) where they have one.
     rules
         Audit rules that exclude.
+    structures
+        A site's own organs, a file of the form of etc/structures.toml.
     """
 
     keep_chest: bool = False
@@ -51,6 +54,7 @@ class Options:
     seed: int = 0
     workers: int = 1
     rules: frozenset[Rule] = EXCLUDING
+    structures: Path | None = None
 
 
 class CuratedCase(BaseModel):
@@ -87,13 +91,18 @@ def curate(sources: Sequence[Source], output: Path, options: Options) -> Curatio
     ------
     DatasetError
         A patient stands in two sources or splits, the review file cannot be used, or nothing can be read.
+    SettingsError
+        The site's own organs cannot be used.
     """
+    vocabulary = vocabulary_of(extended_catalogue(options.structures))
     work = output / WORK
     work.mkdir(parents=True, exist_ok=True)
     found = [one for source in sources for one in find_items(source)]
     items, refused = [f for f in found if isinstance(f, Item)], [f for f in found if isinstance(f, Refused)]
     named = identify(items, output)
-    spelt = review(Counter(name for item in items for name in dict.fromkeys(item.spellings)), output / NAMES)
+    spelt = review(
+        Counter(name for item in items for name in dict.fromkeys(item.spellings)), output / NAMES, vocabulary
+    )
     organs = mapping(spelt)
     orders = {one.identifier: Order(one.item, one.identifier, organs, options.keep_chest, work) for one in named}
     for path in work.iterdir():
@@ -114,7 +123,7 @@ def curate(sources: Sequence[Source], output: Path, options: Options) -> Curatio
             reason = f"has the same images as {doubles[member.case]}"
             refused.append(Refused(member.source, member.case, reason, Stage.ASIDE))
     members = [m for m in members if m.case not in doubles]
-    findings = audit({m.case: made[m.case].shapes for m in members})
+    findings = audit({m.case: made[m.case].shapes for m in members}, vocabulary.known)
     emptied = {
         case for case, organs in excluded(findings, options.rules).items() if organs >= made[case].annotations.keys()
     }
@@ -140,6 +149,7 @@ def curate(sources: Sequence[Source], output: Path, options: Options) -> Curatio
         spellings=tuple(spelt.values()),
         splits={c.identifier: c.split for c in cases},
         rules=options.rules,
+        structures=vocabulary.known,
     )
     write_curation_report(output / REPORT, work, curation)
     if not cases:

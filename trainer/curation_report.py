@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from contourd import __version__
-from contourd.model.structures import colour_of
+from contourd.model.structures import Structure, catalogue, colour_of
 from trainer.archive import Refused
 from trainer.audit import AuditFinding, Rule
 from trainer.case import Annotation
@@ -35,6 +35,8 @@ class Curation:
         Case -> split.
     rules
         That exclude.
+    structures
+        The catalogue.
     """
 
     output: Path
@@ -44,6 +46,7 @@ class Curation:
     spellings: tuple[Spelling, ...]
     splits: Mapping[str, str]
     rules: frozenset[Rule]
+    structures: Mapping[str, Structure] = field(default_factory=catalogue)
 
     @property
     def exclusions(self) -> frozenset[tuple[str, str]]:
@@ -102,7 +105,7 @@ def write_curation_report(path: Path, work: Path, curation: Curation) -> None:
         "sources": sorted({case.source for case in curation.cases}),
         "table": dict(sorted(table.items())),
         "frequencies": _frequencies(voxels),
-        "frequency": inline(_frequency_figure(voxels)) if len(voxels) > 1 else "",
+        "frequency": inline(_frequency_figure(voxels, curation.structures)) if len(voxels) > 1 else "",
         "refused": curation.refused,
         "findings": dict(by_rule),
         "meaning": {rule.value: text for rule, text in MEANING.items()},
@@ -129,14 +132,14 @@ def _frequencies(voxels: Counter[str]) -> list[tuple[str, float, float]]:
     return [("background", 100 * (whole - inside) / whole, float("nan")), *rows]
 
 
-def _frequency_figure(voxels: Counter[str]) -> Figure:
+def _frequency_figure(voxels: Counter[str], known: Mapping[str, Structure]) -> Figure:
     organs = sorted(((n, organ) for organ, n in voxels.items() if organ), reverse=True)
     figure = Figure(figsize=(8, 0.35 * len(organs) + 1))
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     inside = sum(n for n, _ in organs)
     places = np.arange(len(organs))
-    axes.barh(places, [100 * n / inside for n, _ in organs], color=[colour_of(organ) for _, organ in organs])
+    axes.barh(places, [100 * n / inside for n, _ in organs], color=[colour_of(organ, known) for _, organ in organs])
     axes.set_yticks(places, [organ for _, organ in organs])
     axes.invert_yaxis()
     axes.set_xlabel("per cent of the organs' voxels")

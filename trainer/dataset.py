@@ -18,6 +18,7 @@ from contourd.errors import DatasetError, SeriesUnusable
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.resample import resample
 from contourd.model.plausibility import Organ, OrganSpread, distribution_of, organ
+from contourd.model.structures import Pairs
 from contourd.model.transforms import Preprocess, grid_axes_mm
 from trainer.atomic import replacing
 from trainer.case import Annotation, Case, find_cases, read_case
@@ -97,8 +98,15 @@ class Split:
         return np.stack([sample.annotated for sample in self.samples])
 
 
-def load_split(folder: Path, structures: Sequence[str], preprocess: Preprocess, cache: Path) -> Split:
+def load_split(
+    folder: Path, structures: Sequence[str], preprocess: Preprocess, cache: Path, pairs: Pairs | None = None
+) -> Split:
     """Make the samples of a split once, and keep them in ``cache``; a file that changed is made again.
+
+    Parameters
+    ----------
+    pairs
+        (left, right) organs, whose volumes are compared; None: those that the catalogue knows.
 
     Raises
     ------
@@ -123,7 +131,7 @@ def load_split(folder: Path, structures: Sequence[str], preprocess: Preprocess, 
         raise DatasetError(
             f"{folder}: none of {len(refused)} cases can be used; the first: {next(iter(refused.items()))}"
         )
-    return Split(tuple(samples), refused, distribution_of(organs))
+    return Split(tuple(samples), refused, distribution_of(organs, pairs))
 
 
 def _stamp(path: Path) -> str:

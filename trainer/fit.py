@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from contourd.errors import DeviceError, SeriesUnusable
 from contourd.model.bundle import CARD_FILE, ModelBundle, load_bundle, save_bundle
 from contourd.model.predictor import Predictor
-from contourd.model.structures import mirrored_order
+from contourd.model.site_structures import extended_catalogue
+from contourd.model.structures import mirrored_order, unpaired
 from contourd.model.transforms import Preprocess
 from trainer.augment import Augment
 from trainer.card import write_card
@@ -73,7 +74,7 @@ class Task:
         chosen = self.samples[place_in_data(len(self.samples), config.seed, number)]
         rng = np.random.default_rng([config.seed, 1, number])
         spacing_mm = config.preprocess.spacing_mm
-        augment = Augment(config.augment, spacing_mm, mirrored_order(config.model.structures))
+        augment = Augment(config.augment, spacing_mm, mirrored_order(config.model.structures, config.known_pairs))
         image, organs = (t.to(device, non_blocking=True).float() for t in (chosen.image, chosen.organs))
         image, organs = augment(image, organs / FULL, rng)
         image, organs = cut_patch(image, organs, spacing_mm, config.patch, rng)
@@ -254,7 +255,8 @@ def _load(dataset: Path, recipe: TrainConfig, folder: Path, own: Ranks) -> Split
     """Load the training split; the first process fills the cache for the others."""
     if not own.writes:
         own.wait()
-    split = load_split(dataset / "train", recipe.model.structures, Preprocess(recipe.preprocess), folder / "cache")
+    structures, preprocess = recipe.model.structures, Preprocess(recipe.preprocess)
+    split = load_split(dataset / "train", structures, preprocess, folder / "cache", recipe.known_pairs)
     if own.writes:
         own.wait()
         for case, reason in split.refused.items():
@@ -282,13 +284,14 @@ def _check_precision(config: TrainConfig, device: torch.device) -> None:
 
 def write_bundle(folder: Path, state: State, config: TrainConfig, split: Split) -> ModelBundle:
     """Write the averaged weights with what the run knows of them."""
-    mirror = any(partner != i for i, partner in enumerate(mirrored_order(config.model.structures)))
+    mirror = bool(config.known_pairs) and not unpaired(config.model.structures, config.known_pairs)
     scores = {} if not state.history or state.history[-1]["step"] != state.step else state.history[-1]
     fields = {
         "name": config.name,
         "version": config.version,
         "model": config.model.model_dump(mode="json"),
         "preprocess": config.preprocess.model_dump(mode="json"),
+        "pairs": config.known_pairs,
         "mirror": mirror,
         "half_voxel": config.half_voxel,
         "limits": config.limits.model_dump(mode="json"),
@@ -306,20 +309,24 @@ def write_bundle(folder: Path, state: State, config: TrainConfig, split: Split) 
     return save_bundle(folder, fields, state.average)
 
 
-def run(dataset: Path, output: Path, recipe: str, initial: str = "", device: str = "auto") -> None:
+def run(
+    dataset: Path, output: Path, recipe: str, initial: str = "", device: str = "auto", structures: Path | None = None
+) -> None:
     """Train from a recipe, by name or file, as ``contourd train`` does.
 
     Parameters
     ----------
     initial
         Bundle to begin with; empty: what the recipe says.
+    structures
+        A site's own organs, a file of the form of etc/structures.toml.
 
     Raises
     ------
     SettingsError, DatasetError, ModelError, DeviceError
         The recipe, the data set, the model to begin with or the device cannot be used.
     """
-    config = load_recipe(find_recipe(recipe))
+    config = load_recipe(find_recipe(recipe), extended_catalogue(structures) if structures else None)
     if initial:
         config = config.model_copy(update={"initial": initial})
     state = fit(dataset, output, config, device)

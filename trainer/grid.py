@@ -134,5 +134,6 @@ def _put(content: dict[str, Any], keys: list[str], value: object, source: str) -
 
 def run_key(config: TrainConfig, variant: Variant) -> str:
     """Name the run of a variant; variants that come to the same share one."""
-    content = [config.model_dump(mode="json", by_alias=True), sorted(variant.sources), variant.cases]
+    recipe = config.model_dump(mode="json", by_alias=True, exclude={"pairs"} if config.pairs is None else None)
+    content = [recipe, sorted(variant.sources), variant.cases]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from contourd.errors import DatasetError
-from contourd.model.structures import Laterality, catalogue, etc_folder
+from contourd.model.structures import Laterality, Structure, catalogue, etc_folder
 from trainer.atomic import write_text
 
 NO_ORGAN = "-"
@@ -101,13 +101,19 @@ class Reading:
         return self.taken_for if self.taken_for not in ("", NO_ORGAN) else None
 
 
-def interpret(spelling: str) -> Reading:
+def interpret(spelling: str, vocabulary: Vocabulary | None = None) -> Reading:
     """Read one spelling.
 
     Targets, margins and planning aids are no organs, unless the whole name stands in the catalogue (``larynx_opt``). A
     paired organ without its side is unknown, and so is one that is marked as partly drawn.
+
+    Parameters
+    ----------
+    vocabulary
+        By default that of the catalogue that ships.
     """
-    if spelling in catalogue():
+    vocabulary = vocabulary or shipped_vocabulary()
+    if spelling in vocabulary.known:
         return Reading(spelling, Certainty.EXACT)
     words = _words(spelling)
     if not words:
@@ -115,16 +121,16 @@ def interpret(spelling: str) -> Reading:
     if any(tilde in spelling for tilde in TILDES):
         no_organ = _is_no_organ(spelling, words)
         return Reading(NO_ORGAN, Certainty.NO_ORGAN) if no_organ else Reading("", Certainty.PARTIAL)
-    found = _look_up(words, _naming().sides, _bases())
+    found = _look_up(words, _naming().sides, vocabulary.bases)
     if found is not None and not MARGIN.search(_plain(spelling)):
         return Reading(found, Certainty.ALIAS)
     both = {**_naming().sides, **_naming().doubtful}
-    may_be = _look_up(words, both, _bases()) or _look_up(words, both, _may_be())
+    may_be = _look_up(words, both, vocabulary.bases) or _look_up(words, both, vocabulary.may_be)
     if may_be is not None and not MARGIN.search(_plain(spelling)):
         return Reading("", Certainty.LIKELY, may_be)
     if _is_no_organ(spelling, words):
         return Reading(NO_ORGAN, Certainty.NO_ORGAN)
-    guess = _guess(words)
+    guess = _guess(words, vocabulary)
     return Reading("", Certainty.LIKELY, guess) if guess else Reading("", Certainty.NONE)
 
 
@@ -140,21 +146,38 @@ def _words(spelling: str) -> tuple[str, ...]:
     return tuple(re.findall(r"[a-z0-9]+", _plain(parted)))
 
 
-@cache
-def _bases() -> Mapping[str, Mapping[Laterality, str]]:
-    """Name without side, in one word -> side -> organ."""
-    return _families({name: [name, *structure.aliases] for name, structure in catalogue().items()})
+@dataclass(frozen=True, slots=True, eq=False)
+class Vocabulary:
+    """A catalogue, and its organs by what they are called: name without side, in one word -> side -> organ.
+
+    Attributes
+    ----------
+    may_be
+        The same with the spellings that may be an organ.
+    """
+
+    known: Mapping[str, Structure]
+    bases: Mapping[str, Mapping[Laterality, str]]
+    may_be: Mapping[str, Mapping[Laterality, str]]
+
+
+def vocabulary_of(known: Mapping[str, Structure]) -> Vocabulary:
+    """Sort a catalogue's organs by their spellings."""
+    bases = _families({name: [name, *structure.aliases] for name, structure in known.items()}, known)
+    return Vocabulary(known, bases, _families({name: _naming().may_be.get(name, ()) for name in known}, known))
 
 
 @cache
-def _may_be() -> Mapping[str, Mapping[Laterality, str]]:
-    """Do the same with the spellings that may be an organ."""
-    return _families({name: _naming().may_be.get(name, ()) for name in catalogue()})
+def shipped_vocabulary() -> Vocabulary:
+    """Return that of the catalogue that ships."""
+    return vocabulary_of(catalogue())
 
 
-def _families(spellings: Mapping[str, Sequence[str]]) -> Mapping[str, Mapping[Laterality, str]]:
+def _families(
+    spellings: Mapping[str, Sequence[str]], known: Mapping[str, Structure]
+) -> Mapping[str, Mapping[Laterality, str]]:
     bases: dict[str, dict[Laterality, str]] = {}
-    for name, structure in catalogue().items():
+    for name, structure in known.items():
         family = [*spellings[name], *(spellings[structure.pair] if structure.pair is not None else ())]
         # An umlaut is written with an e, or without its dots.
         for spelling in dict.fromkeys(text for one in family for text in (one, one.translate(UMLAUTS))):
@@ -196,18 +219,19 @@ def _is_no_organ(spelling: str, words: Sequence[str]) -> bool:
     )
 
 
-def _guess(words: Sequence[str]) -> str:
+def _guess(words: Sequence[str], vocabulary: Vocabulary) -> str:
     """Find an organ whose name resembles this one, cut off or misspelt; empty where none or several do."""
+    bases = vocabulary.bases
     side = next((_naming().sides[w] for w in words if w in _naming().sides), None)
     if side is None and words[-1] in _naming().doubtful:
         side, words = _naming().doubtful[words[-1]], words[:-1]
     joined = "".join(w for w in words if w not in _naming().sides)
     if len(joined) < SHORTEST_GUESS:
         return ""
-    cut_off = [base for base in _bases() if base.startswith(joined)]
-    longer = [base for base in _bases() if len(base) >= SHORTEST_GUESS and joined.startswith(base)]
-    near = cut_off or longer or difflib.get_close_matches(joined, list(_bases()), n=3, cutoff=ALIKE)
-    wanted = {_bases()[base].get(side or Laterality.MIDLINE) for base in near} - {None}
+    cut_off = [base for base in bases if base.startswith(joined)]
+    longer = [base for base in bases if len(base) >= SHORTEST_GUESS and joined.startswith(base)]
+    near = cut_off or longer or difflib.get_close_matches(joined, list(vocabulary.bases), n=3, cutoff=ALIKE)
+    wanted = {bases[base].get(side or Laterality.MIDLINE) for base in near} - {None}
     return str(wanted.pop()) if len(wanted) == 1 else ""
 
 
@@ -226,7 +250,7 @@ NOTE = """# What the archive calls its structures, and what each name is taken f
 """
 
 
-def read_review(path: Path) -> dict[str, Reading]:
+def read_review(path: Path, vocabulary: Vocabulary | None = None) -> dict[str, Reading]:
     """Read what a person decided: the entries that differ from what contourd reads by itself.
 
     Raises
@@ -234,6 +258,7 @@ def read_review(path: Path) -> dict[str, Reading]:
     DatasetError
         The file is damaged, or names an organ that the catalogue does not know.
     """
+    vocabulary = vocabulary or shipped_vocabulary()
     if not path.is_file():
         return {}
     try:
@@ -241,32 +266,39 @@ def read_review(path: Path) -> dict[str, Reading]:
         entries = [(str(entry["spelling"]), str(entry["taken_for"])) for entry in content.get("name", [])]
     except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
         raise DatasetError(f"{path} is damaged: {error}; correct it, or remove it to begin anew") from error
-    unknown = sorted({taken for _, taken in entries if taken not in ("", NO_ORGAN) and taken not in catalogue()})
+    unknown = sorted({taken for _, taken in entries if taken not in ("", NO_ORGAN) and taken not in vocabulary.known})
     if unknown:
-        raise DatasetError(f"{path}: {', '.join(unknown)} stand in no catalogue; known are {', '.join(catalogue())}")
+        known = ", ".join(vocabulary.known)
+        raise DatasetError(
+            f"{path}: {', '.join(unknown)} stand in no catalogue; known are {known}; more by --structures FILE"
+        )
     return {
         spelling: Reading(taken, Certainty.CONFIRMED)
         for spelling, taken in entries
-        if taken != interpret(spelling).taken_for
+        if taken != interpret(spelling, vocabulary).taken_for
     }
 
 
-def review(counts: Mapping[str, int], path: Path) -> dict[str, Spelling]:
+def review(counts: Mapping[str, int], path: Path, vocabulary: Vocabulary | None = None) -> dict[str, Spelling]:
     """Read every spelling, obey the review file, and write it anew with what is new.
 
     Parameters
     ----------
     counts
         Spelling -> cases in which it stands.
+    vocabulary
+        By default that of the catalogue that ships.
 
     Raises
     ------
     DatasetError
         The review file cannot be used.
     """
-    decided = read_review(path)
+    decided = read_review(path, vocabulary)
     names = {**counts, **decided}
-    spelt = {name: Spelling(name, counts.get(name, 0), decided.get(name, interpret(name))) for name in names}
+    spelt = {
+        name: Spelling(name, counts.get(name, 0), decided.get(name, interpret(name, vocabulary))) for name in names
+    }
     lines = [NOTE]
     for one in sorted(spelt.values(), key=lambda s: (s.reading.taken_for or "~", s.spelling.casefold(), s.spelling)):
         lines.append("[[name]]")

@@ -8,10 +8,12 @@ from pathlib import Path
 from contourd.activating import load_found, verify
 from contourd.checks.finding import Finding, failed, ok
 from contourd.imaging.volume import Volume, oval_body
-from contourd.jobs.activations import NAMED, Activations, FoundModel, find_model
+from contourd.jobs.activations import NAMED, Activations, FoundModel, Origin, find_model
 from contourd.jobs.database import Database
 from contourd.jobs.tables import SCHEMA_REVISION
+from contourd.model.commissioning import REMEDY, told_unjudged
 from contourd.model.runtime import peak_bytes
+from contourd.placing import ELSEWHERE, misplaced, told_misplaced
 from contourd.runtimes import make_predictor, user_cache
 from contourd.settings import Settings
 
@@ -28,7 +30,10 @@ def model(name: str, settings: Settings) -> Finding:
     bundle = verify(found)
     told = f"{bundle.name} {bundle.version}, sha256 {bundle.sha256[:12]}, {len(bundle.config.model.structures)} organs"
     one = found.activation
-    return ok(f"{told}, in use since {one.at:%Y-%m-%d %H:%M} UTC by {one.actor}" if one is not None else told)
+    if one is not None:
+        told = f"{told}, in use since {one.at:%Y-%m-%d %H:%M} UTC by {one.actor}"
+    uncommissioned = told_unjudged(bundle.config.model.structures, bundle.config.distribution)
+    return ok(f"{told}; {uncommissioned}", REMEDY) if uncommissioned else ok(told)
 
 
 def found_model(name: str, settings: Settings) -> FoundModel:
@@ -53,8 +58,11 @@ def largest_volume() -> Volume:
 def device(name: str, settings: Settings) -> Finding:
     """Run a model on its device with the largest volume that is expected; a job must have twice the time of that."""
     time_limit_s = settings.worker.time_limit_s
-    bundle = load_found(found_model(name, settings))
+    found = found_model(name, settings)
+    bundle = load_found(found)
     predictor = make_predictor(bundle, settings.worker, user_cache())
+    if found.origin is Origin.FOLDER and (wrong := misplaced(predictor)):  # others were tried by their activation
+        return failed(told_misplaced(bundle, wrong), ELSEWHERE)
     began = time.monotonic()
     predictor.predict(largest_volume())
     took_s = time.monotonic() - began

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contourd.cli.options import DeviceOption, OverrideOption, RuntimeOption, signed, worker_settings
+from contourd.cli.options import DeviceOption, OverrideOption, RuntimeOption, StructuresOption, signed, worker_settings
 from contourd.cli.output import JsonOption, as_json
 from contourd.errors import NodeError
 from contourd.profiles import PROFILES
@@ -30,6 +30,7 @@ def contour(
     series_uid: Annotated[str | None, typer.Option(help="Which series, where the folder holds several.")] = None,
     profile: Annotated[str, typer.Option(help=f"How it is written: {', '.join(PROFILES)}.")] = "strict",
     override: OverrideOption = "",
+    structures: StructuresOption = None,
     json: JsonOption = False,
 ) -> None:
     """Contour one CT series of a folder, without a node."""
@@ -43,10 +44,11 @@ def contour(
     from contourd.contouring import Order, contour_series
     from contourd.dicom.rtstruct_write import save_structure_set
     from contourd.model.bundle import load_bundle
+    from contourd.model.site_structures import site_colours
     from contourd.runtimes import make_predictor, user_cache
 
     predictor = make_predictor(load_bundle(model), worker_settings(device, runtime), user_cache())
-    order = Order(profiles=(PROFILES[profile],), override=signed(override))
+    order = Order(profiles=(PROFILES[profile],), override=signed(override), colours=site_colours(structures))
     with _stages() as report:
         contoured = contour_series(instances, predictor, order, report)
     output.parent.mkdir(parents=True, exist_ok=True)

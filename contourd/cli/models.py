@@ -35,6 +35,8 @@ def list_models(config: ConfigOption = None, json: JsonOption = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from contourd.model.commissioning import REMEDY
+
     table = Table("model", "from", "in use as", "since", "by", "routes")
     for line in lines:
         one = line.activation
@@ -42,6 +44,9 @@ def list_models(config: ConfigOption = None, json: JsonOption = False) -> None:
         routes = ", ".join(map(str, line.routes))
         table.add_row(line.model.stored_name, line.origin.value, line.asked if line.active else "", *since, routes)
     Console().print(table)
+    for line in lines:
+        if line.uncommissioned:
+            typer.echo(f"{line.model.stored_name}: {line.uncommissioned}; {REMEDY}")
 
 
 def show(
@@ -195,6 +200,7 @@ def _facts(line: ModelLine) -> list[tuple[str, str]]:
         ("from", f"{line.origin.value}: {line.folder}"),
         ("in use", f"by route {', '.join(map(str, line.routes)) or 'none'}" if line.active else "no"),
         ("organs", ", ".join(line.organs)),
+        ("commissioned", line.uncommissioned or "yes: it knows the usual size and place of its organs"),
         ("limits", "; ".join(f"{key} {_bounds(value)}" for key, value in limits.items() if value) or "none"),
         ("validation", ", ".join(f"{organ} {value:.2f}" for organ, value in dice.items()) or "not told"),
         ("trained", ", ".join(f"{k} {provenance[k]}" for k in ("step", "note") if k in provenance) or "not told"),
@@ -214,6 +220,7 @@ def _as_json(line: ModelLine) -> dict[str, Any]:
         "origin": line.origin.value,
         "folder": str(line.folder),
         "active": line.active,
+        "uncommissioned": line.uncommissioned,
         "since": line.activation.at.isoformat() if line.activation else None,
         "by": line.activation.actor if line.activation else None,
         "reason": line.activation.reason if line.activation else None,

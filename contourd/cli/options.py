@@ -47,6 +47,9 @@ def countable(number: int | None) -> int | None:
     return number
 
 
+StructuresOption = Annotated[
+    Path | None, typer.Option("--structures", help="Your own organs: a file as [structures] file of the settings.")
+]
 OverrideOption = Annotated[
     str, typer.Option(metavar="REASON", help="Let the model run outside of its limits; the reason is kept.")
 ]

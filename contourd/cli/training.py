@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from contourd.cli.options import DeviceOption
+from contourd.cli.options import DeviceOption, StructuresOption
 from contourd.cli.output import JsonOption, as_json, words_apart
 
 
@@ -23,6 +23,7 @@ def curate(
     seed: Annotated[int, typer.Option(help="Of the splits.")] = 0,
     only_tell: Annotated[list[str] | None, typer.Option(help="Audit rule that is not to exclude.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Cases at a time.")] = 1,
+    structures: StructuresOption = None,
     json: JsonOption = False,
 ) -> None:
     """Make a data set of your own archives, with a report.
@@ -40,7 +41,7 @@ def curate(
     kept = frozenset(rule for rule in EXCLUDING if rule.value not in told)
     shares = Shares(validation_share, test_share)
     with words_apart(json):
-        curation = run(sources, output, Options(keep_chest, keep_splits, shares, seed, workers, kept))
+        curation = run(sources, output, Options(keep_chest, keep_splits, shares, seed, workers, kept, structures))
     if json:
         content = {
             "cases": len(curation.cases),
@@ -59,12 +60,13 @@ def train(
     output: Annotated[Path, typer.Option(help="The bundle to write; <output>.run keeps the checkpoint.")],
     recipe: Annotated[str, typer.Option(help="A shipped recipe's name (quick, paper, ...), or a file.")] = "hn7",
     initial: Annotated[str, typer.Option(help="Model to begin with, by name or folder.")] = "",
+    structures: StructuresOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Train a model; a run that was stopped goes on."""
     from trainer.fit import run
 
-    run(dataset, output, recipe, initial, device)
+    run(dataset, output, recipe, initial, device, structures)
 
 
 def evaluate(

@@ -77,12 +77,15 @@ class Remarks:
         Why the series lies outside the model's limits, and who released it; empty where it does not.
     formal
         What of the CT's header is not copied as it is written there, and why.
+    unjudged
+        Which organs of the model could not be compared with its training set; empty where all were.
     """
 
     flagged: Mapping[str, str] = field(default_factory=dict)
     withheld: Mapping[str, str] = field(default_factory=dict)
     released: str = ""
     formal: tuple[str, ...] = ()
+    unjudged: str = ""
 
     def without(self, rejected: Mapping[str, str]) -> Remarks:
         """Return them with further organs withheld, which are not to be looked at then."""
@@ -92,6 +95,7 @@ class Remarks:
     def told(self) -> str:
         """Return them in words, empty where there is nothing to tell."""
         parts = [f"outside the model's limits, released: {self.released}"] if self.released else []
+        parts += [self.unjudged] if self.unjudged else []
         parts += [f"withheld: {name} ({why})" for name, why in self.withheld.items()]
         parts += [f"check: {name} ({why})" for name, why in self.flagged.items()]
         parts += [f"header: {change}" for change in self.formal]

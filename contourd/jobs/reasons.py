@@ -27,7 +27,7 @@ CLASSES: tuple[tuple[str, str], ...] = (
     ("images_gone", r"received images|^only \d+ of the \d+ images came again"),
     ("worker_died", r"^the worker died|^the job broke its worker"),
     ("model", r"^no model|is not a model of this version|is damaged: its sha256|is not the model that was activated"),
-    ("model", r"is not here:|^the job was contoured with|weights do not fit model|holds weights that"),
+    ("model", r"in no pair of it|is not here:|^the job was contoured with|weights do not fit model|holds weights that"),
     ("not_decoded", r"cannot be decoded"),
     ("not_a_ct", r"^modality|is a localizer"),
 )

@@ -11,10 +11,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import safetensors.torch
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 
 from contourd.errors import ModelError
@@ -23,6 +24,7 @@ from contourd.model.anatomynet import AnatomyNet, ModelConfig
 from contourd.model.identity import ModelIdentity
 from contourd.model.limits import Limits
 from contourd.model.plausibility import OrganSpread
+from contourd.model.structures import Pairs, catalogue_pairs, refuse_other_pairs, unpaired
 from contourd.model.transforms import PreprocessConfig
 from contourd.regular import read_regular
 
@@ -36,6 +38,9 @@ MODEL_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "weights.safetensors", "CARD
 class BundleConfig(BaseModel):
     """model.json.
 
+    pairs
+        (left, right) organs, which a mirror image exchanges. Without them, as in bundles of earlier versions, they are
+        those that the catalogue that ships knows.
     mirror
         Average with the prediction of the mirror image, paired organs exchanged.
     half_voxel
@@ -56,12 +61,23 @@ class BundleConfig(BaseModel):
     version: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
     model: ModelConfig
     preprocess: PreprocessConfig
+    pairs: Pairs | None = None
     mirror: bool = False
     half_voxel: bool = False
     weights_sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     limits: Limits = Limits()
     distribution: Mapping[str, OrganSpread] = Field(default_factory=dict)
     provenance: Mapping[str, object] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _pairs_of_own_organs(self) -> Self:
+        refuse_other_pairs(self.model.structures, self.pairs or ())
+        return self
+
+    @property
+    def known_pairs(self) -> Pairs:
+        """The model's pairs, or those of the catalogue where it says none."""
+        return catalogue_pairs(self.model.structures) if self.pairs is None else self.pairs
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +171,21 @@ def load_bundle(name_or_folder: str | Path) -> ModelBundle:
         config = BundleConfig.model_validate_json(text)
     except ValidationError as error:
         raise ModelError(f"{folder / MODEL_FILE} is not a model of this version: {_told(error)}") from error
+    _refuse_unpaired(folder / MODEL_FILE, config)
     if weights != config.weights_sha256:
         raise ModelError(f"{folder / WEIGHTS_FILE} is damaged: its sha256 is {weights}, not {config.weights_sha256}")
     return ModelBundle(folder, config, hashlib.sha256(text).hexdigest())
+
+
+def _refuse_unpaired(path: Path, config: BundleConfig) -> None:
+    """Refuse a model of which nobody knows what a mirror image makes of its left organs."""
+    alone = unpaired(config.model.structures, config.known_pairs)
+    if config.mirror and alone:
+        raise ModelError(
+            f"{path}: the model is mirrored, and {', '.join(alone)} {'is' if len(alone) == 1 else 'are'} in no pair of "
+            'it; if it was trained with the pairs exchanged, name them there ("pairs": [["..._L", "..._R"]]), else '
+            "train it again"
+        )
 
 
 def bundle_files(folder: Path) -> tuple[Path, ...]:
@@ -212,5 +240,7 @@ def save_bundle(folder: Path, config: BundleConfig | Mapping[str, object], netwo
         complete = BundleConfig.model_validate({**fields, "weights_sha256": digest})
     except ValidationError as error:
         raise ModelError(f"{folder}: {error}") from error
+    complete = complete.model_copy(update={"pairs": complete.known_pairs})
+    _refuse_unpaired(folder / MODEL_FILE, complete)
     (folder / MODEL_FILE).write_text(json.dumps(complete.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
     return load_bundle(folder)

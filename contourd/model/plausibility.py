@@ -11,16 +11,22 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import permutations
 from math import exp, log
+from typing import Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Grid
-from contourd.model.structures import Laterality, catalogue
+from contourd.model.sides import Sides
+from contourd.model.structures import Laterality, Pairs, catalogue, catalogue_pairs
 
 FEWEST_CASES = 10
 SMALLEST_SD_LOG, SMALLEST_SD_MM = 0.1, 2.0
+# A spread beyond these would let everything pass: a factor of e^3 in volume, or the length of a head and neck.
+LARGEST_SD_LOG, LARGEST_SD_MM = 3.0, 300.0
+# The middle of the body is not that of the head to the millimetre; no sided organ of a head and neck is as near to it.
+MIDLINE_MARGIN_MM = 10.0
 MAD_TO_SD = 1.4826
 
 
@@ -38,8 +44,8 @@ class Spread(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    median: float
-    sd: float = Field(gt=0)
+    median: float = Field(allow_inf_nan=False)
+    sd: float = Field(gt=0, le=LARGEST_SD_MM, allow_inf_nan=False)
 
     def score(self, value: float) -> float:
         """Return the distance from the median in standard deviations."""
@@ -62,6 +68,13 @@ class OrganSpread(BaseModel):
     log_volume_cc: Spread
     offsets_mm: Mapping[str, tuple[Spread, Spread, Spread]]
     log_asymmetry: Spread | None = None
+
+    @model_validator(mode="after")
+    def _logarithms_of_a_patient(self) -> Self:
+        for spread in (self.log_volume_cc, self.log_asymmetry):
+            if spread is not None and spread.sd > LARGEST_SD_LOG:
+                raise ValueError(f"sd: {spread.sd:g} of a logarithm judges nothing (at most {LARGEST_SD_LOG:g})")
+        return self
 
 
 Distribution = Mapping[str, OrganSpread]
@@ -106,13 +119,19 @@ def organ(name: str, mask: MaskInBox, grid: Grid) -> Organ | None:
     return Organ(name, volume_cc, (x, y, z), cut)
 
 
-def distribution_of(cases: Sequence[Sequence[Organ]]) -> dict[str, OrganSpread]:
+def distribution_of(cases: Sequence[Sequence[Organ]], pairs: Pairs | None = None) -> dict[str, OrganSpread]:
     """Measure the training set; organs, pairs and offsets of fewer than FEWEST_CASES cases are left out.
 
     Volumes of organs that the field of view cuts do not count.
+
+    Parameters
+    ----------
+    pairs
+        (left, right) organs; by default those that the catalogue knows.
     """
     by_name = [{o.name: o for o in case} for case in cases]
     names = sorted({name for case in by_name for name in case})
+    rights = dict(catalogue_pairs(names) if pairs is None else pairs)
     offsets: dict[str, dict[str, tuple[Spread, Spread, Spread]]] = {name: {} for name in names}
     for a, b in permutations(names, 2):
         both = np.array([np.subtract(c[a].centroid_mm, c[b].centroid_mm) for c in by_name if a in c and b in c])
@@ -123,21 +142,16 @@ def distribution_of(cases: Sequence[Sequence[Organ]]) -> dict[str, OrganSpread]:
     for name in names:
         volumes = np.array([c[name].volume_cc for c in by_name if name in c and not c[name].cut])
         if len(volumes) >= FEWEST_CASES:
-            asymmetry = _asymmetry(by_name, name)
+            asymmetry = _asymmetry(by_name, name, rights.get(name))
             spread = _spread(np.log(volumes), SMALLEST_SD_LOG)
             found[name] = OrganSpread(log_volume_cc=spread, offsets_mm=offsets[name], log_asymmetry=asymmetry)
     return found
 
 
-def _asymmetry(cases: Sequence[Mapping[str, Organ]], name: str) -> Spread | None:
-    known = catalogue().get(name)
-    if known is None or known.pair is None or known.laterality is not Laterality.LEFT:
+def _asymmetry(cases: Sequence[Mapping[str, Organ]], name: str, right: str | None) -> Spread | None:
+    if right is None:
         return None
-    whole = [
-        (c[name], c[known.pair])
-        for c in cases
-        if name in c and known.pair in c and not (c[name].cut or c[known.pair].cut)
-    ]
+    whole = [(c[name], c[right]) for c in cases if name in c and right in c and not (c[name].cut or c[right].cut)]
     ratios = np.array([log(left.volume_cc / right.volume_cc) for left, right in whole])
     return _spread(ratios, SMALLEST_SD_LOG) if len(ratios) >= FEWEST_CASES else None
 
@@ -148,30 +162,37 @@ def _spread(values: np.typing.NDArray[np.float64], smallest_sd: float) -> Spread
     return Spread(median=round(median, 3), sd=round(max(deviation, smallest_sd), 3))
 
 
-def assess(organs: Sequence[Organ], distribution: Distribution, limit_sd: float) -> tuple[Finding, ...]:
-    """Compare the organs of one patient with the training set; organs that it does not know are not judged.
+def assess(
+    organs: Sequence[Organ], distribution: Distribution, limit_sd: float, sides: Sides | None = None
+) -> tuple[Finding, ...]:
+    """Compare the organs of one patient with the training set; sides are judged without one.
+
+    Size and place of organs that it does not know are not judged.
 
     Parameters
     ----------
     limit_sd
         How many robust standard deviations are still plausible.
+    sides
+        By default the catalogue's pairs, and no midline of the patient.
     """
     by_name = {o.name: o for o in organs}
+    sides = sides or Sides(catalogue_pairs(tuple(by_name)))
     findings: list[Finding] = []
     for o in organs:
         spread = distribution.get(o.name)
         if spread is not None:
             findings += _volume(o, spread.log_volume_cc, limit_sd)
             findings += _position(o, by_name, spread, limit_sd)
-            findings += _symmetry(o, by_name, spread, limit_sd)
-        findings += _laterality(o, by_name)
+            findings += _symmetry(o, by_name.get(sides.partner(o.name) or ""), spread, limit_sd)
+        findings += _laterality(o, by_name, sides)
     return tuple(findings)
 
 
-def recognised(organs: Sequence[Organ], findings: Sequence[Finding]) -> tuple[str, ...]:
-    """Name the organs that have their size and their place."""
+def recognised(organs: Sequence[Organ], findings: Sequence[Finding], distribution: Distribution) -> tuple[str, ...]:
+    """Name the organs that have their size and their place; what was not compared has none."""
     odd = {f.structure for f in findings if f.check in (Check.VOLUME, Check.POSITION, Check.LATERALITY)}
-    return tuple(o.name for o in organs if o.name not in odd)
+    return tuple(o.name for o in organs if o.name in distribution and o.name not in odd)
 
 
 def _volume(o: Organ, spread: Spread, limit_sd: float) -> list[Finding]:
@@ -195,20 +216,22 @@ def _position(o: Organ, others: Mapping[str, Organ], spread: OrganSpread, limit_
     return [Finding(o.name, Check.POSITION, told)]
 
 
-def _laterality(o: Organ, others: Mapping[str, Organ]) -> list[Finding]:
-    known = catalogue().get(o.name)
-    if known is None or known.laterality is Laterality.MIDLINE:
+def _laterality(o: Organ, others: Mapping[str, Organ], sides: Sides) -> list[Finding]:
+    """Compare with the partner, else with the organs of the midline; and with the patient's own midline."""
+    side = sides.of(o.name)
+    if side is Laterality.MIDLINE:
         return []
-    partner = others.get(known.pair or "")
+    sign = 1 if side is Laterality.LEFT else -1  # LPS: x grows towards the patient's left
+    partner = others.get(sides.partner(o.name) or "")
     middle = [m.centroid_mm[0] for m in others.values() if _is_midline(m.name)]
+    depths_mm = []
     if partner is not None:
-        reference = partner.centroid_mm[0]
+        depths_mm.append(sign * (o.centroid_mm[0] - partner.centroid_mm[0]))
     elif middle:
-        reference = float(np.mean(middle))
-    else:
-        return []
-    to_the_left = o.centroid_mm[0] > reference  # LPS: x grows towards the patient's left
-    if to_the_left == (known.laterality is Laterality.LEFT):
+        depths_mm.append(sign * (o.centroid_mm[0] - float(np.mean(middle))))
+    if sides.midline_mm is not None:
+        depths_mm.append(sign * (o.centroid_mm[0] - sides.midline_mm) + MIDLINE_MARGIN_MM)
+    if all(depth_mm > 0 for depth_mm in depths_mm):
         return []
     return [Finding(o.name, Check.LATERALITY, "it lies on the other side of the patient")]
 
@@ -218,9 +241,7 @@ def _is_midline(name: str) -> bool:
     return known is not None and known.laterality is Laterality.MIDLINE
 
 
-def _symmetry(o: Organ, others: Mapping[str, Organ], spread: OrganSpread, limit_sd: float) -> list[Finding]:
-    known = catalogue().get(o.name)
-    partner = others.get(known.pair or "") if known is not None else None
+def _symmetry(o: Organ, partner: Organ | None, spread: OrganSpread, limit_sd: float) -> list[Finding]:
     if spread.log_asymmetry is None or partner is None or o.cut or partner.cut:
         return []
     if spread.log_asymmetry.score(log(o.volume_cc / partner.volume_cc)) <= limit_sd:

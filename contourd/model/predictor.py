@@ -14,6 +14,7 @@ from contourd.imaging.grid import Box, around, within
 from contourd.imaging.volume import Volume
 from contourd.model.bundle import ModelBundle
 from contourd.model.runtime import Runtime, choose_device
+from contourd.model.sides import midline_mm
 from contourd.model.slabs import AIR
 from contourd.model.structures import mirrored_order
 from contourd.model.torch_runtime import TorchRuntime
@@ -71,6 +72,10 @@ class Prediction:
                 mean[within(inner, box)] += probability / len(parts)
         return box, _largest_component(mean, touching=TOUCHING)
 
+    def midline_mm(self) -> float | None:
+        """Return x (LPS, mm) of the middle of the patient's head and neck."""
+        return midline_mm(self.lattices[0].prepared)
+
     def mask(self, name: str) -> MaskInBox:
         """Return the organ's voxels on the CT's own grid: probability at least 0.5."""
         box, probability = self.restored(name)
@@ -91,7 +96,7 @@ class Predictor:
         self.device = choose_device(device)
         self.preprocess = Preprocess(bundle.config.preprocess)
         self.runtime: Runtime = runtime or TorchRuntime(bundle.network(), self.device)
-        self._mirrored = list(mirrored_order(bundle.config.model.structures))
+        self._mirrored = list(mirrored_order(bundle.config.model.structures, bundle.config.known_pairs))
 
     def predict(self, volume: Volume, progress: Progress | None = None) -> Prediction:
         """Contour one volume.

@@ -5,8 +5,9 @@ Mayo et al., AAPM Task Group 263, "Standardizing Nomenclatures in Radiation Onco
 
 from __future__ import annotations
 
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -20,6 +21,28 @@ class Laterality(Enum):
     LEFT = "L"
     RIGHT = "R"
     MIDLINE = ""
+
+
+# A word of its own, wherever it stands (Glnd_Submand_L, OpticNrv_L_PRV, Left_Parotid), a lobe of a lung, or the end of
+# a word of small letters (ParotidL).
+LEFT, RIGHT = (
+    re.compile(rf"(?i:(?<![a-z0-9])(?:{words}|{lobes})(?![a-z0-9]))|(?<=[a-z])(?:{words})$")
+    for words, lobes in (("L|Lt|Left", "LUL|LLL"), ("R|Rt|Right", "RUL|RML|RLL"))
+)
+Pairs = tuple[tuple[str, str], ...]
+
+
+def side_of(name: str) -> Laterality:
+    """Return the side that a name says, in the way of TG-263; a name that says both has none."""
+    left, right = LEFT.search(name) is not None, RIGHT.search(name) is not None
+    if left == right:
+        return Laterality.MIDLINE
+    return Laterality.LEFT if left else Laterality.RIGHT
+
+
+def without_side(name: str) -> str:
+    """Return what is left of a name without its side, in small letters and digits: the same for both of a pair."""
+    return re.sub(r"[^a-z0-9]", "", LEFT.sub("", RIGHT.sub("", name)).casefold())
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +71,8 @@ class Structure:
 
     @property
     def laterality(self) -> Laterality:
-        """The side, from the TG-263 suffix."""
-        if self.name.endswith("_L"):
-            return Laterality.LEFT
-        return Laterality.RIGHT if self.name.endswith("_R") else Laterality.MIDLINE
+        """The side, from the name."""
+        return side_of(self.name)
 
 
 def etc_folder() -> Path:
@@ -63,7 +84,7 @@ def etc_folder() -> Path:
 
 @cache
 def catalogue() -> Mapping[str, Structure]:
-    """Read the catalogue, keyed by TG-263 name."""
+    """Read the catalogue that ships, keyed by TG-263 name."""
     entries = tomllib.loads((etc_folder() / "structures.toml").read_text(encoding="utf-8"))
     structures = {
         name: Structure(name, tuple(entry["aliases"]), tuple(entry["colour"]), pair=entry.get("pair"))
@@ -72,13 +93,49 @@ def catalogue() -> Mapping[str, Structure]:
     return MappingProxyType(structures)
 
 
-def colour_of(name: str) -> tuple[float, float, float]:
-    """Return the catalogue's colour, RGB 0 to 1; white for a name that it does not know."""
-    red, green, blue = catalogue()[name].colour if name in catalogue() else (255, 255, 255)
+def colour_of(name: str, known: Mapping[str, Structure] | None = None) -> tuple[float, float, float]:
+    """Return a catalogue's colour, RGB 0 to 1, by default that which ships; white for a name that it does not know."""
+    known = catalogue() if known is None else known
+    red, green, blue = known[name].colour if name in known else (255, 255, 255)
     return red / 255, green / 255, blue / 255
 
 
-def mirrored_order(names: tuple[str, ...]) -> tuple[int, ...]:
+def catalogue_pairs(names: Sequence[str], known: Mapping[str, Structure] | None = None) -> Pairs:
+    """Return the pairs among ``names`` that a catalogue knows, (left, right); by default the one that ships."""
+    known = catalogue() if known is None else known
+    found = []
+    for name in names:
+        structure = known.get(name)
+        if structure is not None and structure.laterality is Laterality.LEFT and structure.pair in names:
+            found.append((name, str(structure.pair)))
+    return tuple(found)
+
+
+def refuse_other_pairs(names: Sequence[str], pairs: Pairs) -> None:
+    """See that pairs are (left, right) organs of ``names``, each in one; raises ValueError."""
+    paired = [name for pair in pairs for name in pair]
+    if other := [name for name in paired if name not in names]:
+        raise ValueError(f"pairs: {', '.join(other)} is no organ of the model")
+    if len(set(paired)) != len(paired):
+        raise ValueError("pairs: an organ stands twice")
+    for left, right in pairs:
+        _refuse_other_sides(left, right)
+
+
+def _refuse_other_sides(left: str, right: str) -> None:
+    if side_of(left) is Laterality.RIGHT or side_of(right) is Laterality.LEFT:
+        raise ValueError(f"pairs: {left} is to be the left one, and {right} the right one")
+    if Laterality.MIDLINE not in (side_of(left), side_of(right)) and without_side(left) != without_side(right):
+        raise ValueError(f"pairs: {left} and {right} are not the two sides of one organ")
+
+
+def unpaired(names: Sequence[str], pairs: Pairs) -> tuple[str, ...]:
+    """Name those that say a side and are in no pair."""
+    paired = {name for pair in pairs for name in pair}
+    return tuple(name for name in names if name not in paired and side_of(name) is not Laterality.MIDLINE)
+
+
+def mirrored_order(names: Sequence[str], pairs: Pairs) -> tuple[int, ...]:
     """Index of each structure's partner on the other side (its own where it has none), in the order of ``names``."""
-    partners = [catalogue()[n].pair if n in catalogue() else None for n in names]
-    return tuple(names.index(p) if p in names else i for i, p in enumerate(partners))
+    partners = {one: other for left, right in pairs for one, other in ((left, right), (right, left))}
+    return tuple(names.index(partners.get(name, name)) for name in names)

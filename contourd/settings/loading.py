@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from contourd.errors import SettingsError
+from contourd.model.site_structures import extended_catalogue
 from contourd.settings.tree import Settings
 
 SEARCHED = (Path("contourd.toml"), Path("/etc/contourd/contourd.toml"))
@@ -66,7 +67,7 @@ def load_settings(path: Path | None = None) -> Settings:
     problems = _unresolved(content)
     try:
         settings = Settings.model_validate(content)
-        problems += _uncommittable(settings)
+        problems += _uncommittable(settings) + _other_structures(settings)
     except ValidationError as error:
         for item in error.errors():
             key = ".".join(map(str, item["loc"]))
@@ -107,6 +108,15 @@ def _uncommittable(settings: Settings) -> list[str]:
     if node.allowed_callers and (outside := sorted(answering - set(node.allowed_callers))):
         problems.append(f"node.allowed_callers: {', '.join(outside)} must be in it, for storage commitment")
     return problems
+
+
+def _other_structures(settings: Settings) -> list[str]:
+    """Find what keeps the site's own organs from being used."""
+    try:
+        extended_catalogue(settings.structures.file)
+    except SettingsError as error:
+        return [f"structures.file: {error.source}: {problem}" for problem in error.problems]
+    return []
 
 
 def require_models(settings: Settings) -> None:

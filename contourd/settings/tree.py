@@ -85,6 +85,12 @@ class PlausibilitySettings(Section):
         return verdict
 
 
+class StructuresSettings(Section):
+    """A site's own organs: a file of the form of etc/structures.toml, which adds to the catalogue that ships."""
+
+    file: Path | None = None
+
+
 class CheckSettings(Section):
     """The check of each structure set before it is sent: always ours, and by rt-utils too where that is wanted."""
 
@@ -103,6 +109,7 @@ class Settings(Section):
     retention: RetentionSettings = RetentionSettings()
     plausibility: PlausibilitySettings = PlausibilitySettings()
     check: CheckSettings = CheckSettings()
+    structures: StructuresSettings = StructuresSettings()
     constancy: ConstancySettings = ConstancySettings()
     web: WebSettings = WebSettings()
     alerts: AlertSettings = AlertSettings()

@@ -20,6 +20,7 @@ from contourd.jobs.database import Database
 from contourd.jobs.overview import read_details, read_job, read_series
 from contourd.jobs.reasons import remedy_of
 from contourd.jobs.report import JobLine, read_report
+from contourd.model.commissioning import REMEDY
 from contourd.models import ModelLine, routed_models
 from contourd.settings import Settings
 from contourd.web.site import may_read, page, shown_state, site_of
@@ -120,7 +121,7 @@ def model_page(request: Request) -> Response:
     if number >= len(models):
         raise HTTPException(404, "no route names such a model")
     model = models[number]
-    return page(request, "model.html", model=model, card=rendered(model.card()))
+    return page(request, "model.html", model=model, card=rendered(model.card()), remedy=REMEDY)
 
 
 def rendered(markdown: str) -> Markup:

@@ -35,7 +35,8 @@ from tests.archives import write_dicom
 from tests.bundles import brighter_bundle, bundle_of_version
 from tests.contoured import close_bench, open_bench
 from tests.documented import commands, documented, key_of, scalars
-from tests.interop.conftest import bright_bundle, phantom  # noqa: F401  a fixture
+from tests.interop.conftest import fit_bundle as bright_bundle  # noqa: F401  a fixture
+from tests.interop.conftest import phantom
 from tests.interop.node import write_configuration
 from tests.peers import LOOPBACK, free_port
 from tests.phantom import write_series

@@ -14,7 +14,8 @@ from contourd.jobs.database import Database
 from contourd.settings import load_settings
 from tests.bundles import brighter_bundle, bundle_of_version, damage
 from tests.integration.quick_node import watched
-from tests.interop.conftest import bright_bundle, make_series  # noqa: F401  fixtures
+from tests.interop.conftest import fit_bundle as bright_bundle  # noqa: F401  a fixture
+from tests.interop.conftest import make_series  # noqa: F401  fixtures
 from tests.interop.node import serve, write_configuration
 from tests.peers import free_port, storescp, storescu
 

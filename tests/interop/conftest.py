@@ -27,13 +27,13 @@ BALL_CC = 4 / 3 * np.pi * BALL_RADIUS_MM**3 / 1000
 SeriesMaker = Callable[..., Path]
 
 
-def make_bright_bundle(folder: Path) -> Path:
-    """Make a bundle whose answer is known: Brainstem is what is brighter than 250 HU, SpinalCord is never found.
+def make_bright_bundle(folder: Path, structures: tuple[str, str] = ("Brainstem", "SpinalCord")) -> Path:
+    """Make a bundle whose answer is known: its first organ is what is brighter than 250 HU, the second is never found.
 
     Only the last two layers count: the image passes the first of them, and the second has one weight. The window maps
     -250 to 500 HU to -1 to 1, so 250 HU is 1/3 and the logit 30 x - 10 is zero there, as is the background's.
     """
-    config = ModelConfig(structures=("Brainstem", "SpinalCord"), channels=(4, 4, 4, 4))
+    config = ModelConfig(structures=structures, channels=(4, 4, 4, 4))
     network = AnatomyNet(config)
     with torch.no_grad():
         for layer in (network.output, network.classify):
@@ -50,6 +50,12 @@ def make_bright_bundle(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def bright_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_bright_bundle(tmp_path_factory.mktemp("bundles") / "bright")
+
+
+@pytest.fixture(scope="session")
+def fit_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the bright bundle with names that an activation takes: the reference patient knows no such organs."""
+    return make_bright_bundle(tmp_path_factory.mktemp("bundles") / "fit", ("Brain", "SpinalCanal"))
 
 
 def phantom() -> Volume:

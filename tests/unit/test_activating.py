@@ -18,7 +18,8 @@ from contourd.jobs.database import Database
 from contourd.model.bundle import load_bundle, save_bundle
 from contourd.settings import load_settings
 from tests.bundles import brighter_bundle, bundle_of_version, damage
-from tests.interop.conftest import bright_bundle  # noqa: F401  a fixture
+from tests.interop.conftest import fit_bundle as bright_bundle  # noqa: F401  a fixture
+from tests.interop.conftest import make_bright_bundle
 from tests.interop.node import write_configuration
 
 
@@ -140,7 +141,7 @@ def test_the_commands(settings, configuration, bright_bundle, tmp_path):  # noqa
     assert "bright-2-" in command(configuration, "list").output
     shown = command(configuration, "show", listed["bright", "1"]["stored_name"]).output
     assert "The bright one, version 1" in shown
-    assert "Brainstem, SpinalCord" in shown
+    assert "Brain, SpinalCanal" in shown
     told = json.loads(command(configuration, "show", "bright", "--json").output)
     assert [(a["version"], a["rollback"], a["reason"]) for a in told["activations"]] == [
         ("1", False, "trained here"),
@@ -153,3 +154,21 @@ def test_the_commands(settings, configuration, bright_bundle, tmp_path):  # noqa
     assert [(f["model"], f["well"]) for f in json.loads(red.output)["models"]][:2] == [("bright", False), ("hn7", True)]
     back = command(configuration, "rollback", "bright")
     assert "in use from the next job on; before: none that works" in back.output
+
+
+def test_a_bundle_that_finds_an_organ_in_the_place_of_another(database, settings, tmp_path):
+    """What is brighter than 250 HU is bone, and no brainstem."""
+    bone = make_bright_bundle(tmp_path / "bone")
+    wrong = r"bright 1 \(sha256 [0-9a-f]+\) contours the reference patient wrongly: Brainstem: it lies where "
+    with pytest.raises(ModelError, match=wrong + r"Bone_Mandible is; compare the order"):
+        activate(database, settings, bone)
+    assert list((settings.spool.root / "models").iterdir()) == []
+    assert Activations(database, settings.spool.root).number() == 0
+
+
+def test_a_mirrored_bundle_without_its_pairs_is_not_put_into_use(database, settings, tmp_path):
+    plexus = make_bright_bundle(tmp_path / "plexus", ("Rib03_L", "Rib03_R"))
+    mirrored = bundle_of_version(plexus, tmp_path / "mirrored", "2", {"mirror": True})
+    with pytest.raises(ModelError, match=r"the model is mirrored, and Rib03_L, Rib03_R are in no pair"):
+        activate(database, settings, mirrored)
+    assert Activations(database, settings.spool.root).number() == 0

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a small model on a coarse lattice: it takes a moment even with the largest volume."""
-    config = ModelConfig(structures=("Brainstem",), channels=(4, 4, 4, 4))
+    config = ModelConfig(structures=("Brain",), channels=(4, 4, 4, 4))
     fields = {
         "name": "small",
         "version": "1",

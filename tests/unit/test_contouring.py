@@ -15,6 +15,7 @@ from contourd.dicom.series import find_series, gate
 from contourd.errors import OrgansRejected, OutsideLimits, SeriesUnusable, StructureSetRejected
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
+from contourd.model.anatomynet import AnatomyNet, ModelConfig
 from contourd.model.bundle import ModelBundle, load_bundle, save_bundle
 from contourd.model.plausibility import Organ, distribution_of
 from contourd.model.predictor import Predictor
@@ -201,6 +202,9 @@ class TwoTubes:
     def predict(self, _volume, _progress=None):
         return self
 
+    def midline_mm(self):
+        return None
+
     def restored(self, name):
         box = (slice(2, 12), slice(4, 8), slice(4, 8))
         values = np.zeros((10, 4, 4), dtype=np.float32)
@@ -241,3 +245,35 @@ def test_an_organ_of_which_a_second_reader_finds_nothing_is_withheld_by_name(tmp
 def whole_tube(name):
     start = 2 if name == "Brainstem" else 9
     return (slice(2, 12), slice(start, start + 4), slice(4, 8)), np.full((10, 4, 4), 0.9, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Parotids(TwoTubes):
+    """Parotids of a patient whose middle is x = 0: the left one at negative x is on the right."""
+
+    exchanged: bool = False
+    structures = ("Parotid_L", "Parotid_R", "Brainstem")
+
+    def midline_mm(self):
+        return 0.0
+
+    def restored(self, name):
+        start = {"Parotid_L": 1 if self.exchanged else 11, "Parotid_R": 11 if self.exchanged else 1, "Brainstem": 6}
+        return (slice(2, 12), slice(4, 8), slice(start[name], start[name] + 4)), np.full((10, 4, 4), 0.9, np.float32)
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_sides_are_judged_without_a_training_set(tmp_path, bright_bundle, exchanged):  # noqa: F811
+    """Nothing but the patient and the other organs is needed, and that the rest is not compared is told."""
+    config = {**load_bundle(bright_bundle).config.model_dump(mode="json"), "pairs": None}
+    config["model"]["structures"] = ["Parotid_L", "Parotid_R", "Brainstem"]
+    bundle = save_bundle(tmp_path / "parotids", config, AnatomyNet(ModelConfig.model_validate(config["model"])))
+    on = Grid.regular((18, 16, 16), (3.0, 4.7, 4.7), (-35.0, -35.0, 0.0))
+    volume = Volume(on, np.full(on.shape, 40, dtype=np.int16))
+    contoured = contour_series(written(tmp_path, volume), Parotids(bundle, exchanged))
+    drawn = {roi.name for roi in read_structure_set(contoured.dataset)}
+    told = "not commissioned: the model does not know the usual size and place of any organ, only sides are checked"
+    assert told in contoured.dataset.StructureSetDescription
+    assert contoured.remarks.told().startswith(told)
+    assert drawn == ({"Brainstem"} if exchanged else {"Parotid_L", "Parotid_R", "Brainstem"})
+    assert set(contoured.remarks.withheld) == ({"Parotid_L", "Parotid_R"} if exchanged else set())

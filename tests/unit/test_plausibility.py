@@ -7,20 +7,25 @@ from math import log
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Grid
+from contourd.model.commissioning import told_unjudged
 from contourd.model.plausibility import (
     FEWEST_CASES,
     SMALLEST_SD_LOG,
     SMALLEST_SD_MM,
     Check,
     Organ,
+    OrganSpread,
+    Spread,
     assess,
     distribution_of,
     organ,
     recognised,
 )
+from contourd.model.sides import Sides
 
 CENTRES = {
     "Brainstem": (0.0, 0.0, 100.0),
@@ -110,6 +115,79 @@ def test_sides(distribution):
     assert findings([o for o in swapped if o.name == "Parotid_L"], {}) == []  # nothing to compare with
 
 
+def sides(midline_mm=None, pairs=(("Parotid_L", "Parotid_R"),)):
+    return Sides(pairs, midline_mm)
+
+
+def wrong_sides(organs, known):
+    return [f.structure for f in assess(organs, {}, 4.5, known) if f.check is Check.LATERALITY]
+
+
+def test_sides_by_the_patient_s_own_midline():
+    """Parotids at 60 mm; the middle of the body may be 10 mm beside that of the head."""
+    left, right = (o for o in patient() if o.name.startswith("Parotid"))
+    assert wrong_sides([left], sides()) == []  # nothing to compare with
+    assert wrong_sides([left], sides(69.0)) == []
+    assert wrong_sides([left], sides(71.0)) == ["Parotid_L"]
+    assert wrong_sides([right], sides(0.0)) == []
+    assert wrong_sides([right], sides(-71.0)) == ["Parotid_R"]
+    # Both on the right of the patient, and in their order: the partner sees nothing.
+    both = [replace(left, centroid_mm=(-20.0, 0.0, 0.0)), right]
+    assert wrong_sides(both, sides()) == []
+    assert wrong_sides(both, sides(0.0)) == ["Parotid_L"]
+
+
+def test_sides_that_the_model_says():
+    """Names that say no side, or that no catalogue knows, have the sides of the model's pairs."""
+    left, right = (replace(o, name=name) for o, name in zip(patient()[2:], ("Plexus_G", "Plexus_D"), strict=True))
+    exchanged = [replace(left, name="Plexus_D"), replace(right, name="Plexus_G")]
+    known = sides(pairs=(("Plexus_G", "Plexus_D"),))
+    assert wrong_sides([left, right], known) == []
+    assert wrong_sides(exchanged, known) == ["Plexus_D", "Plexus_G"]
+    assert wrong_sides(exchanged, sides(0.0)) == []  # of these nobody knows a side
+    plexus = [replace(left, name="Rib03_R")]
+    assert wrong_sides(plexus, sides(0.0, ())) == ["Rib03_R"]  # no pair, and its name says the side
+
+
+def test_an_exchange_is_found_without_a_training_set():
+    left, right = (o for o in patient() if o.name.startswith("Parotid"))
+    exchanged = patient(Parotid_L=replace(right, name="Parotid_L"), Parotid_R=replace(left, name="Parotid_R"))
+    for known in (sides(), sides(0.0)):
+        assert wrong_sides(exchanged, known) == ["Parotid_L", "Parotid_R"]
+
+
+def test_pairs_of_the_model_have_their_asymmetry():
+    cases = [[replace(o, name=o.name.replace("Parotid", "Rib03")) for o in patient()] for _ in range(10)]
+    known = distribution_of(cases, (("Rib03_L", "Rib03_R"),))
+    assert known["Rib03_L"].log_asymmetry.median == 0
+    larger = [replace(o, volume_cc=40.0) if o.name == "Rib03_L" else o for o in cases[0]]
+    found = [f.structure for f in assess(larger, known, 4.5, sides(pairs=(("Rib03_L", "Rib03_R"),)))
+             if f.check is Check.SYMMETRY]  # fmt: skip
+    assert found == ["Rib03_L", "Rib03_R"]
+
+
+NOTHING = float("nan")
+
+
+@pytest.mark.parametrize(("median", "sd"), [(NOTHING, 1), (1, 0), (1, NOTHING), (1, float("inf")), (1, 1e6)])
+def test_a_spread_that_would_let_everything_pass_is_none(median, sd):
+    with pytest.raises(ValidationError):
+        Spread(median=median, sd=sd)
+
+
+def test_the_spread_of_a_logarithm_is_no_millimetres():
+    log_spread = Spread(median=3, sd=3.5)
+    with pytest.raises(ValidationError, match="judges nothing"):
+        OrganSpread(log_volume_cc=log_spread, offsets_mm={})
+
+
+def test_what_cannot_be_compared_is_told():
+    assert told_unjudged(("Larynx", "Brainstem"), ("Brainstem", "Larynx", "Brain")) == ""
+    whole = "not commissioned: the model does not know the usual size and place of any organ, only sides are checked"
+    assert told_unjudged(("Larynx", "Brainstem"), ()) == whole
+    assert "size and place of Larynx, only" in told_unjudged(("Larynx", "Brainstem"), ("Brainstem", "larynx"))
+
+
 def test_symmetry(distribution):
     # SMALLEST_SD_LOG x 4.5 = 0.45: a ratio of 1.57 is the limit.
     for ratio, implausible in ((1.55, 0), (1.6, 2)):
@@ -121,8 +199,14 @@ def test_symmetry(distribution):
 def test_what_is_recognised(distribution):
     far = Organ("Brainstem", 20.0, (0.0, 0.0, 300.0), cut=False)
     organs = patient(Brainstem=far)
-    assert recognised(organs, assess(organs, distribution, 4.5)) == ("SpinalCord", "Parotid_L", "Parotid_R")
-    assert recognised([], ()) == ()
+    assert recognised(organs, assess(organs, distribution, 4.5), distribution) == (
+        "SpinalCord",
+        "Parotid_L",
+        "Parotid_R",
+    )
+    assert recognised([], (), distribution) == ()
+    unknown = [*patient(), Organ("Larynx", 20.0, (0.0, -50.0, 0.0), cut=False)]  # nobody compared it
+    assert recognised(unknown, assess(unknown, distribution, 4.5), distribution) == tuple(CENTRES)
 
 
 @pytest.mark.parametrize("edge", [0, 9])

@@ -21,7 +21,8 @@ from contourd.jobs.job import JobState, SeriesState
 from contourd.jobs.tables import JobRow, SeriesRow
 from contourd.settings import load_settings
 from tests.contoured import close_bench, open_bench
-from tests.interop.conftest import bright_bundle, make_series  # noqa: F401  fixtures
+from tests.interop.conftest import fit_bundle as bright_bundle  # noqa: F401  a fixture
+from tests.interop.conftest import make_series  # noqa: F401  fixtures
 from tests.interop.node import write_configuration
 from tests.phantom import rewrite, write_series
 

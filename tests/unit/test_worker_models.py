@@ -14,7 +14,8 @@ from contourd.settings import load_settings
 from contourd.status import to_json
 from tests.bundles import brighter_bundle, bundle_of_version, damage
 from tests.contoured import close_bench, open_bench
-from tests.interop.conftest import bright_bundle, make_series  # noqa: F401  fixtures
+from tests.interop.conftest import fit_bundle as bright_bundle  # noqa: F401  a fixture
+from tests.interop.conftest import make_series  # noqa: F401  fixtures
 from tests.interop.node import write_configuration
 
 OTHER = '[[destination]]\nname = "other"\nae_title = "O"\nhost = "127.0.0.1"\nport = 105\ndecimals = 2\n'

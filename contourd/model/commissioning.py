@@ -1,0 +1,25 @@
+"""Whether a model knows the usual size and place of its organs: without them a patient's organs are not compared."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+REMEDY = (
+    "train it on at least 10 patients with each organ, or take over the distribution of such a training into its "
+    "model.json, and activate it"
+)
+
+
+def told_unjudged(structures: Sequence[str], known: Collection[str]) -> str:
+    """Say which organs of a model nobody compares with its training set; empty where all are.
+
+    Parameters
+    ----------
+    known
+        Organs of which the model knows size and place.
+    """
+    unknown = [name for name in structures if name not in known]
+    if not unknown:
+        return ""
+    which = "any organ" if len(unknown) == len(structures) else ", ".join(unknown)
+    return f"not commissioned: the model does not know the usual size and place of {which}, only sides are checked"
