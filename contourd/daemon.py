@@ -30,6 +30,7 @@ from contourd.jobs.deliveries import Deliveries
 from contourd.jobs.insistence import insist
 from contourd.jobs.intake import Intake
 from contourd.jobs.job import RetryPolicy
+from contourd.jobs.marks import Mark, Marks
 from contourd.jobs.queue import Queue
 from contourd.jobs.recording import record_unrecorded
 from contourd.jobs.retention import Retention
@@ -255,6 +256,8 @@ class Daemon:
         self._supervisor.terminate()
         self._constancy.stop()
         self._scp.stop()
+        with suppress(QueueUnavailable):  # else what is open is taken for broken off
+            self._intake.stopped()
         ended = self._schedule.stop(GRACE_S, self._hasten)
         self._page.stop()
         self._supervisor.stop(GRACE_S, self._hasten)
@@ -262,6 +265,7 @@ class Daemon:
         with suppress(QueueUnavailable):  # the log says it too
             self._audit.record(Deed(NODE, "stop"))
         self._database.close()
+        Marks(self._settings.spool.root).clear("", Mark.RUNNING)
         self._locked.close()
         last_resort.cancel()
         if ended:

@@ -18,7 +18,7 @@ from contourd.cli.examples import EXAMPLES
 from contourd.cli.installing import check, init
 from contourd.cli.models import MODEL_COMMANDS
 from contourd.cli.node import serve, status
-from contourd.cli.operating import alert, cancel, confirm, hold, recontour, release, resend, retry
+from contourd.cli.operating import alert, cancel, confirm, hold, recontour, release, replace, resend, retry
 from contourd.cli.replaying import replay
 from contourd.cli.routing import route
 from contourd.cli.sending import accept, echo, send
@@ -43,7 +43,7 @@ app = typer.Typer(
 COMMANDS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "Installation": (init, check, route, echo, send, accept),
     "Node": (serve, status, audit, alert),
-    "Jobs": (retry, release, hold, confirm, cancel, resend, recontour, replay),
+    "Jobs": (retry, release, replace, hold, confirm, cancel, resend, recontour, replay),
     "Contouring": (contour, demo),
     "Training": (curate, train, evaluate, ablate),
 }

@@ -51,6 +51,7 @@ def restore(
     What was there is kept; contourd must be stopped.
     """
     from contourd.jobs import backup as backups
+    from contourd.jobs.marks import Mark, Marks
     from contourd.jobs.tables import SCHEMA_REVISION
     from contourd.settings import load_settings
 
@@ -60,6 +61,7 @@ def restore(
         kept = backups.saved_name(database, "replaced", datetime.now(UTC))
         replaced = database.exists()
         revision = backups.restore(file, database, kept)
+        Marks(settings.spool.root).add(Mark.RESTORED, "", str(file))
         _audit(settings, "db restore", str(file))
         typer.echo(f"{file} is restored" + (f"; what was there is kept as {kept}" if replaced else ""))
         if revision != SCHEMA_REVISION:

@@ -17,6 +17,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "status": "contourd status --watch",
         "retry": 'contourd retry 12 --override "tall patient, seen by Dr. Example"',
         "release": "contourd release 7",
+        "replace": 'contourd replace 7 --reason "ID corrected in the RIS, order 4711"',
         "alert": "contourd alert --config /etc/contourd/contourd.toml",
         "hold": 'contourd hold 12 --reason "the mask is to be looked at"',
         "confirm": "contourd confirm 12",

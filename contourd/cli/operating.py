@@ -37,13 +37,31 @@ def release(
 ) -> None:
     """Have a held series examined again.
 
-    An interruption is forgiven; a gap or a wrong image is held again.
+    An interruption is forgiven, with a reason also refused images; a gap
+    or a wrong image is held again.
     """
     with opened_operations(config) as (operations, settings):
         operations.release_series(series, settings.series.gapped_s, reason)
         told = f"series {series} will be examined again"
         state = operations.series_state(series)
         tell({"action": "release", "series": series, "state": state, "told": told}, told, json)
+
+
+def replace(
+    series: Annotated[int, typer.Argument(help="Number of the series.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept in the audit trail.")],
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Take the images that came again with other content.
+
+    They take the place of the earlier ones, all at once: after a patient was
+    corrected at the source. It names what was sent of the earlier ones.
+    """
+    with opened_operations(config) as (operations, settings):
+        told = operations.replace_images(series, settings.series.gapped_s, reason)
+        state = operations.series_state(series)
+        tell({"action": "replace", "series": series, "state": state, "told": told}, told, json)
 
 
 def hold(job: JobArgument, reason: ReasonOption, config: ConfigOption = None, json: JsonOption = False) -> None:

@@ -28,6 +28,11 @@ IDENTIFYING = (
 )
 # A sex, a weight or an age is part of many a word.
 TELLING_NOTHING = frozenset({"PatientSex", "PatientWeight", "PatientSize", "PatientAge", "PatientPosition"})
+# Who was scanned, and for which order: where any of these differs, a structure set would be of another.
+WHO = (
+    *("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex", "OtherPatientIDs"),
+    *("AccessionNumber", "StudyInstanceUID"),
+)
 UNIQUE_IDENTIFIER = re.compile(r"\d+(?:\.\d+){4,}")
 SHORTEST = 2
 
@@ -53,6 +58,30 @@ def read_patient(path: Path) -> Patient:
         return Patient(str(header.get("PatientName") or ""), str(header.get("PatientID") or ""))
     except UNREADABLE as error:
         raise SeriesUnusable(f"{path.name} is not there any more, or cannot be read") from error
+
+
+def read_identity(path: Path) -> dict[str, str]:
+    """Read what tells an image's patient and study from others; empty where the image does not say.
+
+    Raises
+    ------
+    SeriesUnusable
+        It is not there any more, or cannot be read.
+    """
+    try:
+        header = read_dicom(path, specific_tags=[*WHO, "SpecificCharacterSet"])
+        return {keyword: str(header.get(keyword) or "").strip().rstrip("^") for keyword in WHO}
+    except UNREADABLE as error:
+        raise SeriesUnusable(f"{path.name} is not there any more, or cannot be read") from error
+
+
+def differing_identity(one: Path, other: Path) -> tuple[str, ...]:
+    """Return the keywords by which two images are of different patients or studies; all where one cannot be read."""
+    try:
+        before, after = read_identity(one), read_identity(other)
+    except SeriesUnusable:
+        return WHO
+    return tuple(keyword for keyword in WHO if before[keyword] != after[keyword])
 
 
 def names_patient(text: str, header: Dataset) -> bool:

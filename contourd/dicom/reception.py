@@ -37,6 +37,29 @@ class ReceivedInstance:
     patient: str
 
 
+@dataclass(frozen=True, slots=True)
+class RefusedInstance:
+    """An instance that was not taken.
+
+    Attributes
+    ----------
+    series_instance_uid, sop_instance_uid
+        Empty where they could not be read.
+    sha256
+        Of the dataset's bytes, as far as they came; empty where nothing is known of them.
+    status
+        Of the C-STORE response.
+    """
+
+    association_id: int
+    calling_ae: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sha256: str
+    status: int = 0
+    reason: str = ""
+
+
 class InstanceSink(Protocol):
     """Who is told of what the SCP receives; of one association never two things at a time."""
 
@@ -46,8 +69,14 @@ class InstanceSink(Protocol):
     def instance_stored(self, received: ReceivedInstance) -> None:
         """Record a durable instance; an exception refuses it."""
 
+    def instance_refused(self, refused: RefusedInstance) -> None:
+        """Take note of an instance that is refused, before its sender is told so."""
+
     def association_closed(self, association_id: int, aborted: bool) -> None:
-        """Take note that an association ended, once; nothing of it comes afterwards."""
+        """Take note that an association ended, once; nothing of it comes afterwards.
+
+        It is not told of one that the node itself ends when it is stopped: how it would have gone on is not known.
+        """
 
 
 class Connections(Protocol):

@@ -29,12 +29,13 @@ from contourd.dicom.malformed import answer_flawed
 from contourd.dicom.naming import read_naming
 from contourd.dicom.own_echo import OwnCalls, echo_self, not_the_node_itself
 from contourd.dicom.reception import Connections, InstanceSink, OpenAssociation, Places, ReceivedInstance, Witness
-from contourd.dicom.refusal import OUT_OF_RESOURCES, PROCESSING_FAILURE, SUCCESS, answer, status_of
+from contourd.dicom.refusal import OUT_OF_RESOURCES, SUCCESS, answer
+from contourd.dicom.refused import Refuser
 from contourd.dicom.rtstruct_write import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.dicom.spool import Spool
 from contourd.dicom.tls import listening_context, without_certificate
-from contourd.errors import InstanceMismatch, QueueUnavailable, RequestMalformed
-from contourd.logs import one_line, told
+from contourd.errors import InstanceMismatch, QueueUnavailable, RequestMalformed, SpoolError
+from contourd.logs import one_line
 from contourd.settings import NodeSettings
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ STOP_GRACE_S = 10.0
 MOST_WAITING = 2
 # PS3.8 9.3.4: result transient, source presentation; reason local limit exceeded, temporary congestion; no title.
 LOCAL_LIMIT, CONGESTION, NO_CALLER = (2, 3, 2), (2, 3, 1), (1, 1, 3)
+ENDED = "the association has ended"
 
 
 class StorageSCP:
@@ -63,6 +65,7 @@ class StorageSCP:
     ) -> None:
         self._node, self._spool, self._sink, self._witness = node, spool, sink, witness
         self._connections = connections or Places(node.max_associations)
+        self._refuser = Refuser(sink, witness)
         self._open: dict[Any, OpenAssociation] = {}
         self._by_number: dict[int, OpenAssociation] = {}
         self._stores = threading.Condition()
@@ -221,6 +224,7 @@ class StorageSCP:
 
     def _cut_off(self, association: Any, opened: OpenAssociation, why: str) -> None:
         opened.cut_off = True
+        self._refuser.cut_off(association, opened, why)
         log.warning(
             "association cut off: %s",
             why,
@@ -234,18 +238,20 @@ class StorageSCP:
         opened = self._open.pop(event.assoc, None)
         if opened is None:
             return
-        aborted = event.event is not evt.EVT_RELEASED and not opened.releasing and not self._stopping
+        broken = event.event is not evt.EVT_RELEASED and not opened.releasing
+        aborted = broken and not self._stopping
         with opened.lock:
             opened.ended = True
             log.info(
                 "association %s",
-                "aborted" if aborted else "released",
+                "aborted" if broken else "released",
                 extra={"action": "close", "association": opened.number},
             )
             if aborted and not opened.cut_off:
                 self._witness("association aborted", str(event.assoc.requestor.address), opened.calling_ae, "")
             try:
-                self._sink.association_closed(opened.number, aborted)
+                if aborted or not broken:  # what this node ends is left as it is: the next start finds it open
+                    self._sink.association_closed(opened.number, aborted)
             except QueueUnavailable as error:  # the sink does so later
                 extra = {"action": "close", "association": opened.number}
                 log.warning("the end of an association is not recorded yet: %s", error, extra=extra)
@@ -285,39 +291,24 @@ class StorageSCP:
 
     def _c_store(self, event: Any) -> Dataset | int:
         opened = self._open.get(event.assoc)
+        if opened is None:
+            return answer(OUT_OF_RESOURCES, ENDED)
         with self._stores:
-            if self._stopping or opened is None:
-                return answer(OUT_OF_RESOURCES, "the node is stopping; send it again later")
+            stopping = self._stopping
             self._under_way += 1
         try:
             with opened.lock:
                 # Nobody is there to hear the answer; it must not be Success all the same.
-                if opened.ended or opened.cut_off:
-                    return answer(OUT_OF_RESOURCES, "the association has ended")
+                if stopping or opened.ended or opened.cut_off:
+                    raise SpoolError("the node is stopping; send it again later" if stopping else ENDED)
                 self._sink.instance_stored(self._receive(event, opened))
         except Exception as error:  # an exception must become a status: the sender waits for it
-            return self._refuse(error, opened)
+            return self._refuser.refuse(error, event, opened)
         finally:
             with self._stores:
                 self._under_way -= 1
                 self._stores.notify_all()
         return SUCCESS
-
-    def _refuse(self, error: Exception, opened: OpenAssociation) -> Dataset:
-        status = status_of(error)
-        unexpected = status == PROCESSING_FAILURE
-        log.log(
-            logging.ERROR if unexpected else logging.WARNING,
-            "instance refused with status 0x%04X: %s",
-            status,
-            told(error) if unexpected else error,
-            extra={"action": "refuse", "association": opened.number, "calling_ae": opened.calling_ae},
-            exc_info=error if unexpected else None,
-        )
-        told_of = answer(status, "internal error; see the log of contourd" if unexpected else str(error))
-        if isinstance(error, RequestMalformed):
-            told_of.AffectedSOPClassUID = told_of.AffectedSOPInstanceUID = None
-        return told_of
 
     def _receive(self, event: Any, opened: OpenAssociation) -> ReceivedInstance:
         request, transfer_syntax = event.request, event.context.transfer_syntax
@@ -330,7 +321,7 @@ class StorageSCP:
         if (instance.sop_class_uid, instance.sop_instance_uid) != wanted:
             raise InstanceMismatch("the dataset's SOP class and instance are not the command's")
         content, patient = dataset.getbuffer(), self._spool.pseudonym(instance.patient_id)
-        path = self._spool.store_instance([file_meta(*wanted, transfer_syntax), content])
+        path = self._spool.store_instance([file_meta(*wanted, transfer_syntax, opened.calling_ae), content])
         return ReceivedInstance(
             association_id=opened.number,
             calling_ae=opened.calling_ae,

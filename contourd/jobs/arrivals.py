@@ -17,6 +17,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from contourd.dicom.reception import ReceivedInstance
 from contourd.jobs.job import SeriesState
 from contourd.jobs.tables import Table
+from contourd.jobs.verdicts import OPEN
 
 SERIES, INSTANCES = Table.metadata.tables["series"], Table.metadata.tables["instances"]
 _KNOWN = select(INSTANCES.c.id).where(
@@ -63,7 +64,9 @@ _ADD = _Prepared(
     )
 )
 _TOUCH = _Prepared(
-    update(SERIES).where(SERIES.c.id == bindparam("of_series")).values(last_instance_at=bindparam("now"))
+    update(SERIES)
+    .where(SERIES.c.id == bindparam("of_series"))
+    .values(last_instance_at=bindparam("now"), interrupted=OPEN)
 )
 
 

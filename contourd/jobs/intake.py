@@ -12,8 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from sqlite3 import Cursor
 
@@ -23,35 +22,29 @@ from sqlalchemy.orm import Session
 from contourd.clock import Ages, Clock, Monotonic, utc_now
 from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.pixels import same_image
-from contourd.dicom.reception import ReceivedInstance
-from contourd.dicom.series import gate
-from contourd.errors import QueueUnavailable, SeriesFull, SeriesIncomplete, SeriesUnusable
+from contourd.dicom.reception import ReceivedInstance, RefusedInstance
+from contourd.errors import QueueUnavailable, SeriesFull
 from contourd.jobs.arrivals import add_further, after_removal
 from contourd.jobs.database import Database
 from contourd.jobs.group_commit import GroupCommit, NotUsual
 from contourd.jobs.headers import Headers
-from contourd.jobs.job import JobState, SeriesEvent, SeriesState, next_series_state
-from contourd.jobs.own_series import PATIENT_ID_PREFIX, Registration, note_arrival, read_registration, route_of_check
+from contourd.jobs.job import SeriesEvent, SeriesState
+from contourd.jobs.marks import Mark, Marks
+from contourd.jobs.newer_images import note_newer, told_newer, withdraw_newer
+from contourd.jobs.own_series import note_arrival, read_registration
 from contourd.jobs.queue import Queue
-from contourd.jobs.routing import choose_route
-from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
+from contourd.jobs.refusals import adopt_unnamed, forget_refusals, open_refusals, settle_refusal
+from contourd.jobs.refusing import Refusing
+from contourd.jobs.series_steps import complete_series, hold_series, reopen_series, stop_jobs
+from contourd.jobs.tables import InstanceRow, SeriesRow
 from contourd.jobs.transitions import record
+from contourd.jobs.verdicts import ABORTED, BROKEN_OFF, ENDED, OPEN, RESTART, Verdict, examine, reason_to_hold
 from contourd.settings import Route, SeriesSettings
 
 log = logging.getLogger(__name__)
 
-ABORTED, RESTART = "aborted", "restart"
 # Read while series are quiet, and not when they are due; few, for reception goes on meanwhile.
 HEADERS_A_LOOK = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What an examination found: a route, or why there is none; ``incomplete``: more slices may mend it."""
-
-    route: Route | None
-    reason: str = ""
-    incomplete: bool = False
 
 
 class Intake:
@@ -75,14 +68,16 @@ class Intake:
         self._queue = Queue(database, clock)
         self._group = GroupCommit(database, self._record, self._record_further if database.is_sqlite else None)
         self._lock = threading.Lock()
-        self._open: dict[int, set[str]] = {}  # association -> SeriesInstanceUIDs
+        self._open: dict[int, dict[str, set[str]]] = {}  # association -> SeriesInstanceUID -> SOPInstanceUIDs
         self._ended: dict[int, bool] = {}  # association whose end is not written down yet -> aborted
         self._headers = Headers(spool_root)
+        self._marks = Marks(spool_root)
+        self._refusing = Refusing(database, self._queue, self._marks, clock)
 
     def association_opened(self, association_id: int, calling_ae: str, peer: str) -> None:  # noqa: ARG002
         """Remember an association; it holds no series yet."""
         with self._lock:
-            self._open[association_id] = set()
+            self._open[association_id] = {}
 
     def association_closed(self, association_id: int, aborted: bool) -> None:
         """Let go of the series that the association held; an abort marks them as interrupted, a release unmarks.
@@ -95,30 +90,60 @@ class Intake:
 
     def _record_end(self, association_id: int, aborted: bool) -> None:
         with self._lock:
-            held = set(self._open.get(association_id, ()))
-        now = self._now()
-        if held:
+            brought = {uid: set(images) for uid, images in self._open.get(association_id, {}).items()}
+            others = set().union(*(uids for number, uids in self._open.items() if number != association_id))
+        now, ended = self._now(), ABORTED if aborted else ""
+        mended: list[str] = []
+        self._refusing.write()
+        if brought or self._refusing.knows(association_id):
             with self._database.transaction() as session:
-                for row in session.scalars(select(SeriesRow).where(SeriesRow.series_uid.in_(held))):
-                    row.interrupted = ABORTED if aborted else ""
+                self._refusing.attribute(session, association_id, brought, now)
+                for row in session.scalars(select(SeriesRow).where(SeriesRow.series_uid.in_(brought))):
+                    if row.state == SeriesState.HELD and row.interrupted in BROKEN_OFF and not aborted:
+                        if not self._examine_again(session, row, brought[row.series_uid], now):
+                            continue
+                        mended.append(row.series_uid)
+                    row.interrupted = ended or (OPEN if row.series_uid in others else "")
                     if row.state == SeriesState.RECEIVING:
                         row.last_instance_at = now
-        for uid in held:
+        for uid in brought:
             self._quiet.note(uid, now)
+            if aborted:
+                self._marks.add(Mark.INTERRUPTED, uid, ABORTED)
+        for uid in mended:
+            self._marks.clear(uid, Mark.INTERRUPTED)
+        self._refusing.ended(association_id)
         with self._lock:
             self._open.pop(association_id, None)
             self._ended.pop(association_id, None)
 
+    def _examine_again(self, session: Session, series: SeriesRow, brought: set[str], now: datetime) -> bool:
+        """Take up a series that was held because its transfer broke off, if all of it came again in good order."""
+        images = select(InstanceRow.sop_instance_uid).where(InstanceRow.series_id == series.id)
+        if not brought.issuperset(session.scalars(images)):
+            return False
+        reopen_series(session, self._queue, series, "all of it was sent again", now)
+        return True
+
+    def instance_refused(self, refused: RefusedInstance) -> None:
+        """Mark the series of an image that is refused."""
+        self._refusing.take(refused)
+
     def instance_stored(self, received: ReceivedInstance) -> None:
         """Record an instance whose file is durable; returning means that it may be acknowledged."""
         with self._lock:
-            self._open.setdefault(received.association_id, set()).add(received.series_instance_uid)
+            of_association = self._open.setdefault(received.association_id, {})
+            of_association.setdefault(received.series_instance_uid, set()).add(received.sop_instance_uid)
         now = self._now()
         try:
             unneeded = self._group.commit((received, now))
-        except (QueueUnavailable, SeriesFull):
+        except (QueueUnavailable, SeriesFull) as error:
+            self._refusing.away = isinstance(error, QueueUnavailable)
+            with self._lock:
+                of_association[received.series_instance_uid].discard(received.sop_instance_uid)
             self._discard(received)
             raise
+        self._refusing.away = False
         self._quiet.note(received.series_instance_uid, now)
         if unneeded:
             with suppress(OSError):  # it is written down, and so it must be acknowledged
@@ -153,15 +178,19 @@ class Intake:
                 patient=received.patient,
                 created_at=now,
                 last_instance_at=now,
-                interrupted="",
+                interrupted=OPEN,
                 revision=1,
                 reason="",
             )
             session.add(series)
             session.flush()
             note_arrival(session, series)
+            adopt_unnamed(session, series, now - timedelta(seconds=self._settings.gapped_s))
             record(session, "series", series.id, SeriesEvent.INSTANCE, series.state, received.calling_ae, now)
+        learnt = not series.calling_ae and bool(received.calling_ae)
         series.calling_ae = series.calling_ae or received.calling_ae
+        if series.state == SeriesState.RECEIVING:
+            series.interrupted = OPEN
         known = session.scalars(
             select(InstanceRow).where(
                 InstanceRow.series_id == series.id, InstanceRow.sop_instance_uid == received.sop_instance_uid
@@ -170,18 +199,23 @@ class Intake:
         if known is None:
             self._add(session, series, received, now)
             return ""
+        settle_refusal(session, series.series_uid, received.sop_instance_uid)
         if stored_sha256(self._root / known.path) != known.sha256:
             damaged, known.path, known.sha256 = known.path, received.path, received.sha256
             known.received_at = after_removal(series.purged_at, now)
-            self._reopen(session, series, received, now, "an image that was damaged on the disk came again")
+            self._reopen(session, series, now, "an image that was damaged on the disk came again")
             return damaged
         if self._same(known, received):
+            withdraw_newer(session, series, known.sop_instance_uid)
+            if learnt:
+                self._reopen(session, series, now, "its sender is known now")
             if series.state == SeriesState.RECEIVING:
                 series.last_instance_at = now
             return received.path
-        self._hold(
-            session, series, f"an image was sent twice with different content ({received.path}); look at the sender"
-        )
+        note_newer(session, self._root, series, known, received, now)
+        series.hold = told_newer(session, series)
+        stop_jobs(session, self._queue, series, "its images came again with different content; look at its series")
+        hold_series(session, series, series.hold, now)
         return ""
 
     def _add(self, session: Session, series: SeriesRow, received: ReceivedInstance, now: datetime) -> None:
@@ -198,36 +232,52 @@ class Intake:
                 received_at=after_removal(series.purged_at, now),
             )
         )
-        self._reopen(session, series, received, now, "another slice arrived")
+        self._reopen(session, series, now, "another slice arrived")
+        series.interrupted = OPEN
 
-    def _reopen(self, session: Session, series: SeriesRow, received: ReceivedInstance, now: datetime, why: str) -> None:
-        series.last_instance_at = now
-        series.calling_ae = series.calling_ae or received.calling_ae  # a kill may have left it unknown
-        if series.state == SeriesState.RECEIVING:
-            return
-        jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id)))
-        if jobs:
-            series.revision += 1
-            self._queue.supersede(session, jobs, f"{why}; a newer revision takes its place")
-        series.calling_ae, series.reason = received.calling_ae or series.calling_ae, ""
-        self._advance(session, series, SeriesEvent.INSTANCE, f"re-opened: {why}")
+    def _reopen(self, session: Session, series: SeriesRow, now: datetime, why: str) -> None:
+        reopen_series(session, self._queue, series, why, now)
 
     def _same(self, known: InstanceRow, received: ReceivedInstance) -> bool:
         if known.sha256 == received.sha256:
             return True
         return same_image(self._root / known.path, self._root / received.path)
 
+    def stopped(self) -> None:
+        """Say of what is open when the node is stopped whether it was in the midst of a series.
+
+        A sender that brought nothing for ``quiet_s`` had sent all: it keeps its association for the next series.
+        """
+        with self._lock:
+            held = set().union(*self._open.values())
+        with self._database.transaction() as session:
+            for row in session.scalars(select(SeriesRow).where(SeriesRow.series_uid.in_(held))):
+                age_s = self._quiet.age_s(row.series_uid, row.last_instance_at)
+                if row.interrupted == OPEN and age_s >= self._settings.quiet_s:
+                    row.interrupted = ""
+
+    def forget_associations(self) -> None:
+        """Let go of what was recorded without one, at the start."""
+        with self._lock:
+            self._open.clear()
+
     def recover(self) -> None:
         """After a start no association is open: what was being received waits for ``gapped_s`` before it is judged."""
-        now = self._now()
+        now, broken_off = self._now(), list[str]()
         with self._database.transaction() as session:
             for row in session.scalars(select(SeriesRow).where(SeriesRow.state == SeriesState.RECEIVING)):
+                if row.interrupted == OPEN:
+                    row.interrupted = ENDED
+                    broken_off.append(row.series_uid)
                 row.interrupted = row.interrupted or RESTART
                 row.last_instance_at = now
                 self._quiet.note(row.series_uid, now)
+        for uid in broken_off:
+            self._marks.add(Mark.INTERRUPTED, uid, ENDED)
 
     def close_quiet(self) -> None:
         """Examine each series that is quiet and that no association holds."""
+        self._refusing.write()
         with self._lock:
             ended = dict(self._ended)
         for association_id, aborted in ended.items():
@@ -258,9 +308,10 @@ class Intake:
             series = session.get_one(SeriesRow, series_id)
             paths = tuple(session.scalars(select(InstanceRow.path).where(InstanceRow.series_id == series_id)))
             registration = read_registration(session, series.series_uid)
-        if series.interrupted and not waited:
+            refused = bool(open_refusals(session, series))
+        if not waited and (series.interrupted or refused):
             return
-        verdict = self._examine(paths, series.calling_ae, registration)
+        verdict = examine(self._headers, paths, series.calling_ae, registration, self._routes)
         if verdict.incomplete and not waited:
             return
         with self._database.transaction() as session:
@@ -268,81 +319,14 @@ class Intake:
             if row.state != SeriesState.RECEIVING or row.last_instance_at != moment:
                 return  # another slice came meanwhile
             self._judge(session, row, verdict, len(paths))
+        if row.state == SeriesState.COMPLETE:
+            self._marks.clear(row.series_uid, Mark.INTERRUPTED, Mark.REFUSED)
         self._headers.forget(paths)
 
     def _judge(self, session: Session, series: SeriesRow, verdict: Verdict, images: int) -> None:
-        removed = ""
-        if series.purged_at is not None and images < series.purged_images:
-            removed = (
-                f"only {images} of the {series.purged_images} images came again that retention removed "
-                f"on {series.purged_at:%Y-%m-%d}; send the whole series"
-            )
-        if verdict.route is None:
-            self._hold(session, series, f"{removed} ({verdict.reason})" if removed else verdict.reason)
-        elif removed:
-            self._hold(session, series, f"{removed}, or release it if that is all")
-        elif series.interrupted == ABORTED:
-            self._hold(
-                session,
-                series,
-                f"the sender aborted in mid-series; {images} contiguous slices are here; "
-                "send it again, or release it if that is all",
-            )
+        reason = reason_to_hold(series, verdict, images, open_refusals(session, series))
+        if reason or verdict.route is None:
+            hold_series(session, series, reason, self._now())
         else:
-            self._complete(session, series, verdict.route, self._now())
-
-    def _examine(self, paths: Sequence[str], calling_ae: str, registration: Registration | None) -> Verdict:
-        try:
-            instances = self._headers.read(paths)
-            series = gate(instances)
-        except SeriesIncomplete as error:
-            return Verdict(None, str(error), incomplete=True)
-        except SeriesUnusable as error:
-            return Verdict(None, str(error))
-        if registration is not None or any(i.patient_id.startswith(PATIENT_ID_PREFIX) for i in instances):
-            way = route_of_check(registration, [i.sop_instance_uid for i in instances])
-            return Verdict(None, way) if isinstance(way, str) else Verdict(way)
-        route = choose_route(self._routes, series.instances[0], calling_ae)
-        if route is None:
-            return Verdict(
-                None,
-                f"no route fits (from {calling_ae}, body part {series.instances[0].body_part or 'not given'}); "
-                "add a [[route]] to the configuration, restart, and release the series",
-            )
-        return Verdict(route)
-
-    def _complete(self, session: Session, series: SeriesRow, route: Route, now: datetime) -> None:
-        self._advance(session, series, SeriesEvent.COMPLETED, f"revision {series.revision}")
-        series.reason, series.interrupted, series.purged_at, series.purged_images = "", "", None, 0
-        same = select(JobRow).where(
-            JobRow.series_id == series.id, JobRow.revision == series.revision, JobRow.model == route.model
-        )
-        if session.scalars(same).first() is not None:
-            return  # released after a hold that left its job untouched
-        job = JobRow(
-            series_id=series.id,
-            revision=series.revision,
-            model=route.model,
-            destinations=",".join(dict.fromkeys(route.destinations)),
-            state=JobState.QUEUED,
-            confirm=route.confirm,
-            created_at=now,
-            updated_at=now,
-            lease_until=None,
-        )
-        session.add(job)
-        session.flush()
-        record(session, "job", job.id, "queued", job.state, route.model, now)
-
-    def _hold(self, session: Session, series: SeriesRow, reason: str) -> None:
-        if series.state == SeriesState.COMPLETE:
-            self._advance(session, series, SeriesEvent.INSTANCE, reason)
-        if series.state == SeriesState.RECEIVING:
-            self._advance(session, series, SeriesEvent.HOLD, reason)
-        elif series.reason != reason:
-            record(session, "series", series.id, SeriesEvent.HOLD, series.state, reason, self._now())
-        series.reason = reason
-
-    def _advance(self, session: Session, series: SeriesRow, event: SeriesEvent, detail: str) -> None:
-        series.state = next_series_state(SeriesState(series.state), event)
-        record(session, "series", series.id, event, series.state, detail, self._now())
+            complete_series(session, series, verdict.route, self._now())
+            forget_refusals(session, series.series_uid)

@@ -29,11 +29,14 @@ from contourd.jobs.job import (
     SeriesState,
     next_series_state,
 )
+from contourd.jobs.marks import Mark, Marks
+from contourd.jobs.newer_images import foresee_replacement, remove_decided
 from contourd.jobs.own_series import own_series
 from contourd.jobs.queue import Queue
+from contourd.jobs.releasing import give_up, refuse_outdated, replace_within
 from contourd.jobs.report import image_of_job, image_of_series
 from contourd.jobs.tables import ConstancySeriesRow, DeliveryRow, JobRow, SeriesRow
-from contourd.jobs.transitions import advance_delivery, advance_job, record
+from contourd.jobs.transitions import advance_delivery, advance_job, advance_series, record
 
 CANCELLED = "cancelled by "
 
@@ -57,6 +60,7 @@ class Operations:
         self._root = root
         self._now = clock
         self._queue = Queue(database, clock)
+        self._marks = Marks(root)
 
     def note(self, action: str, subject: str, detail: str = "") -> None:
         """Record something that changes no state, such as a look at the patient's name."""
@@ -85,12 +89,14 @@ class Operations:
         self._refuse_names(reason, image_of_job(self._database, job_id))
         told = f"{reason} ({self._actor})" if reason else ""
         with self._database.transaction() as session:
-            job = self._job(session, job_id)
+            job = self._current(session, job_id)
             if job.state == JobState.SUPERSEDED and job.reason.startswith(CANCELLED):
                 self._revive(session, job)
             else:
                 self._queue.retry_within(session, job_id, told)
             self._audit(session, "override" if reason else "retry", f"job {job_id}", reason)
+            uid = self._series_of(session, job).series_uid
+        self._marks.clear(uid, Mark.PERSON)
 
     def _revive(self, session: Session, job: JobRow) -> None:
         series = self._series_of(session, job)
@@ -113,11 +119,12 @@ class Operations:
             job.reason, job.lease_until = f"held by {self._actor}: {reason.strip()}", None
             self._advance(session, job, JobEvent.HOLD, job.reason)
             self._audit(session, "hold", f"job {job_id}", reason.strip())
+            self._marks.add(Mark.PERSON, self._series_of(session, job).series_uid, job.reason)
 
     def confirm(self, job_id: int) -> None:
         """Have a job sent whose pictures this person has seen."""
         with self._database.transaction() as session:
-            job = self._job(session, job_id)
+            job = self._current(session, job_id)
             deliveries = self._deliveries(session, job_id)
             if job.state != JobState.HELD or not job.confirm or job.confirmed_by or not deliveries:
                 raise InvalidTransition(f"job {job_id} does not wait for confirmation: it is {job.state}")
@@ -141,6 +148,7 @@ class Operations:
                     row.reason = job.reason
                     self._advance_delivery(session, row, DeliveryEvent.REFUSE, job.reason)
             self._audit(session, "cancel", f"job {job_id}", reason.strip())
+            self._marks.add(Mark.PERSON, self._series_of(session, job).series_uid, job.reason)
 
     def resend(self, job_id: int, destination: str, profiles: Mapping[str, str]) -> None:
         """Send a job's structure set to another destination, or again to one that has it: the same UID.
@@ -156,7 +164,7 @@ class Operations:
         if destination not in profiles:
             raise InvalidTransition(f"there is no destination {destination!r}; there are: {', '.join(profiles)}")
         with self._database.transaction() as session:
-            job = self._job(session, job_id)
+            job = self._current(session, job_id)
             deliveries = self._deliveries(session, job_id)
             if not deliveries:
                 raise InvalidTransition(f"job {job_id} has no structure set to send: it is {job.state}")
@@ -213,7 +221,7 @@ class Operations:
                 f"there is no model {model!r}; give a name of `{command('models list')}`, or a folder"
             )
         with self._database.transaction() as session:
-            job, now = self._job(session, job_id), self._now()
+            job, now = self._current(session, job_id), self._now()
             series = self._series_of(session, job)
             if series.purged_at is not None:
                 raise InvalidTransition(f"retention removed the images of job {job_id}; send the series again")
@@ -246,19 +254,50 @@ class Operations:
     def release_series(self, series_id: int, gapped_s: float, reason: str = "") -> None:
         """Have a held series examined again at once: as if it had been quiet for ``gapped_s``.
 
-        An interruption is forgiven; a gap or a wrong image is held again.
+        An interruption is forgiven, and with a reason also that images were refused, or came again with other content
+        of the same patient; a gap or a wrong image is held again.
         """
         self._refuse_names(reason, image_of_series(self._database, series_id))
         with self._database.transaction() as session:
-            series, now = session.get(SeriesRow, series_id), self._now()
-            if series is None:
-                raise InvalidTransition(f"there is no series {series_id}")
-            self._refuse_own(session, series_id, f"series {series_id}")
-            series.state = next_series_state(SeriesState(series.state), SeriesEvent.RELEASE)
-            record(session, "series", series_id, SeriesEvent.RELEASE, series.state, f"released by {self._actor}", now)
-            series.reason, series.interrupted, series.purged_images = "", "", 0
-            series.last_instance_at = now - timedelta(seconds=gapped_s)
-            self._audit(session, "release", f"series {series_id}", reason.strip())
+            series = self._series(session, series_id)
+            given_up = give_up(session, series, reason.strip())
+            self._release(session, series, gapped_s)
+            self._audit(session, "release", f"series {series_id}", "; ".join(filter(None, (reason.strip(), given_up))))
+        self._marks.clear(series.series_uid, Mark.INTERRUPTED, Mark.REFUSED, Mark.PERSON)
+        remove_decided(self._database, self._root)
+
+    def replace_images(self, series_id: int, gapped_s: float, reason: str) -> str:
+        """Take the images that came again with other content in the place of the earlier ones, all at once.
+
+        Returns
+        -------
+        What was done, and which structure sets of the earlier images were sent already.
+        """
+        self._require(reason)
+        self._refuse_names(reason, image_of_series(self._database, series_id))
+        foreseen = foresee_replacement(self._database, self._root, series_id)
+        with self._database.transaction() as session:
+            series = self._series(session, series_id)
+            told = replace_within(session, self._queue, series, foreseen, self._root)
+            self._release(session, series, gapped_s)
+            self._audit(session, "replace", f"series {series_id}", f"{reason.strip()}; {told}")
+        self._marks.clear(series.series_uid, Mark.INTERRUPTED, Mark.PERSON)
+        remove_decided(self._database, self._root)
+        return told
+
+    def _series(self, session: Session, series_id: int) -> SeriesRow:
+        series = session.get(SeriesRow, series_id, with_for_update=True)
+        if series is None:
+            raise InvalidTransition(f"there is no series {series_id}")
+        self._refuse_own(session, series_id, f"series {series_id}")
+        next_series_state(SeriesState(series.state), SeriesEvent.RELEASE)
+        return series
+
+    def _release(self, session: Session, series: SeriesRow, gapped_s: float) -> None:
+        now = self._now()
+        advance_series(session, series, SeriesEvent.RELEASE, f"released by {self._actor}", now)
+        series.reason, series.interrupted, series.hold, series.purged_images = "", "", "", 0
+        series.last_instance_at = now - timedelta(seconds=gapped_s)
 
     def _require(self, reason: str) -> None:
         if not reason.strip():
@@ -278,6 +317,12 @@ class Operations:
         if job is None:
             raise InvalidTransition(f"there is no job {job_id}")
         self._refuse_own(session, job.series_id, f"job {job_id}")
+        return job
+
+    def _current(self, session: Session, job_id: int) -> JobRow:
+        """Return a job whose images were not corrected since."""
+        job = self._job(session, job_id)
+        refuse_outdated(session, job)
         return job
 
     def _refuse_own(self, session: Session, series_id: int, about: str) -> None:

@@ -13,6 +13,7 @@ from contourd.jobs.contourings import models_of_jobs
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import UNTRIED, DestinationLine, last_delivered, read_destinations
 from contourd.jobs.job import DeliveryState, JobState
+from contourd.jobs.newer_images import latest_newer
 from contourd.jobs.report import JobLine, SeriesLine, job_line, series_line
 from contourd.jobs.tables import AttemptRow, DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
 from contourd.jobs.tallies import DELIVERIES, read_tallies
@@ -69,13 +70,18 @@ class JobDetail:
 
 @dataclass(frozen=True, slots=True)
 class SeriesDetail:
-    """A series with its timeline, its images relative to the spool, and the numbers of its jobs."""
+    """A series with its timeline, its images relative to the spool, and the numbers of its jobs.
+
+    ``newer`` is how many of its images came again with other content, ``renamed`` whether as another patient's.
+    """
 
     series: SeriesLine
     events: tuple[EventLine, ...]
     jobs: tuple[int, ...]
     paths: tuple[str, ...]
     purged: datetime | None
+    newer: int = 0
+    renamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +142,10 @@ def read_series(database: Database, series_id: int) -> SeriesDetail | None:
         images = select(InstanceRow.path).where(InstanceRow.series_id == series_id).order_by(InstanceRow.id)
         paths = tuple(session.scalars(images))
         jobs = session.scalars(select(JobRow.id).where(JobRow.series_id == series_id).order_by(JobRow.id))
-        events = _events(session, series_id, None, {})
-        return SeriesDetail(series_line(series, len(paths)), events, tuple(jobs), paths, series.purged_at)
+        events, newer = _events(session, series_id, None, {}), latest_newer(session, series_id).values()
+        renamed = any(row.differs for row in newer)
+        line = series_line(series, len(paths))
+        return SeriesDetail(line, events, tuple(jobs), paths, series.purged_at, len(newer), renamed)
 
 
 def _events(session: Session, series_id: int, job_id: int | None, deliveries: dict[int, str]) -> tuple[EventLine, ...]:

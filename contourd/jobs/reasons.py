@@ -11,11 +11,14 @@ from contourd.jobs.job import JobState
 
 # The first that is found in a reason gives its class.
 CLASSES: tuple[tuple[str, str], ...] = (
+    ("refused", r"^(an image|\d+ images) of the series (was|were) refused"),
+    ("sent_twice", r"^(an image|\d+ images) (was|were) sent twice"),
     ("missing_slices", r"^missing slices|fewer than the \d+ that"),
-    ("interrupted", r"^the sender aborted"),
+    ("interrupted", r"^the sender aborted|^contourd was ended"),
     ("confirmation", r"^waits for confirmation"),
-    ("by_a_person", r"^held by "),
-    ("sent_twice", r"^an image (was sent|is there) twice"),
+    ("by_a_person", r"^(held|cancelled) by "),
+    ("unknown_sender", r"^the sender of the series is not known"),
+    ("sent_twice", r"^an image is there twice"),
     ("no_route", r"^no route"),
     ("outside_limits", r"^the series is outside the limits"),
     ("not_head_and_neck", r"does not look like a head and neck|^no patient found"),
@@ -37,12 +40,16 @@ AGAIN = "Release it afterwards: it is examined again."
 # What a person does about each class; docs/operating.md says the same.
 REMEDIES: Mapping[str, str] = MappingProxyType(
     {
+        "refused": "Mend what the reason names (the disk, the database, the images), and send the series again: it "
+        "goes on by itself when those very images came. Only if it is whole without them, release it with a reason.",
+        "unknown_sender": "Send the series again from its sender: what is here is kept once, and it goes on by itself.",
         "missing_slices": "Send the whole series again from the scanner or the PACS. What came is kept, and it goes on "
         "by itself; a release alone cannot help, the gap would be held again.",
         "interrupted": "Look whether this is all that was scanned. If it is, release it; else send the series again.",
         "confirmation": "Look at the pictures, then confirm.",
-        "by_a_person": "Ask that person; a retry lets it go on.",
-        "sent_twice": "Look at the sender: two images have one UID. Do not treat on either before you know.",
+        "by_a_person": "Ask that person; a retry of the job, or a release of the series, lets it go on.",
+        "sent_twice": "Look at the sender: two images have one UID. If the newer ones are a correction, have all of "
+        "the series sent again and take it (replace). Do not treat on either before you know.",
         "no_route": f"Add or widen a [[route]] in the settings, and restart contourd. {AGAIN}",
         "outside_limits": "Whoever answers for it retries it with a reason, which the structure set will hold.",
         "not_head_and_neck": "Look at what was scanned. If it is a head and neck all the same, retry it with a reason.",

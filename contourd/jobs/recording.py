@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 from sqlalchemy import select
 
+from contourd.dicom.file_meta import sender_of
 from contourd.dicom.instance import read_instance
 from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.reception import ReceivedInstance
@@ -19,41 +20,65 @@ from contourd.dicom.spool import INCOMING, Spool
 from contourd.errors import SeriesUnusable
 from contourd.jobs.database import Database
 from contourd.jobs.intake import Intake
-from contourd.jobs.tables import EventRow, InstanceRow, SeriesRow
+from contourd.jobs.marks import Mark, Marks, SeriesMarks
+from contourd.jobs.recalling import recall_all, take_up
+from contourd.jobs.tables import EventRow, InstanceRow, NewerImageRow, SeriesRow
 
 log = logging.getLogger(__name__)
 
 NO_ASSOCIATION = 0
+# Before a kill: a series whose last image was written so shortly before the last one of all was being received.
+UNDER_WAY_S = 300.0
 NAMED = re.compile(rf"{INCOMING}/[0-9]+/[0-9a-f]+\.dcm")
 
 
 def record_unrecorded(database: Database, spool: Spool, intake: Intake) -> int:
     """Record what is stored and known neither as an image nor as one that contradicts another; returns how many.
 
-    Who sent an image stands in no file: it is known where others of its series are recorded, and unknown else.
+    Who sent an image stands in its file; in those of older versions it does not, and is known only where others of the
+    series are recorded. How its transfer ended stands in the journal, where it did not end well; after a kill it was
+    broken off.
 
     Raises
     ------
     QueueUnavailable
         The database does not take them.
     """
-    recorded, senders = 0, dict[str, str]()
-    unknown = _stored(spool) - _images(database)
+    marks = Marks(spool.root)
+    standing = marks.read()
+    of_no_series = standing.pop("", SeriesMarks()).words
+    stored = _stored(spool)
+    unknown = stored - _images(database)
+    recorded: dict[str, float] = {}  # series -> when its last image was written
+    senders = dict[str, str]()
     if unknown:
         unknown -= _contradicting(database)
         senders = _senders(database)
+    number = 0
     for path in sorted(unknown):
         try:
             received = _read(spool, path, senders)
         except SeriesUnusable:
             log.error("%s is in the spool, not in the database, and cannot be read", path, extra={"action": "record"})
             continue
+        uid, written = received.series_instance_uid, (spool.root / path).stat().st_mtime
         intake.instance_stored(received)
-        recorded += 1
-    if recorded:
-        intake.association_closed(NO_ASSOCIATION, aborted=False)
-        log.warning("%d stored images were not recorded; they are now", recorded, extra={"action": "record"})
-    return recorded
+        recorded[uid] = max(written, recorded.get(uid, 0.0))
+        number += 1
+    # A database that knows no series is a new one: the old one was lost.
+    restored, killed = Mark.RESTORED in of_no_series or not senders, Mark.RUNNING in of_no_series
+    last = max(recorded.values(), default=0.0)
+    broken_off = {uid for uid, at in recorded.items() if not restored or (killed and at > last - UNDER_WAY_S)}
+    intake.forget_associations()
+    take_up(database, recorded, broken_off, standing)
+    if restored:
+        recall_all(database, standing)
+    if number:
+        log.warning("%d stored images were not recorded; they are now", number, extra={"action": "record"})
+    marks.clear("", Mark.RESTORED)
+    marks.compact()
+    marks.add(Mark.RUNNING, "", "since the last start")
+    return number
 
 
 def _stored(spool: Spool) -> set[str]:
@@ -66,9 +91,11 @@ def _images(database: Database) -> set[str]:
 
 
 def _contradicting(database: Database) -> set[str]:
+    """Return the files of images that came again with other content; older versions named them in words alone."""
     told = select(EventRow.detail).where(EventRow.subject == "series", EventRow.detail.contains(f"{INCOMING}/"))
     with database.reading() as session:
-        return {path for detail in session.scalars(told) for path in NAMED.findall(detail)}
+        named = {path for detail in session.scalars(told) for path in NAMED.findall(detail)}
+        return named | set(session.scalars(select(NewerImageRow.path)))
 
 
 def _senders(database: Database) -> dict[str, str]:
@@ -79,9 +106,10 @@ def _senders(database: Database) -> dict[str, str]:
 
 def _read(spool: Spool, path: str, senders: Mapping[str, str]) -> ReceivedInstance:
     instance = read_instance(spool.root / path)
+    known = senders.get(instance.series_instance_uid, "")
     return ReceivedInstance(
         association_id=NO_ASSOCIATION,
-        calling_ae=senders.get(instance.series_instance_uid, ""),
+        calling_ae=known or sender_of(spool.root / path),
         series_instance_uid=instance.series_instance_uid,
         sop_instance_uid=instance.sop_instance_uid,
         path=path,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -20,8 +21,18 @@ from contourd.dicom.spool import Spool
 from contourd.jobs.constancy_standing import OPEN as OPEN_CHECKS
 from contourd.jobs.database import Database
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
+from contourd.jobs.marks import Mark, Marks
+from contourd.jobs.newer_images import drop_newer, remove_decided
 from contourd.jobs.own_series import own_series
-from contourd.jobs.tables import ConstancyCheckRow, ConstancySeriesRow, DeliveryRow, InstanceRow, JobRow, SeriesRow
+from contourd.jobs.tables import (
+    ConstancyCheckRow,
+    ConstancySeriesRow,
+    DeliveryRow,
+    InstanceRow,
+    JobRow,
+    NewerImageRow,
+    SeriesRow,
+)
 from contourd.jobs.transitions import record
 from contourd.settings import RetentionSettings
 
@@ -57,6 +68,7 @@ class Retention:
     ) -> None:
         self._database = database
         self._spool = spool
+        self._marks = Marks(spool.root)
         self._now, self._monotonic = clock, monotonic
         self._days = {False: settings.input_days, True: settings.failed_days}
         self._output_days = {False: settings.output_days, True: settings.failed_days}
@@ -77,6 +89,8 @@ class Retention:
             It goes on the next time.
         """
         self._finish()
+        with suppress(OSError):  # it goes on the next time
+            remove_decided(self._database, self._spool.root)
         self._remove_checks()
         if self._monotonic() >= self._trusted_from:
             for series in self._settled_series():
@@ -188,6 +202,9 @@ class Retention:
         with self._database.transaction() as session:
             for instance_id, path in rows:  # one that came again meanwhile has another path
                 session.execute(delete(InstanceRow).where(InstanceRow.id == instance_id, InstanceRow.path == path))
+            drop_newer(session, series_id)
+            uid = session.get_one(SeriesRow, series_id).series_uid
+        self._marks.clear(uid, *Mark)
 
     def _remove_outputs(self, job_id: int, why: str) -> None:
         with self._database.transaction() as session:
@@ -225,6 +242,7 @@ class Retention:
         """
         with self._database.reading() as session:
             known = set(session.scalars(select(InstanceRow.path)))
+            known |= set(session.scalars(select(NewerImageRow.path)))
             told = _reasons(session)
         cutoff = (self._now() - timedelta(days=self._days[True])).timestamp()
         for path in self._spool.incoming(cutoff):

@@ -14,6 +14,13 @@ def choose_route(routes: Sequence[Route], instance: Instance, calling_ae: str) -
     return next((route for route in routes if not unfit(route, instance, calling_ae)), None)
 
 
+def sender_decides(routes: Sequence[Route], instance: Instance) -> bool:
+    """Say whether the route that a series takes depends on who sent it."""
+    fit = (route for route in routes if not unfit(route, instance, route.calling_ae or ""))
+    first = next(fit, None)
+    return first is not None and first.calling_ae is not None
+
+
 def unfit(route: Route, instance: Instance, calling_ae: str) -> tuple[str, ...]:
     """Say for each condition of a route that does not fit what it asks for and what is there; empty: it fits.
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from contourd.jobs.job import CheckState, CommitmentState, DeliveryState, JobState, RequestState, SeriesState
 
 # The revision of migrations/ that makes these tables.
-SCHEMA_REVISION = "0003"
+SCHEMA_REVISION = "0004"
 # Of what has no DIMSE status, in the key of ``tallies``.
 NO_STATUS = -1
 
@@ -58,7 +58,11 @@ class SeriesRow(Table):
     state: Mapped[str] = mapped_column(String(16))
     revision: Mapped[int] = mapped_column(default=1)
     reason: Mapped[str] = mapped_column(Text, default="")
-    interrupted: Mapped[str] = mapped_column(String(16), default="")  # aborted, restart, or empty
+    interrupted: Mapped[str] = mapped_column(String(16), default="")  # open, aborted, ended, restart, or empty
+    hold: Mapped[str] = mapped_column(Text, default="", server_default="")  # why, until a person acts
+    corrected_revision: Mapped[int] = mapped_column(
+        default=0, server_default="0"
+    )  # from it on the images are newer ones
     calling_ae: Mapped[str] = mapped_column(String(16), default="")
     patient: Mapped[str] = mapped_column(String(32), default="")  # a keyed pseudonym
     created_at: Mapped[datetime]
@@ -78,6 +82,40 @@ class InstanceRow(Table):
     sop_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
     path: Mapped[str] = mapped_column(String(255))
     sha256: Mapped[str] = mapped_column(String(64))
+    received_at: Mapped[datetime]
+
+
+class RefusalRow(Table):
+    """An image that was refused: its series is held until that very image came, or a person releases it."""
+
+    __tablename__ = "refusals"
+    __table_args__ = (UniqueConstraint("series_uid", "sop_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_uid: Mapped[str] = mapped_column(String(64))  # empty where nobody knows it
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    calling_ae: Mapped[str] = mapped_column(String(16))
+    sha256: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int]  # of the C-STORE response
+    reason: Mapped[str] = mapped_column(Text)
+    certain: Mapped[bool]  # the image itself named the series
+    differs: Mapped[bool]  # an image of that UID was there already, with other bytes
+    refused_at: Mapped[datetime]
+
+
+class NewerImageRow(Table):
+    """An image that came again with other content: the last one of a UID counts, until a person decides."""
+
+    __tablename__ = "newer_images"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    path: Mapped[str] = mapped_column(String(255))
+    sha256: Mapped[str] = mapped_column(String(64))
+    patient: Mapped[str] = mapped_column(String(32))  # a keyed pseudonym
+    differs: Mapped[str] = mapped_column(Text)  # keywords of what identifies the patient, separated by commas
+    to_remove: Mapped[bool] = mapped_column(default=False)  # it was decided on: the file is to go
     received_at: Mapped[datetime]
 
 

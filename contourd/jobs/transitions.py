@@ -1,4 +1,4 @@
-"""Advance a job or a delivery inside the caller's transaction: the new state and its event row, together."""
+"""Advance a series, a job or a delivery inside the caller's transaction: the new state and its event row, together."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from contourd.jobs.job import (
     DeliveryState,
     JobEvent,
     JobState,
+    SeriesEvent,
+    SeriesState,
     next_delivery_state,
     next_job_state,
+    next_series_state,
 )
-from contourd.jobs.tables import DeliveryRow, EventRow, JobRow
+from contourd.jobs.tables import DeliveryRow, EventRow, JobRow, SeriesRow
 
 
 def record(session: Session, subject: str, subject_id: int, event: str, state: str, detail: str, at: datetime) -> None:
@@ -23,6 +26,12 @@ def record(session: Session, subject: str, subject_id: int, event: str, state: s
     session.add(
         EventRow(at=at, subject=subject, subject_id=subject_id, event=str(event), state=str(state), detail=detail)
     )
+
+
+def advance_series(session: Session, series: SeriesRow, event: SeriesEvent, detail: str, at: datetime) -> None:
+    """Advance a series; raises InvalidTransition."""
+    series.state = next_series_state(SeriesState(series.state), event)
+    record(session, "series", series.id, event, series.state, detail, at)
 
 
 def advance_job(session: Session, job: JobRow, event: JobEvent, detail: str, at: datetime) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 
 from contourd.dicom.commitment_scp import ReportSink, RequestSink
 from contourd.dicom.own_echo import OwnCalls, echo_self
-from contourd.dicom.reception import InstanceSink, Places, ReceivedInstance, Witness
+from contourd.dicom.reception import InstanceSink, Places, ReceivedInstance, RefusedInstance, Witness
 from contourd.dicom.tls import listening_context
 from contourd.errors import NodeError, QueueUnavailable
 from contourd.logs import told
@@ -62,7 +62,13 @@ class _Conversation:
     @property
     def calls(self) -> Mapping[str, Callable[..., Any]]:
         """What may be asked, by name."""
-        return {"admit": self._admit, "opened": self._opened, "stored": self._stored, "closed": self._closed}
+        return {
+            "admit": self._admit,
+            "opened": self._opened,
+            "stored": self._stored,
+            "refused": self._refused,
+            "closed": self._closed,
+        }
 
     def _admit(self) -> bool:
         return self._places.admit(self._number)
@@ -74,14 +80,17 @@ class _Conversation:
     def _stored(self, received: ReceivedInstance) -> None:
         self._sink.instance_stored(received)
 
+    def _refused(self, refused: RefusedInstance) -> None:
+        self._sink.instance_refused(refused)
+
     def _closed(self, aborted: bool) -> None:
         self._open = False
         self._sink.association_closed(self._number, aborted)
 
-    def end(self) -> None:
-        """Close what the receiver left open, for it died: as if the sender had aborted."""
+    def end(self, stopping: bool) -> None:
+        """Close what the receiver left open, for it died: as if the sender had aborted. Not so where it was stopped."""
         self._places.gone(self._number)
-        if self._open:
+        if self._open and not stopping:
             with suppress(QueueUnavailable):  # the sink does so later
                 self._closed(aborted=True)
 
@@ -252,7 +261,7 @@ class Receivers:
             with end:
                 answer_all(end, conversation.calls)
         finally:
-            conversation.end()
+            conversation.end(self._stopping)
             self._left(receiver)
 
     def _left(self, receiver: Receiver) -> None:

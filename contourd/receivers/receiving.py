@@ -17,7 +17,7 @@ from multiprocessing.connection import Connection
 
 from contourd.dicom.commitment import Report, Request
 from contourd.dicom.commitment_scp import CommitmentSCP, ReportSink, RequestSink
-from contourd.dicom.reception import ReceivedInstance
+from contourd.dicom.reception import ReceivedInstance, RefusedInstance
 from contourd.dicom.scp import StorageSCP
 from contourd.dicom.spool import Spool
 from contourd.dicom.spool_access import keep_private
@@ -67,6 +67,10 @@ class Parties:
     def instance_stored(self, received: ReceivedInstance) -> None:
         """Have a durable instance recorded; raises what the queue raises."""
         self._channels[received.association_id].ask("stored", received)
+
+    def instance_refused(self, refused: RefusedInstance) -> None:
+        """Pass on; raises QueueUnavailable where nobody is there: the association's end is not told then, either."""
+        self._channels[refused.association_id].ask("refused", refused)
 
     def association_closed(self, association_id: int, aborted: bool) -> None:
         """Pass on; raises QueueUnavailable."""

@@ -137,16 +137,35 @@ async def act_on_job(request: Request) -> Response:
     return RedirectResponse(f"/jobs/{job}", 303)
 
 
-async def release_series(request: Request) -> Response:
-    """Have a held series examined again."""
+def _release(by: Operations, series: int, gapped_s: float, reason: str) -> str:
+    by.release_series(series, gapped_s, reason)
+    return f"Series {series} will be examined again."
+
+
+def _replace(by: Operations, series: int, gapped_s: float, reason: str) -> str:
+    return f"Done: {by.replace_images(series, gapped_s, reason)}."
+
+
+SERIES_ACTIONS: Mapping[str, Callable[[Operations, int, float, str], str]] = {
+    "release": _release,
+    "replace": _replace,
+}
+
+
+async def act_on_series(request: Request) -> Response:
+    """Have a held series examined again, as it is or with the newer images."""
+    action, series = request.path_params["action"], request.path_params["series"]
+    if action not in SERIES_ACTIONS:
+        raise HTTPException(404, "there is no such action")
     person, form = await checked(request)
-    site, series = site_of(request), request.path_params["series"]
-    by = site.operations(person.actor)
+    site = site_of(request)
+    by, reason = site.operations(person.actor), form.get("reason", "")
     try:
-        await run_in_threadpool(by.release_series, series, site.settings.series.gapped_s, form.get("reason", ""))
-        site.messages[person.csrf] = f"Series {series} will be examined again."
+        did = SERIES_ACTIONS[action]
+        told = await run_in_threadpool(did, by, series, site.settings.series.gapped_s, reason)
     except (InvalidTransition, PatientNamed) as error:
-        site.messages[person.csrf] = f"Not done: {error}."
+        told = f"Not done: {error}."
+    site.messages[person.csrf] = told
     return RedirectResponse(f"/series/{series}", 303)
 
 

@@ -85,7 +85,7 @@ def make_app(settings: Settings, database: Database, pulse: Pulse | None = None)
         Route("/series/{series:number}/scene", pictures.describe),
         Route("/series/{series:number}/pixels/{plane}/{index:number}", pictures.pixels),
         Route("/series/{series:number}/outlines/{plane}/{index:number}", pictures.outlines),
-        Route("/series/{series:number}/release", actions.release_series, methods=["POST"]),
+        Route("/series/{series:number}/{action}", actions.act_on_series, methods=["POST"]),
         Route("/models/{number:number}", pages.model_page),
         Route("/healthz", health.healthz),
         Route("/readyz", health.readyz),

@@ -17,7 +17,7 @@ import psutil
 from pydicom.uid import UID
 
 from contourd.dicom.instance import read_instance
-from contourd.dicom.reception import ReceivedInstance
+from contourd.dicom.reception import ReceivedInstance, RefusedInstance
 from contourd.dicom.scp import StorageSCP
 from contourd.dicom.spool import Spool
 from contourd.errors import ContourdError
@@ -62,6 +62,11 @@ class Ledger:
             self.unreadable.append(str(error))
         path.unlink()
         self.stored += 1
+
+    def instance_refused(self, refused: RefusedInstance) -> None:
+        for uid in (refused.series_instance_uid, refused.sop_instance_uid):
+            if len(uid) > 64 or (uid and not uid.replace(".", "").isdecimal()):
+                self.unreadable.append(f"refused {uid!r}")
 
     def association_closed(self, _association_id: int, _aborted: bool) -> None:
         with self.changed:

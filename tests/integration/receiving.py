@@ -16,7 +16,7 @@ from pydicom.uid import (
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from contourd.dicom.reception import ReceivedInstance
+from contourd.dicom.reception import ReceivedInstance, RefusedInstance
 from contourd.dicom.scp import StorageSCP
 from contourd.dicom.spool import Spool
 from tests.peers import LOOPBACK
@@ -34,6 +34,7 @@ class Recorder:
     before_storing: Callable[[], None] = lambda: None
     told: list[tuple[Any, ...]] = field(default_factory=list)
     received: list[ReceivedInstance] = field(default_factory=list)
+    refused: list[RefusedInstance] = field(default_factory=list)
     changed: threading.Condition = field(default_factory=threading.Condition)
     accepted: list[int] = field(default_factory=list)
 
@@ -46,6 +47,10 @@ class Recorder:
         assert (self.root / received.path).is_file()
         self.received.append(received)
         self._note("stored", received.association_id)
+
+    def instance_refused(self, refused: RefusedInstance) -> None:
+        self.refused.append(refused)
+        self._note("refused", refused.association_id)
 
     def association_closed(self, association_id: int, aborted: bool) -> None:
         self._note("closed", association_id, aborted)

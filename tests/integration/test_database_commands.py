@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from contourd.cli import app
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.errors import ContourdError
+from contourd.jobs.tables import SCHEMA_REVISION
 from tests.integration.destination import receiver
 from tests.integration.quick_node import watched
 from tests.interop.conftest import bright_bundle, phantom, series_uid  # noqa: F401  a fixture
@@ -100,19 +101,23 @@ def test_old_and_new_refuse_each_other_and_are_mended_by_what_they_say(tmp_path,
         assert storescu(port, ct).status == 0
         watched(node).wait_until(lambda s: s["counts"]["DELIVERING"] == 1)
     assert "nothing to do" in run(folder, "db", "upgrade")
-    assert "is not older" in run(folder, "db", "downgrade", "0003", fails=True)
+    assert "is not older" in run(folder, "db", "downgrade", SCHEMA_REVISION, fails=True)
     told = run(folder, "db", "downgrade", "0002")
-    assert "went from revision 0003 to 0002" in told
+    assert f"went from revision {SCHEMA_REVISION} to 0002" in told
     saved = Path(told.split("backup: ")[1].splitlines()[0])
     assert saved.parent == folder / "spool"
     assert stat.S_IMODE(saved.stat().st_mode) == 0o600
     for refusal in (refused_to_serve(folder), run(folder, "status", fails=True), run(folder, "audit", fails=True)):
-        assert "is at revision 0002, this version needs 0003" in refusal
+        assert f"is at revision 0002, this version needs {SCHEMA_REVISION}" in refusal
         assert "`contourd db upgrade`" in refusal
-    assert "went from revision 0002 to 0003" in run(folder, "db", "upgrade")
-    assert actions(folder) == [("db upgrade", "0002 to 0003")]  # the older schema has no trail; the backup has it
+    assert f"went from revision 0002 to {SCHEMA_REVISION}" in run(folder, "db", "upgrade")
+    assert actions(folder) == [
+        ("db upgrade", f"0002 to {SCHEMA_REVISION}")
+    ]  # the older schema has no trail; the backup has it
     with closing(sqlite3.connect(saved)) as backup:
-        assert ("db downgrade", "0003 to 0002") in backup.execute("SELECT action, detail FROM audit").fetchall()
+        assert ("db downgrade", f"{SCHEMA_REVISION} to 0002") in backup.execute(
+            "SELECT action, detail FROM audit"
+        ).fetchall()
     with serve(folder, bright_bundle, destinations, port) as node:
         assert watched(node).status()["counts"]["DELIVERING"] == 1
     lines = [json.loads(line) for line in run(folder, "audit", "--json").splitlines()]
@@ -124,4 +129,4 @@ def test_old_and_new_refuse_each_other_and_are_mended_by_what_they_say(tmp_path,
         database.commit()
     for refusal in (refused_to_serve(folder), run(folder, "db", "upgrade", fails=True)):
         assert "install the newer contourd" in refusal
-        assert "`contourd db downgrade 0003`" in refusal
+        assert f"`contourd db downgrade {SCHEMA_REVISION}`" in refusal

@@ -23,6 +23,7 @@ from pydicom.uid import (
 from pynetdicom import AE, _config
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from contourd.dicom.file_meta import sender_of
 from contourd.dicom.instance import read_instance
 from contourd.dicom.rtstruct_write import IMPLEMENTATION
 from contourd.errors import QueueUnavailable
@@ -63,6 +64,7 @@ def test_an_instance_is_kept_byte_for_byte_in_the_syntax_it_came_in(
     assert stored.file_meta.TransferSyntaxUID == syntax
     assert stored.file_meta.MediaStorageSOPInstanceUID == image.SOPInstanceUID == received.sop_instance_uid
     assert stored.file_meta.ImplementationClassUID == IMPLEMENTATION
+    assert stored.file_meta.SendingApplicationEntityTitle == "SCANNER" == sender_of(path)
     assert stored == image
     assert (stored.pixel_array == image.pixel_array).all()
     meta_length = 144 + stored.file_meta.FileMetaInformationGroupLength
@@ -94,6 +96,16 @@ def test_other_classes_and_compression_with_losses_are_not_taken(
     association.release()
 
 
+def uids(path: Path) -> tuple[str, str]:
+    header = pydicom.dcmread(path, specific_tags=["SeriesInstanceUID", "SOPInstanceUID"])
+    return str(header.SeriesInstanceUID), str(header.SOPInstanceUID)
+
+
+def named(receiver: Receiver) -> list[tuple[str, str, int]]:
+    """Return what was refused: series, instance and status."""
+    return [(one.series_instance_uid, one.sop_instance_uid, one.status) for one in receiver.sink.refused]
+
+
 @pytest.fixture
 def as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let pynetdicom send the bytes of a file without reading them."""
@@ -104,12 +116,13 @@ def as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_dataset_that_is_cut_off_is_refused_with_a_comment_and_leaves_nothing(
     receiver: Receiver, images: list[Path]
 ) -> None:
-    whole = images[0].read_bytes()
+    whole, instance = images[0].read_bytes(), uids(images[0])[1]
     images[0].write_bytes(whole[:-1000])
     with sending(receiver.port) as association:
         answer = association.send_c_store(images[0])
         assert answer.Status == 0xC000
         assert "dataset is cut off" in answer.ErrorComment
+        assert named(receiver) == [(uids(images[1])[0], instance, 0xC000)]
         assert len(answer.ErrorComment) <= 64
         assert receiver.sink.received == []
         assert [path for path in receiver.spool.root.rglob("*") if path.is_file()] == []
@@ -125,6 +138,7 @@ def test_a_dataset_that_is_not_what_its_command_says_is_refused(receiver: Receiv
     with sending(receiver.port) as association:
         assert association.send_c_store(images[0]).Status == 0xA900
     assert receiver.files() == []
+    assert named(receiver) == [(*uids(images[0]), 0xA900)]
 
 
 def test_no_room_is_out_of_resources(start: Start, images: list[Path]) -> None:
@@ -135,6 +149,10 @@ def test_no_room_is_out_of_resources(start: Start, images: list[Path]) -> None:
     assert answer.Status == 0xA700
     assert "GB are free" in answer.ErrorComment
     assert receiver.sink.received == []
+    assert named(receiver) == [(*uids(images[0]), 0xA700)]
+    (refused,) = receiver.sink.refused
+    assert "GB are free" in refused.reason
+    assert refused.calling_ae == "SCANNER"
 
 
 def test_a_database_that_cannot_take_it_is_out_of_resources(receiver: Receiver, images: list[Path]) -> None:
@@ -160,6 +178,31 @@ def test_what_nobody_foresaw_is_a_processing_failure_and_tells_the_peer_nothing(
     assert answer.Status == 0x0110
     assert "secret" not in answer.ErrorComment
     assert "LookupError" in caplog.text
+    assert named(receiver) == [(*uids(images[0]), 0x0110)]
+    assert "secret" not in receiver.sink.refused[0].reason
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.usefixtures("as_they_are")
+def test_of_bytes_that_nobody_can_read_the_command_is_known(receiver: Receiver, images: list[Path]) -> None:
+    meta = 144 + pydicom.dcmread(images[0]).file_meta.FileMetaInformationGroupLength
+    content = images[0].read_bytes()
+    instance = uids(images[0])[1]
+    images[0].write_bytes(content[:meta] + b"no DICOM " * 400)
+    with sending(receiver.port) as association:
+        assert association.send_c_store(images[0]).Status == 0xC000
+    assert named(receiver) == [("", instance, 0xC000)]
+
+
+def test_what_is_no_ct_image_marks_nothing(receiver: Receiver, images: list[Path]) -> None:
+    image = pydicom.dcmread(images[0])
+    image.SOPClassUID = MRImageStorage
+    del image.StudyInstanceUID
+    with sending(receiver.port) as association:
+        (context,) = [c for c in association.accepted_contexts if c.abstract_syntax == CTImageStorage]
+        context.abstract_syntax = MRImageStorage  # a sender that takes one context for another
+        assert association.send_c_store(image).Status == 0xC000
+    assert receiver.sink.refused == []
 
 
 def test_the_same_instance_twice_is_told_twice_and_nothing_is_overwritten(

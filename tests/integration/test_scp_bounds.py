@@ -137,6 +137,21 @@ def test_an_instance_without_an_end_is_cut_off(start: Start, images: list[Path],
     receiver.sink.wait_for("closed", 1, True)
     assert "larger than node.max_instance_mb" in caplog.text
     assert receiver.files() == []
+    (refused,) = receiver.sink.refused
+    assert refused.sop_instance_uid == image.SOPInstanceUID
+    assert "larger than node.max_instance_mb" in refused.reason
+
+
+@pytest.mark.parametrize("shift", [0, 0x30])
+def test_of_an_instance_that_is_too_large_the_series_is_known_if_it_came_so_far(start: Start, images, shift) -> None:
+    receiver = start(max_instance_mb=3)
+    image = pydicom.dcmread(images[0])
+    image.add_new((0x0009 + shift, 0x0010), "LO", "TEST")
+    image.add_new((0x0009 + shift, 0x1001), "OB", bytes(6_000_000))
+    association = associate(receiver.port)
+    association.send_c_store(image)
+    receiver.sink.wait_for("closed", 1, True)
+    assert receiver.sink.refused[0].series_instance_uid == (image.SeriesInstanceUID if shift else "")
 
 
 def test_small_instances_do_not_add_up(start: Start, images: list[Path]) -> None:

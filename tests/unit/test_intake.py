@@ -204,9 +204,7 @@ def test_sent_again_after_an_abort_is_complete(node, tmp_path):
 
 
 def test_after_a_restart_a_contiguous_series_waits_longer(node, tmp_path):
-    association = node.open()
-    for path in ct(tmp_path / "ct"):
-        node.store(association, path)
+    node.send(ct(tmp_path / "ct"))
     node.restarted().recover()
     node.wait(59)
     assert node.series().state == SeriesState.RECEIVING

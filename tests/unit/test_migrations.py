@@ -184,3 +184,18 @@ def test_down_is_down(database, revision):
     with pytest.raises(SchemaMismatch, match=r"is not older|there is no revision"):
         database.downgrade(revision)
     assert database.revision() == SCHEMA_REVISION
+
+
+@pytest.mark.parametrize("because", ["hold", "refusal"])
+def test_an_older_version_contours_nothing_that_waits_for_a_person_or_an_image(database, because):
+    database.upgrade()
+    fill(database)
+    with database.transaction() as session:
+        session.execute(text("UPDATE series SET state = 'RECEIVING', hold = '', interrupted = 'open'"))
+        if because == "hold":
+            session.execute(text("UPDATE series SET hold = 'an image was sent twice with different content'"))
+            session.execute(text("UPDATE refusals SET series_uid = '1.2.3'"))
+    database.downgrade("0003")
+    (series,) = content(database)["series"]
+    assert (series["state"], series["interrupted"]) == ("HELD", "aborted")
+    assert ("sent twice" if because == "hold" else "were refused") in series["reason"]

@@ -1,0 +1,194 @@
+"""Images that came again with other content under the same SOP Instance UID: kept, told, and decided on by a person.
+
+Where they name another patient only the newer ones may be contoured: the source has corrected itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from contourd.dicom.identity import WHO, differing_identity, read_identity
+from contourd.dicom.integrity import stored_sha256
+from contourd.dicom.reception import ReceivedInstance
+from contourd.errors import InvalidTransition, SeriesUnusable
+from contourd.jobs.database import Database
+from contourd.jobs.tables import InstanceRow, NewerImageRow, SeriesRow
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What would be of a series with the newer images.
+
+    Attributes
+    ----------
+    newer
+        Row of the image -> row of the newer one, by their ids.
+    renamed
+        Whether the newer images name another patient.
+    """
+
+    newer: Mapping[int, int]
+    renamed: bool
+
+
+def note_newer(
+    session: Session, root: Path, series: SeriesRow, known: InstanceRow, received: ReceivedInstance, now: datetime
+) -> None:
+    """Write down that an image came again with other content; both files are kept."""
+    differs = differing_identity(root / known.path, root / received.path)
+    session.add(
+        NewerImageRow(
+            series_id=series.id,
+            sop_instance_uid=received.sop_instance_uid,
+            path=received.path,
+            sha256=received.sha256,
+            patient=received.patient,
+            differs=",".join(differs),
+            to_remove=False,
+            received_at=now,
+        )
+    )
+    session.flush()
+
+
+def latest_newer(session: Session, series_id: int) -> dict[str, NewerImageRow]:
+    """Return the last one of each image that came again, by SOP Instance UID."""
+    rows = select(NewerImageRow).where(NewerImageRow.series_id == series_id, NewerImageRow.to_remove.is_(False))
+    return {row.sop_instance_uid: row for row in session.scalars(rows.order_by(NewerImageRow.id))}
+
+
+def told_newer(session: Session, series: SeriesRow) -> str:
+    """Say how many images came again, what of the patient differs, and what to do."""
+    newer = latest_newer(session, series.id)
+    if not newer:
+        return ""
+    keywords = {keyword for row in newer.values() for keyword in row.differs.split(",") if keyword}
+    number = len(newer)
+    images = "an image was" if number == 1 else f"{number} images were"
+    if not keywords:
+        return (
+            f"{images} sent twice with different content; look at the sender, then take the newer "
+            f"(`contourd replace {series.id}`) or keep the earlier (`contourd release {series.id}`), with a reason"
+        )
+    differ = ", ".join(keyword for keyword in WHO if keyword in keywords)
+    return (
+        f"{images} sent twice with different content: {differ} {'differs' if len(keywords) == 1 else 'differ'}; "
+        f"if that is a correction, have the whole series sent again and take it: `contourd replace {series.id}`"
+    )
+
+
+def withdraw_newer(session: Session, series: SeriesRow, sop_instance_uid: str) -> None:
+    """Take note that the earlier image came again, after a newer one: that is its source's last word on it.
+
+    The series stays held until a person has looked at it.
+    """
+    of_image = select(NewerImageRow).where(
+        NewerImageRow.series_id == series.id,
+        NewerImageRow.sop_instance_uid == sop_instance_uid,
+        NewerImageRow.to_remove.is_(False),
+    )
+    rows = list(session.scalars(of_image))
+    if not rows:
+        return
+    for row in rows:
+        row.to_remove = True
+    session.flush()
+    series.hold = told_newer(session, series) or (
+        "an image was sent twice with different content, and then again as it was at first; "
+        "look at the sender, then release the series with a reason"
+    )
+    series.reason = series.hold if series.reason else ""
+
+
+def foresee_replacement(database: Database, root: Path, series_id: int) -> Replacement:
+    """Examine what would be of a series with the newer images; the files are read here, and nothing is changed.
+
+    Raises
+    ------
+    InvalidTransition
+        Nothing came again, files are not what was received, or the series would be of two patients.
+    """
+    with database.reading() as session:
+        newer = latest_newer(session, series_id)
+        rows = list(session.scalars(select(InstanceRow).where(InstanceRow.series_id == series_id)))
+        for row in (*rows, *newer.values()):
+            session.expunge(row)
+    if not newer:
+        raise InvalidTransition(f"no image of series {series_id} came again with other content")
+    damaged = sum(stored_sha256(root / row.path) != row.sha256 for row in newer.values())
+    if damaged:
+        raise InvalidTransition(f"{damaged} of the newer images have changed on the disk; send the series again")
+    keywords = {keyword for row in newer.values() for keyword in row.differs.split(",") if keyword}
+    if keywords:
+        _refuse_two_patients(root, rows, newer, sorted(keywords))
+    taken = {row.id: newer[row.sop_instance_uid].id for row in rows if row.sop_instance_uid in newer}
+    return Replacement(taken, bool(keywords))
+
+
+def _refuse_two_patients(
+    root: Path, rows: Sequence[InstanceRow], newer: Mapping[str, NewerImageRow], keywords: Sequence[str]
+) -> None:
+    paths = [newer[row.sop_instance_uid].path if row.sop_instance_uid in newer else row.path for row in rows]
+    try:
+        identities = {tuple(read_identity(root / path)[keyword] for keyword in keywords) for path in paths}
+    except SeriesUnusable as error:
+        raise InvalidTransition(str(error)) from error
+    if len(identities) > 1:
+        raise InvalidTransition(
+            f"{len(newer)} of {len(rows)} images came again, and the others still have another "
+            f"{', '.join(keywords)}: a series of two patients is not contoured; send the rest again, too"
+        )
+
+
+def take_newer(session: Session, series: SeriesRow, replacement: Replacement) -> None:
+    """Put the newer images in the place of the earlier ones, whose files are to be removed.
+
+    Raises
+    ------
+    InvalidTransition
+        Something came meanwhile.
+    """
+    newer = {row.id: row for row in latest_newer(session, series.id).values()}
+    if set(newer) != set(replacement.newer.values()):
+        raise InvalidTransition(f"more images of series {series.id} came meanwhile; look at it again")
+    drop_newer(session, series.id, keep=newer)
+    for image_id, newer_id in replacement.newer.items():
+        image, row = session.get_one(InstanceRow, image_id), newer[newer_id]
+        earlier = image.path, image.sha256
+        image.path, image.sha256, image.received_at = row.path, row.sha256, row.received_at
+        series.patient = row.patient
+        row.path, row.sha256, row.to_remove = *earlier, True
+
+
+def drop_newer(session: Session, series_id: int, keep: Iterable[int] = ()) -> int:
+    """Decide against newer images: their files are to be removed; returns how many they are."""
+    rows = select(NewerImageRow).where(NewerImageRow.series_id == series_id, NewerImageRow.to_remove.is_(False))
+    dropped = [row for row in session.scalars(rows) if row.id not in set(keep)]
+    for row in dropped:
+        row.to_remove = True
+    return len(dropped)
+
+
+def remove_decided(database: Database, root: Path) -> None:
+    """Remove the files that were decided against, then their rows; killed in between, it is taken up the next time.
+
+    Raises
+    ------
+    QueueUnavailable, OSError
+        It goes on the next time.
+    """
+    with database.reading() as session:
+        decided = select(NewerImageRow.id, NewerImageRow.path).where(NewerImageRow.to_remove.is_(True))
+        rows = session.execute(decided).all()
+    if not rows:
+        return
+    for _, path in rows:
+        (root / path).unlink(missing_ok=True)
+    with database.transaction() as session:
+        session.execute(delete(NewerImageRow).where(NewerImageRow.id.in_([number for number, _ in rows])))

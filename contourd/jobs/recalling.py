@@ -1,0 +1,65 @@
+"""What the spool's journal knows of a series and the database has forgotten: written down again at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from contourd.clock import utc_now
+from contourd.jobs.database import Database
+from contourd.jobs.job import JobEvent, JobState, SeriesState
+from contourd.jobs.marks import Mark, SeriesMarks
+from contourd.jobs.queue import Queue
+from contourd.jobs.refusals import restore_refused
+from contourd.jobs.series_steps import reopen_series
+from contourd.jobs.tables import JobRow, SeriesRow
+from contourd.jobs.transitions import advance_job
+from contourd.jobs.verdicts import ENDED
+
+Standing = Mapping[str, SeriesMarks]
+TO_BE_DONE = (JobState.QUEUED, JobState.CONTOURING, JobState.DELIVERING)
+
+
+def take_up(database: Database, recorded: Collection[str], broken_off: Collection[str], standing: Standing) -> None:
+    """Say how the transfer of series ended whose images were recorded at the start; raises QueueUnavailable."""
+    for uid in recorded:
+        with database.transaction() as session:
+            series = session.scalars(select(SeriesRow).where(SeriesRow.series_uid == uid)).one()
+            series.interrupted = ENDED if uid in broken_off else ""
+            _recall(session, Queue(database), series, standing.get(uid))
+
+
+def recall_all(database: Database, standing: Standing) -> None:
+    """Write down again what stands against series that an older database knows; raises QueueUnavailable."""
+    for uid, marks in standing.items():
+        with database.transaction() as session:
+            series = session.scalars(select(SeriesRow).where(SeriesRow.series_uid == uid)).one_or_none()
+            if series is not None:
+                _recall(session, Queue(database), series, marks)
+
+
+def _recall(session: Session, queue: Queue, series: SeriesRow, marks: SeriesMarks | None) -> None:
+    """Have a series as it was when its journal was written: broken off, without an image, stopped by a person."""
+    if marks is None:
+        return
+    now = utc_now()
+    if Mark.INTERRUPTED in marks.words:
+        series.interrupted = marks.words[Mark.INTERRUPTED]
+    if marks.refused:
+        restore_refused(session, series.series_uid, marks.refused, now)
+        if series.state == SeriesState.COMPLETE:
+            reopen_series(session, queue, series, "an image of it was refused", now)
+    word = marks.words.get(Mark.PERSON)
+    if word is None:
+        return
+    reason = f"{word}; the database was put back since: look, then let it go on"
+    jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id, JobRow.state.in_(TO_BE_DONE))))
+    for job in jobs:
+        job.reason, job.lease_until = reason, None
+        if job.state == JobState.CONTOURING:
+            advance_job(session, job, JobEvent.REQUEUE, "contourd was restarted", now)
+        advance_job(session, job, JobEvent.HOLD, reason, now)
+    if series.state == SeriesState.RECEIVING:
+        series.hold = reason

@@ -1,0 +1,54 @@
+"""A transfer that broke off: held though its slices have no gap, until all of it came again in good order."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from contourd.jobs.job import SeriesState
+from tests.unit.test_intake import Node, ct, node  # noqa: F401  a fixture
+
+
+def test_a_series_in_whose_middle_the_node_was_killed_is_held_even_if_contiguous(node: Node, tmp_path):  # noqa: F811
+    """72 slices of 90 have no gap, either: nobody saw the sender end."""
+    association, paths = node.open(), ct(tmp_path / "ct")
+    for path in paths[:18]:
+        node.store(association, path)
+    node.restarted().recover()
+    node.wait(60)
+    assert node.series().state == SeriesState.HELD
+    assert node.series().reason.startswith("contourd was ended in mid-series; 18 contiguous slices are here")
+    node.send(paths)
+    node.wait(10)
+    assert (node.series().state, len(node.jobs())) == (SeriesState.COMPLETE, 1)
+
+
+@pytest.mark.parametrize("idle_s", [9, 10])
+def test_of_an_association_that_is_open_at_a_stop_the_quiet_decides(node: Node, tmp_path, idle_s):  # noqa: F811
+    association = node.open()
+    for path in ct(tmp_path / "ct"):
+        node.store(association, path)
+    node.now += timedelta(seconds=idle_s)
+    node.intake.stopped()
+    node.restarted().recover()
+    node.wait(60)
+    assert node.series().state == (SeriesState.COMPLETE if idle_s == 10 else SeriesState.HELD)
+
+
+@pytest.mark.parametrize("broken_off", ["aborted", "killed"])
+def test_what_was_broken_off_at_its_very_end_goes_on_when_all_of_it_came_again(node: Node, tmp_path, broken_off):  # noqa: F811
+    association, paths = node.open(), ct(tmp_path / "ct")
+    for path in paths:
+        node.store(association, path)
+    if broken_off == "aborted":
+        node.intake.association_closed(association, aborted=True)
+    node.restarted().recover()
+    node.wait(60)
+    assert node.series().state == SeriesState.HELD
+    node.send(paths[3:])  # a part of it says nothing of the rest
+    node.wait(60)
+    assert node.series().state == SeriesState.HELD
+    node.send(paths)
+    node.wait(10)
+    assert (node.series().state, len(node.jobs())) == (SeriesState.COMPLETE, 1)
