@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from contourd.dicom.rtstruct_loops import combined
 from contourd.dicom.rtstruct_read import rasterise
 from contourd.imaging.contours import Contour, HoleStyle, trace
 from contourd.imaging.grid import Grid
@@ -64,6 +65,15 @@ def assert_simple(contours: tuple[Contour, ...], grid: Grid) -> None:
     assert len({(c.slice_index, c.points_mm.tobytes()) for c in contours}) == len(contours)
 
 
+def assert_meant(contours: tuple[Contour, ...]) -> None:
+    """A reader that unites what overlaps, and makes holes of what is nested, finds nothing to change."""
+    holed = {c.slice_index for c in contours if c.hole}
+    loops = [np.round(c.points_mm, 3) for c in contours]
+    found = combined(loops, [c.slice_index in holed for c in contours])
+    assert found.remarks == ()
+    assert all(a is b for a, b in zip(found.loops, loops, strict=True))
+
+
 def whole() -> tuple[slice, slice, slice]:
     return slice(0, SHAPE[0]), slice(0, SHAPE[1]), slice(0, SHAPE[2])
 
@@ -78,6 +88,7 @@ def test_masks(grid: Grid, mask: np.ndarray) -> None:
     assert_simple(loops, grid)
     for contours in (keyholes, loops):
         np.testing.assert_array_equal(rasterise([c.points_mm for c in contours], grid), mask)
+        assert_meant(contours)
     signed = sum((-1 if c.hole else 1) * abs(shoelace(c, grid)) for c in loops)
     assert abs(sum(abs(shoelace(c, grid)) for c in keyholes) - signed) < 1e-6 * max(signed, 1)
     assert signed <= mask.sum()
@@ -92,6 +103,8 @@ def test_probabilities(grid: Grid, shape: np.ndarray, blur: float) -> None:
     assert_fit_for_dicom(keyholes, grid)
     assert_fit_for_dicom(loops, grid)
     assert_simple(loops, grid)
+    assert_meant(keyholes)
+    assert_meant(loops)
     filled, wanted = rasterise([c.points_mm for c in keyholes], grid), probability >= 0.5
     np.testing.assert_array_equal(filled, rasterise([c.points_mm for c in loops], grid))
     # Small holes may be filled and specks left out; simplification may cost a pixel that the line just passes.
