@@ -28,11 +28,12 @@ SAME_OUTLINE_MM = 0.5
 # Less than this of a loop that runs over itself is the end of a hand's stroke.
 LEAST_DOUBLED_MM2 = 0.5
 SLIT_MM = 0.05
-MOST_FACES = 1000
+MOST_CROSSINGS = 1000
 
 UNITED = "loops that overlap on {planes} were united"
 TWICE = "an outline that stands twice on {planes} counts once"
 WOUND = "a loop that runs over itself on {planes} was filled"
+TANGLED = "a loop that crosses itself hundreds of times on {planes} is hardly an outline"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +91,7 @@ def combined(loops: Sequence[FloatArray], exclusive: Sequence[bool]) -> Combined
     if not loops:
         return Combined((), (), ())
     done: Counter[str] = Counter()
-    regions, wound = _regions(loops)
+    regions, odd = _regions(loops)
     found: dict[int, tuple[FloatArray, ...]] = {k: (loop,) for k, loop in enumerate(loops)}
     plane_of = planes([float(loop[:, 2].mean()) for loop in loops])
     flat = np.array([np.ptp(loop[:, 2]) <= SAME_PLANE_MM for loop in loops])
@@ -101,8 +102,9 @@ def combined(loops: Sequence[FloatArray], exclusive: Sequence[bool]) -> Combined
             _once(members, regions, found, told)
         else:
             for k in members:
-                if wound[k]:
-                    told.add(WOUND)
+                if k in odd:
+                    told.add(odd[k])
+                if odd.get(k) == WOUND:
                     found[k] = tuple(_rings(regions[k], float(loops[k][0, 2])))
             for group in _touching(members, regions):
                 _resolve(group, loops, regions, found, told)
@@ -110,7 +112,7 @@ def combined(loops: Sequence[FloatArray], exclusive: Sequence[bool]) -> Combined
     sources = [k for k in found for _ in found[k]]
     remarks = [
         text.format(planes=f"{done[text]} plane{'s' if done[text] > 1 else ''}")
-        for text in (UNITED, TWICE, WOUND)
+        for text in (UNITED, TWICE, WOUND, TANGLED)
         if done[text]
     ]
     return Combined(tuple(loop for k in found for loop in found[k]), tuple(sources), tuple(remarks))
@@ -125,31 +127,37 @@ def planes(z_mm: Sequence[float]) -> NDArray[np.intp]:
     return numbers
 
 
-def _regions(loops: Sequence[FloatArray]) -> tuple[NDArray[np.object_], NDArray[np.bool_]]:
-    """Return the area of each loop by itself, and which of them enclose a part of it more than once."""
+def _regions(loops: Sequence[FloatArray]) -> tuple[NDArray[np.object_], dict[int, str]]:
+    """Return the area of each loop by itself, and of the odd ones what is odd."""
     closed = [np.concatenate([loop, loop[:1]])[:, :2] for loop in loops]
     which = np.repeat(np.arange(len(closed)), [len(loop) for loop in closed])
     regions = shapely.polygons(shapely.linearrings(np.concatenate(closed), indices=which))
-    wound = np.zeros(len(loops), dtype=bool)
-    for k in np.flatnonzero(~shapely.is_valid(regions)):
-        regions[k], wound[k] = _crossed(closed[k])
-    return regions, wound
+    odd = {}
+    for k in np.flatnonzero(~shapely.is_valid(regions)).tolist():
+        regions[k], told = _crossed(closed[k])
+        if told:
+            odd[k] = told
+    return regions, odd
 
 
-def _crossed(closed: FloatArray) -> tuple[BaseGeometry, bool]:
+def _crossed(closed: FloatArray) -> tuple[BaseGeometry, str]:
     """Fill a loop (n, 2) that touches or crosses itself, by the even-odd rule as a keyhole wants it.
 
-    What it encloses twice is filled too, unless it has a slit, since a keyhole's inner ring may run either way.
+    What it encloses twice is filled too, unless it has a slit, since a keyhole's inner ring may run either way. Of what
+    crosses itself more often than any outline does no area is told: it takes seconds, and memory.
     """
+    edges = shapely.linestrings(np.stack([closed[:-1], closed[1:]], axis=1))
+    if shapely.STRtree(edges).query(edges, predicate="crosses").shape[1] / 2 > MOST_CROSSINGS:
+        return shapely.Polygon(), TANGLED
     faces = shapely.get_parts(shapely.polygonize([shapely.node(shapely.LineString(closed))]))
-    if not len(faces) or len(faces) > MOST_FACES:
-        return shapely.make_valid(shapely.Polygon(closed)), False
+    if not len(faces):
+        return shapely.Polygon(), ""
     turns = _windings(closed, shapely.get_coordinates(shapely.point_on_surface(faces)))
     once = shapely.union_all(faces[turns % 2 != 0])
     doubled = faces[(turns % 2 == 0) & (turns != 0)]
     if shapely.area(doubled).sum() < LEAST_DOUBLED_MM2 or _has_slit(closed):
-        return once, False
-    return shapely.union_all([once, *doubled]), True
+        return once, ""
+    return shapely.union_all([once, *doubled]), WOUND
 
 
 def _windings(closed: FloatArray, points: FloatArray) -> NDArray[np.int_]:

@@ -167,6 +167,14 @@ def test_nothing_of_nothing() -> None:
     assert voxels(flat, flat) == (0, ())
 
 
+def test_a_tangle_is_told_in_no_time_and_filled_as_it_stands() -> None:
+    """Three hundred points anywhere, as of a contour that was damaged, cross some ten thousand times."""
+    points = np.random.default_rng(1).uniform(2, 30, (300, 2))
+    tangle = np.column_stack([points, np.full(300, 2.0)])
+    told = ("a loop that crosses itself hundreds of times on 1 plane is hardly an outline",)
+    assert voxels(tangle) == (rasterise([tangle], GRID).sum(), told)
+
+
 def test_several_hundred_loops_on_a_plane_take_no_time() -> None:
     """An organ of 30 x 30 with 14 x 14 holes of a pixel each, all of them on one plane."""
     holes = [box((3 + 2 * x,) * 2, (3 + 2 * y,) * 2) for x in range(14) for y in range(14)]
