@@ -25,7 +25,7 @@ from contourd.dicom.series import Instance, gate, read_instance, read_volume
 from contourd.errors import DatasetError, SeriesUnusable
 from contourd.imaging.grid import FloatArray, Grid
 from trainer.archive import Item, Kind, RawCase, Refused, Stage, splits_of
-from trainer.archive_matching import StructureSetFile, Unmatched, read_references, series_of
+from trainer.archive_matching import StructureSetFile, Unmatched, newest, read_references, series_of
 from trainer.audit import empty_slices
 from trainer.names import interpret
 
@@ -75,23 +75,28 @@ def find_patients(root: Path, files: Iterable[Path], source: str) -> Iterator[It
             of_series[uid].append(one)
     for uid, instances in series.items():
         folder = instances[0].path.parent
-        drawn = sorted(of_series[uid], key=lambda s: (s.drawn, str(s.path)))
-        if not drawn:
+        if not of_series[uid]:
             name = str(folder.relative_to(root))
             yield Refused(source, name, "this CT series has no structure set", Stage.ALONE)
             continue
-        for older in drawn[:-1]:
-            name = str(older.path.relative_to(root))
-            yield Refused(source, name, "a newer structure set of the same CT is taken", Stage.ASIDE)
+        try:
+            taken = newest(of_series[uid])
+        except Unmatched as error:
+            yield Refused(source, str(folder.relative_to(root)), str(error), error.stage)
+            continue
+        for other in sorted(of_series[uid], key=lambda s: (s.drawn, str(s.path))):
+            if other is not taken:
+                newer = "another copy" if other.is_copy_of(taken) else "a newer structure set of the same CT"
+                yield Refused(source, str(other.path.relative_to(root)), f"{newer} is taken", Stage.ASIDE)
         yield Item(
             source,
             uid,
             Kind.DICOM,
             tuple(i.path for i in instances),
-            (drawn[-1].path,),
+            (taken.path,),
             instances[0].patient_id or folder.name,
             splits_of((i.path for i in instances), root),
-            drawn[-1].spellings,
+            taken.spellings,
         )
 
 

@@ -7,6 +7,7 @@ shared where a de-identification made all patients' the same.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from contourd.dicom.series import Instance
 from contourd.errors import DatasetError
 from trainer.archive import Stage
 
+NO_DIGIT = re.compile("[^0-9]")
 ABSENT = "the CT that this structure set belongs to is absent"
 
 
@@ -49,7 +51,7 @@ class StructureSetFile:
     studies
         Its own, and the one that it refers to.
     drawn
-        Date and time.
+        Date and time, digits alone; empty where it says none.
     rejected
         Somebody looked at it and rejected it.
     spellings
@@ -57,6 +59,7 @@ class StructureSetFile:
     """
 
     path: Path
+    uid: str
     images: Mapping[str, int]
     series_uids: tuple[str, ...]
     frame_uids: tuple[str, ...]
@@ -65,6 +68,10 @@ class StructureSetFile:
     drawn: str
     rejected: bool
     spellings: tuple[str, ...]
+
+    def is_copy_of(self, other: StructureSetFile) -> bool:
+        """Return whether this is the same structure set in another file."""
+        return (self.uid, self.drawn, self.spellings) == (other.uid, other.drawn, other.spellings)
 
 
 def read_references(path: Path, dataset: Dataset) -> StructureSetFile:
@@ -85,6 +92,7 @@ def read_references(path: Path, dataset: Dataset) -> StructureSetFile:
     ]
     return StructureSetFile(
         path,
+        str(dataset.get("SOPInstanceUID", "") or ""),
         {uid: count for uid, count in images.items() if uid},
         _stated(one.get("SeriesInstanceUID", "") for one in series),
         _stated(frame_uids),
@@ -92,10 +100,36 @@ def read_references(path: Path, dataset: Dataset) -> StructureSetFile:
         _stated(
             [dataset.get("StudyInstanceUID", ""), *(study.get("ReferencedSOPInstanceUID", "") for study in studies)]
         ),
-        f"{dataset.get('StructureSetDate', '') or ''}{dataset.get('StructureSetTime', '') or ''}",
+        _moment(dataset, "StructureSet") or _moment(dataset, "InstanceCreation"),
         str(dataset.get("ApprovalStatus", "") or "").strip().upper() == "REJECTED",
         tuple(roi_name(roi) for roi in rois),
     )
+
+
+def _moment(dataset: Dataset, of: str) -> str:
+    """Return date and time as digits, whatever old systems put between them; empty without a date."""
+    date, time = (str(dataset.get(f"{of}{part}", "") or "") for part in ("Date", "Time"))
+    return NO_DIGIT.sub("", date + time) if NO_DIGIT.sub("", date) else ""
+
+
+def newest(drawn: Sequence[StructureSetFile]) -> StructureSetFile:
+    """Return the newest of the structure sets of one CT, one at least; of copies the first by its path.
+
+    Raises
+    ------
+    Unmatched
+        Nothing says which of several is the newest.
+    """
+    ordered = sorted(drawn, key=lambda one: str(one.path))
+    last = max(ordered, key=lambda one: one.drawn)
+    others = [one for one in ordered if not one.is_copy_of(last)]
+    if any(not one.drawn or one.drawn == last.drawn for one in others):
+        count = len(others) + 1
+        raise Unmatched(
+            f"it has {count} structure sets, and their dates do not say which is the newest; leave one of them",
+            Stage.MISMATCHED,
+        )
+    return last
 
 
 def _stated(values: Iterable[object]) -> tuple[str, ...]:

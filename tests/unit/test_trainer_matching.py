@@ -17,10 +17,11 @@ from tests.archives import head as a_head
 from tests.phantom import rewrite, setting, write_series
 from trainer.archive import Stage
 from trainer.archive_dicom import read_patient
-from trainer.archive_matching import StructureSetFile, Unmatched, read_references, series_of
+from trainer.archive_matching import StructureSetFile, Unmatched, newest, read_references, series_of
 
 SET = StructureSetFile(
     path=Path("rt.dcm"),
+    uid="7.1",
     images={},
     series_uids=(),
     frame_uids=("1.9",),
@@ -139,6 +140,43 @@ def test_what_a_structure_set_says_of_itself(tmp_path):
     assert said.frame_uids == (frame.FrameOfReferenceUID,)
     assert (said.patient, said.rejected, said.images) == ("ID1", True, {})
     assert said.spellings[0] == "Brain\\nstem"
+
+
+def test_the_newest_structure_set_is_known_by_its_date_alone():
+    old, new = replace(SET, uid="7.0", path=Path("z")), replace(SET, drawn="20200102", path=Path("b"))
+    copy = replace(new, path=Path("a"))
+    assert all(newest(order) is new for order in permutations((old, new)))
+    assert all(newest(order) is copy for order in permutations((old, new, copy)))
+    for other in (replace(new, uid="7.3"), replace(new, uid="7.3", drawn="")):
+        for order in permutations((old, new, other)):
+            with pytest.raises(Unmatched, match="it has 3 structure sets, and their dates do not say which"):
+                newest(order)
+
+
+@pytest.mark.parametrize(
+    ("said", "drawn"),
+    [
+        ({"StructureSetDate": "2020.01.02", "StructureSetTime": "10:11:12.5"}, "202001021011125"),
+        ({"StructureSetDate": "", "InstanceCreationDate": "20200103", "InstanceCreationTime": "1011"}, "202001031011"),
+        ({"StructureSetDate": "", "StructureSetTime": "1011"}, ""),
+    ],
+)
+def test_when_it_was_drawn(said, drawn):
+    dataset = Dataset()
+    for keyword, value in said.items():
+        setattr(dataset, keyword, value)
+    assert read_references(Path("rt.dcm"), dataset).drawn == drawn
+
+
+def test_structure_sets_of_one_date_leave_the_ct_out_and_a_copy_does_not(tmp_path):
+    path = write_dicom(tmp_path, "ID1")
+    shutil.copy(path, tmp_path / "Z.dcm")
+    items, refused = found(tmp_path)
+    assert [item.structures[0].name for item in items] == ["RTSTRUCT.dcm"]
+    assert [(r.name, r.reason, r.stage) for r in refused] == [("Z.dcm", "another copy is taken", Stage.ASIDE)]
+    rewrite(tmp_path / "Z.dcm", setting(SOPInstanceUID="1.2.3"))
+    items, (refusal,) = found(tmp_path)
+    assert (items, refusal.name, refusal.stage) == ([], ".", Stage.MISMATCHED)
 
 
 def test_a_rejected_structure_set_is_no_label(tmp_path):
