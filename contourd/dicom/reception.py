@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -115,7 +116,8 @@ class Places:
 class OpenAssociation:
     """An open association; the lock keeps its end from overtaking a store that is under way.
 
-    ``told`` is set when the sink knows of its end; ``told_flaw`` tells of a request that is flawed.
+    ``told`` is set when the sink knows of its end; ``told_flaw`` tells of a request that is flawed. ``refusals``
+    counts the images that were refused, by status.
     """
 
     number: int
@@ -128,3 +130,4 @@ class OpenAssociation:
     cut_off: bool = False
     told: threading.Event = field(default_factory=threading.Event)
     told_flaw: Callable[[Flaw], None] = field(default=lambda flaw: None)
+    refusals: Counter[int] = field(default_factory=Counter)

@@ -48,14 +48,16 @@ class Refuser:
         """Return the response to a C-STORE request that an error refuses."""
         status = status_of(error)
         unexpected = status == PROCESSING_FAILURE
-        log.log(
-            logging.ERROR if unexpected else logging.WARNING,
-            "instance refused with status 0x%04X: %s",
-            status,
-            told(error) if unexpected else error,
-            extra={"action": "refuse", "association": opened.number, "calling_ae": opened.calling_ae},
-            exc_info=error if unexpected else None,
-        )
+        opened.refusals[status] += 1
+        if opened.refusals[status] == 1:  # a burst has one reason; `ended` counts it
+            log.log(
+                logging.ERROR if unexpected else logging.WARNING,
+                "instance refused with status 0x%04X: %s",
+                status,
+                told(error) if unexpected else error,
+                extra=_where(opened),
+                exc_info=error if unexpected else None,
+            )
         why, request = "internal error; see the log of contourd" if unexpected else str(error), event.request
         self._witness("instance refused", str(event.assoc.requestor.address), opened.calling_ae, f"{status:04X}: {why}")
         name = partial(refused_image, opened, request, getattr(request, "DataSet", None), event.context.transfer_syntax)
@@ -64,6 +66,12 @@ class Refuser:
         if isinstance(error, RequestMalformed):
             made.AffectedSOPClassUID = made.AffectedSOPInstanceUID = None
         return made
+
+    def ended(self, opened: OpenAssociation) -> None:
+        """Tell how many images of an association were refused beyond the first of each status."""
+        for status, number in sorted(opened.refusals.items()):
+            if number > 1:
+                log.warning("%d instances in all were refused with status 0x%04X", number, status, extra=_where(opened))
 
     def cut_off(self, association: Any, opened: OpenAssociation, why: str) -> None:
         """Mark the series of the image in whose middle an association is ended."""
@@ -77,6 +85,10 @@ class Refuser:
                 self._sink.instance_refused(replace(refused, status=status, reason=why[:LONGEST_REASON]))
         except (*UNREADABLE, ContourdError, RuntimeError, Warning) as error:
             log.error("a refusal is not recorded: %s", told(error), extra={"action": "refuse"}, exc_info=error)
+
+
+def _where(opened: OpenAssociation) -> dict[str, object]:
+    return {"action": "refuse", "association": opened.number, "calling_ae": opened.calling_ae}
 
 
 def refused_image(

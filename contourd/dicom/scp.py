@@ -242,6 +242,7 @@ class StorageSCP:
         aborted = broken and not self._stopping
         with opened.lock:
             opened.ended = True
+            self._refuser.ended(opened)
             log.info(
                 "association %s",
                 "aborted" if broken else "released",

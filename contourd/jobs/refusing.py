@@ -6,6 +6,7 @@ end is held after a kill all the same.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
@@ -26,6 +27,8 @@ from contourd.jobs.refusals import mark_refused, write_refusal
 from contourd.jobs.series_steps import reopen_series
 from contourd.jobs.tables import SeriesRow
 
+log = logging.getLogger(__name__)
+
 # Of no known series, and of what the database did not take yet.
 MOST_UNNAMED, MOST_WAITING = 1000, 10_000
 
@@ -39,6 +42,7 @@ class Refusing:
         self._named: list[RefusedInstance] = []
         self._unnamed: dict[int, list[RefusedInstance]] = {}
         self._series_of: dict[int, set[str]] = {}  # association -> series of which it brought what was refused
+        self._told: dict[int, set[int]] = {}  # association -> numbers of the series of which a refusal was told
         self.away = False
 
     def take(self, refused: RefusedInstance) -> None:
@@ -93,12 +97,25 @@ class Refusing:
         with self._lock:
             self._unnamed.pop(association_id, None)
             self._series_of.pop(association_id, None)
+            self._told.pop(association_id, None)
 
     def _of_sender(self, session: Session, calling_ae: str) -> set[str]:
         of_sender = SeriesRow.state == SeriesState.RECEIVING, SeriesRow.calling_ae == calling_ae
         return set(session.scalars(select(SeriesRow.series_uid).where(*of_sender))) or {""}
 
+    def _tell(self, series: SeriesRow, association_id: int) -> None:
+        """Say once of each association which series lacks an image."""
+        with self._lock:
+            said = self._told.setdefault(association_id, set())
+            if series.id in said:
+                return
+            said.add(series.id)
+        extra = {"action": "refuse", "association": association_id, "series": series.id}
+        log.warning("images of the series were refused; it is held until they came", extra=extra)
+
     def _mark(self, session: Session, refused: RefusedInstance, certain: bool, now: datetime) -> None:
         series = write_refusal(session, refused, certain, now)
+        if series is not None:
+            self._tell(series, refused.association_id)
         if series is not None and series.state == SeriesState.COMPLETE:
             reopen_series(session, self._queue, series, "an image of it was refused", now)

@@ -233,6 +233,21 @@ def test_a_uid_never_becomes_a_path(receiver: Receiver, images: list[Path]) -> N
         assert "evil" not in path.name
 
 
+def test_a_burst_of_refusals_is_told_once_and_counted_at_its_end(
+    receiver: Receiver, images: list[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    with sending(receiver.port) as association:
+        for path in images[:5]:
+            image = pydicom.dcmread(path)
+            del image.StudyInstanceUID
+            assert association.send_c_store(image).Status != 0x0000
+    receiver.sink.wait_for("closed", 1, False)
+    told = [record.getMessage() for record in caplog.records if "refused with status" in record.getMessage()]
+    assert len(told) == 2
+    assert told[0].startswith("instance refused with status 0x")
+    assert told[1].startswith("5 instances in all were refused with status 0x")
+
+
 def test_the_log_names_no_patient(receiver: Receiver, images: list[Path], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     image = pydicom.dcmread(images[0])

@@ -252,3 +252,14 @@ def test_a_gap_is_told_with_the_refusals(node, tmp_path):  # noqa: F811
     send(node, paths, refused=[paths[7]])
     node.wait(60)
     assert "(missing slices at z = -9.00 mm" in node.series().reason
+
+
+def test_a_burst_of_refusals_is_one_warning_with_the_number_of_its_series(
+    node: Node,  # noqa: F811
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    paths = ct(tmp_path / "ct", slices=12)
+    send(node, paths, refused=paths[3:])
+    told = [record for record in caplog.records if "images of the series were refused" in record.getMessage()]
+    assert [(record.levelname, record.series) for record in told] == [("WARNING", node.series().id)]
