@@ -35,9 +35,12 @@ def ball(middle: tuple[int, int, int], radius: float) -> NDArray[np.bool_]:
 
 
 def head(seed: int = 0) -> tuple[Volume, dict[str, NDArray[np.bool_]]]:
-    """A head with its organs; every seed has voxels of its own."""
+    """A head with its organs, at the same place in every seed, and bones that every seed has its own of."""
     _, y, x = np.indices(GRID.shape)
     hu = np.where(((x - 21.5) / 17) ** 2 + ((y - 21.5) / 20) ** 2 <= 1, 30, -1000)
+    rng = np.random.default_rng(seed)
+    for middle in rng.uniform((0, 8, 10), (40, 36, 34), (30, 3)):
+        hu[ball((int(middle[0]), int(middle[1]), int(middle[2])), 2)] = 500
     masks = {name: ball(middle, radius) for name, (middle, radius) in BALLS.items()}
     for mask in masks.values():
         hu[mask] = 150

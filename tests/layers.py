@@ -62,6 +62,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "trainer.evaluation",
         "trainer.card",
         "trainer.conversion",
+        *("trainer.twins", "trainer.twin_registration", "trainer.twin_signatures", "trainer.twin_splits"),
         "trainer.discovery",
         "trainer.optimisers",
         "trainer.parallel",

@@ -29,9 +29,11 @@ from trainer.discovery import Source, find_items, parse_sources
 from trainer.identity import Named, identify
 from trainer.names import mapping, review, vocabulary_of
 from trainer.progress import tracked
-from trainer.splits import SPLITS, Member, Shares, refuse_doubles, split
+from trainer.splits import SPLITS, Member, Shares, refuse_doubles, split_together
+from trainer.twin_splits import TwinPair, fixed_splits, joined_patients, outnumbered, told
+from trainer.twins import Scan, find_twins
 
-WORK, MANIFEST, NAMES, REPORT = ".work", "dataset.json", "names.toml", "report.html"
+WORK, TWINS, MANIFEST, NAMES, REPORT = ".work", ".twins", "dataset.json", "names.toml", "report.html"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class CuratedCase(BaseModel):
 
 
 class Manifest(BaseModel):
-    """dataset.json; patients are keyed hashes."""
+    """dataset.json; patients are keyed hashes, and ``twins`` are cases that are the same scan."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -82,6 +84,7 @@ class Manifest(BaseModel):
     cases: tuple[CuratedCase, ...]
     patients: Mapping[str, str]
     left_out: Mapping[str, str]
+    twins: tuple[TwinPair, ...] = ()
 
 
 def curate(sources: Sequence[Source], output: Path, options: Options) -> Curation:
@@ -134,10 +137,25 @@ def curate(sources: Sequence[Source], output: Path, options: Options) -> Curatio
             )
             refused.append(Refused(member.source, member.case, reason, Stage.EXCLUDED))
     members = [m for m in members if m.case not in emptied]
-    splits = split(members, options.shares, options.seed, _settled(output, usable, options))
+    scans = [Scan(m.case, case_file(work, m.case), f"{m.content} {made[m.case].removed_mm}") for m in members]
+    found_twins = find_twins(scans, output / TWINS, options.workers)
+    pairs = joined_patients(members, found_twins)
+    earlier, by_folder = _earlier(output), _by_folder(usable) if options.keep_splits else {}
+    left = outnumbered(members, found_twins, by_folder)
+    refused += [Refused(m.source, m.case, left[m.case], Stage.EXCLUDED) for m in members if m.case in left]
+    members = [m for m in members if m.case not in left]
+    settled = fixed_splits(earlier.patients, by_folder, pairs)
+    splits = split_together(members, options.shares, options.seed, settled, pairs)
     cases = [_place(m, made[m.case], splits[m.patient], findings, options, output) for m in members]
+    now, before = ({c.identifier: c.split for c in some} for some in (cases, earlier.cases))
+    twins = tuple(told(found_twins, left, now, before))
+    for pair in twins:
+        print(f"{pair.first} and {pair.second} are the same person ({pair.similarity:.2f}): {pair.done}", flush=True)
     manifest = Manifest(
-        cases=tuple(cases), patients=splits, left_out={f"{r.source}: {r.name}": r.reason for r in refused}
+        cases=tuple(cases),
+        patients=splits,
+        left_out={f"{r.source}: {r.name}": r.reason for r in refused},
+        twins=twins,
     )
     _remove_others(output, manifest)
     write_text(output / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
@@ -150,6 +168,8 @@ def curate(sources: Sequence[Source], output: Path, options: Options) -> Curatio
         splits={c.identifier: c.split for c in cases},
         rules=options.rules,
         structures=vocabulary.known,
+        twins=twins,
+        blind=found_twins.blind,
     )
     write_curation_report(output / REPORT, work, curation)
     if not cases:
@@ -199,28 +219,29 @@ def _member(one: Named, converted: Converted) -> Member:
     return Member(one.identifier, one.item.source, one.patient, converted.content, organs)
 
 
-def _settled(output: Path, named: Sequence[Named], options: Options) -> dict[str, str]:
-    """Return patient -> split, of an earlier run, and of the folders' names, which come first.
+def _earlier(output: Path) -> Manifest:
+    """Return what an earlier run wrote; nothing where there was none."""
+    try:
+        return Manifest.model_validate_json((output / MANIFEST).read_bytes())
+    except (OSError, ValidationError):
+        return Manifest(cases=(), patients={}, left_out={})
+
+
+def _by_folder(named: Sequence[Named]) -> dict[str, str]:
+    """Return patient -> split that its folders are called after.
 
     Raises
     ------
     DatasetError
         A patient's folders name two splits.
     """
-    settled: dict[str, str] = {}
-    try:
-        settled = dict(Manifest.model_validate_json((output / MANIFEST).read_bytes()).patients)
-    except (OSError, ValidationError):
-        settled = {}
-    if not options.keep_splits:
-        return settled
     by_folder: dict[str, str] = {}
     for one in named:
         for name in one.item.splits:
             other = by_folder.setdefault(one.patient, name)
             if other != name:
                 raise DatasetError(f"{one.identifier}: the same patient is in {other} and in {name}")
-    return {**settled, **by_folder}
+    return by_folder
 
 
 def _place(
@@ -274,11 +295,7 @@ def _link(source: Path, target: Path) -> None:
 def _remove_others(output: Path, manifest: Manifest) -> None:
     """Remove cases that an earlier run put into a split and this one did not; other files are not touched."""
     kept = {(case.split, case.identifier) for case in manifest.cases}
-    try:
-        before = Manifest.model_validate_json((output / MANIFEST).read_bytes()).cases
-    except (OSError, ValidationError):
-        return
-    for case in before:
+    for case in _earlier(output).cases:
         if (case.split, case.identifier) not in kept:
             case_file(output / case.split, case.identifier).unlink(missing_ok=True)
 
@@ -295,6 +312,10 @@ def run(sources: Sequence[str], output: Path, options: Options) -> Curation:
     counts = Counter(curation.splits.values())
     print(f"{len(curation.cases)} cases: " + ", ".join(f"{counts[name]} {name}" for name in SPLITS if counts[name]))
     print(f"{len(curation.refused)} things left out, {len(curation.exclusions)} organs excluded, each with its reason")
+    if curation.twins:
+        print(f"{len(curation.twins)} pairs are the same person twice, whatever they are called; none is in two splits")
+    if curation.blind:
+        print(f"{len(curation.blind)} cases show no bones: whether they stand twice cannot be seen")
     if waiting := curation.open_names:
         print(f"{waiting} names are taken for nothing yet; say what they are in {output / NAMES} and curate again")
     print(f"report: {output / REPORT}")

@@ -21,6 +21,7 @@ from trainer.conversion import Converted, sheet_file
 from trainer.names import NO_ORGAN, Spelling
 from trainer.page import inline, write_page
 from trainer.splits import SPLITS
+from trainer.twin_splits import TwinPair
 
 CASES_PER_PART = 25
 
@@ -37,6 +38,10 @@ class Curation:
         That exclude.
     structures
         The catalogue.
+    twins
+        Cases that are the same scan.
+    blind
+        Cases without bones, whose twins cannot be seen.
     """
 
     output: Path
@@ -47,6 +52,8 @@ class Curation:
     splits: Mapping[str, str]
     rules: frozenset[Rule]
     structures: Mapping[str, Structure] = field(default_factory=catalogue)
+    twins: tuple[TwinPair, ...] = ()
+    blind: tuple[str, ...] = ()
 
     @property
     def exclusions(self) -> frozenset[tuple[str, str]]:
@@ -107,6 +114,8 @@ def write_curation_report(path: Path, work: Path, curation: Curation) -> None:
         "frequencies": _frequencies(voxels),
         "frequency": inline(_frequency_figure(voxels, curation.structures)) if len(voxels) > 1 else "",
         "refused": curation.refused,
+        "twins": curation.twins,
+        "blind": curation.blind,
         "findings": dict(by_rule),
         "meaning": {rule.value: text for rule, text in MEANING.items()},
         "rules": {rule.value for rule in curation.rules},

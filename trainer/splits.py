@@ -6,13 +6,15 @@ Iterative stratification (Sechidis et al., ECML PKDD 2011): the rarest organ is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from contourd.errors import DatasetError
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
+# Where one person is in several, the last of these keeps them: what is measured on is never trained on.
+GUARDED = (TRAIN, VALIDATION, TEST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,55 @@ def refuse_doubles(members: Sequence[Member]) -> dict[str, str]:
             if other is not member and kind == "voxels":
                 doubles[member.case] = other.case
     return doubles
+
+
+def together(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return patient -> the first name of all that pairs join with it, directly or over others."""
+    group: dict[str, str] = {}
+    for a, b in pairs:
+        one, other = sorted((group.setdefault(a, a), group.setdefault(b, b)))
+        group = {patient: one if first == other else first for patient, first in group.items()}
+    return group
+
+
+def most_guarded(patients: Iterable[str], splits: Mapping[str, str]) -> str | None:
+    """Return the split, of those that patients have, that is measured on last; None where none has one."""
+    return max((splits[p] for p in patients if p in splits), key=GUARDED.index, default=None)
+
+
+def split_together(
+    members: Sequence[Member],
+    shares: Shares,
+    seed: int,
+    settled: Mapping[str, str],
+    pairs: Sequence[tuple[str, str]],
+) -> dict[str, str]:
+    """Return patient -> split, with the patients of each pair in one split.
+
+    Parameters
+    ----------
+    settled
+        As in split; where joined patients have several, the most guarded one is taken for all of them.
+    pairs
+        Patients that are one person.
+
+    Raises
+    ------
+    DatasetError
+        The shares leave nothing to train on.
+    """
+    group = together(pairs)
+    of_group: dict[str, list[str]] = {}
+    for patient, first in group.items():
+        of_group.setdefault(first, []).append(patient)
+    taken = dict(settled)
+    for first, patients in of_group.items():
+        where = most_guarded(patients, settled)
+        if where is not None:
+            taken[first] = where
+    joined = [replace(member, patient=group.get(member.patient, member.patient)) for member in members]
+    found = split(joined, shares, seed, taken)
+    return {member.patient: found[one.patient] for member, one in zip(members, joined, strict=True)}
 
 
 def split(

@@ -48,6 +48,7 @@ def curate(
             "splits": dict(Counter(curation.splits.values())),
             "left_out": len(curation.refused),
             "excluded_organs": len(curation.exclusions),
+            "twins": len(curation.twins),
             "open_names": curation.open_names,
             "names": str(output / NAMES),
             "report": str(output / REPORT),

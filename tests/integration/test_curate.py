@@ -268,6 +268,35 @@ def test_what_was_made_by_an_older_way_of_reading_is_made_anew(tmp_path, monkeyp
     assert after > before
 
 
+def test_a_twin_across_the_splits_of_folders_is_not_trained_on(tmp_path):
+    """The same head in another layout, whose box is larger, so that no hash sees it."""
+    write_csv(tmp_path / "kbp" / "train-pats" / "pt_1", 1)
+    write_csv(tmp_path / "kbp" / "train-pats" / "pt_2", 2)
+    write_pddca(tmp_path / "kbp" / "test-pats" / "case_a", 1)
+    output = tmp_path / "out"
+    told = run(tmp_path / "kbp", "--output", output, "--keep-splits").output
+    found = manifest(output)
+    assert {c.identifier: c.split for c in found.cases} == {"pt_2": "train", "case_a": "test"}
+    assert found.left_out == {"kbp: pt_1": "is the same person as case_a in test, and this split is train"}
+    assert [(t.first, t.second, t.done) for t in found.twins] == [("case_a", "pt_1", "pt_1 left out")]
+    assert "case_a and pt_1 are the same person" in told
+    assert "is the same person as case_a in test" in (output / "report.html").read_text()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_twins_of_two_sources_are_in_one_split(tmp_path, seed):
+    for i in range(2):
+        write_csv(tmp_path / "kbp" / f"pt_{i}", i)
+        write_pddca(tmp_path / "pddca" / f"case_{i}", i)
+    output = tmp_path / "out"
+    shares = ("--validation-share", "0.5", "--test-share", "0", "--seed", str(seed))
+    run(tmp_path / "kbp", tmp_path / "pddca", "--output", output, *shares)
+    of = {c.identifier: c.split for c in manifest(output).cases}
+    assert of["kbp-pt_0"] == of["pddca-case_0"]
+    assert of["kbp-pt_1"] == of["pddca-case_1"]
+    assert sorted(of.values()) == ["train", "train", "validation", "validation"]
+
+
 def test_a_case_that_left_the_archive_leaves_the_data_set(clinic, tmp_path):
     output = tmp_path / "out"
     curate([Source("clinic", clinic)], output, Options())
