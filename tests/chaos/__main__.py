@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.chaos.campaign import kill_at_points, kill_at_random
+from tests.chaos.hearing import BLOWS, strike_parts
 from tests.chaos.points import NAMED, of_transitions
 from tests.chaos.site import Site, site
 from tests.chaos.verdict import Verdict, judge
@@ -27,9 +28,10 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="at random moments")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--only", default="", help="only the points whose name holds this")
+    parser.add_argument("--parts", action="store_true", help="only parts of a running node, and what it says of itself")
     parser.add_argument("--keep", type=Path, help="folder that is kept; else a temporary one")
     asked = parser.parse_args()
-    points = [point for point in (*NAMED, *of_transitions()) if asked.only in point.name]
+    points = [] if asked.parts else [point for point in (*NAMED, *of_transitions()) if asked.only in point.name]
     began, rng = time.monotonic(), random.Random(asked.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.keep or Path(temporary)
@@ -39,14 +41,21 @@ def main() -> int:
             with site(folder / f"points{first}", bundle, asked.seed + first) as node:
                 kill_at_points(node, points[first : first + POINTS_OF_A_NODE], tell)
                 verdicts.append(report(node))
-        for first in range(0, asked.kills, KILLS_OF_A_NODE):
+        for first in range(0, 0 if asked.parts else asked.kills, KILLS_OF_A_NODE):
             with site(folder / f"random{first}", bundle, asked.seed + first) as node:
                 kill_at_random(node, min(KILLS_OF_A_NODE, asked.kills - first), rng, LONGEST_S, tell)
                 verdicts.append(report(node))
+        with site(folder / "parts", bundle, asked.seed, page=True) as node:
+            heard = strike_parts(node, [blow for blow in BLOWS if asked.only in blow.name], tell)
+            verdicts.append(report(node))
+    wrong = [problem for one in heard for problem in one.problems]
+    for problem in wrong:
+        tell(f"  {problem}")
     told = total(verdicts)
-    tell(f"{len(points)} points by name, {asked.kills} random moments, seed {asked.seed}: {told}")
+    kills = 0 if asked.parts else asked.kills
+    tell(f"{len(points)} points by name, {kills} random moments, {len(heard)} parts, seed {asked.seed}: {told}")
     tell(f"{time.monotonic() - began:.0f} s")
-    return int(any(verdict.problems for verdict in verdicts))
+    return int(bool(wrong) or any(verdict.problems for verdict in verdicts))
 
 
 def report(node: Site) -> Verdict:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 VARIABLE = "CHAOS_FAULTS"  # read by tests/chaos/launcher.py alone
 MARKER = "CHAOS_MARKER"
+THREAD = "CHAOS_THREAD"  # a file that names the thread which is to end
 
 
 @dataclass(frozen=True)

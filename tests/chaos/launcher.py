@@ -5,6 +5,7 @@ A worker and a receiver import this module too, so that the same faults are arme
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib
 import itertools
@@ -14,15 +15,17 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event, inspect
 from sqlalchemy.orm import Session
 
-from tests.chaos.faults import MARKER, VARIABLE, Fault, unpack
+from tests.chaos.faults import MARKER, THREAD, VARIABLE, Fault, unpack
 
 TABLES = ("series", "instances", "jobs", "deliveries")
-STALL_S = 0.2
+STALL_S, LOOK_S = 0.2, 0.1
 WORKER = ("contourd.worker:", "contourd.contouring:")  # they load torch, which no other process does
 inside = threading.local()
 
@@ -163,8 +166,21 @@ def arm(faults: list[Fault]) -> None:
         note_inside(name)
 
 
+def end_threads(order: Path) -> None:
+    """End the thread that a file names, as soon as it is in Python again: SystemExit is raised where it stands."""
+    while True:
+        time.sleep(LOOK_S)
+        with suppress(FileNotFoundError):
+            name = order.read_text()
+            found = [thread.ident for thread in threading.enumerate() if thread.name.startswith(name)]
+            if name and found:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(found[0] or 0), ctypes.py_object(SystemExit))
+                order.unlink()
+
+
 arm(unpack(os.environ[VARIABLE]))
 if __name__ == "__main__":
+    threading.Thread(target=end_threads, args=[Path(os.environ[THREAD])], name="chaos", daemon=True).start()
     from contourd.cli import main
 
     main()

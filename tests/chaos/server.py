@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from tests.chaos.faults import MARKER, VARIABLE, Fault, pack
+from tests.chaos.faults import MARKER, THREAD, VARIABLE, Fault, pack
 from tests.peers import LOOPBACK
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,12 +45,12 @@ def wait_until(reached: Callable[[], Any], what: str, timeout_s: float = WAIT_S)
 class Server:
     """``contourd serve`` under the launcher."""
 
-    def __init__(self, folder: Path, configuration: Path, port: int) -> None:
-        self.folder, self.configuration, self.port = folder, configuration, port
+    def __init__(self, folder: Path, configuration: Path, port: int, page_port: int = 0) -> None:
+        self.folder, self.configuration, self.port, self.page_port = folder, configuration, port, page_port
         self.spool = folder / "spool"
         self.log = folder / "contourd.log"
         self.running: subprocess.Popen[bytes] | None = None
-        self._marker = folder / "struck"
+        self._marker, self._thread = folder / "struck", folder / "thread"
 
     def start(self, faults: Sequence[Fault] = ()) -> None:
         """Start it, a killed one again."""
@@ -77,7 +77,17 @@ class Server:
             ).returncode
 
     def _environment(self, faults: Sequence[Fault]) -> dict[str, str]:
-        return {**os.environ, VARIABLE: pack(faults), MARKER: str(self._marker)}
+        return {**os.environ, VARIABLE: pack(faults), MARKER: str(self._marker), THREAD: str(self._thread)}
+
+    def end_thread(self, name: str) -> None:
+        """Have a thread of the main process end where it is; what it waits for is made to come."""
+        assert self.running is not None
+        self._thread.write_text(name)
+        wait_until(lambda: not self._thread.exists(), f"{name} was not told to end")
+        if name == "signals":
+            self.running.send_signal(signal.SIGINT)
+        with suppress(OSError):
+            socket.create_connection((LOOPBACK, self.port), timeout=5).close()
 
     def wait_listening(self) -> None:
         """Wait until it listens; a machine that is busy with other things takes its time."""

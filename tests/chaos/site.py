@@ -31,9 +31,9 @@ CONFIRMED_SCANNER = "CT2"  # its route waits for a person
 class Site:
     """A node, three destinations and any number of scanners."""
 
-    def __init__(self, folder: Path, bundle: Path, seed: int = 1) -> None:
+    def __init__(self, folder: Path, bundle: Path, seed: int = 1, page: bool = False) -> None:
         self.folder = folder
-        port = free_port()
+        port, page_port = free_port(), free_port() if page else 0
         self.strict = CommittingDestination("strict", port)
         self.destinations = (Destination("steady"), Destination("flaky", (0.4, 0.15, 0.15), seed), self.strict)
         self.elsewhere = Destination(ELSEWHERE)
@@ -45,7 +45,10 @@ class Site:
         text = text.replace('device = "cpu"', f'device = "cpu"\nlease_s = 10.0\nmax_attempts = {MOST_ATTEMPTS}')
         text = text.replace("[[route]]", confirming_route(bundle, names) + "[[route]]")
         configuration.write_text(text.replace(f"gapped_s = {GAPPED_S}", "gapped_s = 2.0"))
-        self.server = Server(folder / "node", configuration, port)
+        if page:
+            with configuration.open("a") as file:
+                file.write(f"[web]\nenabled = true\nport = {page_port}\n")
+        self.server = Server(folder / "node", configuration, port, page_port)
         self.acknowledged = Acknowledged()
         self.images: dict[str, list[Path]] = {}
         self.kept_held: set[str] = set()  # series whose job ends HELD
@@ -240,8 +243,8 @@ confirm = true
 
 
 @contextmanager
-def site(folder: Path, bundle: Path, seed: int = 1) -> Iterator[Site]:
-    made = Site(folder, bundle, seed)
+def site(folder: Path, bundle: Path, seed: int = 1, page: bool = False) -> Iterator[Site]:
+    made = Site(folder, bundle, seed, page)
     try:
         yield made
     finally:

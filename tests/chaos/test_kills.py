@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.chaos import hearing
 from tests.chaos.campaign import kill_at_points, kill_at_random
+from tests.chaos.hearing import strike_parts
 from tests.chaos.points import NAMED, TRANSITIONS, in_the_tables, of_transitions
 from tests.chaos.site import Site, site
 from tests.chaos.verdict import judge
@@ -53,6 +55,21 @@ def test_nothing_is_lost_and_nothing_doubled(tmp_path: Path, bright_bundle: Path
         assert verdict.problems == ()
         assert verdict.acknowledged == 24 * verdict.series >= 24 * len(SHORT[:-1])
         _the_verdict_sees_what_is_wrong(node)
+
+
+@pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.timeout(600)  # half a minute where nothing else runs
+def test_a_node_that_lost_a_part_is_well_again_or_ends_and_says_no_more_than_a_peer_hears(
+    tmp_path: Path,
+    bright_bundle: Path,  # noqa: F811
+) -> None:
+    with site(tmp_path, bright_bundle, SEED, page=True) as node:
+        heard = strike_parts(node, hearing.SHORT)
+        assert [problem for one in heard for problem in one.problems] == []
+        assert node.settle(SETTLING_S) == 0
+        assert judge(node).problems == ()
+    wrong = [hearing.Heard("deaf", 60.0, 60.0, 0.0), hearing.Heard("a false alarm", 60.0, 0.0, 60.0)]
+    assert [len(one.problems) for one in wrong] == [1, 1]
 
 
 def _the_verdict_sees_what_is_wrong(node: Site) -> None:
