@@ -139,7 +139,12 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         *("contourd.dicom.decoders", "contourd.dicom.files"),
         "contourd.dicom.identity",
         "contourd.dicom.integrity",
-        *("contourd.dicom.isolation", "contourd.dicom.legal_form"),
+        *(
+            "contourd.dicom.isolation",
+            "contourd.dicom.legal_form",
+            "contourd.dicom.lenient",
+            "contourd.dicom.wholeness",
+        ),
         *("contourd.dicom.pixels", "contourd.dicom.decoded", "contourd.dicom.received_images"),
         *("contourd.dicom.read_ahead", "contourd.jobs.arriving", "contourd.dicom.duplicates"),
         "contourd.dicom.values",
@@ -244,6 +249,7 @@ TRAINER_MAY_IMPORT = (
     "contourd.model",
     "contourd.imaging",
     "contourd.dicom.series",
+    "contourd.dicom.files",
     "contourd.dicom.instance",  # an archive is read with the same care as what the network brings
     *("contourd.dicom.rtstruct_read", "contourd.dicom.rtstruct_loops"),
     "contourd.dicom.ct_write",  # evaluation through the structure set begins with a CT series on disk

@@ -12,12 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
 from scipy import ndimage
 
+from contourd.dicom.files import is_dicom, read_dicom
 from contourd.dicom.instance import UNREADABLE
 from contourd.dicom.rtstruct_loops import planes
 from contourd.dicom.rtstruct_read import ReadROI, misplaced, on_slices, rasterise, read_structure_set
@@ -48,10 +48,10 @@ def find_patients(root: Path, files: Iterable[Path], source: str) -> Iterator[It
     series: dict[str, list[Instance]] = defaultdict(list)
     sets: list[StructureSetFile] = []
     for path in files:
-        if not _claims_to_be_dicom(path):
+        if not is_dicom(path):
             continue
         try:
-            dataset = pydicom.dcmread(path, stop_before_pixels=True)
+            dataset = read_dicom(path, stop_before_pixels=True)
             if dataset.get("SOPClassUID") == RTStructureSetStorage:
                 sets.append(read_references(path, dataset))
             elif dataset.get("Modality") == "CT":
@@ -100,15 +100,6 @@ def find_patients(root: Path, files: Iterable[Path], source: str) -> Iterator[It
         )
 
 
-def _claims_to_be_dicom(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            file.seek(PREFIX_AT)
-            return file.read(len(PREFIX)) == PREFIX
-    except OSError:
-        return False
-
-
 def read_patient(item: Item) -> RawCase:
     """Read a CT series through the node's own gate, and fill the contours of its structure set.
 
@@ -123,7 +114,7 @@ def read_patient(item: Item) -> RawCase:
     series = gate(instances)
     volume = read_volume(series)
     try:
-        dataset = pydicom.dcmread(item.structures[0])
+        dataset = read_dicom(item.structures[0])
         rois, observed = read_structure_set(dataset), _observations(dataset)
     except UNREADABLE as error:
         raise DatasetError(f"{item.structures[0].name} cannot be read: {error}") from error

@@ -12,7 +12,7 @@ import typer
 
 from contourd.cli.options import DeviceOption, OverrideOption, RuntimeOption, StructuresOption, signed, worker_settings
 from contourd.cli.output import JsonOption, as_json
-from contourd.errors import NodeError
+from contourd.errors import NodeError, SeriesUnusable
 from contourd.profiles import PROFILES
 
 if TYPE_CHECKING:
@@ -34,13 +34,14 @@ def contour(
     json: JsonOption = False,
 ) -> None:
     """Contour one CT series of a folder, without a node."""
-    from contourd.dicom.series import find_series
+    from contourd.dicom.instance import survey_series
 
     if not ct_folder.is_dir():
         raise NodeError(f"{ct_folder} is no folder")
     if profile not in PROFILES:
         raise NodeError(f"there is no profile {profile!r}; there are: {', '.join(PROFILES)}")
-    instances = _choose_series(find_series(ct_folder), ct_folder, series_uid)
+    found, unreadable = survey_series(ct_folder)
+    instances = _choose_series(found, unreadable, ct_folder, series_uid)
     from contourd.contouring import Order, contour_series
     from contourd.dicom.rtstruct_write import save_structure_set
     from contourd.model.bundle import load_bundle
@@ -94,8 +95,36 @@ def _organ(roi: ROI, remarks: Remarks) -> Organ:
 
 
 def _choose_series(
-    found: dict[str, tuple[Instance, ...]], folder: Path, series_uid: str | None
+    found: dict[str, tuple[Instance, ...]],
+    unreadable: dict[Path, SeriesUnusable],
+    folder: Path,
+    series_uid: str | None,
 ) -> tuple[Instance, ...]:
+    """Choose a series; a file that cannot be read refuses it where it is of that series, or may be and none is named.
+
+    Raises
+    ------
+    NodeError
+        There is no such series.
+    SeriesUnusable
+        An image of it cannot be read.
+    """
+    from contourd.dicom.instance import series_of
+
+    of_series = {path: series_of(path) for path in unreadable}
+    for path, of in of_series.items():
+        if not found or (series_uid is not None and of == series_uid):
+            raise unreadable[path]
+    chosen = _chosen(found, folder, series_uid)
+    for path, of in of_series.items():
+        if of == chosen[0].series_instance_uid or (not of and series_uid is None):
+            raise unreadable[path]
+        told = f"of series {of}" if of else f"of which series cannot be told; {len(chosen)} images are taken"
+        typer.echo(f"not read: {unreadable[path]} ({told})", err=True)
+    return chosen
+
+
+def _chosen(found: dict[str, tuple[Instance, ...]], folder: Path, series_uid: str | None) -> tuple[Instance, ...]:
     if series_uid is not None:
         if series_uid not in found:
             raise NodeError(f"{folder} holds no series {series_uid}; it holds: {', '.join(found) or 'none'}")

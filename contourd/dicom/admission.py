@@ -18,8 +18,9 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
-from contourd.dicom.decoders import has_decoder
-from contourd.dicom.instance import VALID_UID, Instance
+from contourd.dicom.decoders import DECODERS, has_decoder
+from contourd.dicom.instance import Instance
+from contourd.dicom.wholeness import VALID_UID
 from contourd.errors import SeriesUnusable
 
 LOCALIZER = "LOCALIZER"
@@ -119,9 +120,10 @@ def _refuse_other_pixels(i: Instance) -> None:
     if i.lossy:
         raise SeriesUnusable("the images were compressed with losses; send the original reconstruction")
     if not has_decoder(i.transfer_syntax):
+        install = ", or install the decoders: pip install 'contourd[codecs]'"
         raise SeriesUnusable(
             f"transfer syntax {UID(i.transfer_syntax).name or 'unknown'} cannot be decoded here; "
-            "send the images uncompressed, or install the decoders: pip install 'contourd[codecs]'"
+            f"send the images uncompressed{install if UID(i.transfer_syntax) in DECODERS else ''}"
         )
     if i.photometric != "MONOCHROME2" or i.samples != 1 or i.bits_allocated != BITS_ALLOCATED:
         raise SeriesUnusable(

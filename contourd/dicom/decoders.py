@@ -116,9 +116,9 @@ def inflate(deflated: bytes | memoryview, what: str) -> bytes:
     try:
         content = stream.decompress(deflated, LARGEST_INFLATED_BYTES + 1)
     except zlib.error as error:
-        raise SeriesUnusable(f"{what} cannot be inflated; send it again") from error
+        raise SeriesUnusable(f"{what} cannot be inflated; send it uncompressed") from error
     if len(content) > LARGEST_INFLATED_BYTES:
         raise SeriesUnusable(f"{what} inflates to more than {LARGEST_INFLATED_BYTES >> 20} MiB; send it uncompressed")
     if not stream.eof:
-        raise SeriesUnusable(f"{what} is cut off: its deflated bytes have no end; send it again")
+        raise SeriesUnusable(f"{what} is cut off: its deflated bytes have no end; send it uncompressed")
     return content

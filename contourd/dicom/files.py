@@ -1,13 +1,20 @@
-"""DICOM files on a disk, read where they are regular files."""
+"""DICOM files on a disk, read where they are regular files, and where only a formality is wrong with them, too."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 
 import pydicom
+from pydicom.dataset import FileMetaDataset
+from pydicom.filereader import read_partial
 
+from contourd.dicom.lenient import PREAMBLE_BYTES, PREFIX, mended
 from contourd.regular import open_regular
+
+# Larger ones are no images of a CT; they are read as they are.
+LARGEST_BYTES, HEAD_BYTES = 256 * 2**20, 2**16
 
 
 def read_dicom(
@@ -18,6 +25,42 @@ def read_dicom(
     defer_size: int | None = None,
 ) -> pydicom.FileDataset:
     """Read a file as ``pydicom.dcmread`` does; raises what it raises, and OSError for what is no regular file."""
+    return read_sized(path, specific_tags=specific_tags, stop_before_pixels=stop_before_pixels, defer_size=defer_size)[
+        0
+    ]
+
+
+def read_sized(
+    path: Path,
+    *,
+    specific_tags: Sequence[str] | None = None,
+    stop_before_pixels: bool = False,
+    defer_size: int | None = None,
+) -> tuple[pydicom.FileDataset, int]:
+    """Do the same, and return how many bytes the file has, or would have in its right form."""
     tags = list(specific_tags) if specific_tags is not None else None
     with open_regular(path) as file:
-        return pydicom.dcmread(file, defer_size=defer_size, stop_before_pixels=stop_before_pixels, specific_tags=tags)
+        content = file.read(LARGEST_BYTES)
+        whole = mended(content) if len(content) < LARGEST_BYTES else content
+        if whole is not content:
+            read = pydicom.dcmread(BytesIO(whole), stop_before_pixels=stop_before_pixels, specific_tags=tags)
+            return read, len(whole)
+        file.seek(0)
+        read = pydicom.dcmread(file, defer_size=defer_size, stop_before_pixels=stop_before_pixels, specific_tags=tags)
+        return read, path.stat().st_size
+
+
+def read_meta(path: Path) -> FileMetaDataset:
+    """Read the file meta information of a file, or what would be it; raises as ``read_dicom`` does."""
+    with open_regular(path) as file:
+        head = BytesIO(mended(file.read(HEAD_BYTES)))
+    return read_partial(head, stop_when=lambda *element: True).file_meta
+
+
+def is_dicom(path: Path) -> bool:
+    """Say whether a file is one of DICOM's, with preamble and prefix or without; it may be cut off."""
+    try:
+        with open_regular(path) as file:
+            return mended(file.read(HEAD_BYTES))[PREAMBLE_BYTES : PREAMBLE_BYTES + len(PREFIX)] == PREFIX
+    except OSError:
+        return False

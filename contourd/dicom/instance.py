@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -11,7 +10,6 @@ from typing import Any
 
 import pydicom
 from pydicom import config
-from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_dataset, read_file_meta_info
@@ -19,7 +17,8 @@ from pydicom.uid import UID, CTImageStorage, DeflatedExplicitVRLittleEndian
 
 from contourd.dicom.decoded import Decoded
 from contourd.dicom.decoders import LOSSY, inflate
-from contourd.dicom.files import read_dicom
+from contourd.dicom.files import read_dicom, read_meta, read_sized
+from contourd.dicom.lenient import mended, mended_dataset
 from contourd.dicom.values import (
     LONGEST_VALUE_BYTES,
     comparable_of,
@@ -29,6 +28,9 @@ from contourd.dicom.values import (
     value_of,
     whole_number,
 )
+from contourd.dicom.wholeness import LONGEST_UID as LONGEST_UID
+from contourd.dicom.wholeness import VALID_UID as VALID_UID
+from contourd.dicom.wholeness import refuse_foreign_groups, refuse_nameless, refuse_truncated
 from contourd.errors import SeriesUnusable
 from contourd.logs import one_line
 from contourd.regular import open_regular, read_regular
@@ -36,13 +38,8 @@ from contourd.regular import open_regular, read_regular
 # pydicom's warnings quote the value that is wrong, and a patient's name has no place in a log.
 config.settings.reading_validation_mode = config.IGNORE
 
-# PS3.5 9.1; leading zeroes of a component, which it forbids, are common and do no harm.
-VALID_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
-LONGEST_UID = 64
 # An element or an item takes some hundred times its bytes in memory. A header has some hundred of them.
 MOST_READS = 100_000
-LARGEST_SEQUENCE_BYTES = 2 * 2**20
-IDENTIFYING = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 # What pydicom raises on bytes that are no dataset.
 UNREADABLE = (
     *(InvalidDicomError, EOFError, OSError, ValueError, TypeError, AttributeError),
@@ -50,7 +47,6 @@ UNREADABLE = (
     BytesLengthException,
 )
 DEFERRED_BYTES = 1024
-FOREIGN_GROUPS = (0x0000, 0x0002)
 # PS3.10 7.1: preamble, prefix, and the group length element itself, which counts what comes after it.
 BEFORE_META_BYTES = 128 + 4 + 12
 LARGEST_META_BYTES, DEFLATED = 4096, DeflatedExplicitVRLittleEndian
@@ -136,8 +132,8 @@ def read_instance(path: Path) -> Instance:
         if _may_be_deflated(path) and (meta := read_file_meta_info(path)).get("TransferSyntaxUID") == DEFLATED:
             deflated = read_regular(path)[BEFORE_META_BYTES + int(meta.FileMetaInformationGroupLength) :]
             return _read_encoded(BytesIO(deflated), meta.TransferSyntaxUID, path)
-        ds = read_dicom(path, defer_size=DEFERRED_BYTES)
-        return _instance(ds, path, path.stat().st_size, UID(ds.file_meta.get("TransferSyntaxUID", "")))
+        ds, size = read_sized(path, defer_size=DEFERRED_BYTES)
+        return _instance(ds, path, size, UID(ds.file_meta.get("TransferSyntaxUID", "")))
     except UNREADABLE as error:
         raise _no_image(path, error) from error
 
@@ -153,6 +149,7 @@ def read_content(content: bytes, path: Path) -> tuple[Instance, Dataset | None]:
     if DEFLATED.encode() in content[:LARGEST_META_BYTES]:
         return read_instance(path), None
     try:
+        content = mended(content)
         ds = pydicom.dcmread(BytesIO(content))
         return _instance(ds, path, len(content), UID(ds.file_meta.get("TransferSyntaxUID", ""))), ds
     except UNREADABLE as error:
@@ -166,7 +163,10 @@ def _may_be_deflated(path: Path) -> bool:
 
 
 def _no_image(path: Path, error: Exception) -> SeriesUnusable:
-    return SeriesUnusable(f"{path.name} cannot be read as a DICOM image ({_reason(error)}); send it again")
+    return SeriesUnusable(
+        f"{path.name} cannot be read as a DICOM image ({_reason(error)}); export it anew from where it came, "
+        "or take it out of the folder"
+    )
 
 
 def read_encoded(dataset: BytesIO, transfer_syntax: UID) -> Instance:
@@ -180,12 +180,16 @@ def read_encoded(dataset: BytesIO, transfer_syntax: UID) -> Instance:
     try:
         return _read_encoded(dataset, transfer_syntax, Path())
     except UNREADABLE as error:
-        raise SeriesUnusable(f"dataset cannot be read ({_reason(error)}); send it again") from error
+        raise SeriesUnusable(
+            f"dataset cannot be read ({_reason(error)}); export it anew at its source, in Explicit VR Little Endian"
+        ) from error
 
 
 def _read_encoded(dataset: BytesIO, transfer_syntax: UID, path: Path) -> Instance:
     if transfer_syntax == DEFLATED:
         dataset = BytesIO(inflate(dataset.getbuffer(), path.name or "dataset"))
+    content = mended_dataset(dataset.getbuffer(), transfer_syntax)
+    dataset = dataset if isinstance(content, memoryview) else BytesIO(content)
     metered: Any = _Metered(dataset)
     ds = read_dataset(
         metered, transfer_syntax.is_implicit_VR, transfer_syntax.is_little_endian, defer_size=LONGEST_VALUE_BYTES
@@ -238,9 +242,18 @@ def survey_series(folder: Path) -> tuple[dict[str, tuple[Instance, ...]], dict[P
     return {uid: tuple(instances) for uid, instances in found.items()}, unreadable
 
 
+def series_of(path: Path) -> str:
+    """Return the SeriesInstanceUID of a file that is damaged further on; empty where that cannot be read."""
+    try:
+        header = read_dicom(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        return str(header.get("SeriesInstanceUID") or "")
+    except UNREADABLE:
+        return ""
+
+
 def _claims_to_be_ct(path: Path) -> bool:
     try:
-        return bool(read_file_meta_info(path).get("MediaStorageSOPClassUID") == CTImageStorage)
+        return bool(read_meta(path).get("MediaStorageSOPClassUID") == CTImageStorage)
     except InvalidDicomError:
         return False
     except UNREADABLE:
@@ -254,9 +267,9 @@ def _reason(error: Exception) -> str:
 
 def _instance(ds: Dataset, path: Path, size: int, transfer_syntax: UID) -> Instance:
     what = path.name or "dataset"
-    _refuse_truncated(ds, what, size)
-    _refuse_foreign_groups(ds, what)
-    _refuse_nameless(ds, what)
+    refuse_truncated(ds, what, size)
+    refuse_foreign_groups(ds, what)
+    refuse_nameless(ds, what)
     position, spacing, orientation = (
         numbers_of(ds, keyword, n)
         for keyword, n in (("ImagePositionPatient", 3), ("PixelSpacing", 2), ("ImageOrientationPatient", 6))
@@ -300,37 +313,3 @@ def _instance(ds: Dataset, path: Path, size: int, transfer_syntax: UID) -> Insta
         patient_name=comparable_of(ds, "PatientName"),
         birth_date=comparable_of(ds, "PatientBirthDate"),
     )
-
-
-def _refuse_nameless(ds: Dataset, what: str) -> None:
-    missing = [keyword for keyword in IDENTIFYING if not value_of(ds, keyword)]
-    if missing:
-        raise SeriesUnusable(f"{what} lacks {', '.join(missing)}; send it again")
-    for keyword in IDENTIFYING:
-        uid = str(value_of(ds, keyword))
-        if len(uid) > LONGEST_UID or not VALID_UID.fullmatch(uid):
-            raise SeriesUnusable(f"{what} has a {keyword} that is no UID; correct it at the source and send it again")
-
-
-def _refuse_foreign_groups(ds: Dataset, what: str) -> None:
-    """Refuse elements of a command or of file meta information: a file that begins so is read as another."""
-    if any(tag.group in FOREIGN_GROUPS for tag in ds.keys()):  # noqa: SIM118 (a dataset yields elements)
-        raise SeriesUnusable(f"{what} has elements of a command or of file meta information; send the original image")
-
-
-def _refuse_truncated(ds: Dataset, what: str, size: int) -> None:
-    """Refuse an element that goes beyond the end: pydicom reads what there is and says nothing."""
-    for element in ds.values():
-        tell, length = getattr(element, "value_tell", None), getattr(element, "length", None)
-        if tell is not None and length not in (None, 0xFFFFFFFF) and tell + length > size:
-            raise SeriesUnusable(f"{what} is cut off: {size} bytes of {tell + length}; send it again")
-        if length not in (None, 0xFFFFFFFF) and length > LARGEST_SEQUENCE_BYTES and _may_be_sequence(element):
-            raise SeriesUnusable(f"{what} has a sequence of {length >> 20} MiB; send the original image")
-    if ds.get("SOPClassUID") == CTImageStorage and "PixelData" not in ds:
-        raise SeriesUnusable(f"{what} has no pixels; send it again")
-
-
-def _may_be_sequence(element: Any) -> bool:
-    if element.VR is None:  # implicit: the dictionary knows, or nobody
-        return not dictionary_has_tag(element.tag) or dictionary_VR(element.tag) == "SQ"
-    return element.VR in ("SQ", "UN")

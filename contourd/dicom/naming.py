@@ -16,7 +16,8 @@ from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from contourd.dicom.arriving import DatasetBytes
-from contourd.dicom.instance import IDENTIFYING, LONGEST_UID, PHASE, VALID_UID, Instance, read_encoded
+from contourd.dicom.instance import PHASE, Instance, read_encoded
+from contourd.dicom.wholeness import IDENTIFYING, LONGEST_UID, VALID_UID
 
 # What the input gate reads; beside these a header may hold anything whose length is right.
 READ_LATER = (

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from contourd.dicom.files import read_dicom
 from contourd.dicom.instance import Instance
 from contourd.dicom.isolation import UNDECODABLE, PixelDecoder, decoder_says, pixel_decoder
+from contourd.dicom.wholeness import LARGEST_SEQUENCE_BYTES
 from contourd.errors import SeriesUnusable
 from contourd.imaging.volume import AIR_HU
 
@@ -52,7 +54,7 @@ def decoded(instance: Instance, dataset: Dataset, decoder: PixelDecoder) -> NDAr
     except UNDECODABLE as error:
         raise _undecodable(instance, error) from error
     if stored.shape != (instance.rows, instance.columns):
-        raise SeriesUnusable(f"{where} has {stored.shape} pixels; send it again")
+        raise SeriesUnusable(f"{where} has {stored.shape} pixels; send the original reconstruction")
     values = _within_bits(stored, instance.bits_stored)
     if not overlaid and values is not stored and not np.array_equal(values, stored):
         counted = True if padding is None else ~padding
@@ -85,13 +87,17 @@ def _where(instance: Instance) -> str:
 
 
 def _undecodable(instance: Instance, error: Exception) -> SeriesUnusable:
-    return SeriesUnusable(f"{_where(instance)} cannot be decoded ({decoder_says(error)}); send it again")
+    return SeriesUnusable(
+        f"{_where(instance)} cannot be decoded ({decoder_says(error)}); send it uncompressed, or reconstruct it anew"
+    )
 
 
 def same_image(one: Path, other: Path) -> bool:
     """Tell whether two files hold the same image: in another transfer syntax it is no other image."""
     try:
         old, new = read_dicom(one), read_dicom(other)
+        if not _without_equal_private(old, new):
+            return False
         if old == new:
             return True
         with pixel_decoder() as decoder:
@@ -102,6 +108,18 @@ def same_image(one: Path, other: Path) -> bool:
         return bool(alike and old == new)
     except UNDECODABLE:
         return False
+
+
+def _without_equal_private(old: Dataset, new: Dataset) -> bool:
+    """Leave out private elements that are equal byte for byte; False where a large one differs: it is not converted."""
+    for tag in [tag for tag in old.keys() if tag.is_private and tag in new]:  # noqa: SIM118 (a dataset yields elements)
+        one, other = old.get_item(tag), new.get_item(tag)
+        if isinstance(one, RawDataElement) and isinstance(other, RawDataElement):
+            if one.value == other.value:
+                del old[tag], new[tag]
+            elif max(one.length, other.length) > LARGEST_SEQUENCE_BYTES:
+                return False
+    return True
 
 
 def _padding(ds: Dataset, stored: NDArray[Any]) -> NDArray[np.bool_] | None:

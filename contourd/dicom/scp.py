@@ -320,7 +320,7 @@ class StorageSCP:
         instance = read_naming(dataset, transfer_syntax)
         wanted = (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))
         if (instance.sop_class_uid, instance.sop_instance_uid) != wanted:
-            raise InstanceMismatch("the dataset's SOP class and instance are not the command's")
+            raise InstanceMismatch("the dataset's SOP class and instance are not the command's; correct the sender")
         content, patient = dataset.getbuffer(), self._spool.pseudonym(instance.patient_id)
         path = self._spool.store_instance([file_meta(*wanted, transfer_syntax, opened.calling_ae), content])
         return ReceivedInstance(

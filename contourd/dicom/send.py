@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pydicom
 from pydicom.uid import (
     UID,
     CTImageStorage,
@@ -19,7 +18,7 @@ from pynetdicom import AE
 from pynetdicom.status import code_to_category
 
 from contourd.dicom.calling import Caller
-from contourd.dicom.files import read_dicom
+from contourd.dicom.files import read_dicom, read_meta
 from contourd.dicom.instance import UNREADABLE
 from contourd.dicom.scu import WARNINGS
 from contourd.errors import NodeError
@@ -150,7 +149,7 @@ def _store(association: Any, path: Path) -> Sent:
 def _context(path: Path) -> tuple[UID, UID] | None:
     """Return SOP class and transfer syntax of a file with file meta information (PS3.10 7.1)."""
     try:
-        meta = pydicom.filereader.read_file_meta_info(path)
+        meta = read_meta(path)
         kind = UID(meta.MediaStorageSOPClassUID), UID(meta.TransferSyntaxUID)
     except (*UNREADABLE, AttributeError):
         return None

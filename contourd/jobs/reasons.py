@@ -61,7 +61,8 @@ REMEDIES: Mapping[str, str] = MappingProxyType(
         "images_gone": "Send the whole series again: what is damaged is replaced, and it is contoured.",
         "worker_died": "Look at the log. Retry it when the cause is mended.",
         "model": "As the reason says: take the last activation back, or activate the bundle again. Then retry it.",
-        "not_decoded": "Send it again, or uncompressed; or install the decoders: pip install 'contourd[codecs]'.",
+        "not_decoded": "Send it uncompressed. If that is not decoded either, it is damaged at its source: reconstruct "
+        "or export it anew. Where the reason says so, install the decoders: pip install 'contourd[codecs]'.",
         "not_a_ct": "Nothing, if it was sent by mistake; else send the planning CT.",
         OTHER: "The reason says what to send instead. A release alone cannot help where the images stay as they are.",
     }

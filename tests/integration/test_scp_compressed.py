@@ -152,7 +152,7 @@ def test_a_slice_that_does_not_decode_is_named(receiver: Receiver, images: list[
     made(syntax, images)
     rewrite(images[9], damage)
     series = gate([read_instance(path) for path in sent(receiver, syntax, images)])
-    with pytest.raises(SeriesUnusable, match=r"slice z = -6\.25 mm cannot be decoded \(.+\); send it again"):
+    with pytest.raises(SeriesUnusable, match=r"slice z = -6\.25 mm cannot be decoded \(.+\); send it uncompressed"):
         read_volume(series)  # z = -28.75 + 9 x 2.5
 
 
@@ -194,8 +194,8 @@ BOMB_BYTES = BOMB.compress(bytes(LARGEST_INFLATED_BYTES + 1)) + BOMB.flush()
     ("content", "reason"),
     [
         (lambda whole: BOMB_BYTES, "inflates to more than 64 MiB; send it uncompressed"),
-        (lambda whole: whole[: len(whole) // 2], "is cut off: its deflated bytes have no end; send it again"),
-        (lambda whole: b"\xff" * 100, "cannot be inflated; send it again"),
+        (lambda whole: whole[: len(whole) // 2], "is cut off: its deflated bytes have no end; send it uncompressed"),
+        (lambda whole: b"\xff" * 100, "cannot be inflated; send it uncompressed"),
     ],
     ids=["bomb", "cut off", "noise"],
 )

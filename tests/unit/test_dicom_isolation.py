@@ -50,7 +50,7 @@ def test_a_decoder_that_fails_is_a_slice_that_does_not_decode(
     with pixel_decoder() as decoder, pytest.raises(SeriesUnusable) as caught:
         hounsfield(read_instance(image), decoder)
     assert str(caught.value).startswith("slice z = -28.75 mm cannot be decoded (")
-    assert str(caught.value).endswith("); send it again")
+    assert str(caught.value).endswith("); send it uncompressed, or reconstruct it anew")
 
 
 def test_noise_is_refused_by_the_true_decoder(image: Path) -> None:
