@@ -79,6 +79,10 @@ class Certainty(Enum):
     CONFIRMED = "confirmed"  # a person said so
 
 
+# Of these a reading takes a spelling for no organ.
+UNSURE = (Certainty.LIKELY, Certainty.NONE, Certainty.PARTIAL, Certainty.NO_ORGAN)
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What a spelling is taken for.
@@ -263,10 +267,15 @@ def read_review(path: Path, vocabulary: Vocabulary | None = None) -> dict[str, R
         return {}
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        entries = [(str(entry["spelling"]), str(entry["taken_for"])) for entry in content.get("name", [])]
+        entries = [
+            (str(entry["spelling"]), str(entry["taken_for"]), str(entry.get("sure", "")))
+            for entry in content.get("name", [])
+        ]
     except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
         raise DatasetError(f"{path} is damaged: {error}; correct it, or remove it to begin anew") from error
-    unknown = sorted({taken for _, taken in entries if taken not in ("", NO_ORGAN) and taken not in vocabulary.known})
+    unknown = sorted(
+        {taken for _, taken, _ in entries if taken not in ("", NO_ORGAN) and taken not in vocabulary.known}
+    )
     if unknown:
         known = ", ".join(vocabulary.known)
         raise DatasetError(
@@ -274,9 +283,19 @@ def read_review(path: Path, vocabulary: Vocabulary | None = None) -> dict[str, R
         )
     return {
         spelling: Reading(taken, Certainty.CONFIRMED)
-        for spelling, taken in entries
-        if taken != interpret(spelling, vocabulary).taken_for
+        for spelling, taken, sure in entries
+        if taken != interpret(spelling, vocabulary).taken_for and not _read_before(spelling, taken, sure, vocabulary)
     }
+
+
+def _read_before(spelling: str, taken: str, sure: str, vocabulary: Vocabulary) -> bool:
+    """Say whether an entry is what an earlier contourd read by itself, and not what a person made of it."""
+    if sure in (Certainty.EXACT.value, Certainty.ALIAS.value):
+        without = "".join(c for c in spelling if c not in TILDES)
+        now = interpret(spelling, vocabulary).suggestion, interpret(without, vocabulary).taken_for
+        return taken != "" and taken in now
+    by_itself = {c.value: NO_ORGAN if c is Certainty.NO_ORGAN else "" for c in UNSURE}
+    return by_itself.get(sure) == taken
 
 
 def review(counts: Mapping[str, int], path: Path, vocabulary: Vocabulary | None = None) -> dict[str, Spelling]:

@@ -166,6 +166,41 @@ def test_a_review_file_is_obeyed_and_kept(tmp_path):
     assert mapping(review({"cord": 1}, path)) == {"Parotide G": "Parotid_L", "cord": "SpinalCord"}
 
 
+def review_file(path, *entries: tuple[str, str, str]) -> None:
+    names = (f'[[name]]\nspelling = "{a}"\ncases = 1\ntaken_for = "{b}"\nsure = "{c}"\n' for a, b, c in entries)
+    path.write_text("\n".join(names))
+
+
+def test_what_an_earlier_version_read_by_itself_is_no_person_s_word(tmp_path):
+    """It took these for sure, for nothing, or for no organ; today it reads them otherwise."""
+    review_file(
+        tmp_path / "names.toml",
+        *(("Tronc", "Brainstem", "alias"), ("Parotid_L~", "Parotid_L", "alias"), ("Glottis", "Larynx", "alias")),
+        *(("Trachee", "", "none"), ("Plexus brac droit", "", "none"), ("Nerf opt D", "-", "no organ")),
+    )
+    counts = dict.fromkeys(("Tronc", "Parotid_L~", "Glottis", "Trachee", "Plexus brac droit", "Nerf opt D"), 1)
+    spelt = review(counts, tmp_path / "names.toml")
+    assert mapping(spelt) == {"Trachee": "Trachea", "Plexus brac droit": "BrachialPlex_R"}
+    assert all(one.reading == interpret(name) for name, one in spelt.items())
+
+
+def test_what_a_person_said_outlives_a_version(tmp_path):
+    said = {
+        "Tronc": "Brainstem",
+        "Larynx~": "Larynx",
+        "cord": "SpinalCanal",
+        "Eye_L": "",
+        "Mand": "-",
+        "Canal": "Larynx",
+    }
+    before = {"Tronc": "likely", "Larynx~": "partly drawn", "cord": "alias", "Eye_L": "exact", "Canal": "alias"}
+    review_file(tmp_path / "names.toml", *((name, taken, before.get(name, "alias")) for name, taken in said.items()))
+    for _ in range(2):  # the second time they stand there as confirmed
+        spelt = review(dict.fromkeys(said, 1), tmp_path / "names.toml")
+        assert {name: one.reading.taken_for for name, one in spelt.items()} == said
+        assert {one.reading.certainty for one in spelt.values()} == {Certainty.CONFIRMED}
+
+
 def test_odd_spellings_survive_the_review_file(tmp_path):
     counts = {'Cord "5" \\ x': 1, "Rückenmark\t2": 1, "": 1}
     review(counts, tmp_path / "names.toml")
