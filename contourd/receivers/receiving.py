@@ -130,16 +130,18 @@ def main(settings: Settings, control: Connection, handing: socket.socket) -> Non
         if content == STOP:
             break
         if content:
-            _take(scp, parties, content, descriptors)
-            taken, busy = taken + 1, time.monotonic()
+            own = _take(scp, parties, content, descriptors)
+            taken, busy = taken + 1, busy if own else time.monotonic()  # its own calls never pause
         if taken >= COLLECT_AFTER or (taken and time.monotonic() - busy >= COLLECT_S):
             gc.collect()
             taken = 0
     scp.stop()
 
 
-def _take(scp: StorageSCP, parties: Parties, content: bytes, descriptors: Sequence[int]) -> None:
+def _take(scp: StorageSCP, parties: Parties, content: bytes, descriptors: Sequence[int]) -> bool:
+    """Begin to serve a connection; says whether it is the node's own."""
     number, address, own = json.loads(content)
     connection, channel = descriptors
     parties.add(number, Channel(Connection(channel)))
     scp.take(socket.socket(fileno=connection), tuple(address), number, own)
+    return bool(own)
