@@ -7,9 +7,10 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from contourd.dicom.malformed import Flaw
+if TYPE_CHECKING:  # the page's process does without pynetdicom
+    from contourd.dicom.malformed import Flaw
 
 # Is told an action, the peer's address, its AE title or nothing, and why; neither waits nor raises.
 Witness = Callable[[str, str, str, str], None]

@@ -212,10 +212,13 @@ class Intake:
             if series.state == SeriesState.RECEIVING:
                 series.last_instance_at = now
             return received.path
-        note_newer(session, self._root, series, known, received, now)
-        series.hold = told_newer(session, series)
-        stop_jobs(session, self._queue, series, "its images came again with different content; look at its series")
-        hold_series(session, series, series.hold, now)
+        if not note_newer(session, self._root, series, known, received, now):
+            return received.path
+        first, series.hold = not series.hold, told_newer(session, series)
+        if first or series.state != SeriesState.HELD:
+            stop_jobs(session, self._queue, series, "its images came again with different content; look at its series")
+            hold_series(session, series, series.hold, now)
+        series.reason = series.hold  # how many they are by now
         return ""
 
     def _add(self, session: Session, series: SeriesRow, received: ReceivedInstance, now: datetime) -> None:

@@ -39,8 +39,16 @@ class Replacement:
 
 def note_newer(
     session: Session, root: Path, series: SeriesRow, known: InstanceRow, received: ReceivedInstance, now: datetime
-) -> None:
-    """Write down that an image came again with other content; both files are kept."""
+) -> bool:
+    """Write down that an image came again with other content; both files are kept.
+
+    Returns
+    -------
+    False, and nothing is written, where the last one that came was this very one.
+    """
+    last = latest_newer(session, series.id).get(received.sop_instance_uid)
+    if last is not None and last.sha256 == received.sha256:
+        return False
     differs = differing_identity(root / known.path, root / received.path)
     session.add(
         NewerImageRow(
@@ -55,6 +63,7 @@ def note_newer(
         )
     )
     session.flush()
+    return True
 
 
 def latest_newer(session: Session, series_id: int) -> dict[str, NewerImageRow]:

@@ -71,6 +71,9 @@ def test_a_corrected_patient_is_what_is_contoured_whenever_it_comes(node, tmp_pa
         "series sent again and take it: `contourd replace 1`"
     )
     assert class_of(node.series().reason) == "sent_twice"
+    assert [line.event for line in read_series(node.database, 1).events].count("hold") == 1  # not one for each image
+    node.send(corrected(paths))  # once more the same
+    assert len(list(node.root.glob("*.dcm"))) == 40
     node.wait(1000)
     assert node.queue.claim("w", 60) is None
     with pytest.raises(InvalidTransition, match=r"PatientID: the earlier ones are not contoured any more.*replace"):
