@@ -108,7 +108,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.jobs.routing",
         "contourd.jobs.timekeeping",
         "trainer.case",
-        "trainer.atomic",
+        *("trainer.atomic", "trainer.bounds"),
         "trainer.page",
         "trainer.progress",
         "trainer.archive",
@@ -254,5 +254,5 @@ TRAINER_MAY_IMPORT = (
     *("contourd.dicom.rtstruct_read", "contourd.dicom.rtstruct_loops"),
     "contourd.dicom.ct_write",  # evaluation through the structure set begins with a CT series on disk
     "contourd.contouring",
-    "contourd.errors",
+    *("contourd.errors", "contourd.regular"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from contourd.errors import DatasetError
 from trainer.archive import Item, Kind, RawCase
+from trainer.bounds import read_text
 from trainer.case import OPENKBP_OFFSET_HU, upright, upright_grid
 
 CT_FILE, SPACING_FILE = "ct.csv", "voxel_dimensions.csv"
@@ -35,7 +37,7 @@ def read_patient(item: Item) -> RawCase:
     """
     folder = item.images[0].parent
     try:
-        spacing = np.loadtxt(folder / SPACING_FILE, dtype=np.float64, ndmin=1)
+        spacing = np.loadtxt(StringIO(read_text(folder / SPACING_FILE)), dtype=np.float64, ndmin=1)
     except (OSError, ValueError) as error:
         raise DatasetError(f"{folder / SPACING_FILE}: {error}") from error
     if spacing.shape != (3,) or not (spacing > 0).all():
@@ -56,13 +58,13 @@ def read_patient(item: Item) -> RawCase:
 def _sparse(path: Path) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Read flat indices in C order, and their values where there are any."""
     try:
-        header, *lines = path.read_text(encoding="utf-8").splitlines() or [""]
+        header, *lines = read_text(path).splitlines() or [""]
         if header != HEADER:
             raise ValueError(f"its first line is not {HEADER!r}")
         pairs = [line.split(",", 1) for line in lines if line]
         index = np.array([pair[0] for pair in pairs], dtype=np.int64)
         values = np.array([pair[1] or "1" for pair in pairs], dtype=np.float64)
-    except (OSError, ValueError, IndexError) as error:
+    except (OSError, ValueError, IndexError, OverflowError) as error:
         raise DatasetError(f"{path}: {error}") from error
     if len(index) and (index.min() < 0 or index.max() >= np.prod(SHAPE) or not np.isfinite(values).all()):
         raise DatasetError(f"{path}: an index lies outside of {SHAPE}, or a value is no number")

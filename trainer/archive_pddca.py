@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from contourd.errors import DatasetError
 from contourd.imaging.grid import FloatArray, Grid
 from contourd.imaging.volume import Volume
 from trainer.archive import Item, Kind, RawCase
+from trainer.bounds import check_nrrd
 
 IMAGE_FILE, STRUCTURES_FOLDER = "img.nrrd", "structures"
 # Sign of each axis of the file's space in LPS.
@@ -74,11 +76,12 @@ def _read(path: Path) -> tuple[NDArray[np.generic], Grid]:
     except ImportError as error:
         raise DatasetError("NRRD files need pynrrd: pip install 'contourd[train]'") from error
     try:
+        check_nrrd(path)
         array, header = nrrd.read(str(path))
         directions = np.asarray(header["space directions"], dtype=np.float64)  # a row per axis of the array
         origin = np.asarray(header["space origin"], dtype=np.float64)
         signs = np.array(SPACES[str(header["space"]).lower()], dtype=np.float64)
-    except (OSError, ValueError, KeyError, TypeError, nrrd.NRRDError) as error:
+    except (OSError, ValueError, KeyError, TypeError, zlib.error, nrrd.NRRDError) as error:
         raise DatasetError(f"{path}: no NRRD volume with a known space ({type(error).__name__}: {error})") from error
     if array.ndim != 3 or directions.shape != (3, 3):
         raise DatasetError(f"{path}: three axes are needed, found {array.shape}")

@@ -7,6 +7,7 @@ Two layouts are read: the one that ``write_case`` writes, and OpenKBP's (Babier 
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -20,7 +21,9 @@ from numpy.typing import NDArray
 from contourd.errors import DatasetError
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
+from contourd.regular import open_regular
 from trainer.atomic import replacing
+from trainer.bounds import check_arrays
 from trainer.names import interpret
 
 OPENKBP_BITS = ("Brainstem", "SpinalCord", "RightParotid", "LeftParotid", "Esophagus", "Larynx", "Mandible")
@@ -84,10 +87,12 @@ def read_case(path: Path) -> Case:
         The file cannot be read, or its arrays do not fit each other.
     """
     try:
-        with np.load(path) as arrays:
-            content = {name: arrays[name] for name in arrays.files}
+        with open_regular(path) as file:
+            check_arrays(file)
+            with np.load(file, allow_pickle=False) as arrays:
+                content = {name: arrays[name] for name in arrays.files}
         return _from_openkbp(path, content) if "ct" in content else _from_curated(path, content)
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, BadZipFile, zlib.error) as error:
         raise DatasetError(f"{path}: {error}") from error
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from contourd.errors import DatasetError
 from trainer import archive_dicom, archive_openkbp, archive_pddca
 from trainer.archive import Item, Kind, Refused, splits_of
+from trainer.bounds import irregular
 from trainer.case import read_case
 
 
@@ -50,6 +51,10 @@ def find_items(source: Source) -> Iterator[Item | Refused]:
     for at, folders, names in os.walk(source.root, onerror=unreadable.append):
         folders.sort()
         folder = Path(at)
+        odd = {name: reason for name in names if (reason := irregular(folder / name))}
+        for name in sorted(odd):
+            yield Refused(source.name, str((folder / name).relative_to(source.root)), odd[name])
+        names = [name for name in names if name not in odd]
         if archive_openkbp.CT_FILE in names:
             yield archive_openkbp.find_patient(folder, source.name, splits_of([folder / names[0]], source.root))
         elif archive_pddca.IMAGE_FILE in names:

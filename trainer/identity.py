@@ -16,6 +16,7 @@ from trainer.archive import Item, Kind
 
 KEY_FILE, PATIENTS_FILE = ".identity-key", "patients.csv"
 OWNER_ONLY = 0o600
+FORMULA = ("=", "+", "-", "@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,13 @@ def identify(items: Sequence[Item], output: Path) -> list[Named]:
         with open(path, "w", newline="", encoding="utf-8", opener=_owner_only) as file:
             writer = csv.writer(file)
             writer.writerow(("case", "PatientID", "SeriesInstanceUID", "folder"))
-            writer.writerows(told)
+            writer.writerows([[_as_text(cell) for cell in row] for row in told])
     return named
+
+
+def _as_text(cell: str) -> str:
+    """Keep a spreadsheet from taking an archive's text for a formula: an apostrophe before it, which is not shown."""
+    return f"'{cell}" if cell.lstrip().startswith(FORMULA) or cell.startswith(("\t", "\r", "\n")) else cell
 
 
 def _owner_only(path: str, flags: int) -> int:

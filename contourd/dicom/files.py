@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
 import pydicom
 from pydicom.dataset import FileMetaDataset
+from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
 
 from contourd.dicom.lenient import PREAMBLE_BYTES, PREFIX, mended
 from contourd.regular import open_regular
 
-# Larger ones are no images of a CT; they are read as they are.
+# Larger ones are neither images of a CT nor structure sets: they are not read.
 LARGEST_BYTES, HEAD_BYTES = 256 * 2**20, 2**16
 
 
@@ -40,8 +43,14 @@ def read_sized(
     """Do the same, and return how many bytes the file has, or would have in its right form."""
     tags = list(specific_tags) if specific_tags is not None else None
     with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > LARGEST_BYTES:
+            told = f"it has {size >> 20} MiB; of an image or a structure set at most {LARGEST_BYTES >> 20} are read"
+            raise OSError(errno.EFBIG, told)
         content = file.read(LARGEST_BYTES)
-        whole = mended(content) if len(content) < LARGEST_BYTES else content
+        if content[PREAMBLE_BYTES:].startswith(PREFIX + bytes(4)):
+            raise InvalidDicomError("nothing but zeros follows the prefix DICM")
+        whole = mended(content)
         if whole is not content:
             read = pydicom.dcmread(BytesIO(whole), stop_before_pixels=stop_before_pixels, specific_tags=tags)
             return read, len(whole)
