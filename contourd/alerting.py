@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
 from uuid import uuid4
 
 from contourd.commands import command
@@ -20,25 +20,20 @@ from contourd.errors import NoticeNotSent
 from contourd.jobs.concerns import Concern, read_concerns
 from contourd.jobs.constancy_standing import Light, read_constancy
 from contourd.jobs.database import Database
+from contourd.jobs.job import RetryPolicy
 from contourd.jobs.queue import Clock, utc_now
 from contourd.notices import Channel, Notice, channels_of, notice_of_test
+from contourd.patience import Backoff, Seconds
 from contourd.regular import read_regular
 from contourd.settings import Settings
 
 log = logging.getLogger(__name__)
 
 FILE = "alerts.json"
-FIRST_WAIT_S, LONGEST_WAIT_S = 30.0, 1800.0
+# Nothing is given up: what is true is told when the channel works again.
+WAITS = RetryPolicy(30.0, 1800.0, math.inf)
 # The end of these is told too; a held job that is released is what the person did who was told.
 ENDS = ("destination", "age", "disk", "device")
-
-
-@dataclass(slots=True)
-class _Trouble:
-    """Of a channel: how often it failed in a row, and when it is tried again."""
-
-    failures: int
-    not_before: datetime
 
 
 class Alerts:
@@ -50,12 +45,13 @@ class Alerts:
         database: Database,
         channels: Sequence[Channel] | None = None,
         clock: Clock = utc_now,
+        elapsed: Seconds = time.monotonic,
     ) -> None:
         self._settings = settings
         self._database = database
         self._channels = channels_of(settings.alerts) if channels is None else channels
-        self._now = clock
-        self._trouble: dict[str, _Trouble] = {}
+        self._now, self._elapsed = clock, elapsed
+        self._trouble: dict[str, Backoff] = {}
         self._file = settings.spool.root / FILE
 
     def check(self) -> None:
@@ -104,18 +100,16 @@ class Alerts:
         ]
 
     def _send(self, channel: Channel, notice: Notice) -> bool:
-        trouble = self._trouble.get(channel.name)
-        if trouble is not None and self._now() < trouble.not_before:
+        trouble = self._trouble.setdefault(channel.name, Backoff(WAITS, self._elapsed))
+        if trouble.left_s > 0:
             return False
+        trouble.fail()  # before the try: whatever is raised counts as one in vain
         try:
             channel.send(notice)
         except NoticeNotSent as error:
-            failures = trouble.failures + 1 if trouble else 1
-            wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** (failures - 1))
-            self._trouble[channel.name] = _Trouble(failures, self._now() + timedelta(seconds=wait_s))
             log.warning("an alert waits: %s", error, extra={"action": "alert"})
             return False
-        self._trouble.pop(channel.name, None)
+        trouble.succeed()
         log.info("alerted by %s: %s", channel.name, notice.subject(), extra={"action": "alert"})
         return True
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import smtplib
 import ssl
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import EmailMessage
-from http.client import HTTPException
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Protocol
+from urllib.parse import urlsplit
 
+from contourd.budget import OK, Budget, BudgetedSMTP, BudgetedSMTPS, post
 from contourd.commands import command
 from contourd.errors import NoticeNotSent
 from contourd.jobs.concerns import Concern
@@ -114,21 +116,21 @@ class MailChannel:
                 if mail.password_file is not None:
                     server.login(mail.user, read_regular(mail.password_file).decode().strip())
                 yield server
-        except (OSError, smtplib.SMTPException) as error:
+        except (OSError, smtplib.SMTPException, ValueError) as error:
             raise NoticeNotSent(
                 one_line(f"{mail.host}:{mail.port} took no mail: {type(error).__name__}: {error}")
             ) from error
 
     def _connected(self) -> smtplib.SMTP:
         mail = self._settings
+        budget, context = Budget(mail.timeout_s), ssl.create_default_context()
         if mail.security == "tls":
-            context = ssl.create_default_context()
-            return smtplib.SMTP_SSL(mail.host, mail.port, timeout=mail.timeout_s, context=context)
-        server = smtplib.SMTP(mail.host, mail.port, timeout=mail.timeout_s)
+            return BudgetedSMTPS(budget, mail.host, mail.port, timeout=mail.timeout_s, context=context)
+        server = BudgetedSMTP(budget, mail.host, mail.port, timeout=mail.timeout_s)
         if mail.security == "starttls":
             try:
-                server.starttls(context=ssl.create_default_context())
-            except (OSError, smtplib.SMTPException):
+                server.starttls(context=context)
+            except (OSError, smtplib.SMTPException, ValueError):
                 server.close()
                 raise
         return server
@@ -140,27 +142,29 @@ class WebhookChannel:
     name = "webhook"
 
     def __init__(self, url: str, timeout_s: float) -> None:
-        self._url = url
+        self._parts = urlsplit(url)
         self._timeout_s = timeout_s
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirection)
 
     def send(self, notice: Notice) -> None:
         """Post the message."""
-        request = urllib.request.Request(
-            self._url,
-            json.dumps(notice.content()).encode(),
-            {"Content-Type": "application/json", "User-Agent": "contourd"},
-        )
+        parts = self._parts
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
-            with self._opener.open(request, timeout=self._timeout_s):
-                pass
-        except (OSError, HTTPException) as error:
+            status = post(self._connection, path, json.dumps(notice.content()).encode(), Budget(self._timeout_s))
+        except (OSError, HTTPException, ValueError) as error:
             raise NoticeNotSent(one_line(f"the webhook took nothing: {type(error).__name__}: {error}")) from error
+        if status not in OK:
+            known = status in HTTPStatus._value2member_map_
+            told = f"{status} {HTTPStatus(status).phrase}" if known else str(status)
+            raise NoticeNotSent(f"the webhook took nothing: it answered {told}")
 
-
-class _NoRedirection(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *about: object) -> None:  # noqa: ARG002
-        return None
+    def _connection(self, timeout_s: float) -> HTTPConnection:
+        parts = self._parts
+        if parts.scheme == "https":
+            return HTTPSConnection(
+                parts.hostname or "", parts.port, timeout=timeout_s, context=ssl.create_default_context()
+            )
+        return HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
 
 
 def channels_of(settings: AlertSettings) -> tuple[Channel, ...]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import socketserver
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email import message_from_string, policy
 from email.message import EmailMessage
@@ -114,3 +115,20 @@ def running(server: socketserver.BaseServer) -> Iterator[None]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+@contextmanager
+def raw_sink(play: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Serve each connection by hand; what the other side closes ends the play. Yields the port."""
+
+    class Session(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with suppress(OSError):
+                play(self.request)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    server = Server((LOOPBACK, 0), Session)
+    with running(server):
+        yield server.server_address[1]

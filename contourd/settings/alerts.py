@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -22,6 +23,13 @@ def _address(text: str) -> str:
 def _url(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise ValueError("a webhook begins with http:// or https://")
+    try:
+        parts = urlsplit(text)
+        whole = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket without its other, a port that is none
+        whole = False
+    if not whole or "@" in parts.netloc or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError("not the address of a webhook: http://HOST[:PORT]/PATH, without a user")
     return text
 
 
