@@ -22,7 +22,7 @@ from contourd.dicom.commitment import (
 from contourd.dicom.commitment_scu import Committer
 from contourd.dicom.custody import custody_failure
 from contourd.jobs.commitment_requests import CommitmentRequests, Kept, Pending
-from contourd.outcomes import OutcomeKind
+from contourd.outcomes import BROKE_OFF, Outcome, OutcomeKind
 from contourd.patience import Backoff, Seconds, Trying
 from contourd.settings import SenderNode
 
@@ -99,9 +99,20 @@ class Reporter:
 
     def _report(self, pending: Pending, report: Report) -> bool:
         """Report one; False where the sender cannot be reached."""
+        waited_s, outcome = self._trying.waited_s(pending.id, pending.created_at), BROKE_OFF
+        try:
+            outcome = self._custody.committer.report(report, self._sender)
+        finally:  # whatever is raised counts as a try in vain
+            self._record(pending, report, outcome, waited_s)
+        if outcome.kind is OutcomeKind.UNREACHABLE:
+            self._requests.put_off(self._sender.ae_title, self._backoff.fail(), outcome.reason)
+            return False
+        self._backoff.succeed()
+        return True
+
+    def _record(self, pending: Pending, report: Report, outcome: Outcome, waited_s: float) -> None:
+        """Write down how a try ended."""
         about = {"calling_ae": self._sender.ae_title}
-        waited_s = self._trying.waited_s(pending.id, pending.created_at)
-        outcome = self._custody.committer.report(report, self._sender)
         if outcome.kind is OutcomeKind.ACCEPTED:
             told = _told(report)
             self._trying.forget(pending.id, pending.created_at)
@@ -115,11 +126,6 @@ class Reporter:
         else:
             self._requests.postpone(pending.id, self._requests.policy.wait_s(pending.attempts + 1), outcome.reason)
             log.warning("will be reported again: %s", outcome.reason, extra={"action": "retry", **about})
-        if outcome.kind is OutcomeKind.UNREACHABLE:
-            self._requests.put_off(self._sender.ae_title, self._backoff.fail(), outcome.reason)
-            return False
-        self._backoff.succeed()
-        return True
 
 
 def _told(report: Report) -> str:

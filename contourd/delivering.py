@@ -21,7 +21,7 @@ from contourd.dicom.scu import Sender
 from contourd.jobs.commitments import Awaited, Commitments
 from contourd.jobs.deliveries import Deliveries, Delivery, Waiting
 from contourd.jobs.insistence import insist
-from contourd.outcomes import Outcome, OutcomeKind
+from contourd.outcomes import BROKE_OFF, Outcome, OutcomeKind
 from contourd.patience import Backoff, Seconds, Trying
 from contourd.settings import Destination
 
@@ -78,10 +78,12 @@ class Deliverer:
 
     def _send(self, delivery: Delivery) -> bool:
         """Send one; False where the destination cannot be reached."""
-        waited_s = self._trying.waited_s(delivery.id, delivery.created_at)
-        outcome = self._post.sender.deliver(self._post.root / delivery.output, self._destination)
-        # Once and for all: what is not written down is sent again by the next start.
-        if not insist(lambda: self._record(delivery, outcome, waited_s), self._stopping):
+        waited_s, outcome, recorded = self._trying.waited_s(delivery.id, delivery.created_at), BROKE_OFF, False
+        try:
+            outcome = self._post.sender.deliver(self._post.root / delivery.output, self._destination)
+        finally:  # what is raised counts as a try in vain; once and for all: what is not written down is sent again
+            recorded = insist(lambda: self._record(delivery, outcome, waited_s), self._stopping)
+        if not recorded:
             return False
         if outcome.kind is OutcomeKind.UNREACHABLE:
             self._is_down(outcome)
@@ -132,16 +134,20 @@ class Deliverer:
             if due:  # new ones: they wait with the rest
                 self._put_off(self._backoff.left_s, f"{self._name} is down")
             return False
-        outcome = self._post.sender.echo(self._destination)
-        if outcome.kind in (OutcomeKind.ACCEPTED, OutcomeKind.REFUSED):  # to refuse it must be there
+        outcome = BROKE_OFF
+        try:
+            outcome = self._post.sender.echo(self._destination)
+        finally:
+            answers = outcome.kind in (OutcomeKind.ACCEPTED, OutcomeKind.REFUSED)  # to refuse it must be there
+            if not answers:
+                self._is_down(outcome)
+                self._give_up_old(waiting, outcome)
+        if answers:
             self._backoff.answer()
             self._told_to_wait = frozenset()
             self._deliveries.make_due(self._name)
             log.info("the destination answers again", extra={"action": "up", "destination": self._name})
-            return True
-        self._is_down(outcome)
-        self._give_up_old(waiting, outcome)
-        return False
+        return answers
 
     def _give_up_old(self, waiting: list[Waiting], outcome: Outcome) -> None:
         """Refuse what has waited for too long for a destination that has just been found down."""
@@ -176,9 +182,23 @@ class Deliverer:
             self._never_committed(awaited, f"the structure set {awaited.output} cannot be read any more ({error})")
             return True
         transaction_uid = str(generate_uid(prefix=None))
+        self._post.commitments.asked(
+            awaited.delivery_id, transaction_uid, reference, self._destination.commitment_wait_s
+        )
+        outcome = BROKE_OFF
+        try:
+            outcome = self._post.committer.ask(Request(transaction_uid, (reference,)), self._destination)
+        finally:
+            self._record_asked(awaited, transaction_uid, outcome)
+        if outcome.kind is OutcomeKind.UNREACHABLE:
+            self._is_down(outcome)
+            return False
+        return True
+
+    def _record_asked(self, awaited: Awaited, transaction_uid: str, outcome: Outcome) -> None:
+        """Write down how asking for a commitment ended."""
+        about = {"job": awaited.job_id, "destination": self._name}
         commitments, wait_s = self._post.commitments, self._destination.commitment_wait_s
-        commitments.asked(awaited.delivery_id, transaction_uid, reference, wait_s)
-        outcome = self._post.committer.ask(Request(transaction_uid, (reference,)), self._destination)
         if outcome.kind is OutcomeKind.ACCEPTED:
             log.info("storage commitment is asked for", extra={"action": "ask", **about})
         elif outcome.kind is OutcomeKind.REFUSED:
@@ -190,10 +210,6 @@ class Deliverer:
             again_s = self._deliveries.policy.wait_s(awaited.asked + 1)
             commitments.not_asked(transaction_uid, outcome.reason, again_s)
             log.warning("will be asked again: %s", outcome.reason, extra={"action": "ask", **about})
-        if outcome.kind is OutcomeKind.UNREACHABLE:
-            self._is_down(outcome)
-            return False
-        return True
 
     def _never_committed(self, awaited: Awaited, reason: str) -> None:
         told = f"sent, never committed: {reason}"

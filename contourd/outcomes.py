@@ -12,6 +12,7 @@ class OutcomeKind(Enum):
     ACCEPTED = "accepted"  # Success, or a warning: the other node has it
     RETRY = "retry"  # it answers, but is busy, out of resources, or broke off
     UNREACHABLE = "unreachable"  # no association came about, and nobody said why: nothing else will get there either
+    IMPROPER = "improper"  # it answers, but not what it was asked, or by no rule: tried again as where it is busy
     REFUSED = "refused"  # it will not take this: a person must act
 
 
@@ -22,3 +23,7 @@ class Outcome:
     kind: OutcomeKind
     reason: str
     status: int | None = None
+
+
+# What a try comes to that an exception ends: it counts as one in vain, so that nothing is tried without a wait.
+BROKE_OFF = Outcome(OutcomeKind.RETRY, "an error of contourd's own; see its log")

@@ -187,7 +187,7 @@ class AttemptRow(Table):
     delivery_id: Mapped[int] = mapped_column(ForeignKey("deliveries.id"), index=True)
     destination: Mapped[str] = mapped_column(String(32))
     at: Mapped[datetime]
-    outcome: Mapped[str] = mapped_column(String(16))  # accepted, retry, unreachable, refused, interrupted
+    outcome: Mapped[str] = mapped_column(String(16))  # accepted, retry, unreachable, improper, refused, interrupted
     status: Mapped[int | None]  # of the C-STORE response, where there was one
     reason: Mapped[str] = mapped_column(Text, default="")
 

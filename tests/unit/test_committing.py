@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from contextlib import suppress
 
 import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
@@ -19,6 +20,7 @@ from contourd.jobs.commitment_requests import CommitmentRequests
 from contourd.jobs.database import Database
 from contourd.jobs.job import RetryPolicy, SeriesState
 from contourd.jobs.tables import CommitmentRequestRow, InstanceRow, SeriesRow
+from contourd.outcomes import BROKE_OFF
 from contourd.settings import SenderNode
 from tests.queueing import NEVER, START, Clock, Peer
 
@@ -169,6 +171,24 @@ def test_a_sender_that_is_down_is_tried_once_a_step_and_told_everything_later(no
     assert {report.transaction_uid for report in node.ct1.told[5:]} == {f"1.5.{n}" for n in range(1, 6)}
     assert len(node.ct1.told) == 10
     assert {state for state, _ in node.states()} == {"REPORTED"}
+
+
+def test_an_exception_of_a_senders_making_skips_no_wait(node):
+    class Raising(Peer):
+        def report(self, report, sender):
+            super().report(report, sender)
+            raise ZeroDivisionError
+
+    node.receive("1.2.1")
+    node.ct1 = Raising()
+    node.start()
+    node.ask("1.5.1", ct("1.2.1"))
+    for _ in range(600):
+        with suppress(ZeroDivisionError):
+            node.reporter.report_due()
+        node.clock.advance(1)
+    assert len(node.ct1.told) == 5  # at once, and 30 s, 60 s, 120 s and 240 s and up to a tenth later
+    assert node.states() == [("PENDING", BROKE_OFF.reason)]
 
 
 def test_a_report_that_is_never_taken_is_given_up(node):

@@ -17,6 +17,7 @@ from contourd.jobs.job import JobState, RetryPolicy
 from contourd.jobs.queue import Queue
 from contourd.jobs.report import DeliveryLine, read_report
 from contourd.jobs.tables import AttemptRow
+from contourd.outcomes import BROKE_OFF
 from contourd.settings import Destination
 from tests.queueing import AWAY, FULL, NEVER, TAKEN, Clock, Peer, add_job, state
 
@@ -292,7 +293,11 @@ def test_an_error_of_ours_in_mid_send_strands_nothing(node):
     deliverer = Deliverer(Destination(name="pacs", ae_title="P", host="h", port=1), post, threading.Event())
     with pytest.raises(OSError, match="locked"):
         deliverer.deliver_due()
-    assert node.delivery(job).state == "SENDING"
+    assert (node.delivery(job).state, node.delivery(job).reason) == ("PENDING", BROKE_OFF.reason)
+    for _ in range(5):  # each second, as the schedule does: it waits all the same
+        deliverer.deliver_due()
+    assert pacs.sent == ["1.dcm"]
+    node.clock.advance(33)  # the first wait, 30 s and up to a tenth
     deliverer.deliver_due()
     assert node.delivery(job).state == "DELIVERED"
     assert pacs.sent == ["1.dcm", "1.dcm"]
