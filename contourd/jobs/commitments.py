@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from pydicom.uid import RTStructureSetStorage
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -135,8 +136,9 @@ class Commitments:
             raise CommitmentRefused(
                 NOT_AUTHORISED, f"the transaction is not {calling_ae}'s, but {delivery.destination}'s"
             )
-        failures = {reference.sop_instance_uid: reason for reference, reason in report.failed.items()}
-        stored = {reference.sop_instance_uid for reference in report.stored}
+        ours = RTStructureSetStorage  # nothing else is ever asked after
+        failures = {r.sop_instance_uid: reason for r, reason in report.failed.items() if r.sop_class_uid == ours}
+        stored = {r.sop_instance_uid for r in report.stored if r.sop_class_uid == ours}
         if row.sop_instance_uid not in failures and row.sop_instance_uid not in stored:
             raise CommitmentRefused(NO_SUCH_INSTANCE, "the report does not name the structure set that was asked after")
         if row.state in (CommitmentState.COMMITTED, CommitmentState.FAILED):

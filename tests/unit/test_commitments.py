@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
+from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, RTStructureSetStorage
 from sqlalchemy import select
 
 from contourd.delivering import Deliverer, Post
@@ -243,6 +243,7 @@ def test_reports_that_answer_nothing_are_refused(site):
         ("OTHER", Report(transaction, (SET,)), 0x0124),
         ("PACS", Report(transaction, (Reference(RTStructureSetStorage, "1.2.9"),)), 0x0112),
         ("PACS", Report(transaction, ()), 0x0112),
+        ("PACS", Report(transaction, (Reference(CTImageStorage, SET.sop_instance_uid),)), 0x0112),
     ):
         with pytest.raises(CommitmentRefused) as error:
             site.commitments.reported(calling_ae, report)
