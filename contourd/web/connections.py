@@ -136,7 +136,11 @@ class PageConnection(H11Protocol):
         """Take what the peer sent."""
         if self.phase is Phase.IDLE:
             self._begin(Phase.HEADER, self.cycle)
-        super().data_received(content)
+        try:
+            super().data_received(content)
+        except h11.LocalProtocolError:  # uvicorn refuses what comes behind the last request, while that one is answered
+            self.transport.abort()
+            return
         self._follow()
 
     def on_response_complete(self) -> None:

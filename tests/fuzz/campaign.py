@@ -1,4 +1,4 @@
-"""The long form: `make fuzz` plays its inputs in three processes and prints the figures; status 1 where any is bad."""
+"""The long form: `make fuzz` plays each campaign in a process and prints the figures; status 1 where any is bad."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ from pathlib import Path
 
 from contourd.heap import share_one_arena
 from tests.fuzz.bounds import FILES, GROWTH_MB, PEAK_MB, Figures
+from tests.fuzz.outgoing import run_destinations, run_notices
+from tests.fuzz.page import run_page
 from tests.fuzz.reading import run_reader
 from tests.fuzz.receiving import run_connections, run_stores
 
 # Shares of the inputs, in hundredths: a connection costs some ten times what a dataset does.
 CAMPAIGNS: Mapping[str, tuple[Callable[[Path, int, range, float], Figures], int]] = {
-    "reader": (run_reader, 55),
-    "stores": (run_stores, 30),
-    "connections": (run_connections, 15),
+    "reader": (run_reader, 40),
+    "stores": (run_stores, 20),
+    "connections": (run_connections, 10),
+    "answers": (run_destinations, 10),
+    "notices": (run_notices, 10),
+    "requests": (run_page, 10),
 }
 
 
@@ -54,13 +59,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--inputs", type=int, default=100_000, help="all campaigns together")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="the same seed gives the same inputs")
-    parser.add_argument("--only", choices=CAMPAIGNS, help="one campaign")
+    parser.add_argument("--only", nargs="+", choices=CAMPAIGNS, help="some campaigns; the inputs are shared out evenly")
     parser.add_argument("--first", type=int, default=0, help="number of the first input, to play one again")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
     given = parser.parse_args()
     print(f"seed {given.seed}", flush=True)
-    names = [given.only] if given.only else list(CAMPAIGNS)
-    counts = {name: given.inputs if given.only else given.inputs * CAMPAIGNS[name][1] // 100 for name in names}
+    names = given.only or list(CAMPAIGNS)
+    shares = {name: 100 // len(given.only) if given.only else CAMPAIGNS[name][1] for name in names}
+    counts = {name: given.inputs * share // 100 for name, share in shares.items()}
     began, bad, inputs = time.monotonic(), False, 0
     for figures in play_apart(names, given.seed, given.first, counts, given.seconds):
         print(figures.told(), flush=True)

@@ -8,7 +8,7 @@ from tests.fuzz.bounds import GROWTH_MB, PEAK_MB
 from tests.fuzz.campaign import play_apart
 
 SEED = 2026
-INPUTS = {"reader": 400, "stores": 400, "connections": 80}
+INPUTS = {"reader": 400, "stores": 400, "connections": 80, "answers": 200, "notices": 200, "requests": 200}
 
 # Inputs that once did harm: campaign, seed, number.
 MENDED = (("reader", 1, 39350), ("reader", 1, 47350), ("stores", 1, 27404))
