@@ -1,11 +1,13 @@
-"""Which networks an address lies in."""
+"""Which networks an address lies in, and whose it is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 Network = IPv4Network | IPv6Network
+# One network of IPv6 belongs to one party (RFC 4291, 2.5.4).
+OF_ONE_PARTY = 64
 
 
 def lies_in(address: str, networks: Sequence[Network]) -> bool:
@@ -16,7 +18,20 @@ def lies_in(address: str, networks: Sequence[Network]) -> bool:
     ValueError
         It is no address.
     """
-    found = ip_address(address.partition("%")[0])
-    if isinstance(found, IPv6Address) and found.ipv4_mapped is not None:
-        found = found.ipv4_mapped
+    found = _address(address)
     return any(found in network for network in networks)
+
+
+def party(address: str) -> str:
+    """Return whom an address belongs to: itself, of IPv6 its network; what is no address stands for itself."""
+    try:
+        found = _address(address)
+    except ValueError:
+        return address
+    return str(IPv6Network((found, OF_ONE_PARTY), strict=False) if isinstance(found, IPv6Address) else found)
+
+
+def _address(address: str) -> IPv4Address | IPv6Address:
+    found = ip_address(address.partition("%")[0])
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return found if mapped is None else mapped

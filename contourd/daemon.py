@@ -54,6 +54,8 @@ RETENTION_S = 60.0
 GRACE_S = 60.0
 # Of a node that broke: until its process ends, and how (as ``contourd serve`` does).
 LONGEST_END_S, BROKEN_STATUS = 100.0, 2
+# How long other nodes may take to end what is under way, before it is broken off: it is sent again next time.
+PEERS_GRACE_S = 15.0
 DELIVERING, DELIVERING_CHECKS = "delivering to {}", "delivering to the constancy check"
 # Of ``_begin``, without those of peers; each must have a thread, or one that hangs delays another.
 FIXED_JOBS = 11
@@ -243,6 +245,12 @@ class Daemon:
                 follow_clock(self._database, self._step_s)
                 self._step_s = 0.0
 
+    def _hang_up(self) -> None:
+        """Break off what other nodes do not bring to an end."""
+        log.warning("a delivery under way is broken off; it is sent again next time", extra={"action": "stop"})
+        self._post.sender.hang_up()
+        self._post.committer.hang_up()
+
     def _shut_down(self, broken: str) -> None:
         """Stop taking, let deliveries and the job under way end, and leave the rest for the next start."""
         last_resort = threading.Timer(LONGEST_END_S, os._exit, [BROKEN_STATUS])  # another node is to be started
@@ -253,12 +261,16 @@ class Daemon:
         log.info("stopping", extra={"action": "stop"})
         self._notifier.tell(ENDING)
         self._stopping.set()
+        impatient = threading.Timer(PEERS_GRACE_S, self._hang_up)
+        impatient.daemon = True
+        impatient.start()
         self._supervisor.terminate()
         self._constancy.stop()
         self._scp.stop()
         with suppress(QueueUnavailable):  # else what is open is taken for broken off
             self._intake.stopped()
         ended = self._schedule.stop(GRACE_S, self._hasten)
+        impatient.cancel()
         self._page.stop()
         self._supervisor.stop(GRACE_S, self._hasten)
         self._audit.close()

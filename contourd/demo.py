@@ -25,6 +25,7 @@ from contourd.errors import ContourdError, NodeError
 from contourd.loopback import LOOPBACK, free_port, listens, stop
 from contourd.pictures import draw_contours
 from contourd.reference import reference_masks, reference_series
+from contourd.settings import Destination
 
 PAUSE_S, LIMIT_S, STOP_S = 0.5, 900.0, 90.0
 CONFIGURATION = """# Written by `contourd demo`.
@@ -111,8 +112,8 @@ def _serving(configuration: Path, port: int, log: Path) -> Iterator[None]:
 def _send(instances: Sequence[Instance], port: int, console: Console) -> None:
     with _bar(console) as progress:
         task = progress.add_task("sending by C-STORE", total=len(instances))
-        for _ in send_series([i.path for i in instances], "DEMO", LOOPBACK, port, "CONTOURD"):
-            progress.advance(task)
+        node = Destination(name="contourd", ae_title="CONTOURD", host=LOOPBACK, port=port)
+        send_series([i.path for i in instances], "DEMO", node, lambda _: progress.advance(task))
 
 
 def _bar(console: Console) -> Progress:

@@ -117,6 +117,9 @@ class Peer:
         self.told.append(report)
         return self.reports
 
+    def hang_up(self) -> None:
+        pass
+
     def go_away(self) -> None:
         self.sends = self.echoes = self.commits = self.reports = AWAY
 

@@ -42,6 +42,9 @@ class Committer(Protocol):
     def report(self, report: Report, sender: SenderNode) -> Outcome:
         """Report; accepted means that the sender took it. Whatever goes wrong is an outcome."""
 
+    def hang_up(self) -> None:
+        """Break off what is under way; it ends as what is tried again."""
+
 
 class CommitmentSCU:
     """Asks and reports over an association each."""
@@ -81,6 +84,10 @@ class CommitmentSCU:
             return _classify(status, sender, "did not take the report of storage commitment")
 
         return self._caller.ask(sender, CONTEXTS, send, roles=[build_role(PUSH_MODEL, scp_role=True)])
+
+    def hang_up(self) -> None:
+        """Break off what is under way."""
+        self._caller.hang_up()
 
 
 def _classify(response: Any, peer: Destination | SenderNode, what: str) -> Outcome:

@@ -1,9 +1,8 @@
-"""The listening socket: who may connect, and how long and how large a PDU may be (DICOM PS3.8 9.3).
+"""The listening socket: who may connect, and in what time a connection must ask for an association (DICOM PS3.8 9.3).
 
-pynetdicom reads a PDU of whatever length the peer announces, waits for the rest of it for ever, shakes hands for TLS
-before it accepts the next connection, and counts connections that never ask for an association as associations. Here
-each of these ends after its time, and none keeps another peer waiting. Where one of its threads breaks down on what a
-peer sent, pynetdicom tells nobody that the association has ended; here it is told.
+pynetdicom shakes hands for TLS before it accepts the next connection, and counts connections that never ask for an
+association as associations. Here each of these ends after its time, and none keeps another peer waiting. Where one of
+its threads breaks down on what a peer sent, pynetdicom tells nobody that the association has ended; here it is told.
 """
 
 from __future__ import annotations
@@ -12,46 +11,49 @@ import itertools
 import ssl
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from pynetdicom import evt
-from pynetdicom.fsm import InvalidEventError
 from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
 
-from contourd.addresses import Network, lies_in
-from contourd.dicom.instance import UNREADABLE
+from contourd.addresses import Network, lies_in, party
+from contourd.dicom.guard import BROKEN, Bounds, Breach, Guard
 from contourd.dicom.own_echo import OwnCalls
 from contourd.dicom.reactor import wait_instead_of_polling
 
 # Connections of one address, and of all, that have not asked for an association yet.
 PENDING_OF_ONE, PENDING = 8, 64
-# What pynetdicom's threads raise on PDUs and messages that come out of order or that it cannot make sense of.
-BROKEN = (*UNREADABLE, InvalidEventError, RuntimeError)
+# What an association was cut off for, by the setting that says how much is allowed.
+BREACHES: Mapping[Breach, str] = MappingProxyType(
+    {
+        Breach.PDU: "a PDU is longer than node.max_pdu_kb",
+        Breach.MESSAGE: "an instance is larger than node.max_instance_mb",
+        Breach.LATE: "what it sends does not end within node.network_timeout_s",
+    }
+)
+# Is told the association, what its peer did and details, and the address.
+Told = Callable[[Any, Breach, str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """What a peer may do.
+class Entrance:
+    """Who may come in, and what each may do then.
 
     Attributes
     ----------
     peers
         Networks that may connect; empty: any.
-    pdu_bytes
-        The longest PDU; a longer one ends the connection before it is read.
-    pdu_s
-        In which a PDU must arrive once it has begun.
     request_s
-        In which a connection must shake hands for TLS, and then ask for an association.
+        In which a connection must shake hands for TLS and have asked for an association, to the last byte.
     """
 
     peers: tuple[Network, ...]
-    pdu_bytes: int
-    pdu_s: float
     request_s: float
+    bounds: Bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,39 +69,11 @@ def allowed(address: str, peers: Sequence[Network]) -> bool:
     return not peers or lies_in(address, peers)
 
 
-def read_whole(socket: Any, bounds: Bounds, count: int) -> bytearray:
-    """Read so many bytes of a PDU; fewer where the peer closed the connection.
-
-    Raises
-    ------
-    OSError
-        The PDU is longer than it may be, or does not arrive in its time.
-    """
-    if count > bounds.pdu_bytes:
-        raise OSError(f"a PDU of {count} bytes was announced, {bounds.pdu_bytes} are allowed")
-    content, read, deadline = bytearray(count), 0, time.monotonic() + bounds.pdu_s
-    view = memoryview(content)
-    try:
-        while read < count:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"only {read} of {count} bytes of a PDU came within {bounds.pdu_s:g} s")
-            socket.settimeout(left)
-            got = socket.recv_into(view[read:])
-            if not got:
-                break
-            read += got
-    finally:
-        view.release()
-        socket.settimeout(bounds.pdu_s)  # for what is sent
-    return content if read == count else content[:read]
-
-
 @dataclass(slots=True, eq=False)
 class _Pending:
-    """A connection that has not asked for an association yet."""
+    """A connection that has not asked for an association yet; ``party`` is whose address it has."""
 
-    address: str
+    party: str
     association: Any = None
 
     @property
@@ -115,6 +89,8 @@ class AssociationListener(ThreadedAssociationServer):
     ----------
     refused
         Is told the address of a connection that comes to nothing, and why.
+    breached
+        Is told where a peer did what it may not; its connection is cut.
     gone
         Is told the number of each connection that has ended.
     """
@@ -123,26 +99,25 @@ class AssociationListener(ThreadedAssociationServer):
 
     def __init__(
         self,
-        bounds: Bounds,
+        entrance: Entrance,
         own: Own,
         refused: Callable[[str, str], None],
+        breached: Told,
         gone: Callable[[int], None],
         *arguments: Any,
         **named: Any,
     ) -> None:
-        self._bounds, self._own, self._refused, self._gone = bounds, own, refused, gone
+        self._entrance, self._own = entrance, own
+        self._refused, self._breached, self._gone = refused, breached, gone
         self._own_numbers: set[int] = set()
         self._count = itertools.count(1)
         self._numbers: dict[Any, int] = {}  # by the connection's socket, then by its association
         self._pending: dict[Any, _Pending] = {}  # by the connection's socket
+        self._began: dict[Any, float] = {}  # by the connection's socket
+        self._guards: dict[Any, Guard] = {}  # by the association
         self._lock = threading.Lock()
         named["request_handler"] = partial(_Handler, self)
         super().__init__(*arguments, **named)
-
-    @property
-    def bounds(self) -> Bounds:
-        """What a peer may do."""
-        return self._bounds
 
     def get_request(self) -> Any:
         """Accept a connection; the handshake comes later, in its own thread."""
@@ -151,14 +126,14 @@ class AssociationListener(ThreadedAssociationServer):
         return self._numbered(client, address, next(self._count)), address
 
     def _numbered(self, client: Any, address: Any, number: int) -> Any:
-        client.settimeout(self._bounds.request_s)
+        client.settimeout(self._entrance.request_s)
         context = self.ssl_context
         if address in self._own.calls:
             context = self._own.context
             self._own_numbers.add(number)
         if context:
             client = context.wrap_socket(client, server_side=True, do_handshake_on_connect=False)
-        self._numbers[client] = number
+        self._numbers[client], self._began[client] = number, time.monotonic()
         return client
 
     def number_of(self, association: Any) -> int:
@@ -171,6 +146,8 @@ class AssociationListener(ThreadedAssociationServer):
 
     def _forget(self, connection: Any) -> None:
         """Tell that a connection, or its association, has ended; once."""
+        self._began.pop(connection, None)
+        self._guards.pop(connection, None)
         number = self._numbers.pop(connection, None)
         if number is not None:
             self._own_numbers.discard(number)
@@ -181,39 +158,56 @@ class AssociationListener(ThreadedAssociationServer):
         address = str(client_address[0])
         if client_address in self._own.calls:
             return True
-        if not allowed(address, self._bounds.peers):
+        if not allowed(address, self._entrance.peers):
             self._refused(address, "its address is not in node.allowed_peers")
             self._forget(request)
             return False
         with self._lock:
             self._pending = {key: one for key, one in self._pending.items() if not one.gone}
-            own = sum(one.address == address for one in self._pending.values())
+            own = sum(one.party == party(address) for one in self._pending.values())
             crowded = own >= PENDING_OF_ONE or len(self._pending) >= PENDING
             if not crowded:
-                self._pending[request] = _Pending(address)
+                self._pending[request] = _Pending(party(address))
         if crowded:
             self._refused(address, "too many connections without an association")
             self._forget(request)
         return not crowded
 
-    def begun(self, request: Any, association: Any) -> None:
-        """Take note of the association that a connection is to become."""
-        self._numbers[association] = self._numbers.pop(request)
+    def begin(self, request: Any, association: Any) -> None:
+        """Hold the association that a connection is to become to its bounds, from the connection's beginning."""
+        guard = Guard(association, association.dul.socket, self._entrance.bounds, partial(self._told, association))
+        wait_instead_of_polling(association)
+        association.run = partial(self._run, association, association.run)
+        guard.allow(self._began.pop(request) + self._entrance.request_s - time.monotonic())
+        self._numbers[association], self._guards[association] = self._numbers.pop(request), guard
         with self._lock:
             if request in self._pending:
                 self._pending[request].association = association
 
     def requested(self, association: Any) -> None:
         """Take note that an association was asked for: its connection is none of the pending ones any more."""
+        guard = self._guards.get(association)
+        if guard is not None:
+            guard.allow(None)
         with self._lock:
             self._pending = {key: one for key, one in self._pending.items() if one.association is not association}
 
-    def run_association(self, association: Any, run: Callable[[], None]) -> None:
+    def cut(self, association: Any, breach: Breach) -> None:
+        """Cut an association off, if it has not ended."""
+        guard = self._guards.get(association)
+        if guard is not None:
+            guard.cut(breach)
+
+    def guard_of(self, association: Any) -> Guard:
+        """Return what holds an association to its bounds."""
+        return self._guards[association]
+
+    def _run(self, association: Any, run: Callable[[], None]) -> None:
         """Run an association's thread; however it ends, the connection is closed and its end is told."""
         try:
             run()
         except BROKEN as error:
-            self._broke(association, error)
+            self._told(association, Breach.BROKE, type(error).__name__)
         finally:
             association.dul.kill_dul()
             association.dul.socket.close()
@@ -221,18 +215,9 @@ class AssociationListener(ThreadedAssociationServer):
             evt.trigger(association, evt.EVT_CONN_CLOSE, {"address": address and address.as_tuple})
             self._forget(association)
 
-    def act(self, association: Any, do_action: Callable[[str], None], event: str) -> None:
-        """Let the state machine act on an event; one that it cannot act on ends the association."""
-        try:
-            do_action(event)
-        except BROKEN as error:
-            association.dul.kill_dul()
-            association.dul.to_user_queue.put(None)  # or its own thread would wait out its time for a request
-            self._broke(association, error)
-
-    def _broke(self, association: Any, error: Exception) -> None:
+    def _told(self, association: Any, breach: Breach, details: str) -> None:
         address = association.requestor.address_info
-        self._refused(str(address.address) if address else "", f"the association broke: {type(error).__name__}")
+        self._breached(association, breach, details, str(address.address) if address else "")
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Shake hands where TLS is used, and begin the association; a connection that cannot do so ends alone."""
@@ -295,11 +280,5 @@ class _Handler(RequestHandler):
 
     def _create_association(self) -> Any:
         association: Any = super()._create_association()
-        transport: Any = association.dul.socket
-        transport.recv = partial(read_whole, transport.socket, self._listener.bounds)
-        machine = association.dul.state_machine
-        machine.do_action = partial(self._listener.act, association, machine.do_action)
-        association.run = partial(self._listener.run_association, association, association.run)
-        wait_instead_of_polling(association)
-        self._listener.begun(self.request, association)
+        self._listener.begin(self.request, association)
         return association

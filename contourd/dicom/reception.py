@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from contourd.addresses import party
+
 if TYPE_CHECKING:  # the page's process does without pynetdicom
     from contourd.dicom.malformed import Flaw
 
@@ -84,33 +86,41 @@ class InstanceSink(Protocol):
 class Connections(Protocol):
     """Who counts the associations of a node."""
 
-    def admit(self, number: int) -> bool:
-        """Give the association of a connection a place, if there is one; it keeps it until the connection ends."""
+    def admit(self, number: int, address: str) -> str:
+        """Give the association of a connection from an address a place, which it keeps until the connection ends.
+
+        Returns
+        -------
+        Why there is none; empty where it has one.
+        """
 
     def gone(self, number: int) -> None:
         """Take note that a connection has ended."""
 
 
 class Places:
-    """So many places for associations."""
+    """So many places for associations, and so many of them for one party (of IPv6, a network)."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._taken: set[int] = set()
+    def __init__(self, most: int, most_of_one: int) -> None:
+        self._most, self._most_of_one = most, most_of_one
+        self._taken: dict[int, str] = {}
         self._lock = threading.Lock()
 
-    def admit(self, number: int) -> bool:
-        """Give a place, if there is one."""
+    def admit(self, number: int, address: str) -> str:
+        """Give a place, if there is one; say why not."""
+        whose = party(address)
         with self._lock:
-            there_is = len(self._taken) < self._most
-            if there_is:
-                self._taken.add(number)
-            return there_is
+            if len(self._taken) >= self._most:
+                return "too many associations"
+            if sum(taken == whose for taken in self._taken.values()) >= self._most_of_one:
+                return "too many associations of this address (node.associations_per_peer)"
+            self._taken[number] = whose
+            return ""
 
     def gone(self, number: int) -> None:
         """Have the place back, if one was given."""
         with self._lock:
-            self._taken.discard(number)
+            self._taken.pop(number, None)
 
 
 @dataclass(slots=True, eq=False)
@@ -125,7 +135,6 @@ class OpenAssociation:
     calling_ae: str
     lock: threading.Lock = field(default_factory=threading.Lock)
     began: float = field(default_factory=time.monotonic)
-    unread_bytes: int = 0
     releasing: bool = False
     ended: bool = False
     cut_off: bool = False

@@ -10,7 +10,6 @@ import socket
 import sys
 import threading
 import time
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -24,7 +23,8 @@ from contourd.dicom.arriving import DatasetBytes
 from contourd.dicom.commitment_scp import CommitmentSCP
 from contourd.dicom.decoders import UNCOMPRESSED, readable_syntaxes
 from contourd.dicom.file_meta import file_meta
-from contourd.dicom.listener import AssociationListener, Bounds, HandedConnections, Own
+from contourd.dicom.guard import LEAST_PDU_BYTES, Bounds, Breach, largest_pdu
+from contourd.dicom.listener import BREACHES, AssociationListener, Entrance, HandedConnections, Own
 from contourd.dicom.malformed import answer_flawed
 from contourd.dicom.naming import read_naming
 from contourd.dicom.own_echo import OwnCalls, echo_self, not_the_node_itself
@@ -32,6 +32,7 @@ from contourd.dicom.reception import Connections, InstanceSink, OpenAssociation,
 from contourd.dicom.refusal import OUT_OF_RESOURCES, SUCCESS, answer
 from contourd.dicom.refused import Refuser
 from contourd.dicom.rtstruct_write import IMPLEMENTATION, IMPLEMENTATION_NAME
+from contourd.dicom.served import serve_only
 from contourd.dicom.spool import Spool
 from contourd.dicom.tls import listening_context, without_certificate
 from contourd.errors import InstanceMismatch, QueueUnavailable, RequestMalformed, SpoolError
@@ -44,10 +45,9 @@ log = logging.getLogger(__name__)
 _config.LOG_HANDLER_LEVEL = "none"
 
 STOP_GRACE_S = 10.0
-# Requests that wait while one is answered; PS3.7 D.3.3.3 allows none that was not negotiated.
-MOST_WAITING = 2
-# PS3.8 9.3.4: result transient, source presentation; reason local limit exceeded, temporary congestion; no title.
-LOCAL_LIMIT, CONGESTION, NO_CALLER = (2, 3, 2), (2, 3, 1), (1, 1, 3)
+# PS3.8 9.3.4: result transient, source presentation; reason local limit exceeded, temporary congestion. Or permanent,
+# by the service user: no title; no reason given.
+LOCAL_LIMIT, CONGESTION, NO_CALLER, NEVER = (2, 3, 2), (2, 3, 1), (1, 1, 3), (1, 1, 1)
 ENDED = "the association has ended"
 
 
@@ -64,7 +64,7 @@ class StorageSCP:
         connections: Connections | None = None,
     ) -> None:
         self._node, self._spool, self._sink, self._witness = node, spool, sink, witness
-        self._connections = connections or Places(node.max_associations)
+        self._connections = connections or Places(node.max_associations, node.associations_per_peer)
         self._refuser = Refuser(sink, witness)
         self._open: dict[Any, OpenAssociation] = {}
         self._by_number: dict[int, OpenAssociation] = {}
@@ -122,7 +122,6 @@ class StorageSCP:
             (evt.EVT_ACCEPTED, self._accepted),
             (evt.EVT_C_STORE, self._c_store),
             (evt.EVT_PDU_RECV, self._note_pdu),
-            (evt.EVT_DIMSE_RECV, self._note_message),
             (evt.EVT_RELEASED, self._ended),
             (evt.EVT_ABORTED, self._ended),
             (evt.EVT_CONN_CLOSE, self._ended),
@@ -130,10 +129,11 @@ class StorageSCP:
             (evt.EVT_REJECTED, self._rejected),
             *self._more_handlers,
         ]
-        bounds = Bounds(node.allowed_peers, node.max_pdu_kb * 1024, node.network_timeout_s, node.request_timeout_s)
+        bounds = Bounds(node.max_pdu_kb * 1024, node.network_timeout_s, node.max_instance_mb * 1_000_000)
+        entrance = Entrance(node.allowed_peers, node.request_timeout_s, bounds)
         context = listening_context(node.tls) if node.tls is not None else None
         own = Own(self._own, listening_context(without_certificate(node.tls)) if node.tls is not None else None)
-        listener: Any = partial(kind, bounds, own, self._turned_away, self._gone)
+        listener: Any = partial(kind, entrance, own, self._turned_away, self._breached, self._gone)
         self._server = self._ae.make_server(
             (node.host, node.port), ssl_context=context, evt_handlers=handlers, server_class=listener
         )
@@ -171,14 +171,22 @@ class StorageSCP:
         self._closed(event)
         if self._server.is_own(association):
             return
-        untitled = getattr(association, "untitled", "") or not_the_node_itself(association, node)
-        full = not untitled and not self._connections.admit(self._server.number_of(association))
-        if not untitled and not full and self._spool.has_room():
-            return
-        why = untitled or ("too many associations" if full else "the disk is nearly full")
-        self._tell_rejection(association, why)
-        association.acse.send_reject(*(NO_CALLER if untitled else LOCAL_LIMIT if full else CONGESTION))
-        association.kill()
+        why, rejection = getattr(association, "untitled", "") or not_the_node_itself(association, node), NO_CALLER
+        if not why:
+            why, rejection = self._refusal_of(association)
+        if why:
+            self._tell_rejection(association, why)
+            association.acse.send_reject(*rejection)
+            association.kill()
+
+    def _refusal_of(self, association: Any) -> tuple[str, tuple[int, int, int]]:
+        """Say why an association cannot be had, and how it is rejected; give it a place where it can."""
+        why = self._connections.admit(self._server.number_of(association), str(association.requestor.address))
+        if why:
+            return why, LOCAL_LIMIT
+        if 0 < largest_pdu(association) < LEAST_PDU_BYTES:
+            return f"it takes PDUs of less than {LEAST_PDU_BYTES} bytes alone", NEVER
+        return "" if self._spool.has_room() else "the disk is nearly full", CONGESTION
 
     def _accepted(self, event: Any) -> None:
         if self._server.is_own(event.assoc):
@@ -188,9 +196,9 @@ class StorageSCP:
         self._sink.association_opened(opened.number, opened.calling_ae, str(requestor.address))
         self._open[event.assoc] = self._by_number[opened.number] = opened
         address = str(requestor.address)
-        opened.told_flaw = answer_flawed(
-            event.assoc, partial(self._witness, "request refused", address, opened.calling_ae)
-        )
+        refused = partial(self._witness, "request refused", address, opened.calling_ae)
+        opened.told_flaw = answer_flawed(event.assoc, refused)
+        serve_only(event.assoc, self._server.guard_of(event.assoc), refused)
         log.info(
             "association accepted",
             extra={"action": "accept", "association": opened.number, "calling_ae": opened.calling_ae},
@@ -200,27 +208,28 @@ class StorageSCP:
     def _note_pdu(self, event: Any) -> None:
         """Remember a release request, for the peer may close the connection before pynetdicom tells of the release.
 
-        An association that lasts too long, or sends an instance without an end, is cut off.
+        An association that lasts too long is cut off.
         """
         opened = self._open.get(event.assoc)
         if opened is None or opened.cut_off:
             return
         if isinstance(event.pdu, A_RELEASE_RQ):
             opened.releasing = True
-        elif isinstance(event.pdu, P_DATA_TF):
-            opened.unread_bytes += event.pdu.pdu_length
-            if opened.unread_bytes > self._node.max_instance_mb * 1_000_000:
-                self._cut_off(event.assoc, opened, "an instance is larger than node.max_instance_mb")
-            elif time.monotonic() - opened.began > self._node.association_limit_s:
-                self._cut_off(event.assoc, opened, "it lasts longer than node.association_limit_s")
+        elif isinstance(event.pdu, P_DATA_TF) and time.monotonic() - opened.began > self._node.association_limit_s:
+            self._cut_off(event.assoc, opened, "it lasts longer than node.association_limit_s")
+            self._server.cut(event.assoc, Breach.LATE)
 
-    def _note_message(self, event: Any) -> None:
-        opened = self._open.get(event.assoc)
-        if opened is None or opened.cut_off:
-            return
-        opened.unread_bytes = 0
-        if event.assoc.dimse.msg_queue.qsize() >= MOST_WAITING:  # each may hold an image
-            self._cut_off(event.assoc, opened, "it does not wait for answers")
+    def _breached(self, association: Any, breach: Breach, details: str, address: str) -> None:
+        """Tell of a peer whose connection was cut for what it did."""
+        opened = self._open.get(association)
+        if breach is Breach.BROKE:
+            self._turned_away(address, f"{breach.value}: {details}")
+        elif opened is not None:
+            if not opened.cut_off:
+                self._cut_off(association, opened, BREACHES.get(breach, breach.value))
+        else:
+            late = "it did not ask for an association within node.request_timeout_s"
+            self._turned_away(address, late if breach is Breach.LATE else BREACHES.get(breach, breach.value))
 
     def _cut_off(self, association: Any, opened: OpenAssociation, why: str) -> None:
         opened.cut_off = True
@@ -231,8 +240,6 @@ class StorageSCP:
             extra={"action": "cut off", "association": opened.number, "calling_ae": opened.calling_ae},
         )
         self._witness("association cut off", str(association.requestor.address), opened.calling_ae, why)
-        with suppress(OSError):
-            association.dul.socket.socket.shutdown(socket.SHUT_RDWR)
 
     def _ended(self, event: Any) -> None:
         opened = self._open.pop(event.assoc, None)

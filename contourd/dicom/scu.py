@@ -32,6 +32,9 @@ class Sender(Protocol):
     def echo(self, destination: Destination) -> Outcome:
         """Ask whether the destination answers: accepted or refused, it does."""
 
+    def hang_up(self) -> None:
+        """Break off what is under way; it ends as what is tried again."""
+
 
 class StorageSCU:
     """Sends over one association for each file."""
@@ -63,6 +66,10 @@ class StorageSCU:
             return _classify(association.send_c_echo(), destination)
 
         return self._caller.ask(destination, [(Verification, ImplicitVRLittleEndian)], send)
+
+    def hang_up(self) -> None:
+        """Break off what is under way."""
+        self._caller.hang_up()
 
 
 def _classify(response: Dataset, destination: Destination) -> Outcome:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydicom.uid import (
-    UID,
-    CTImageStorage,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    MediaStorageDirectoryStorage,
-)
-from pynetdicom import AE
+from pydicom.uid import UID, MediaStorageDirectoryStorage
 from pynetdicom.status import code_to_category
 
 from contourd.dicom.calling import Caller
@@ -27,37 +21,8 @@ from contourd.settings import Destination
 
 SUCCESS = 0x0000
 MOST_CONTEXTS = 128
-NO_ANSWER = "no answer, or the connection broke"
-
-
-def send_series(paths: Sequence[Path], calling_ae: str, host: str, port: int, called_ae: str) -> Iterator[Path]:
-    """Send CT files over one association; yields each when it is acknowledged.
-
-    Raises
-    ------
-    NodeError
-        The node cannot be reached, or refuses an image: with its status.
-    """
-    ae = AE(ae_title=calling_ae)
-    ae.maximum_pdu_size = 0
-    for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
-        ae.add_requested_context(CTImageStorage, syntax)
-    association = ae.associate(host, port, ae_title=called_ae)
-    if not association.is_established:
-        raise NodeError(f"{called_ae} at {host}:{port} does not take the association; check host, port and AE titles")
-    try:
-        for path in paths:
-            response = association.send_c_store(read_dicom(path))
-            status = response.get("Status")
-            if status != SUCCESS:
-                told = (
-                    "no answer" if status is None else f"status 0x{int(status):04X} {response.get('ErrorComment', '')}"
-                )
-                raise NodeError(f"{called_ae} refused {path.name}: {told}")
-            yield path
-    finally:
-        if association.is_established:
-            association.release()
+NO_ANSWER, ENDED_BEFORE = "no answer, or the connection broke", "the association ended before it"
+LAST_MESSAGE = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,27 +79,33 @@ class FileSender:
         waiting = list(reversed(paths))
 
         def each(association: Any) -> Outcome:
+            numbers = itertools.cycle(range(1, LAST_MESSAGE + 1))
             while waiting and association.is_established:
-                sent = _store(association, waiting.pop())
-                report(sent)
+                sent = _store(association, waiting[-1], next(numbers))
                 if sent.reason == NO_ANSWER:  # nothing more is answered, and each would be waited for
                     association.abort()
+                    return Outcome(OutcomeKind.RETRY, NO_ANSWER)
+                waiting.pop()
+                report(sent)
             return Outcome(OutcomeKind.ACCEPTED, "")
 
         outcome = self._caller.ask(destination, list(kinds), each)
-        reason = "the association ended before it" if len(waiting) < len(paths) else outcome.reason
+        reason = outcome.reason
+        if waiting and (outcome.kind is OutcomeKind.IMPROPER or reason == NO_ANSWER):
+            report(Sent(waiting.pop(), None, reason))
+            reason = ENDED_BEFORE
         for path in reversed(waiting):
-            report(Sent(path, None, reason))
+            report(Sent(path, None, reason or ENDED_BEFORE))
 
 
-def _store(association: Any, path: Path) -> Sent:
+def _store(association: Any, path: Path, message_id: int) -> Sent:
     try:
         dataset = read_dicom(path)
         kind = f"{dataset.SOPClassUID.name} in {dataset.file_meta.TransferSyntaxUID.name}"
     except UNREADABLE as error:
         return Sent(path, None, f"it cannot be read: {type(error).__name__}")
     try:
-        answer = association.send_c_store(dataset)
+        answer = association.send_c_store(dataset, message_id)
     except ValueError:
         return Sent(path, None, f"{kind} is not taken there")
     except RuntimeError:
@@ -144,6 +115,29 @@ def _store(association: Any, path: Path) -> Sent:
     status = int(answer.Status)
     told = f"{code_to_category(status)} {answer.get('ErrorComment') or ''}".strip()
     return Sent(path, status, "" if status == SUCCESS else told)
+
+
+def send_series(
+    paths: Sequence[Path], calling_ae: str, node: Destination, report: Callable[[Sent], None] = lambda sent: None
+) -> None:
+    """Send images to a node that must take all of them; ``report`` is told of each.
+
+    Raises
+    ------
+    NodeError
+        The node cannot be reached, or refuses an image: with its status.
+    """
+    results: list[Sent] = []
+
+    def note(sent: Sent) -> None:
+        results.append(sent)
+        report(sent)
+
+    FileSender(calling_ae).send_files(paths, node, note)
+    for sent in results:
+        if sent.status != SUCCESS:
+            status = "" if sent.status is None else f"status 0x{sent.status:04X} "
+            raise NodeError(f"{node.ae_title} refused {sent.path.name}: {status}{sent.reason}")
 
 
 def _context(path: Path) -> tuple[UID, UID] | None:

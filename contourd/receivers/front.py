@@ -55,8 +55,8 @@ REST_S = 0.1
 class _Conversation:
     """What a receiver asks about one connection."""
 
-    def __init__(self, number: int, sink: InstanceSink, places: Places) -> None:
-        self._number, self._sink, self._places = number, sink, places
+    def __init__(self, number: int, address: str, sink: InstanceSink, places: Places) -> None:
+        self._number, self._address, self._sink, self._places = number, address, sink, places
         self._open = False
 
     @property
@@ -70,8 +70,8 @@ class _Conversation:
             "closed": self._closed,
         }
 
-    def _admit(self) -> bool:
-        return self._places.admit(self._number)
+    def _admit(self) -> str:
+        return self._places.admit(self._number, self._address)
 
     def _opened(self, calling_ae: str, peer: str) -> None:
         self._open = True
@@ -115,7 +115,7 @@ class Receivers:
             "reported": reports.reported,
             "requested": requests.requested,
         }
-        self._places = Places(settings.node.max_associations)
+        self._places = Places(settings.node.max_associations, settings.node.associations_per_peer)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["contourd.receivers.receiving"])
         self._numbers = itertools.count(1)
@@ -238,7 +238,9 @@ class Receivers:
             with theirs:
                 message = json.dumps([number, address, own]).encode()
                 socket.send_fds(receiver.handing, [message], [connection.fileno(), theirs.fileno()])
-            talk = partial(self._converse, receiver, ours, _Conversation(number, self._sink, self._places))
+            talk = partial(
+                self._converse, receiver, ours, _Conversation(number, str(address[0]), self._sink, self._places)
+            )
             threading.Thread(target=talk, name=f"association {number}", daemon=True).start()
         except (OSError, RuntimeError) as error:  # the receiver died just now; or no descriptors, no threads
             self._refuse(address, f"it cannot be handed over: {type(error).__name__}")

@@ -46,12 +46,12 @@ class Parties:
         """Take note of a connection."""
         self._channels[number] = channel
 
-    def admit(self, number: int) -> bool:
+    def admit(self, number: int, address: str) -> str:  # noqa: ARG002  the first process knows it
         """Ask for a place for the association of a connection."""
         try:
-            return bool(self._channels[number].ask("admit"))
-        except QueueUnavailable:
-            return False
+            return str(self._channels[number].ask("admit"))
+        except QueueUnavailable as error:
+            return str(error)
 
     def gone(self, number: int) -> None:
         """Let go of a connection that has ended; its place is free then."""

@@ -34,6 +34,7 @@ class NodeSettings(Section):
     allowed_callers: tuple[AETitle, ...] = ()
     allowed_peers: tuple[IPvAnyNetwork, ...] = ()
     max_associations: int = Field(default=20, ge=1)
+    associations_per_peer: int = Field(default=10, ge=1)
     receivers: int = Field(default=2, ge=0, le=64)
     network_timeout_s: Seconds = 60.0
     request_timeout_s: Seconds = 10.0

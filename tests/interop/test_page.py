@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from contourd.dicom.send import send_series
+from contourd.settings import Destination
 from tests.interop.node import serve
 from tests.peers import LOOPBACK, free_port, storescp
 
@@ -60,8 +61,11 @@ def test_a_series_is_looked_at_and_the_page_may_die(tmp_path, bright_bundle, mak
         serve(tmp_path / "node", bright_bundle, {"pacs": ("PACS", pacs.port)}, more=web) as node,
     ):
         wait_for(port, "/readyz", "ok")
-        for _ in send_series(sorted(make_series("P1").iterdir()), "TEST", LOOPBACK, node.port, "CONTOURD"):
-            pass
+        send_series(
+            sorted(make_series("P1").iterdir()),
+            "TEST",
+            Destination(name="node", ae_title="CONTOURD", host=LOOPBACK, port=node.port),
+        )
         node.wait_until(lambda status: [job["state"] for job in status["jobs"]] == ["DELIVERED"])
         scene = json.loads(get(port, "/jobs/1/scene")[1])
         assert [organ["name"] for organ in scene["organs"]] == ["Brainstem"]
@@ -71,8 +75,11 @@ def test_a_series_is_looked_at_and_the_page_may_die(tmp_path, bright_bundle, mak
         assert 'contourd_jobs{state="delivered"} 1.0' in metrics
         page = page_process(node.server.pid)
         os.kill(page.pid, signal.SIGKILL)
-        for _ in send_series(sorted(make_series("P2").iterdir()), "TEST", LOOPBACK, node.port, "CONTOURD"):
-            pass
+        send_series(
+            sorted(make_series("P2").iterdir()),
+            "TEST",
+            Destination(name="node", ae_title="CONTOURD", host=LOOPBACK, port=node.port),
+        )
         node.wait_until(lambda status: [job["state"] for job in status["jobs"]] == ["DELIVERED"] * 2)
         wait_for(port, "/readyz", "ok")
         page = page_process(node.server.pid)

@@ -70,7 +70,12 @@ def test_statuses_of_c_store():
     body = section("### 2.1 As provider: receiving CT images").split("| status |")[1]
     codes = {int(cell, 16) for cell in first_cells(body) if re.fullmatch(STATUS, cell)}
     of_images = {refusal.SUCCESS, refusal.PROCESSING_FAILURE, *refusal.STATUS.values()}
-    of_requests = {malformed.CLASS_NOT_SUPPORTED, malformed.NO_SUCH_INSTANCE, malformed.MISTYPED}
+    of_requests = {
+        malformed.CLASS_NOT_SUPPORTED,
+        malformed.NO_SUCH_INSTANCE,
+        malformed.MISTYPED,
+        malformed.UNRECOGNIZED_OPERATION,
+    }
     assert codes == of_images | of_requests
 
 
