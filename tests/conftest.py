@@ -47,8 +47,9 @@ def structure_sets(folder: Path) -> Iterator[Path]:
     seen: set[str] = set()
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
         with path.open("rb") as file:
-            if RT_STRUCTURE_SET not in file.read(META_BYTES):
-                continue
+            head = file.read(META_BYTES)
+        if head[128:132] != b"DICM" or RT_STRUCTURE_SET not in head:
+            continue
         dataset = pydicom.dcmread(path, specific_tags=["Manufacturer", "SOPInstanceUID"])
         uid = dataset.get("SOPInstanceUID")
         if dataset.get("Manufacturer") == "contourd" and uid not in seen:

@@ -153,6 +153,14 @@ def shared_frame(folder: Path) -> None:
         one.unlink()
 
 
+def bare(folder: Path) -> None:
+    """Three slices and the structure set as XiO and Monaco write them: datasets, without preamble and file meta."""
+    for path in (*sorted(folder.glob("CT*"))[10:13], folder / "RTSTRUCT.dcm"):
+        content = path.read_bytes()
+        length = int.from_bytes(content[140:144], "little")  # (0002,0000), of what follows it
+        path.write_bytes(content[144 + length :])
+
+
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("clinic")
@@ -160,6 +168,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name = change.__name__ if change else "clean"
         write_dicom(root / name, f"MRN-{name}", seed, change=change)
     write_dicom(root / "spelt", "MRN-spelt", 5, spelt)
+    write_dicom(root / "bare", "MRN-bare", 10)
+    bare(root / "bare")
     two_series(root / "two")
     shared_frame(root / "shared")
     return root
@@ -214,7 +224,7 @@ def test_every_label_is_right_or_unknown_with_its_reason(curated: Path) -> None:
     patients = dict(line.split(",")[1::-1] for line in (curated / "patients.csv").read_text().splitlines()[1:])
     made = {p: json.loads((curated / ".work" / f"{name}.json").read_text()) for p, name in patients.items()}
     assert {p: {organ: n for organ, n in one["voxels"].items() if organ} for p, one in made.items()} == {
-        **dict.fromkeys(("MRN-clean", "MRN-readable", "MRN-2CT"), CLEAN),
+        **dict.fromkeys(("MRN-clean", "MRN-readable", "MRN-2CT", "MRN-bare"), CLEAN),
         "MRN-holed": HOLED,
         "MRN-numbered": {"SpinalCord": CLEAN["SpinalCord"]},
         "MRN-offset": {"Larynx": CLEAN["Brainstem"]},
