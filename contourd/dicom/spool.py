@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hmac
+import logging
 import os
 import secrets
 import shutil
@@ -20,6 +21,8 @@ from uuid import uuid4
 
 from contourd.errors import SpoolError, SpoolFull
 from contourd.regular import read_regular
+
+log = logging.getLogger(__name__)
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 INCOMING, OUTGOING, PARTIAL = "incoming", "outgoing", "partial"
@@ -79,6 +82,8 @@ class Spool:
         """
         try:
             (self.root / relative).unlink(missing_ok=True)
+        except IsADirectoryError:  # not ours, and no reason to keep everything else
+            log.warning("%s is a folder where a file was; remove it by hand", relative, extra={"action": "spool"})
         except OSError as error:
             raise SpoolError(f"{self.root}/{relative} cannot be removed: {error.strerror}") from error
 

@@ -169,3 +169,12 @@ def test_structure_sets_are_found_by_their_job(spool: Spool) -> None:
     (spool.root / "outgoing" / "mine.dcm").touch()
     assert spool.outputs_by_job() == {7: ["outgoing/7-2.dcm", "outgoing/7.dcm"], 71: ["outgoing/71.dcm"]}
     assert spool.outputs(8) == []
+
+
+def test_a_folder_in_the_place_of_a_file_keeps_nothing_else_from_being_removed(spool: Spool, caplog) -> None:
+    path = spool.store_instance([b"image"])
+    (spool.root / path).unlink()
+    (spool.root / path).mkdir()
+    spool.remove(path)
+    assert caplog.messages == [f"{path} is a folder where a file was; remove it by hand"]
+    assert (spool.root / path).is_dir()
