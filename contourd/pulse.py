@@ -69,6 +69,11 @@ class Pulse:
         return Wrong(self._wrong.value)
 
     @property
+    def told(self) -> list[str]:
+        """What is wrong, in words; empty where nothing is."""
+        return [told for one, told in TOLD.items() if one in self.wrong]
+
+    @property
     def is_dead(self) -> bool:
         """Whether a restart may help: the main process says nothing, hangs, answers no C-ECHO, or lost its files."""
         return not self.is_fresh or bool(self.wrong & DEAD)

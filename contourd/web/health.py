@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse, Response
 from contourd.jobs.database import Database
 from contourd.jobs.overview import database_problem
 from contourd.metrics import exposition
-from contourd.pulse import TOLD, Pulse
+from contourd.pulse import Pulse
 from contourd.settings import SpoolSettings
 from contourd.web.site import Site, site_of
 
@@ -101,8 +101,7 @@ def _of_service(pulse: Pulse | None) -> list[str]:
         return []
     if not pulse.is_fresh:
         return ["the main process: it does not answer"]
-    wrong = [told for one, told in TOLD.items() if one in pulse.wrong]
-    return wrong if pulse.worker_is_alive else [*wrong, "worker: it is not running"]
+    return pulse.told if pulse.worker_is_alive else [*pulse.told, "worker: it is not running"]
 
 
 def _of_storage(database: Database, spool: SpoolSettings) -> list[str]:
