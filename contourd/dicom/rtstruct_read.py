@@ -108,9 +108,9 @@ def roi_name(item: Dataset) -> str:
 def _doubt(number: int, names: Sequence[str], of_contours: Sequence[Dataset]) -> str:
     """Say why it is unknown which contours are an ROI's, empty where it is known."""
     if len(names) > 1:
-        return f"ROI number {number} stands for {', '.join(names)}: whose its contours are is unknown"
+        return f"ROI number {number} stands for {', '.join(names)}: nobody can say whose the contours are"
     if len(of_contours) > 1:
-        return f"ROI number {number} has contours in {len(of_contours)} items: which of them are its is unknown"
+        return f"ROI number {number} has contours in {len(of_contours)} items: nobody can say which of them are its own"
     return ""
 
 

@@ -202,9 +202,9 @@ REASONS = {
         "SpinalCord (SpinalCord): 5 contours of type INTERPOLATED_PLANAR taken as CLOSED_PLANAR",
     ],
     "MRN-numbered": [
-        "Brainstem (Brainstem): ROI number 1 stands for Brainstem, Parotid_R: whose its contours are is unknown",
-        "Parotid_L (Parotid_L): ROI number 3 has contours in 2 items: which of them are its is unknown",
-        "Parotid_R (Parotid_R): ROI number 1 stands for Brainstem, Parotid_R: whose its contours are is unknown",
+        "Brainstem (Brainstem): ROI number 1 stands for Brainstem, Parotid_R: nobody can say whose the contours are",
+        "Parotid_L (Parotid_L): ROI number 3 has contours in 2 items: nobody can say which of them are its own",
+        "Parotid_R (Parotid_R): ROI number 1 stands for Brainstem, Parotid_R: nobody can say whose the contours are",
     ],
     "MRN-offset": [
         "Brainstem (Brainstem): a contour has a Contour Offset Vector, which is retired and read in two ways",

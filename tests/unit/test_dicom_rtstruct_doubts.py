@@ -34,7 +34,7 @@ def test_two_rois_of_one_number_have_no_contours(dataset: pydicom.Dataset) -> No
     first, second, third, lost = read_structure_set(dataset)
     for roi in (first, second):
         assert roi.contours == ()
-        assert roi.unusable == f"ROI number 1 stands for {names[0]}, {names[1]}: whose its contours are is unknown"
+        assert roi.unusable == f"ROI number 1 stands for {names[0]}, {names[1]}: nobody can say whose the contours are"
     assert third.contours
     assert not third.unusable
     assert (lost.name, lost.contours) == ("", ())
@@ -45,7 +45,7 @@ def test_two_items_of_contours_for_one_roi(dataset: pydicom.Dataset) -> None:
     dataset.ROIContourSequence.append(dataset.ROIContourSequence[0])
     first, second, _ = read_structure_set(dataset)
     assert first.contours == ()
-    assert first.unusable == "ROI number 1 has contours in 2 items: which of them are its is unknown"
+    assert first.unusable == "ROI number 1 has contours in 2 items: nobody can say which of them are its own"
     assert second.contours
 
 
