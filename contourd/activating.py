@@ -226,8 +226,7 @@ def store(folder: Path, root: Path, device: str) -> ModelBundle:
         partial.mkdir(mode=FOLDER_MODE)
         try:
             _copy(folder, partial)
-            copied = load_bundle(partial.resolve())
-            try_out(copied, device)
+            copied = _tried(partial.resolve(), folder, device)
             final = within / copied.identity.stored_name
             if not _is_whole(final, copied):
                 _give_to_owner([within, partial, *partial.iterdir()], root)
@@ -237,6 +236,16 @@ def store(folder: Path, root: Path, device: str) -> ModelBundle:
     except OSError as error:
         raise SpoolError(f"{within} cannot take the bundle {folder}: {error.strerror} ({error.filename})") from error
     return load_bundle(final.resolve())
+
+
+def _tried(copy: Path, source: Path, device: str) -> ModelBundle:
+    """Load a copy and try it; what is wrong with it is told of the folder that it came from."""
+    try:
+        copied = load_bundle(copy)
+        try_out(copied, device)
+    except ModelError as error:
+        raise ModelError(str(error).replace(str(copy), str(source))) from error
+    return copied
 
 
 def _remove_leftovers(within: Path) -> None:
