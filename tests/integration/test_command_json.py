@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pydicom
 import pytest
+from pydicom.config import IGNORE
+from pydicom.dataelem import DataElement
 from typer.testing import CliRunner
 
 from contourd.cli import COMMANDS, app
@@ -35,8 +38,7 @@ from tests.archives import write_dicom
 from tests.bundles import brighter_bundle, bundle_of_version
 from tests.contoured import close_bench, open_bench
 from tests.documented import commands, documented, key_of, scalars
-from tests.interop.conftest import fit_bundle as bright_bundle  # noqa: F401  a fixture
-from tests.interop.conftest import phantom
+from tests.interop.conftest import bright_bundle, make_bright_bundle, phantom  # noqa: F401  a fixture
 from tests.interop.node import write_configuration
 from tests.peers import LOOPBACK, free_port
 from tests.phantom import write_series
@@ -111,6 +113,10 @@ def accept(site: Site) -> list[object]:
 
 def contour(site: Site) -> list[object]:
     folder = write_series(site.folder / "ct", phantom())
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset["AccessionNumber"] = DataElement("AccessionNumber", "SH", "1" * 17, validation_mode=IGNORE)
+        dataset.save_as(path)
     output = site.folder / "rt.dcm"
     return site.run("contour", folder, "--output", output, "--model", site.drawing, "--device", "cpu")
 
@@ -195,7 +201,9 @@ def models_list(site: Site) -> list[object]:
 
 
 def activated(site: Site) -> Path:
-    return bundle_of_version(site.drawing, site.folder / "second", "2")
+    """Return a bundle that an activation takes: the reference patient knows no such organs."""
+    first = make_bright_bundle(site.folder / "first", ("Brain", "SpinalCanal"))
+    return bundle_of_version(first, site.folder / "second", "2")
 
 
 def constancy(site: Site) -> list[object]:
