@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contourd.model.structures import mirrored_order
+from contourd.model.structures import catalogue_pairs, mirrored_order
 from contourd.model.transforms import Preprocess
 from trainer.augment import Augment
 from trainer.case import read_case
@@ -110,7 +110,7 @@ def main() -> None:
         sample = make_sample(read_case(arguments.case), structures, Preprocess(recipe.preprocess))
         image, organs = torch.from_numpy(sample.image).float(), torch.from_numpy(sample.organs).float() / FULL
     image, organs = image.to(arguments.device), organs.to(arguments.device)
-    mirrored = mirrored_order(structures)
+    mirrored = mirrored_order(structures, catalogue_pairs(structures))
     uncut = recipe.augment.model_copy(update={"cut": 0.0})  # MONAI has no counterpart, and a shorter sample is quicker
     pipelines = {
         "contourd": ours(uncut, spacing_mm, mirrored),
