@@ -13,7 +13,7 @@ from rich.text import Text
 from contourd.commands import command
 from contourd.jobs.constancy_standing import Constancy, Light
 from contourd.jobs.job import SeriesState
-from contourd.jobs.reasons import advice_of, remedy_of
+from contourd.jobs.reasons import advice_of, advice_of_series, remedy_of
 from contourd.jobs.report import DeliveryLine, JobLine, Report, SeriesLine
 from contourd.logs import one_line
 from contourd.models import ModelLine, routed_models
@@ -163,7 +163,7 @@ def series_in_full(series: SeriesLine, now: datetime) -> RenderableType:
         ("images", Text(str(series.instances))),
         ("reason", _outside(series.reason)),
         ("what to do", Text(remedy_of(series.reason) if held else "")),
-        ("command", Text(command("release", series.id) if held else "", "bold")),
+        ("command", Text(advice_of_series(series.id, series.reason) if held else "", "bold")),
     ]
     return Group(Text(f"Series {series.id}", "bold"), _facts(rows))
 

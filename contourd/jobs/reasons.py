@@ -89,6 +89,18 @@ def advice_of(job: int, state: str, reason: str) -> str:
     return command("retry", job)
 
 
+def advice_of_series(series: int, reason: str) -> str:
+    """Return the command that lets a held series go on, as it can be typed; empty where only its sender can do that."""
+    kind = class_of(reason)
+    if kind == "unknown_sender":
+        return ""
+    if kind == "sent_twice" and f"contourd replace {series}" in reason:
+        return command("replace", series, "--reason", "REASON")
+    if kind in ("refused", "sent_twice"):
+        return command("release", series, "--reason", "REASON")
+    return command("release", series)
+
+
 def remedy_of(reason: str) -> str:
     """Return what a person does about a reason; empty where there is none."""
     return REMEDIES[class_of(reason)] if reason else ""

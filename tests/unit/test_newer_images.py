@@ -14,7 +14,7 @@ from contourd.jobs.job import JobState, SeriesState
 from contourd.jobs.newer_images import remove_decided
 from contourd.jobs.operations import Operations
 from contourd.jobs.overview import read_series
-from contourd.jobs.reasons import class_of
+from contourd.jobs.reasons import advice_of_series, class_of
 from contourd.jobs.tables import AuditRow, InstanceRow, NewerImageRow
 from tests.queueing import POLICY, TAKEN
 from tests.unit.test_intake import SETTINGS, Node, ct, edit, node  # noqa: F401  a fixture
@@ -71,6 +71,7 @@ def test_a_corrected_patient_is_what_is_contoured_whenever_it_comes(node, tmp_pa
         "series sent again and take it: `contourd replace 1`"
     )
     assert class_of(node.series().reason) == "sent_twice"
+    assert advice_of_series(1, node.series().reason).startswith("contourd replace 1 --reason REASON")
     assert [line.event for line in read_series(node.database, 1).events].count("hold") == 1  # not one for each image
     node.send(corrected(paths))  # once more the same
     assert len(list(node.root.glob("*.dcm"))) == 40

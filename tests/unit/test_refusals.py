@@ -16,7 +16,7 @@ from contourd.errors import InvalidTransition, QueueUnavailable, SeriesFull
 from contourd.jobs import database as database_module
 from contourd.jobs.job import JobState, SeriesState
 from contourd.jobs.operations import Operations
-from contourd.jobs.reasons import class_of
+from contourd.jobs.reasons import advice_of_series, class_of
 from contourd.jobs.tables import AuditRow, EventRow, RefusalRow
 from contourd.settings import SeriesSettings
 from tests.unit.test_intake import SETTINGS, Node, ct, node  # noqa: F401  a fixture
@@ -70,6 +70,7 @@ def test_what_is_left_of_a_refused_series_is_held_with_the_number_and_the_reason
         f"8 images of the series were refused and did not come since (A700: {NO_SPACE}); mend the cause and send them"
     )
     assert class_of(node.series().reason) == "refused"
+    assert advice_of_series(1, node.series().reason).startswith("contourd release 1 --reason REASON")
     assert node.jobs() == []
     with node.database.reading() as session:
         told = session.scalars(select(EventRow.detail).where(EventRow.event == "hold")).one()
