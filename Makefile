@@ -57,9 +57,13 @@ audit:
 	$(PYTHON) -m venv .audit && .audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
 	.audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
-wheel: $(STAMP)
-	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
-	ls dist/*.whl
+# What install.md installs, by a pip of its own and the build's own tools; nothing of the development environment.
+wheel:
+	$(PYTHON) -m venv .wheel
+	.wheel/bin/python -m pip wheel --quiet --disable-pip-version-check --no-input --no-deps --wheel-dir dist .
+	cp constraints.txt dist/
+	ls dist/*.whl dist/constraints.txt
+
 screenshots: $(STAMP)
 	$(BIN)/python -m tests.screenshots docs/screenshots
 	$(BIN)/python -m tests.terminal docs/screenshots

@@ -64,7 +64,7 @@ def test_subcommands_and_their_options_exist() -> None:
     lines = [line.split() for line in commands() if line.startswith("contourd ")]
     assert {"serve", "contour", "status"} <= {words[1] for words in lines}
     for words in lines:
-        path = words[1:3] if words[1] in ("db", "constancy", "models") else words[1:2]
+        path = words[1:3] if words[1] in ("db", "constancy", "models", "recipe") else words[1:2]
         for n, subcommand in enumerate(path):
             assert re.search(rf"^\W*{subcommand}\b", help_of(*path[:n]), re.MULTILINE), f"contourd {' '.join(path)}"
         for option in re.findall(r"--[a-z-]+", " ".join(words)):

@@ -221,6 +221,12 @@ class TrainConfig(_Section):
         """The recipe's pairs, or those of the catalogue where it says none."""
         return catalogue_pairs(self.model.structures) if self.pairs is None else self.pairs
 
+    def ending_at(self, steps: int | None) -> Self:
+        """Return a recipe in steps that is no longer than this; its rates decay over what is left of it."""
+        if steps is None or steps >= self.schedule.length:
+            return self
+        return self.model_copy(update={"schedule": self.schedule.model_copy(update={"length": steps})})
+
     def in_steps(self, cases: int) -> Self:
         """Return the same recipe with all lengths in steps; an epoch of a batch that does not divide it is rounded up.
 

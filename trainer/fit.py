@@ -16,20 +16,19 @@ from torch import Tensor, nn
 from contourd.errors import DeviceError, SeriesUnusable
 from contourd.model.bundle import CARD_FILE, ModelBundle, load_bundle, save_bundle
 from contourd.model.predictor import Predictor
-from contourd.model.site_structures import extended_catalogue
 from contourd.model.structures import mirrored_order, unpaired
 from contourd.model.transforms import Preprocess
 from trainer.augment import Augment
 from trainer.card import write_card
 from trainer.case import find_cases, read_case
-from trainer.config import TrainConfig, find_recipe, load_recipe
+from trainer.config import TrainConfig
 from trainer.dataset import FULL, Split, Stored, load_split, store
 from trainer.losses import Loss, class_weights
 from trainer.metrics import dice
 from trainer.optimisers import learning_rate
 from trainer.parallel import Ranks, gathering, ranks
 from trainer.patches import cut_patch
-from trainer.progress import Bar, bar
+from trainer.progress import Bar, bar, in_words
 from trainer.state import State, set_up
 from trainer.training_log import Step, read_steps, write_steps, write_validations
 from trainer.training_report import Trained, write_training_report
@@ -154,10 +153,15 @@ def validate(predictor: Predictor, folder: Path) -> Scores:
     return {name: float(np.mean(values)) for name, values in sorted(scores.items())}
 
 
-def fit(dataset: Path, output: Path, recipe: TrainConfig, device: str = "auto") -> State:
+def fit(dataset: Path, output: Path, recipe: TrainConfig, device: str = "auto", steps: int | None = None) -> State:
     """Train on ``dataset/train``, choose on ``dataset/validation``, write the best bundle to ``output``.
 
     The run's checkpoint, logs, report and cache stand in ``<output>.run``; a run that was stopped goes on from there.
+
+    Parameters
+    ----------
+    steps
+        After which the run ends at the latest, whatever the recipe says.
 
     Raises
     ------
@@ -169,7 +173,7 @@ def fit(dataset: Path, output: Path, recipe: TrainConfig, device: str = "auto") 
     with ranks(device) as own:
         _check_precision(recipe, own.device)
         state, split = set_up(recipe, own.device), _load(dataset, recipe, folder, own)
-        config = recipe.in_steps(len(split.samples))
+        config = recipe.in_steps(len(split.samples)).ending_at(steps)
         if (folder / CHECKPOINT).exists():
             changed = state.load(folder / CHECKPOINT, config)
             if own.writes:
@@ -201,6 +205,7 @@ class Run:
 def _loop(state: State, task: Task, run: Run, device: str) -> None:
     schedule, writes = task.config.schedule, task.ranks.writes
     shown: Bar
+    began, first = time.monotonic(), state.step
     with bar(schedule.length, task.config.name, state.step, writes) as shown:
         while state.step < schedule.length:
             run.steps.append(train_step(state, task))
@@ -208,7 +213,8 @@ def _loop(state: State, task: Task, run: Run, device: str) -> None:
             last = state.step == schedule.length
             validates = state.step % schedule.validate_every == 0 or last
             if writes and (last or state.step * schedule.batch_size % len(task.samples) < schedule.batch_size):
-                print(_epoch_line(run.steps, schedule.length), flush=True)
+                left_s = (time.monotonic() - began) / (state.step - first) * (schedule.length - state.step)
+                print(_epoch_line(run.steps, schedule.length, left_s), flush=True)
             if writes and validates:
                 bundle = write_bundle(run.folder / "last", state, task.config, run.split)
                 _take_note(state, validate(Predictor(bundle, device), run.dataset / "validation"), task.config, run)
@@ -221,14 +227,15 @@ def _loop(state: State, task: Task, run: Run, device: str) -> None:
         _report(state, task.config, run)
 
 
-def _epoch_line(steps: Sequence[Step], length: int) -> str:
+def _epoch_line(steps: Sequence[Step], length: int, left_s: float) -> str:
     epoch = [step for step in steps if step.epoch == steps[-1].epoch]
     seconds = sum(step.seconds for step in epoch)
     waited = sum(step.waited for step in epoch) / seconds if seconds else 0.0
     loss = float(np.mean([step.loss for step in epoch]))
     return (
         f"epoch {steps[-1].epoch}  step {steps[-1].step}/{length}  loss {loss:.4f}  "
-        f"rate {steps[-1].learning_rate:.2e}  {seconds / len(epoch):.2f} s/step, {waited:.0%} of it for data"
+        f"rate {steps[-1].learning_rate:.2e}  {seconds / len(epoch):.2f} s/step, {waited:.0%} of it for data, "
+        f"{in_words(left_s)} left"
     )
 
 
@@ -309,26 +316,14 @@ def write_bundle(folder: Path, state: State, config: TrainConfig, split: Split) 
     return save_bundle(folder, fields, state.average)
 
 
-def run(
-    dataset: Path, output: Path, recipe: str, initial: str = "", device: str = "auto", structures: Path | None = None
-) -> None:
-    """Train from a recipe, by name or file, as ``contourd train`` does.
-
-    Parameters
-    ----------
-    initial
-        Bundle to begin with; empty: what the recipe says.
-    structures
-        A site's own organs, a file of the form of etc/structures.toml.
+def run(dataset: Path, output: Path, recipe: TrainConfig, device: str = "auto", steps: int | None = None) -> None:
+    """Train as ``contourd train`` does, and say what came of it.
 
     Raises
     ------
-    SettingsError, DatasetError, ModelError, DeviceError
-        The recipe, the data set, the model to begin with or the device cannot be used.
+    DatasetError, ModelError, DeviceError
+        See fit.
     """
-    config = load_recipe(find_recipe(recipe), extended_catalogue(structures) if structures else None)
-    if initial:
-        config = config.model_copy(update={"initial": initial})
-    state = fit(dataset, output, config, device)
+    state = fit(dataset, output, recipe, device, steps)
     print(f"best validation Dice {state.best:.4f} at step {state.best_step}: {output}")
     print(f"report: {output.with_name(output.name + '.run') / 'report.html'}")

@@ -19,6 +19,8 @@ from rich.progress import (
 )
 
 Item = TypeVar("Item")
+# A step of training may take half a minute, and what is left is guessed from several.
+ESTIMATED_OVER_S = 600.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +47,9 @@ def bar(total: int, description: str, done: int = 0, shown: bool = True) -> Iter
         TimeRemainingColumn(),
     )
     disabled = not (shown and console.is_terminal)
-    with Progress(*columns, console=console, disable=disabled, transient=True) as progress:
+    with Progress(
+        *columns, console=console, disable=disabled, transient=True, speed_estimate_period=ESTIMATED_OVER_S
+    ) as progress:
         yield Bar(progress, progress.add_task(description, total=total, completed=done))
 
 
@@ -55,3 +59,11 @@ def tracked(items: Iterable[Item], total: int, description: str) -> Iterator[Ite
         for item in items:
             yield item
             shown.advance()
+
+
+def in_words(seconds: float) -> str:
+    """Tell a time as a person would guess it."""
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "under a minute"
+    return f"about {minutes} min" if minutes < 90 else f"about {minutes // 60} h {minutes % 60} min"

@@ -23,7 +23,7 @@ from contourd.cli.replaying import replay
 from contourd.cli.routing import route
 from contourd.cli.sending import accept, echo, send
 from contourd.cli.statuses import status_of
-from contourd.cli.training import ablate, curate, evaluate, train
+from contourd.cli.training import RECIPE_COMMANDS, ablate, curate, evaluate, train
 from contourd.errors import ContourdError, NodeError, SettingsError
 from contourd.logs import guard_standard_error, told_traceback
 
@@ -68,6 +68,10 @@ app.add_typer(models_app, name="models", rich_help_panel="Node", no_args_is_help
 constancy_app = typer.Typer(help="Check daily that the reference patient is contoured as ever.")
 for name, command in CONSTANCY_COMMANDS.items():
     constancy_app.command(name, epilog=_below("constancy " + name))(command)
+recipe_app = typer.Typer(help="List the recipes of training, and show one.")
+for name, command in RECIPE_COMMANDS.items():
+    recipe_app.command(name, epilog=_below("recipe " + name))(command)
+app.add_typer(recipe_app, name="recipe", rich_help_panel="Training", no_args_is_help=True)
 app.add_typer(constancy_app, name="constancy", rich_help_panel="Node", no_args_is_help=True)
 
 

@@ -42,6 +42,8 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "demo": "contourd demo --output demo-output",
         "curate": "contourd curate ARCHIVE --output DATASET",
         "train": "contourd train DATASET --output BUNDLE --recipe quick",
+        "recipe list": "contourd recipe list",
+        "recipe show": "contourd recipe show quick > mine.toml",
         "evaluate": "contourd evaluate BUNDLE DATASET --output REPORT",
         "ablate": "contourd ablate quick DATASET --output TABLE",
     }

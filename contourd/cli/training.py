@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -62,12 +63,41 @@ def train(
     recipe: Annotated[str, typer.Option(help="A shipped recipe's name (quick, paper, ...), or a file.")] = "hn7",
     initial: Annotated[str, typer.Option(help="Model to begin with, by name or folder.")] = "",
     structures: StructuresOption = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="End after so many, at the latest.")] = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Train a model; a run that was stopped goes on."""
+    from contourd.model.site_structures import extended_catalogue
+    from trainer.config import find_recipe, load_recipe
     from trainer.fit import run
 
-    run(dataset, output, recipe, initial, device, structures)
+    config = load_recipe(find_recipe(recipe), extended_catalogue(structures) if structures else None)
+    if initial:
+        config = config.model_copy(update={"initial": initial})
+    run(dataset, output, config, device, steps)
+
+
+def list_recipes() -> None:
+    """List the recipes that ship with contourd."""
+    from trainer.config import find_recipe, recipe_names
+
+    for name in recipe_names():
+        first = find_recipe(name).read_text(encoding="utf-8").splitlines()[0]
+        typer.echo(f"{name}: {first.removeprefix('#').strip()}")
+
+
+def show_recipe(
+    recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a file.")],
+) -> None:
+    """Print a recipe, to be written into a file and changed."""
+    from trainer.config import find_recipe, load_recipe
+
+    path = find_recipe(recipe)
+    load_recipe(path)
+    typer.echo(path.read_text(encoding="utf-8"), nl=False)
+
+
+RECIPE_COMMANDS: Mapping[str, Callable[..., None]] = {"list": list_recipes, "show": show_recipe}
 
 
 def evaluate(

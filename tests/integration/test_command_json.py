@@ -23,6 +23,7 @@ from contourd.cli import COMMANDS, app
 from contourd.cli.constancy import CONSTANCY_COMMANDS
 from contourd.cli.database import DATABASE_COMMANDS
 from contourd.cli.models import MODEL_COMMANDS
+from contourd.cli.training import RECIPE_COMMANDS
 from contourd.dicom.receiver import Receiver
 from contourd.dicom.spool import Spool
 from contourd.jobs.audit import AuditTrail, Deed
@@ -271,7 +272,12 @@ def site(tmp_path, bright_bundle, bundle, monkeypatch) -> Iterator[Site]:  # noq
 
 
 def names() -> set[str]:
-    groups = {"db": DATABASE_COMMANDS, "models": MODEL_COMMANDS, "constancy": CONSTANCY_COMMANDS}
+    groups = {
+        "db": DATABASE_COMMANDS,
+        "models": MODEL_COMMANDS,
+        "constancy": CONSTANCY_COMMANDS,
+        "recipe": RECIPE_COMMANDS,
+    }
     return {command.__name__ for group in COMMANDS.values() for command in group} | {
         f"{group} {name}" for group, commands in groups.items() for name in commands
     }

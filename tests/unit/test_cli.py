@@ -21,12 +21,13 @@ from contourd.cli.database import DATABASE_COMMANDS
 from contourd.cli.examples import EXAMPLES
 from contourd.cli.models import MODEL_COMMANDS
 from contourd.cli.statuses import status_of as status_of_command
+from contourd.cli.training import RECIPE_COMMANDS
 from tests.peers import LOOPBACK, free_port
 from tests.phantom import write_series
 
 ROOT = Path(__file__).parents[2]
 NAMES = [command.__name__ for commands in COMMANDS.values() for command in commands]
-GROUPS = {"db": DATABASE_COMMANDS, "models": MODEL_COMMANDS, "constancy": CONSTANCY_COMMANDS}
+GROUPS = {"db": DATABASE_COMMANDS, "models": MODEL_COMMANDS, "constancy": CONSTANCY_COMMANDS, "recipe": RECIPE_COMMANDS}
 GROUPED = [f"{group} {name}" for group, commands in GROUPS.items() for name in commands]
 # pynetdicom leaves the sockets of broken connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -170,3 +171,20 @@ def test_help_loads_nothing_heavy() -> None:
     code = f"import sys, contourd.cli; print(sorted({heavy} & set(sys.modules)))"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)
     assert ran.stdout.strip() == "[]"
+
+
+def test_a_recipe_is_shown_as_a_file_that_trains(tmp_path: Path) -> None:
+    listed = CliRunner().invoke(app, ["recipe", "list"], env=PLAIN).output.splitlines()
+    assert [line.split(":")[0] for line in listed] == ["hn7", "paper", "quick"]
+    shown = CliRunner().invoke(app, ["recipe", "show", "quick"], env=PLAIN).output
+    assert shown == (ROOT / "etc" / "recipes" / "quick.toml").read_text()
+    (tmp_path / "mine.toml").write_text(shown.replace("length = 1000", "length = 7"))
+    mine = CliRunner().invoke(app, ["recipe", "show", str(tmp_path / "mine.toml")], env=PLAIN).output
+    assert "length = 7" in mine
+
+
+def test_a_recipe_that_is_not_there_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert status_of(monkeypatch, "recipe", "show", "nosuch") == 2
+    assert "no such recipe" in capsys.readouterr().err

@@ -51,6 +51,14 @@ def test_what_is_beside_the_code_is_found_inside_the_package(site: Path) -> None
     assert found == [Path("contourd/__init__.py"), Path("contourd/etc"), Path("contourd/migrations")]
 
 
+def test_the_wheel_is_made_without_the_development_environment() -> None:
+    ran = subprocess.run(["make", "--dry-run", "wheel"], cwd=ROOT, capture_output=True, text=True, check=True)
+    steps = ran.stdout.splitlines()
+    assert [step for step in steps if ".venv" in step or "[test" in step or "-e ." in step] == []
+    assert steps[0] == "python3 -m venv .wheel"
+    assert "cp constraints.txt dist/" in steps
+
+
 def test_init_and_a_dry_run_of_accept_work(site: Path, tmp_path: Path) -> None:
     configuration = tmp_path / "contourd.toml"
     run(site, "-m", "contourd", "init", "--yes", "--output", str(configuration))
