@@ -202,3 +202,25 @@ def rogue(play: Play) -> Iterator[Rogue]:
         listener.close()
         for thread in threads:
             thread.join(35)
+
+
+class Moody:
+    """A destination that breaks the rules three times in four, so that all reaches it in the end."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self._lock = threading.Lock()
+
+    def play(self, line: Line) -> None:
+        with self._lock:
+            self.calls += 1
+            mood = self.calls % 4
+        line.accept()
+        asked = line.asked()
+        if mood == 1:
+            line.send(pdu(DATA, b"", 0x7FFFFFFF))
+            line.flood()
+        elif mood == 2:
+            line.flood(p_data((asked.context, COMMAND, CHUNK[:16000])))
+        line.send(asked.answer(**({"message": asked.message + 1} if mood == 3 else {})))
+        line.asked()

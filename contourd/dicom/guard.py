@@ -36,6 +36,8 @@ LEAST_PDU_BYTES = 128
 # A goodbye (A-ABORT) may take so long, whatever is over.
 GOODBYE_S = 1.0
 NOTHING = (None, None)
+# Elements of an answer by which it is believed (PS3.7 E.1).
+SINGLE = ("CommandField", "MessageIDBeingRespondedTo", "Status", "AffectedSOPClassUID", "AffectedSOPInstanceUID")
 # Is given a message of the peer, and its presentation context.
 Serve = Callable[[Any, int], None]
 
@@ -171,36 +173,40 @@ class Guard:
         read()
 
     def _receive(self, count: int) -> bytearray:
-        """Read so many bytes of a PDU; fewer where the peer closed the connection.
+        """Read so many bytes of a PDU; fewer where the connection is closed, by the peer or here for a breach.
 
-        Raises
-        ------
-        OSError
-            The PDU is longer than it may be, or does not arrive in its time.
+        Nothing is raised, for pynetdicom would write a traceback into the log.
         """
         if count > self._bounds.pdu_bytes:
-            told = f"{count} bytes were announced, {self._bounds.pdu_bytes} are allowed"
-            self.cut(Breach.PDU, told)
-            raise OSError(told)
+            self.cut(Breach.PDU, f"{count} bytes were announced, {self._bounds.pdu_bytes} are allowed")
+            return bytearray()
         self._unread_bytes += count
         if self._unread_bytes > self._bounds.message_bytes:
             self.cut(Breach.MESSAGE, f"more than {self._bounds.message_bytes} bytes")
-            raise OSError("a message is too large")
-        content, read = bytearray(count), 0
-        connection = self._transport.socket
+            return bytearray()
+        content = bytearray(count)
         with memoryview(content) as view:
-            while read < count:
-                left = min(self._until, self._pdu_until) - time.monotonic()
-                if left <= 0:
-                    self.cut(Breach.LATE, f"only {read} of {count} bytes of a PDU came")
-                    raise TimeoutError("a PDU does not end in its time")
-                connection.settimeout(min(left, self._bounds.pdu_s))
-                with suppress(TimeoutError):  # whether the time is over is seen above
-                    got = connection.recv_into(view[read:])
-                    if not got:
-                        break
-                    read += got
+            read = self._fill(view)
         return content if read == count else content[:read]
+
+    def _fill(self, view: memoryview) -> int:
+        connection, read = self._transport.socket, 0
+        while read < len(view):
+            left = min(self._until, self._pdu_until) - time.monotonic()
+            if left <= 0:
+                self.cut(Breach.LATE, f"only {read} of {len(view)} bytes came")
+                break
+            try:
+                connection.settimeout(min(left, self._bounds.pdu_s))
+                got = connection.recv_into(view[read:])
+            except TimeoutError:  # whether the time is over is seen above
+                continue
+            except (OSError, AttributeError):  # it is closed
+                break
+            if not got:
+                break
+            read += got
+        return read
 
     def _send(self, content: bytes) -> None:
         """Send a PDU; where the peer does not take it in its time, the connection is closed."""
@@ -231,6 +237,8 @@ class Guard:
     def _note_message(self, event: Any) -> None:
         """Take note of a whole message: what waits for an answer already may each hold an image."""
         self._unread_bytes = 0
+        if self._association.is_requestor and any(e.VM > 1 for e in event.message.command_set if e.keyword in SINGLE):
+            self.cut(Breach.ANSWER, "an element of its answer has several values")  # pynetdicom takes the first
         reports = type(event.message).__name__ == "N_EVENT_REPORT_RQ"  # each gets a thread of pynetdicom's
         with self._lock:
             self._reports += reports

@@ -13,7 +13,8 @@ from typing import Any
 
 from pydicom.uid import UID, CTImageStorage
 from pynetdicom.dimse_primitives import C_CANCEL, C_ECHO, C_STORE, N_ACTION, N_EVENT_REPORT
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.sop_class import Verification, uid_to_service_class  # type: ignore[attr-defined]
 
 from contourd.dicom.commitment import PUSH_MODEL
 from contourd.dicom.guard import Guard, Serve
@@ -61,7 +62,9 @@ def _serve(
     of = UID(context.abstract_syntax)
     status = 0 if type(message) in SERVED.get(of, ()) else UNRECOGNIZED_OPERATION
     asked = _sop_class(message)
-    if not status and asked != of:
+    # An image of another storage class is refused with its series where images are (A900, C000).
+    is_image = isinstance(message, C_STORE) and uid_to_service_class(asked) is StorageServiceClass
+    if not status and asked != of and not is_image:
         status = CLASS_NOT_SUPPORTED if message.msg_type.startswith("C-") else NO_SUCH_CLASS
     if not status:
         serve(message, context_id)

@@ -105,6 +105,7 @@ def run_page(folder: Path, seed: int, numbers: range, seconds: float = FOR_EVER)
                 raise AssertionError(f"an internal error: {answer[:200]!r}")
             if b"contourd_" not in answer and b"Traceback" in answer:
                 raise AssertionError("a traceback was shown")
+            page.pulse.beat(True)
             if number % 50 == 0 and page.get("/healthz").status != 200:
                 raise AssertionError("the page is not well afterwards")
             return answer.startswith((b"HTTP/1.1 2", b"HTTP/1.0 2"))

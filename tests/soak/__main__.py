@@ -11,6 +11,7 @@ from pathlib import Path
 from tests.chaos.peers import Destination
 from tests.interop.conftest import make_bright_bundle
 from tests.interop.node import serve
+from tests.rogues import Moody, rogue
 from tests.soak.load import Limits, Load, soak
 
 LIMITS = Limits(rss_mb=50.0)
@@ -25,11 +26,11 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="folder that is kept; else a temporary one")
     asked = parser.parse_args()
     load = Load(asked.warm_up, asked.associations, asked.instances, asked.echoes)
-    began, destination = time.monotonic(), Destination("pacs")
+    began, destination, moody = time.monotonic(), Destination("pacs"), Moody()
     try:
-        with tempfile.TemporaryDirectory() as temporary:
+        with tempfile.TemporaryDirectory() as temporary, rogue(moody.play) as other:
             folder = asked.keep or Path(temporary)
-            names = {destination.name: (destination.ae_title, destination.port)}
+            names = {destination.name: (destination.ae_title, destination.port), "moody": ("ROGUE", other.port)}
             with serve(folder / "node", make_bright_bundle(folder / "bright"), names) as node:
                 soaked = soak(node, folder, load, tell)
     finally:
@@ -37,7 +38,8 @@ def main() -> int:
     print(soaked.told())
     print(
         f"{load.associations * load.instances} instances in {load.associations} associations, {load.echoes} echoes, "
-        f"{load.echoes} bare connections, {time.monotonic() - began:.0f} s"
+        f"{load.echoes} bare connections, {moody.calls} calls of a destination that breaks the rules, "
+        f"{time.monotonic() - began:.0f} s"
     )
     exceeded = LIMITS.exceeded(soaked.idle.grown(soaked.warm))
     print("\n".join(exceeded) or "within the limits")
