@@ -24,6 +24,7 @@ from contourd.cli.constancy import CONSTANCY_COMMANDS
 from contourd.cli.database import DATABASE_COMMANDS
 from contourd.cli.models import MODEL_COMMANDS
 from contourd.cli.training import RECIPE_COMMANDS
+from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.receiver import Receiver
 from contourd.dicom.spool import Spool
 from contourd.jobs.audit import AuditTrail, Deed
@@ -32,6 +33,7 @@ from contourd.jobs.constancy_result import CheckResult, ModelResult, OrganResult
 from contourd.jobs.contourings import Contouring, add_contouring
 from contourd.jobs.database import Database
 from contourd.jobs.job import CheckState
+from contourd.jobs.tables import InstanceRow, NewerImageRow
 from contourd.model.identity import ModelIdentity
 from contourd.settings import load_settings
 from tests import showcase
@@ -152,6 +154,21 @@ def alert(site: Site) -> list[object]:
     return [{"reached": ["mail", "webhook"]}]
 
 
+def replace(site: Site) -> list[object]:
+    """An image of a held series came again with other content."""
+    database, spool = Database(load_settings(site.queue()).database_url), Spool(site.folder / "spool")
+    first, newer = (
+        spool.store_instance([p.read_bytes()]) for p in sorted(write_series(site.folder / "ct").iterdir())[:2]
+    )
+    known = {"series_id": 2, "sop_instance_uid": "1.2.3", "received_at": datetime.now(UTC)}
+    sha256 = stored_sha256(spool.root / newer)
+    with database.transaction() as session:
+        session.add(InstanceRow(**known, path=first, sha256=stored_sha256(spool.root / first)))
+        session.add(NewerImageRow(**known, path=newer, sha256=sha256, patient="p", differs="", to_remove=False))
+    database.close()
+    return site.operate("replace", 2, "--reason", "sent again by the scanner")
+
+
 def recontour(site: Site) -> list[object]:
     (site.folder / "model.json").write_text("{}")
     return site.operate("recontour", 4, "--model", site.folder)
@@ -250,6 +267,7 @@ RUNS: Mapping[str, Callable[[Site], list[object]]] = {
     "alert": alert,
     "retry": lambda site: site.operate("retry", 5),
     "release": lambda site: site.operate("release", 2),
+    "replace": replace,
     "hold": lambda site: site.operate("hold", 3, "--reason", "wait for the physicist"),
     "confirm": lambda site: site.operate("confirm", 1),
     "cancel": lambda site: site.operate("cancel", 2, "--reason", "sent by mistake"),
