@@ -10,11 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contourd.imaging.grid import FloatArray
-from contourd.imaging.resample import resample
 from contourd.imaging.volume import Volume
-from contourd.model.transforms import body_mask, grid_axes_mm, lattice_axes_mm
+from contourd.model.body import find_patient
 
-SPACING_MM = (4.0, 4.0, 4.0)
 HEAD_MM = 160.0
 SHOULDERS = 1.6
 KEPT_BELOW_MM = 100.0
@@ -34,10 +32,10 @@ def body_widths_mm(volume: Volume) -> tuple[FloatArray, FloatArray]:
         No patient is in the volume.
     """
     canonical, turn = volume.grid.canonical()
-    axes = lattice_axes_mm(canonical, SPACING_MM)
-    body = body_mask(resample(turn.apply(volume.hu), grid_axes_mm(canonical), axes), float(np.prod(SPACING_MM)))
-    widths = np.array([_width(plane) for plane in np.asarray(body.any(axis=1))]) * SPACING_MM[2]  # seen from the front
-    return axes[0], widths
+    patient = find_patient(turn.apply(volume.hu), canonical)
+    z, _, x = patient.axes_mm
+    widths = np.array([_width(plane) for plane in np.asarray(patient.body.any(axis=1))])  # seen from the front
+    return z, widths * float(x[1] - x[0])
 
 
 def _width(columns: NDArray[np.bool_]) -> int:

@@ -111,7 +111,7 @@ class Predictor:
         report = progress or (lambda stage, fraction: None)
         report("prepare", 0.0)
         moved = (False, True) if self.bundle.config.half_voxel else (False,)
-        prepared = [self.preprocess.prepare(volume, half_voxel) for half_voxel in moved]
+        prepared = self.preprocess.lattices(volume, moved)
         report("prepare", 1.0)
         lattices = []
         for i, on in enumerate(prepared):

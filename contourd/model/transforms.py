@@ -6,7 +6,9 @@ and the head and neck are cut out around the body's own midline, so that both lo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil, floor
 from typing import Annotated
 
 import numpy as np
@@ -14,16 +16,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy import ndimage
 
-from contourd.errors import SeriesUnusable
-from contourd.imaging.grid import Box, Grid, Reorientation
+from contourd.imaging.grid import Box, FloatArray, Grid, Reorientation
 from contourd.imaging.resample import Axes, resample
-from contourd.imaging.volume import AIR_HU, Volume
+from contourd.imaging.volume import Volume
+from contourd.model.body import Patient, find_patient
 
-BODY_THRESHOLD_HU = -350
-MIDLINE_LENGTH_MM = 200.0
-SMALLEST_BODY_CM3 = 500.0
-# Neighbours on a plane that share a side.
-IN_PLANE = np.array([np.zeros((3, 3)), [[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.zeros((3, 3))], dtype=bool)
+MIDLINE_LENGTH_MM, HEAD_MM = 200.0, 120.0
+# The network pools up to three times by two.
+ALIGNED = 8
+REMAINDER = 0.002
 # A finer lattice than any CT's would fill the memory.
 Step = Annotated[float, Field(ge=0.5, le=50)]
 Hounsfield = Annotated[float, Field(ge=-32768, le=32767)]
@@ -65,6 +66,8 @@ class Prepared:
         Positions of the lattice along the canonical axes of ``source``, from the centre of its first voxel.
     source
         The CT's own grid; ``canonical`` is the same grid with axes turned towards head, back and left.
+    beyond
+        The part of the head that lies beside the lattice, left or right of it.
     """
 
     image: NDArray[np.float32]
@@ -72,6 +75,7 @@ class Prepared:
     source: Grid
     canonical: Grid
     turn: Reorientation
+    beyond: float = 0.0
 
 
 def grid_axes_mm(grid: Grid) -> Axes:
@@ -103,58 +107,30 @@ def lattice_axes_mm(grid: Grid, spacing_mm: tuple[float, float, float], half_vox
     return z, y, x
 
 
-def body_mask(hu: NDArray[np.float32], voxel_mm3: float) -> NDArray[np.bool_]:
-    """Find the patient on the network's lattice, without couch, head rest and thin masks.
-
-    Parameters
-    ----------
-    hu
-        (d, h, w) at a few mm.
-    voxel_mm3
-        Volume of a voxel.
-
-    Raises
-    ------
-    SeriesUnusable
-        Nothing of the size of a head is there.
-    """
-    tissue = np.pad(hu > BODY_THRESHOLD_HU, 1, mode="edge")
-    opened = _dilated(_eroded(tissue))[1:-1, 1:-1, 1:-1]
-    labels, count = ndimage.label(opened)
-    if count:
-        sizes = np.bincount(labels.ravel())[1:]
-        body = labels == int(np.argmax(sizes)) + 1
-    if not count or body.sum() * voxel_mm3 < SMALLEST_BODY_CM3 * 1000:
-        raise SeriesUnusable("no patient found in the CT: nothing of the size of a head; check what was scanned")
-    return _filled(_dilated(body))
+def _moved(axis_mm: FloatArray, part: slice, step: float) -> FloatArray:
+    """Return the positions half a step before those of a part of an axis, and where it ends with the CT, one behind."""
+    moved = axis_mm[part] - step / 2
+    return moved if part.stop < len(axis_mm) else np.append(moved, axis_mm[-1] + step / 2)
 
 
-def _eroded(planes: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Take from the mask on each plane what is beside a pixel of no mask, or at the edge."""
-    eroded = np.zeros_like(planes)
-    inner = planes[:, 1:-1, 1:-1] & planes[:, :-2, 1:-1] & planes[:, 2:, 1:-1]
-    eroded[:, 1:-1, 1:-1] = inner & planes[:, 1:-1, :-2] & planes[:, 1:-1, 2:]
-    return eroded
+def _extent(axis_mm: FloatArray, mass: NDArray[np.int64]) -> tuple[float, float]:
+    """Return between which positions all of a mass lies but for a REMAINDER at either end."""
+    share = np.cumsum(mass) / mass.sum()
+    return float(axis_mm[int((share > REMAINDER).argmax())]), float(axis_mm[int((share >= 1 - REMAINDER).argmax())])
 
 
-def _dilated(planes: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Add to the mask on each plane what is beside a pixel of it."""
-    dilated = planes.copy()
-    dilated[:, 1:] |= planes[:, :-1]
-    dilated[:, :-1] |= planes[:, 1:]
-    dilated[:, :, 1:] |= planes[:, :, :-1]
-    dilated[:, :, :-1] |= planes[:, :, 1:]
-    return dilated
+def _aligned(low: float, high: float, axis_mm: FloatArray, step: float) -> slice:
+    """Return the part of an axis from one position to another, widened to whole multiples of ALIGNED samples."""
+    start = max(0, floor((low - axis_mm[0]) / step)) // ALIGNED * ALIGNED
+    stop = -(-(ceil((high - axis_mm[0]) / step) + 1) // ALIGNED) * ALIGNED
+    return slice(start, min(stop, len(axis_mm)))
 
 
-def _filled(planes: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Fill the holes of the mask on each plane: all that is not joined to the plane's edge."""
-    labels, count = ndimage.label(~planes, IN_PLANE)
-    outside = np.zeros(count + 1, dtype=bool)
-    for edge in (labels[:, 0], labels[:, -1], labels[:, :, 0], labels[:, :, -1]):
-        outside[edge] = True
-    outside[0] = False
-    return np.asarray(~outside[labels])
+def _reach(source_mm: FloatArray, target_mm: FloatArray, step: float) -> slice:
+    """Return which samples count for a lattice's axis and for the one half a step beside it."""
+    first = int(np.searchsorted(source_mm, target_mm[0] - 2 * step)) - 2
+    last = int(np.searchsorted(source_mm, target_mm[-1] + 2 * step)) + 2
+    return slice(max(0, first), last)
 
 
 class Preprocess:
@@ -164,7 +140,7 @@ class Preprocess:
         self.config = config
 
     def prepare(self, volume: Volume, half_voxel: bool = False) -> Prepared:
-        """Resample, set everything outside of the body to air, and cut out the head and neck.
+        """Prepare one lattice: as ``lattices`` does.
 
         Parameters
         ----------
@@ -176,32 +152,61 @@ class Preprocess:
         SeriesUnusable
             No patient is in the volume.
         """
-        canonical, turn = volume.grid.canonical()
-        axes = lattice_axes_mm(canonical, self.config.spacing_mm, half_voxel)
-        hu = resample(turn.apply(volume.hu), grid_axes_mm(canonical), axes)
-        body = body_mask(hu, float(np.prod(self.config.spacing_mm)))
-        hu[~body] = AIR_HU
-        box = self._head_and_neck(body)
-        low, high = self.config.window_hu
-        image = np.clip((hu[box] - low) / (high - low) * 2 - 1, -1, 1).astype(np.float32)
-        z, y, x = (axis[part] for axis, part in zip(axes, box, strict=True))
-        return Prepared(image, (z, y, x), volume.grid, canonical, turn)
+        return self.lattices(volume, (half_voxel,))[0]
 
-    def _head_and_neck(self, body: NDArray[np.bool_]) -> Box:
-        dz, dy, dx = self.config.spacing_mm
-        slices, rows, columns = (np.flatnonzero(body.any(axis=a)) for a in ((1, 2), (0, 2), (0, 1)))
-        top = int(slices[-1])
-        bottom = max(int(slices[0]), top - int(self.config.length_mm / dz))
-        upper = np.asarray(
-            body[max(bottom, top - int(MIDLINE_LENGTH_MM / dz)) : top + 1].any(axis=1)
-        )  # (slices, columns)
-        centres = [float(np.flatnonzero(row)[[0, -1]].mean()) for row in upper if row.any()]
-        midline, half = float(np.median(centres)), self.config.half_width_mm / dx
-        margin = self.config.margin_mm
-        left = max(int(midline - half), int(columns[0] - margin / dx), 0)
-        right = min(int(midline + half) + 1, int(columns[-1] + margin / dx) + 1, body.shape[2])
-        front, back = max(int(rows[0] - margin / dy), 0), min(int(rows[-1] + margin / dy) + 1, body.shape[1])
-        return slice(bottom, top + 1), slice(front, back), slice(left, right)
+    def lattices(self, volume: Volume, half_voxel: Sequence[bool] = (False, True)) -> tuple[Prepared, ...]:
+        """Set everything outside of the body to air, cut out the head and neck, and resample it to each lattice.
+
+        The patient is found once, and all lattices are cut at the same place: the box of the lattice that lies half
+        a voxel beside begins half a voxel before the other's.
+
+        Raises
+        ------
+        SeriesUnusable
+            No patient is in the volume.
+        """
+        canonical, turn = volume.grid.canonical()
+        hu = turn.apply(volume.hu)
+        patient = find_patient(hu, canonical)
+        axes = lattice_axes_mm(canonical, self.config.spacing_mm)
+        box, beyond = self._head_and_neck(patient, axes)
+        grid, steps = grid_axes_mm(canonical), self.config.spacing_mm
+        z, y, x = (_reach(g, a[part], s) for g, a, part, s in zip(grid, axes, box, steps, strict=True))
+        near = (grid[0][z], grid[1][y], grid[2][x])
+        alone = patient.only(hu[z, y, x], near)
+        low, high = self.config.window_hu
+        found = []
+        for moved in half_voxel:
+            cut = tuple(_moved(a, part, s) if moved else a[part] for a, part, s in zip(axes, box, steps, strict=True))
+            lattice = (cut[0], cut[1], cut[2])
+            image = np.clip((resample(alone, near, lattice) - low) / (high - low) * 2 - 1, -1, 1).astype(np.float32)
+            found.append(Prepared(image, lattice, volume.grid, canonical, turn, beyond))
+        return tuple(found)
+
+    def _head_and_neck(self, patient: Patient, axes: Axes) -> tuple[Box, float]:
+        """Return the box on the lattice, and the part of the head that lies beside it.
+
+        It goes by where the body's mass is, and begins and ends at whole multiples of ALIGNED voxels: what little may
+        be left of a couch moves neither it nor the places at which the network pools.
+        """
+        body, own = patient.body, patient.axes_mm
+        slices = own[0][np.flatnonzero(body.any(axis=(1, 2)))[[0, -1]]]
+        top = float(slices[1])
+        front, back = _extent(own[1], body.sum(axis=(0, 2)))
+        right, left = _extent(own[2], body.sum(axis=(0, 1)))
+        upper = body[own[0] > top - MIDLINE_LENGTH_MM].sum(axis=1)  # (slices, columns)
+        upper = upper[upper.any(axis=1)]
+        midline = float(np.median(upper @ own[2] / upper.sum(axis=1)))
+        reach, margin = self.config.half_width_mm, self.config.margin_mm
+        wanted = (
+            (max(float(slices[0]), top - self.config.length_mm), top),
+            (front - margin, back + margin),
+            (max(midline - reach, right - margin), min(midline + reach, left + margin)),
+        )
+        z, y, x = (_aligned(*of, a, s) for of, a, s in zip(wanted, axes, self.config.spacing_mm, strict=True))
+        head = body[own[0] > top - HEAD_MM].sum(axis=(0, 1))
+        beside = (own[2] < axes[2][x][0]) | (own[2] > axes[2][x][-1])
+        return (z, y, x), float(head[beside].sum() / head.sum())
 
     def restore(
         self, probability: NDArray[np.float32], prepared: Prepared, threshold: float = 0.5
