@@ -23,6 +23,7 @@ from contourd.errors import OrgansRejected, OutsideLimits, SeriesUnusable
 from contourd.imaging import contours
 from contourd.imaging.contours import ROI, HoleStyle, MaskInBox, StructureSet, trace
 from contourd.imaging.grid import Grid
+from contourd.model.agreement import Agreement, disagreement
 from contourd.model.bundle import ModelBundle
 from contourd.model.commissioning import told_unjudged
 from contourd.model.limits import outside
@@ -36,6 +37,8 @@ from contourd.settings import PlausibilitySettings, Verdict
 LEVEL = 0.5
 INTERPOLATION_ORDER = 3
 FEWEST_ORGANS = 3
+# An arm or a piece of a frame that is taken for the head's is no more.
+MOST_BESIDE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +127,7 @@ def contour_series(
     Raises
     ------
     SeriesUnusable
-        The input gate refuses the series, or it shows no patient or no head and neck.
+        The input gate refuses the series, or it shows no patient, no head and neck, or a head beside the model's box.
     OutsideLimits
         The model was not made for such a series, and nobody released it.
     DeviceError
@@ -140,9 +143,11 @@ def contour_series(
         raise OutsideLimits(bundle.name, beyond)
     volume = read_volume(series, lambda done, total: report("read", done / total))
     prediction = predictor.predict(volume, progress)
+    _refuse_beside(prediction, bundle, order)
     found = _found(prediction, report)
     masks = {o.name: o.mask for o in found}
-    remarks = _remarks(_organs(masks, series.grid), bundle, order, beyond, prediction.midline_mm())
+    unclear = [finding for o in found for finding in disagreement(o.name, o.agreement)]
+    remarks = _remarks(_organs(masks, series.grid), unclear, bundle, order, beyond, prediction.midline_mm())
     remarks = replace(remarks, formal=series.formal)
     structures = {style: _traced(found, series.grid, style) for style in {HoleStyle(p.holes) for p in order.profiles}}
     report("trace", 1.0)
@@ -207,8 +212,24 @@ def _named(masks: Mapping[str, MaskInBox], profile: Profile, remarks: Remarks) -
     return {profile.name_of(name): mask for name, mask in masks.items() if name not in remarks.withheld}
 
 
+def _refuse_beside(prediction: Prediction, bundle: ModelBundle, order: Order) -> None:
+    """Hold a series of whose head the network did not see all, unless a person answers for it."""
+    if prediction.beyond > MOST_BESIDE and not order.override:
+        width = 2 * bundle.config.preprocess.half_width_mm
+        raise SeriesUnusable(
+            f"{prediction.beyond:.0%} of the head lie beside the {width:.0f} mm around its middle that {bundle.name} "
+            "looks at; look for an arm or an object against the head, or a head far to one side, or release it with "
+            "`--override REASON`"
+        )
+
+
 def _remarks(
-    organs: Sequence[Organ], bundle: ModelBundle, order: Order, beyond: Sequence[str], midline_mm: float | None
+    organs: Sequence[Organ],
+    unclear: Sequence[Finding],
+    bundle: ModelBundle,
+    order: Order,
+    beyond: Sequence[str],
+    midline_mm: float | None,
 ) -> Remarks:
     """Judge what was found by the training set; too little of a head and neck is no head and neck."""
     distribution = bundle.config.distribution
@@ -223,6 +244,7 @@ def _remarks(
             "`--override REASON`"
         )
     released = f"{order.override} ({'; '.join(beyond)})" if beyond else ""
+    findings = (*findings, *unclear)
     withheld = _by_organ(findings, order.plausibility, "withhold")
     flagged = {k: why for k, why in _by_organ(findings, order.plausibility, "flag").items() if k not in withheld}
     unjudged = told_unjudged(bundle.config.model.structures, distribution)
@@ -245,14 +267,15 @@ class _Found:
     name: str
     probability: NDArray[np.float32]
     mask: MaskInBox
+    agreement: Agreement
 
 
 def _found(prediction: Prediction, report: Progress) -> list[_Found]:
     found = []
     for i, name in enumerate(prediction.structures):
         report("trace", i / len(prediction.structures))
-        box, probability = prediction.restored(name)
-        found.append(_Found(name, probability, MaskInBox(box, probability >= LEVEL)))
+        box, probability, agreed = prediction.compared(name)
+        found.append(_Found(name, probability, MaskInBox(box, probability >= LEVEL), agreed))
     return found
 
 

@@ -18,6 +18,7 @@ from contourd.imaging.volume import Volume
 from contourd.model.transforms import grid_axes_mm
 
 AIR, WATER, PLASTIC, ACRYLIC, CARBON, FOAM, STEEL, TISSUE, BONE = -1000, 0, 60, 120, -80, -940, 3000, 40, 700
+PERFORATED = -300  # a third of a plastic sheet is holes
 HEAD_MM = 180.0
 
 
@@ -143,9 +144,7 @@ def curved_couch(scan: Scan) -> None:
     across = x[columns] - scan.middle
     lowest = float((y[rows] + 450 - np.sqrt(np.maximum(450**2 - across**2, 0))).max())  # of the trough's middle
     centre = (scan.middle, lowest - 450)
-    trough = np.minimum(
-        np.minimum(rod(scan, centre, 489), -rod(scan, centre, 450)), 230 - np.abs(scan.x - scan.middle)
-    )
+    trough = np.minimum(np.minimum(rod(scan, centre, 489), -rod(scan, centre, 450)), 230 - np.abs(scan.x - scan.middle))
     _sandwich(scan, trough, 4, PLASTIC)
 
 
@@ -189,11 +188,11 @@ def _near_patient(scan: Scan, distance: float) -> Depth:
 
 
 def mask_with_frame(scan: Scan) -> None:
-    """A thermoplastic sheet of 2.5 mm over face and shoulders, and its frame of 10 mm on a base plate."""
-    sheet = shell(_near_patient(scan, 3.5), 2.5)
+    """A perforated thermoplastic sheet of 1.6 mm over face and shoulders, and its frame of 10 mm on a base plate."""
+    sheet = shell(_near_patient(scan, 2.4), 1.6)
     front = scan.occiput - 40 - scan.y
     level = scan.z - (scan.top - HEAD_MM - 120)
-    scan.draw(np.minimum(np.minimum(sheet, front), level), WATER)
+    scan.draw(np.minimum(np.minimum(sheet, front), level), PERFORATED)
     for side in (-1, 1):
         bar = box(scan, (scan.middle + side * 150, scan.occiput - 30), (12, 5))
         scan.draw(np.minimum(bar, scan.z - (scan.top - HEAD_MM - 20)), ACRYLIC)
@@ -210,7 +209,8 @@ def shoulder_pulls(scan: Scan) -> None:
     for side, edge in ((-1, wide[0]), (1, wide[-1])):
         at = float(np.clip(scan.x[0, 0, edge] + side * 3, scan.x.min() + 20, scan.x.max() - 20))
         scan.draw(box(scan, (at, scan.back - 60), (1.5, 20)), WATER)
-        scan.draw(np.minimum(rod(scan, (at, scan.back - 25), 12), between(scan, scan.top - 120, scan.top - 40)), PLASTIC)
+        handle = np.minimum(rod(scan, (at, scan.back - 25), 12), between(scan, scan.top - 120, scan.top - 40))
+        scan.draw(handle, PLASTIC)
 
 
 def vacuum_bag(scan: Scan) -> None:
@@ -224,9 +224,7 @@ def vacuum_bag(scan: Scan) -> None:
 def gel_cushion(scan: Scan) -> None:
     """A ring of gel under the head."""
     flat_board(scan)
-    ring = 18 - np.hypot(
-        np.hypot(scan.x - scan.middle, scan.z - scan.top + 90) - 55, scan.y - scan.occiput - 14
-    )
+    ring = 18 - np.hypot(np.hypot(scan.x - scan.middle, scan.z - scan.top + 90) - 55, scan.y - scan.occiput - 14)
     scan.draw(ring, WATER)
 
 

@@ -169,7 +169,8 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     ),
     2: (
         "contourd.configuration",
-        "contourd.model.bundle",
+        *("contourd.model.bundle", "contourd.model.agreement"),
+        *("contourd.model.body", "contourd.model.couch", "contourd.model.planes"),
         "contourd.model.limits",
         *("contourd.model.plausibility", "contourd.model.sides"),
         "contourd.model.transforms",

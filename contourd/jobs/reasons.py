@@ -21,7 +21,7 @@ CLASSES: tuple[tuple[str, str], ...] = (
     ("sent_twice", r"^an image is there twice"),
     ("no_route", r"^no route"),
     ("outside_limits", r"^the series is outside the limits"),
-    ("not_head_and_neck", r"does not look like a head and neck|^no patient found"),
+    ("not_head_and_neck", r"does not look like a head and neck|^no patient found|of the head lie beside"),
     ("implausible", r"^every organ that was found is withheld|^no organ was found"),
     ("read_back", r"reads back|^rt-utils|come from nowhere"),
     ("device", r"^the device could|^worker\.(device|precision|runtime)|^OpenVINO|does not give the masks of"),

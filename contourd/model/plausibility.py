@@ -37,6 +37,7 @@ class Check(StrEnum):
     POSITION = "position"
     LATERALITY = "laterality"
     SYMMETRY = "symmetry"
+    AGREEMENT = "agreement"
 
 
 class Spread(BaseModel):

@@ -12,6 +12,7 @@ from scipy import ndimage
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Box, around, within
 from contourd.imaging.volume import Volume
+from contourd.model.agreement import Agreement, agreement
 from contourd.model.bundle import ModelBundle
 from contourd.model.runtime import Runtime, choose_device
 from contourd.model.sides import midline_mm
@@ -61,6 +62,11 @@ class Prediction:
 
         It is the mean over the lattices, of which again the largest component is kept.
         """
+        box, probability, _ = self.compared(name)
+        return box, probability
+
+    def compared(self, name: str) -> tuple[Box, NDArray[np.float32], Agreement]:
+        """Return what ``restored`` does, and how the lattices agree on it."""
         i = self.structures.index(name)
         parts = [self.preprocess.restore(on.probabilities[i], on.prepared) for on in self.lattices]
         box = parts[0][0]
@@ -70,7 +76,13 @@ class Prediction:
         for inner, probability in parts:
             if probability.size:
                 mean[within(inner, box)] += probability / len(parts)
-        return box, _largest_component(mean, touching=TOUCHING)
+        mean = _largest_component(mean, touching=TOUCHING)
+        return box, mean, agreement(parts, box, mean)
+
+    @property
+    def beyond(self) -> float:
+        """The part of the head that lies beside what the network saw (see Prepared)."""
+        return max(on.prepared.beyond for on in self.lattices)
 
     def midline_mm(self) -> float | None:
         """Return x (LPS, mm) of the middle of the patient's head and neck."""

@@ -77,6 +77,7 @@ class PlausibilitySettings(Section):
     position: Verdict = "flag"
     laterality: Verdict = "withhold"
     symmetry: Verdict = "flag"
+    agreement: Verdict = "withhold"
     limit_sd: float = Field(default=4.5, gt=0)
 
     def verdict(self, check: str) -> Verdict:

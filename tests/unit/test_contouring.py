@@ -15,6 +15,7 @@ from contourd.dicom.series import find_series, gate
 from contourd.errors import OrgansRejected, OutsideLimits, SeriesUnusable, StructureSetRejected
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
+from contourd.jobs.reasons import class_of
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
 from contourd.model.bundle import ModelBundle, load_bundle, save_bundle
 from contourd.model.plausibility import Organ, distribution_of
@@ -155,6 +156,37 @@ def test_an_implausible_organ(bright_bundle, tmp_path, verdict, label):  # noqa:
     assert ("check: Brainstem (volume 4" in contoured.dataset.StructureSetDescription) == (verdict == "flag")
     assert ("volume 4" in observation.get("ROIObservationDescription", "")) == (verdict == "flag")
     assert contoured.remarks.told().startswith("check: Brainstem (volume 4") == (verdict == "flag")
+
+
+class OnEverySecond(Predictor):
+    """A predictor whose network finds the organ on the first lattice, and nothing on the second."""
+
+    asked = 0
+
+    def _probabilities(self, image):
+        self.asked += 1
+        found = super()._probabilities(image)
+        return found if self.asked % 2 else np.zeros_like(found)
+
+
+@pytest.mark.parametrize("verdict", ["withhold", "flag"])
+def test_an_organ_that_one_lattice_alone_finds_is_named(bright_bundle, tmp_path, verdict):  # noqa: F811
+    bundle = changed(bright_bundle, tmp_path, half_voxel=True).bundle
+    order = Order(plausibility=PlausibilitySettings(agreement=verdict))
+    with pytest.raises(StructureSetRejected) as held:
+        contour_series(written(tmp_path / "ct", phantom()), OnEverySecond(bundle, "cpu"), order)
+    assert ("withheld (Brainstem: its lattices disagree: 1 of 2 found it)" in str(held.value)) == (
+        verdict == "withhold"
+    )
+
+
+def test_a_head_beside_the_box_is_held_until_a_person_answers_for_it(bright_bundle, tmp_path):  # noqa: F811
+    predictor = changed(bright_bundle, tmp_path, preprocess={"half_width_mm": 16.0})
+    instances = written(tmp_path / "ct", phantom())
+    with pytest.raises(SeriesUnusable, match=r"^\d+% of the head lie beside the 32 mm around its middle") as held:
+        contour_series(instances, predictor)
+    assert class_of(str(held.value)) == "not_head_and_neck"
+    assert contour_series(instances, predictor, Order(override="seen (mp)")).structures.rois
 
 
 def test_each_profile_has_a_structure_set_of_its_own(tmp_path, predictor):

@@ -1,0 +1,83 @@
+"""Whether the network says the same of an organ from several lattices, and says it clearly.
+
+Where two lattices that lie half a voxel beside each other find an organ in different places, or only one of them finds
+it, their mean is no organ; nor is a probability that stays near the level at which the contour is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contourd.imaging.grid import Box, within
+from contourd.model.plausibility import Check, Finding
+
+LEVEL = 0.5
+# A probability is undecided within so much of the level.
+UNDECIDED = 0.05
+LEAST_DICE, MOST_UNDECIDED = 0.7, 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How one organ's answers agree.
+
+    Attributes
+    ----------
+    dice
+        The least Dice of two lattices' masks on the CT's grid; 1 of a single lattice, and where none finds the organ.
+    found, lattices
+        How many of the lattices find it.
+    undecided
+        Part of the voxels of the organ, and of those nearly of it, whose mean probability is near the level; 0 without.
+    """
+
+    dice: float
+    found: int
+    lattices: int
+    undecided: float
+
+
+def agreement(parts: Sequence[tuple[Box, NDArray[np.float32]]], box: Box, mean: NDArray[np.float32]) -> Agreement:
+    """Compare the lattices' probabilities with each other, and their mean with the level.
+
+    Parameters
+    ----------
+    parts
+        Of each lattice the box on the CT's own grid, and the probability inside it.
+    box, mean
+        The box around them, and their mean inside it.
+    """
+    masks = []
+    for inner, probability in parts:
+        mask = np.zeros(mean.shape, dtype=bool)
+        if probability.size:
+            mask[within(inner, box)] = probability >= LEVEL
+        masks.append(mask)
+    sizes = [int(np.count_nonzero(mask)) for mask in masks]
+    dice = 1.0
+    for other, size in zip(masks[1:], sizes[1:], strict=True):
+        if sizes[0] + size:
+            dice = min(dice, 2 * int(np.count_nonzero(masks[0] & other)) / (sizes[0] + size))
+    nearly = int(np.count_nonzero(mean >= LEVEL - UNDECIDED))
+    decided = int(np.count_nonzero(mean > LEVEL + UNDECIDED))
+    return Agreement(dice, sum(size > 0 for size in sizes), len(parts), 1 - decided / nearly if nearly else 0.0)
+
+
+def disagreement(name: str, found: Agreement) -> tuple[Finding, ...]:
+    """Name an organ whose lattices disagree, or whose probability is a plateau at the level; empty where it is well."""
+    if 0 < found.found < found.lattices:
+        told = f"its lattices disagree: {found.found} of {found.lattices} found it"
+    elif found.dice < LEAST_DICE:
+        told = f"its lattices disagree: Dice {found.dice:.2f}, at least {LEAST_DICE} expected"
+    elif found.undecided > MOST_UNDECIDED:
+        told = (
+            f"its probability is a plateau at {LEVEL}: {found.undecided:.0%} of its voxels between "
+            f"{LEVEL - UNDECIDED:.2f} and {LEVEL + UNDECIDED:.2f}, at most {MOST_UNDECIDED:.0%} expected"
+        )
+    else:
+        return ()
+    return (Finding(name, Check.AGREEMENT, told),)
