@@ -18,7 +18,9 @@ from contourd.model.plausibility import Check, Finding
 LEVEL = 0.5
 # A probability is undecided within so much of the level.
 UNDECIDED = 0.05
-LEAST_DICE, MOST_UNDECIDED = 0.7, 0.5
+# Of the organs of the OpenKBP validation patients none has less than 0.56 (102 voxels of an oesophagus), or more than
+# 0.27 undecided.
+LEAST_DICE, MOST_UNDECIDED = 0.5, 0.5
 
 
 @dataclass(frozen=True, slots=True)
