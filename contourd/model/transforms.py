@@ -119,10 +119,10 @@ def _extent(axis_mm: FloatArray, mass: NDArray[np.int64]) -> tuple[float, float]
     return float(axis_mm[int((share > REMAINDER).argmax())]), float(axis_mm[int((share >= 1 - REMAINDER).argmax())])
 
 
-def _aligned(low: float, high: float, axis_mm: FloatArray, step: float) -> slice:
-    """Return the part of an axis from one position to another, widened to whole multiples of ALIGNED samples."""
-    start = max(0, floor((low - axis_mm[0]) / step)) // ALIGNED * ALIGNED
-    stop = -(-(ceil((high - axis_mm[0]) / step) + 1) // ALIGNED) * ALIGNED
+def _part(low: float, high: float, axis_mm: FloatArray, step: float, whole: int) -> slice:
+    """Return the part of an axis from one position to another, widened to whole multiples of so many samples."""
+    start = max(0, floor((low - axis_mm[0]) / step)) // whole * whole
+    stop = -(-(ceil((high - axis_mm[0]) / step) + 1) // whole) * whole
     return slice(start, min(stop, len(axis_mm)))
 
 
@@ -186,8 +186,8 @@ class Preprocess:
     def _head_and_neck(self, patient: Patient, axes: Axes) -> tuple[Box, float]:
         """Return the box on the lattice, and the part of the head that lies beside it.
 
-        It goes by where the body's mass is, and begins and ends at whole multiples of ALIGNED voxels: what little may
-        be left of a couch moves neither it nor the places at which the network pools.
+        Across the body it goes by where the mass is, and begins and ends at whole multiples of ALIGNED voxels: what
+        little may be left of a couch moves neither it nor the places at which the network pools.
         """
         body, own = patient.body, patient.axes_mm
         slices = own[0][np.flatnonzero(body.any(axis=(1, 2)))[[0, -1]]]
@@ -203,7 +203,11 @@ class Preprocess:
             (front - margin, back + margin),
             (max(midline - reach, right - margin), min(midline + reach, left + margin)),
         )
-        z, y, x = (_aligned(*of, a, s) for of, a, s in zip(wanted, axes, self.config.spacing_mm, strict=True))
+        # Along the body the box ends where the body ends: the network has learnt that organs go on beyond it.
+        z, y, x = (
+            _part(*of, a, s, whole)
+            for of, a, s, whole in zip(wanted, axes, self.config.spacing_mm, (1, ALIGNED, ALIGNED), strict=True)
+        )
         head = body[own[0] > top - HEAD_MM].sum(axis=(0, 1))
         beside = (own[2] < axes[2][x][0]) | (own[2] > axes[2][x][-1])
         return (z, y, x), float(head[beside].sum() / head.sum())

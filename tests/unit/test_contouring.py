@@ -16,6 +16,7 @@ from contourd.errors import OrgansRejected, OutsideLimits, SeriesUnusable, Struc
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.jobs.reasons import class_of
+from contourd.model.agreement import Agreement
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
 from contourd.model.bundle import ModelBundle, load_bundle, save_bundle
 from contourd.model.plausibility import Organ, distribution_of
@@ -230,6 +231,10 @@ class TwoTubes:
 
     bundle: ModelBundle
     structures = ("Brainstem", "SpinalCord")
+    beyond = 0.0
+
+    def compared(self, name):
+        return *self.restored(name), Agreement(1.0, 1, 1, 0.0)
 
     def predict(self, _volume, _progress=None):
         return self

@@ -12,7 +12,6 @@ from contourd.imaging.resample import resample
 from contourd.imaging.volume import Volume
 from contourd.model.planes import filled, grown, opened
 from contourd.model.transforms import (
-    ALIGNED,
     Preprocess,
     PreprocessConfig,
     grid_axes_mm,
@@ -134,7 +133,7 @@ def test_the_other_lattice_lies_half_a_voxel_beside():
 def test_the_chest_far_below_the_head_is_left_out():
     grid = Grid.regular((300, 80, 80), (3.0, 3.0, 3.0), (-118.5, -118.5, 0.0))
     prepared = Preprocess(CONFIG).prepare(head(grid))
-    assert 420 // 4 + 1 <= len(prepared.axes_mm[0]) < 420 // 4 + 1 + ALIGNED  # it begins at a whole multiple
+    assert len(prepared.axes_mm[0]) in (420 // 4 + 1, 420 // 4 + 2)
     assert prepared.axes_mm[0][-1] > 890
 
 
