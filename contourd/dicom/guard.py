@@ -239,7 +239,10 @@ class Guard:
         self._unread_bytes = 0
         if self._association.is_requestor and any(e.VM > 1 for e in event.message.command_set if e.keyword in SINGLE):
             self.cut(Breach.ANSWER, "an element of its answer has several values")  # pynetdicom takes the first
-        reports = type(event.message).__name__ == "N_EVENT_REPORT_RQ"  # each gets a thread of pynetdicom's
+        kind = type(event.message).__name__
+        reports = kind == "N_EVENT_REPORT_RQ"  # each gets a thread of pynetdicom's
+        if self._association.is_requestor and kind.endswith("_RQ") and not reports:
+            self.cut(Breach.ANSWER, "it sent a request")  # pynetdicom takes one that names a message for its answer
         with self._lock:
             self._reports += reports
             waiting = self._reports > MOST_WAITING

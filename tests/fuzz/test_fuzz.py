@@ -11,7 +11,7 @@ SEED = 2026
 INPUTS = {"reader": 400, "stores": 400, "connections": 80, "answers": 200, "notices": 200, "requests": 200}
 
 # Inputs that once did harm: campaign, seed, number.
-MENDED = (("reader", 1, 39350), ("reader", 1, 47350), ("stores", 1, 27404), ("answers", 1, 866))
+MENDED = (("reader", 1, 39350), ("reader", 1, 47350), ("stores", 1, 27404), ("answers", 1, 866), ("answers", 5, 9))
 
 
 def test_hostile_bytes_do_no_harm() -> None:

@@ -85,6 +85,7 @@ WRONG = {
     "an N-ACTION-RSP": {"field": 0x8130},
     "a C-STORE-RQ": {"field": C_STORE, "message": None},
     "no status": {"status": None},
+    "a C-STORE-RQ that names the message": {"field": C_STORE},
     "two statuses": {"status": bytes(4)},
 }
 
