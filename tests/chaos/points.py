@@ -52,7 +52,7 @@ CLOSED = "contourd.jobs.intake:Intake.association_closed"
 WRITE, FSYNC, RENAME = "contourd.dicom.spool:write_durably", "os:fsync", "os:replace"
 SPOOL, DATABASE = "contourd.dicom.spool:Spool", "contourd.jobs.database:Database"
 RECORDED = "contourd.receivers.receiving:Parties.instance_stored"
-RECEPTION, READ = "contourd.receivers.front:Receivers", "contourd.dicom.listener:read_whole"
+RECEPTION, READ = "contourd.receivers.front:Receivers", "contourd.dicom.guard:Guard._receive"
 
 IDLE = Fault(
     "stall", "enter", "contourd.supervision:run_worker"
