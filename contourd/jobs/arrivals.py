@@ -17,7 +17,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from contourd.dicom.reception import ReceivedInstance
 from contourd.jobs.job import SeriesState
 from contourd.jobs.tables import Table
-from contourd.jobs.verdicts import OPEN
+from contourd.jobs.verdicts import BROKEN_OFF, OPEN
 
 SERIES, INSTANCES = Table.metadata.tables["series"], Table.metadata.tables["instances"]
 _KNOWN = select(INSTANCES.c.id).where(
@@ -56,6 +56,7 @@ _FIND = _Prepared(
         SERIES.c.state == SeriesState.RECEIVING,
         SERIES.c.calling_ae != "",
         SERIES.c.purged_at.is_(None),
+        *(SERIES.c.interrupted != word for word in BROKEN_OFF),
     )
 )
 _ADD = _Prepared(

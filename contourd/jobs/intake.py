@@ -69,6 +69,7 @@ class Intake:
         self._group = GroupCommit(database, self._record, self._record_further if database.is_sqlite else None)
         self._lock = threading.Lock()
         self._open: dict[int, dict[str, set[str]]] = {}  # association -> SeriesInstanceUID -> SOPInstanceUIDs
+        self._again: dict[str, set[str]] = {}  # of series that broke off: SOPInstanceUIDs that came in good order since
         self._ended: dict[int, bool] = {}  # association whose end is not written down yet -> aborted
         self._headers = Headers(spool_root)
         self._marks = Marks(spool_root)
@@ -99,9 +100,13 @@ class Intake:
             with self._database.transaction() as session:
                 self._refusing.attribute(session, association_id, brought, now)
                 for row in session.scalars(select(SeriesRow).where(SeriesRow.series_uid.in_(brought))):
-                    if row.state == SeriesState.HELD and row.interrupted in BROKEN_OFF and not aborted:
-                        if not self._examine_again(session, row, brought[row.series_uid], now):
+                    if row.interrupted in BROKEN_OFF and not aborted:
+                        if row.state == SeriesState.RECEIVING:
+                            row.last_instance_at = now
+                        if not self._all_came_again(session, row, brought[row.series_uid]):
                             continue
+                        if row.state == SeriesState.HELD:
+                            reopen_series(session, self._queue, row, "all of it was sent again", now)
                         mended.append(row.series_uid)
                     row.interrupted = ended or (OPEN if row.series_uid in others else "")
                     if row.state == SeriesState.RECEIVING:
@@ -109,21 +114,25 @@ class Intake:
         for uid in brought:
             self._quiet.note(uid, now)
             if aborted:
+                self._again.pop(uid, None)
                 self._marks.add(Mark.INTERRUPTED, uid, ABORTED)
         for uid in mended:
+            self._again.pop(uid, None)
             self._marks.clear(uid, Mark.INTERRUPTED)
         self._refusing.ended(association_id)
         with self._lock:
             self._open.pop(association_id, None)
             self._ended.pop(association_id, None)
 
-    def _examine_again(self, session: Session, series: SeriesRow, brought: set[str], now: datetime) -> bool:
-        """Take up a series that was held because its transfer broke off, if all of it came again in good order."""
+    def _all_came_again(self, session: Session, series: SeriesRow, brought: set[str]) -> bool:
+        """Say whether a series whose transfer broke off came again, whole, in associations that ended in good order.
+
+        A further slice or the rest alone says nothing of how many there are.
+        """
+        with self._lock:
+            again = self._again[series.series_uid] = self._again.get(series.series_uid, set()) | brought
         images = select(InstanceRow.sop_instance_uid).where(InstanceRow.series_id == series.id)
-        if not brought.issuperset(session.scalars(images)):
-            return False
-        reopen_series(session, self._queue, series, "all of it was sent again", now)
-        return True
+        return again.issuperset(session.scalars(images))
 
     def instance_refused(self, refused: RefusedInstance) -> None:
         """Mark the series of an image that is refused."""
@@ -190,7 +199,7 @@ class Intake:
         learnt = not series.calling_ae and bool(received.calling_ae)
         series.calling_ae = series.calling_ae or received.calling_ae
         if series.state == SeriesState.RECEIVING:
-            series.interrupted = OPEN
+            series.interrupted = series.interrupted if series.interrupted in BROKEN_OFF else OPEN
         known = session.scalars(
             select(InstanceRow).where(
                 InstanceRow.series_id == series.id, InstanceRow.sop_instance_uid == received.sop_instance_uid
@@ -236,7 +245,7 @@ class Intake:
             )
         )
         self._reopen(session, series, now, "another slice arrived")
-        series.interrupted = OPEN
+        series.interrupted = series.interrupted if series.interrupted in BROKEN_OFF else OPEN
 
     def _reopen(self, session: Session, series: SeriesRow, now: datetime, why: str) -> None:
         reopen_series(session, self._queue, series, why, now)

@@ -100,8 +100,8 @@ def told(refusals: Sequence[RefusalRow]) -> str:
     unknown = sum(not row.certain for row in refusals)
     maybe = f"; {unknown} could not be read, and may be of another series" if unknown else ""
     return (
-        f"{images} refused and did not come since ({reasons}{more}{maybe}); mend the cause and send "
-        f"{'it' if number == 1 else 'them'} again, or release the series with a reason if it is whole without"
+        f"{images} refused and did not come since ({reasons}{more}{maybe}); mend the cause and send the "
+        "whole series again, or release it with a reason if it is whole without"
     )
 
 

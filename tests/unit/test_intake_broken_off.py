@@ -52,3 +52,49 @@ def test_what_was_broken_off_at_its_very_end_goes_on_when_all_of_it_came_again(n
     node.send(paths)
     node.wait(10)
     assert (node.series().state, len(node.jobs())) == (SeriesState.COMPLETE, 1)
+
+
+@pytest.mark.parametrize("waited_s", [0, 60])
+@pytest.mark.parametrize("further", [slice(17, 18), slice(17, 20), slice(16, 18)])
+def test_a_further_slice_does_not_make_a_broken_off_series_whole(node: Node, tmp_path, waited_s, further):  # noqa: F811
+    paths = ct(tmp_path / "ct")
+    node.send(paths[:17], aborted=True)
+    node.wait(waited_s)
+    node.send(paths[further])
+    node.wait(60)
+    assert (node.series().state, len(node.jobs())) == (SeriesState.HELD, 0)
+    assert node.series().reason.startswith("the sender aborted in mid-series")
+    node.release(node.series().id)
+    node.wait(0)
+    assert node.series().state == SeriesState.COMPLETE
+
+
+@pytest.mark.parametrize("waited_s", [0, 60])
+def test_a_broken_off_series_may_come_again_in_several_associations(node: Node, tmp_path, waited_s):  # noqa: F811
+    paths = ct(tmp_path / "ct")
+    node.send(paths[:17], aborted=True)
+    node.wait(waited_s)
+    node.send(paths[10:])
+    node.send(paths[:9])
+    node.wait(60)
+    assert node.series().state == SeriesState.HELD
+    node.send(paths[9:10])
+    node.wait(10)
+    assert (node.series().state, len(node.jobs())) == (SeriesState.COMPLETE, 1)
+
+
+def test_of_two_associations_at_once_the_one_that_broke_off_must_come_again(node: Node, tmp_path):  # noqa: F811
+    paths = ct(tmp_path / "ct")
+    one, other = node.open(), node.open()
+    for path in paths[:6]:
+        node.store(one, path)
+    node.store(other, paths[10])
+    node.intake.association_closed(one, aborted=True)
+    for path in (*paths[6:10], *paths[11:]):
+        node.store(other, path)
+    node.intake.association_closed(other, aborted=False)
+    node.wait(60)
+    assert node.series().state == SeriesState.HELD
+    node.send(paths[:6])
+    node.wait(10)
+    assert node.series().state == SeriesState.COMPLETE
