@@ -33,6 +33,9 @@ WHO = (
     *("PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex", "OtherPatientIDs"),
     *("AccessionNumber", "StudyInstanceUID"),
 )
+PLACE = "ImagePositionPatient"
+# Where two images lie in one place, in mm: positions are written with few decimals, and slices are farther apart.
+PLACE_DECIMALS = 2
 UNIQUE_IDENTIFIER = re.compile(r"\d+(?:\.\d+){4,}")
 SHORTEST = 2
 
@@ -82,6 +85,29 @@ def differing_identity(one: Path, other: Path) -> tuple[str, ...]:
     except SeriesUnusable:
         return WHO
     return tuple(keyword for keyword in WHO if before[keyword] != after[keyword])
+
+
+def read_place(path: Path) -> tuple[float, ...]:
+    """Read where an image lies: its Image Position (Patient), shape (3,), in mm; empty where it does not say.
+
+    Raises
+    ------
+    SeriesUnusable
+        It is not there any more, or cannot be read.
+    """
+    try:
+        position = read_dicom(path, specific_tags=[PLACE]).get(PLACE) or ()
+        return tuple(round(float(value), PLACE_DECIMALS) for value in position)
+    except UNREADABLE as error:
+        raise SeriesUnusable(f"{path.name} is not there any more, or cannot be read") from error
+
+
+def differing_place(one: Path, other: Path) -> bool:
+    """Say whether two images lie in different places; not where one cannot be read."""
+    try:
+        return read_place(one) != read_place(other)
+    except SeriesUnusable:
+        return False
 
 
 def names_patient(text: str, header: Dataset) -> bool:

@@ -13,12 +13,14 @@ from pathlib import Path
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from contourd.dicom.identity import WHO, differing_identity, read_identity
+from contourd.dicom.identity import PLACE, WHO, differing_identity, differing_place, read_identity, read_place
 from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.reception import ReceivedInstance
 from contourd.errors import InvalidTransition, SeriesUnusable
 from contourd.jobs.database import Database
 from contourd.jobs.tables import InstanceRow, NewerImageRow, SeriesRow
+
+MOST_PLACES = 5  # that a text names
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ def note_newer(
     last = latest_newer(session, series.id).get(received.sop_instance_uid)
     if last is not None and last.sha256 == received.sha256:
         return False
-    differs = differing_identity(root / known.path, root / received.path)
+    one, other = root / known.path, root / received.path
+    differs = (*differing_identity(one, other), *([PLACE] if differing_place(one, other) else []))
     session.add(
         NewerImageRow(
             series_id=series.id,
@@ -72,13 +75,23 @@ def latest_newer(session: Session, series_id: int) -> dict[str, NewerImageRow]:
     return {row.sop_instance_uid: row for row in session.scalars(rows.order_by(NewerImageRow.id))}
 
 
+def renames(row: NewerImageRow) -> tuple[str, ...]:
+    """Return the keywords by which an image that came again is another patient's."""
+    return tuple(keyword for keyword in row.differs.split(",") if keyword in WHO)
+
+
 def told_newer(session: Session, series: SeriesRow) -> str:
     """Say how many images came again, what of the patient differs, and what to do."""
     newer = latest_newer(session, series.id)
     if not newer:
         return ""
-    keywords = {keyword for row in newer.values() for keyword in row.differs.split(",") if keyword}
+    keywords = {keyword for row in newer.values() for keyword in renames(row)}
     number = len(newer)
+    if any(PLACE in row.differs.split(",") for row in newer.values()):
+        return (
+            f"one SOP Instance UID stands on several slices ({number} UIDs do); have the source give each slice one of "
+            "its own, and send all of them as a new series"
+        )
     images = "an image was" if number == 1 else f"{number} images were"
     if not keywords:
         return (
@@ -106,7 +119,7 @@ def withdraw_newer(session: Session, series: SeriesRow, sop_instance_uid: str) -
     if not rows:
         return
     for row in rows:
-        row.to_remove = True
+        row.to_remove = PLACE not in row.differs.split(",")  # another slice of the series is not taken back by this one
     session.flush()
     series.hold = told_newer(session, series) or (
         "an image was sent twice with different content, and then again as it was at first; "
@@ -121,10 +134,11 @@ def foresee_replacement(database: Database, root: Path, series_id: int) -> Repla
     Raises
     ------
     InvalidTransition
-        Nothing came again, files are not what was received, or the series would be of two patients.
+        Nothing came again, files are not what was received, or the series would lack slices or be of two patients.
     """
     with database.reading() as session:
         newer = latest_newer(session, series_id)
+        others = _paths_of_newer(session, series_id)
         rows = list(session.scalars(select(InstanceRow).where(InstanceRow.series_id == series_id)))
         for row in (*rows, *newer.values()):
             session.expunge(row)
@@ -133,11 +147,63 @@ def foresee_replacement(database: Database, root: Path, series_id: int) -> Repla
     damaged = sum(stored_sha256(root / row.path) != row.sha256 for row in newer.values())
     if damaged:
         raise InvalidTransition(f"{damaged} of the newer images have changed on the disk; send the series again")
-    keywords = {keyword for row in newer.values() for keyword in row.differs.split(",") if keyword}
+    kept = [newer[row.sop_instance_uid].path if row.sop_instance_uid in newer else row.path for row in rows]
+    _refuse_lost_slices(root, kept, [*(row.path for row in rows), *others])
+    keywords = {keyword for row in newer.values() for keyword in renames(row)}
     if keywords:
         _refuse_two_patients(root, rows, newer, sorted(keywords))
     taken = {row.id: newer[row.sop_instance_uid].id for row in rows if row.sop_instance_uid in newer}
     return Replacement(taken, bool(keywords))
+
+
+def foresee_release(database: Database, root: Path, series_id: int) -> frozenset[int]:
+    """Examine what would be of a series with the earlier images alone; the files are read here.
+
+    Returns
+    -------
+    The newer images that were looked at, by their ids.
+
+    Raises
+    ------
+    InvalidTransition
+        The series would lack slices.
+    """
+    with database.reading() as session:
+        seen = frozenset(row.id for row in latest_newer(session, series_id).values())
+        others = _paths_of_newer(session, series_id)
+        kept = list(session.scalars(select(InstanceRow.path).where(InstanceRow.series_id == series_id)))
+    _refuse_lost_slices(root, kept, others)
+    return seen
+
+
+def _paths_of_newer(session: Session, series_id: int) -> list[str]:
+    undecided = NewerImageRow.series_id == series_id, NewerImageRow.to_remove.is_(False)
+    return list(session.scalars(select(NewerImageRow.path).where(*undecided)))
+
+
+def _refuse_lost_slices(root: Path, kept: Sequence[str], others: Sequence[str]) -> None:
+    """Refuse to decide against images that are no other versions of those that are kept, but slices of their own."""
+    if not others:
+        return
+    places = {path: _place_of(root / path) for path in {*kept, *others}}
+    here = {places[path] for path in kept}
+    lost = sorted({place for path in others if (place := places[path]) and place not in here}, key=lambda p: p[-1])
+    if lost:
+        at = ", ".join(f"{place[-1]:.2f}" for place in lost[:MOST_PLACES]) + (
+            ", ..." if len(lost) > MOST_PLACES else ""
+        )
+        raise InvalidTransition(
+            f"one SOP Instance UID stands on several slices: without the images at z = {at} mm the series would lack "
+            "slices that were sent; have the source give each slice a UID of its own, and send all of them as a new "
+            "series"
+        )
+
+
+def _place_of(path: Path) -> tuple[float, ...]:
+    try:
+        return read_place(path)
+    except SeriesUnusable:
+        return ()
 
 
 def _refuse_two_patients(

@@ -30,7 +30,7 @@ from contourd.jobs.job import (
     next_series_state,
 )
 from contourd.jobs.marks import Mark, Marks
-from contourd.jobs.newer_images import foresee_replacement, remove_decided
+from contourd.jobs.newer_images import foresee_release, foresee_replacement, remove_decided
 from contourd.jobs.own_series import own_series
 from contourd.jobs.queue import Queue
 from contourd.jobs.releasing import give_up, refuse_outdated, replace_within
@@ -258,9 +258,10 @@ class Operations:
         of the same patient; a gap or a wrong image is held again.
         """
         self._refuse_names(reason, image_of_series(self._database, series_id))
+        seen = foresee_release(self._database, self._root, series_id)
         with self._database.transaction() as session:
             series = self._series(session, series_id)
-            given_up = give_up(session, series, reason.strip())
+            given_up = give_up(session, series, reason.strip(), seen)
             self._release(session, series, gapped_s)
             self._audit(session, "release", f"series {series_id}", "; ".join(filter(None, (reason.strip(), given_up))))
         self._marks.clear(series.series_uid, Mark.INTERRUPTED, Mark.REFUSED, Mark.PERSON)

@@ -13,7 +13,7 @@ from contourd.jobs.contourings import models_of_jobs
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import UNTRIED, DestinationLine, last_delivered, read_destinations
 from contourd.jobs.job import DeliveryState, JobState
-from contourd.jobs.newer_images import latest_newer
+from contourd.jobs.newer_images import latest_newer, renames
 from contourd.jobs.report import JobLine, SeriesLine, job_line, series_line
 from contourd.jobs.tables import AttemptRow, DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
 from contourd.jobs.tallies import DELIVERIES, read_tallies
@@ -143,7 +143,7 @@ def read_series(database: Database, series_id: int) -> SeriesDetail | None:
         paths = tuple(session.scalars(images))
         jobs = session.scalars(select(JobRow.id).where(JobRow.series_id == series_id).order_by(JobRow.id))
         events, newer = _events(session, series_id, None, {}), latest_newer(session, series_id).values()
-        renamed = any(row.differs for row in newer)
+        renamed = any(renames(row) for row in newer)
         line = series_line(series, len(paths))
         return SeriesDetail(line, events, tuple(jobs), paths, series.purged_at, len(newer), renamed)
 

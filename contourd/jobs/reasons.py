@@ -36,6 +36,7 @@ CLASSES: tuple[tuple[str, str], ...] = (
 )
 OTHER = "series_unusable"
 NAMES = (*dict.fromkeys(name for name, _ in CLASSES), OTHER)
+ONE_UID = "one SOP Instance UID stands on several slices"
 AGAIN = "Release it afterwards: it is examined again."
 # What a person does about each class; docs/operating.md says the same.
 REMEDIES: Mapping[str, str] = MappingProxyType(
@@ -92,7 +93,7 @@ def advice_of(job: int, state: str, reason: str) -> str:
 def advice_of_series(series: int, reason: str) -> str:
     """Return the command that lets a held series go on, as it can be typed; empty where only its sender can do that."""
     kind = class_of(reason)
-    if kind == "unknown_sender":
+    if kind == "unknown_sender" or reason.startswith(ONE_UID):
         return ""
     if kind == "sent_twice" and f"contourd replace {series}" in reason:
         return command("replace", series, "--reason", "REASON")

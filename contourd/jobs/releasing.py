@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from sqlalchemy import func, select
@@ -11,7 +12,7 @@ from contourd.dicom.files import read_dicom
 from contourd.dicom.instance import UNREADABLE
 from contourd.errors import InvalidTransition
 from contourd.jobs.job import DeliveryState
-from contourd.jobs.newer_images import Replacement, drop_newer, latest_newer, take_newer
+from contourd.jobs.newer_images import Replacement, drop_newer, latest_newer, renames, take_newer
 from contourd.jobs.queue import Queue
 from contourd.jobs.refusals import forget_refusals, open_refusals
 from contourd.jobs.tables import DeliveryRow, JobRow, SeriesRow
@@ -20,22 +21,26 @@ from contourd.jobs.tables import DeliveryRow, JobRow, SeriesRow
 GONE_OUT = (DeliveryState.SENDING, DeliveryState.SENT, DeliveryState.DELIVERED)
 
 
-def give_up(session: Session, series: SeriesRow, reason: str) -> str:
+def give_up(session: Session, series: SeriesRow, reason: str, seen: Collection[int]) -> str:
     """Give up what a series lacks, or what came again of it; returns what that is, in words.
 
     Raises
     ------
     InvalidTransition
-        A reason is wanted; or the newer images name another patient, and the earlier ones must not be contoured.
+        A reason is wanted; the newer images name another patient, and the earlier ones must not be contoured; or
+        others came since those of ``seen`` were looked at.
     """
     newer = latest_newer(session, series.id)
+    if not {row.id for row in newer.values()} <= set(seen):
+        raise InvalidTransition(f"more images of series {series.id} came meanwhile; look at it again")
     refused = len(open_refusals(session, series))
-    renamed = [row for row in newer.values() if row.differs]
+    renamed = [row for row in newer.values() if renames(row)]
     if renamed:
+        another = ", ".join(renames(renamed[0]))
         raise InvalidTransition(
-            f"{len(renamed)} images of series {series.id} came again with another {renamed[0].differs}: the "
-            f"earlier ones are not contoured any more; when all came, take the newer: `contourd replace {series.id}`; "
-            "if those are wrong, correct them at the source and send them once more"
+            f"{len(renamed)} images of series {series.id} came again with another {another}: "
+            "the earlier ones are not contoured any more; when all came, take the newer: "
+            f"`contourd replace {series.id}`; if those are wrong, correct them at the source and send them once more"
         )
     if (newer or refused or series.hold) and not reason:
         what = f"{refused} images that were refused are not waited for" if refused else series.hold or series.reason
@@ -62,7 +67,7 @@ def refuse_outdated(session: Session, job: JobRow) -> None:
             f"take job {newest}" if newest != job.id else f"the job of the newer ones is to come (series {series.id})"
         )
         raise InvalidTransition(f"the images of job {job.id} were corrected at their source and replaced; {instead}")
-    if any(row.differs for row in latest_newer(session, series.id).values()):
+    if any(renames(row) for row in latest_newer(session, series.id).values()):
         raise InvalidTransition(f"the images of job {job.id} came again as another patient's: see series {series.id}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pydicom
 import pytest
 from sqlalchemy import select
 
@@ -245,3 +246,29 @@ def test_the_page_knows_what_can_be_done(node, tmp_path):  # noqa: F811
     node.send(corrected(paths[:5]))
     detail = read_series(node.database, 1)
     assert (detail.newer, detail.renamed) == (5, True)
+
+
+@pytest.mark.parametrize("renamed", [False, True])
+def test_a_slice_of_its_own_is_no_version_of_another(node, tmp_path, renamed):  # noqa: F811
+    """Each UID stands on two neighbours: either half has even spacing, and would be contoured as if it were all."""
+    paths = ct(tmp_path / "ct", slices=40)
+    uids = [pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in paths]
+    twins = [
+        edit(path, SOPInstanceUID=uid, **({"PatientID": "other"} if renamed else {}))
+        for path, uid in zip(paths[1::2], uids[::2], strict=True)
+    ]
+    node.send([path for pair in zip(paths[::2], twins, strict=True) for path in pair])
+    node.wait(60)
+    assert (node.series().state, node.instances()) == (SeriesState.HELD, 20)
+    reason = node.series().reason
+    assert reason.startswith("one SOP Instance UID stands on several slices (20 UIDs do); have the source give each")
+    assert advice_of_series(1, reason) == ""
+    with pytest.raises(InvalidTransition, match=r"several slices: without the images at z = .* the series would lack"):
+        replace(node)
+    with pytest.raises(InvalidTransition, match=r"the series would lack|with another PatientID"):
+        release(node)
+    node.send(paths[::2])  # again as they were at first: the others are slices all the same
+    with pytest.raises(InvalidTransition, match=r"the series would lack|with another PatientID"):
+        release(node)
+    node.wait(60)
+    assert (node.series().state, node.jobs()) == (SeriesState.HELD, [])

@@ -67,7 +67,8 @@ def test_what_is_left_of_a_refused_series_is_held_with_the_number_and_the_reason
     node.wait(1)
     assert node.series().state == SeriesState.HELD
     assert node.series().reason.startswith(
-        f"8 images of the series were refused and did not come since (A700: {NO_SPACE}); mend the cause and send the whole series again"
+        f"8 images of the series were refused and did not come since (A700: {NO_SPACE}); mend the cause "
+        "and send the whole series again"
     )
     assert class_of(node.series().reason) == "refused"
     assert advice_of_series(1, node.series().reason).startswith("contourd release 1 --reason REASON")
