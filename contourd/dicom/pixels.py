@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from contourd.dicom.files import read_dicom
 from contourd.dicom.instance import Instance
@@ -52,6 +53,7 @@ def decoded(instance: Instance, dataset: Dataset, decoder: PixelDecoder) -> NDAr
         slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
         overlaid = _has_embedded_overlay(dataset)
     except UNDECODABLE as error:
+        _refuse_cut_off(instance, dataset)
         raise _undecodable(instance, error) from error
     if stored.shape != (instance.rows, instance.columns):
         raise SeriesUnusable(f"{where} has {stored.shape} pixels; send the original reconstruction")
@@ -84,6 +86,16 @@ def rescaled(values: NDArray[Any], slope: float, intercept: float) -> NDArray[np
 
 def _where(instance: Instance) -> str:
     return f"slice z = {instance.z_mm or 0.0:.2f} mm"
+
+
+def _refuse_cut_off(instance: Instance, dataset: Dataset) -> None:
+    """Name the cause where an uncompressed image has fewer bytes than its matrix: sent uncompressed it is already."""
+    bytes_here, expected = len(dataset.get("PixelData") or b""), instance.rows * instance.columns * ALLOCATED_BITS // 8
+    if not UID(instance.transfer_syntax).is_encapsulated and bytes_here < expected:
+        raise SeriesUnusable(
+            f"{_where(instance)} is cut off: its pixels have {bytes_here} bytes of {expected}; "
+            "look at the sender's own copy, and export or reconstruct it anew"
+        )
 
 
 def _undecodable(instance: Instance, error: Exception) -> SeriesUnusable:

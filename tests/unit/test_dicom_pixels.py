@@ -129,3 +129,16 @@ def test_the_addition_of_whole_numbers_gives_what_the_formula_gives(
     before = values.copy()
     assert np.array_equal(rescaled(values, slope, intercept), np.clip(hu, -32768, 32767).astype(np.int16))
     assert np.array_equal(values, before)
+
+
+def test_uncompressed_pixels_that_are_cut_off_are_told_as_such(folder: Path) -> None:
+    """The advice to send them uncompressed could not help."""
+
+    def cut(ds: pydicom.Dataset) -> None:
+        ds.PixelData = ds.PixelData[:-100]
+
+    rewrite(next(folder.iterdir()), cut)
+    with pytest.raises(
+        SeriesUnusable, match=r"slice z = .* mm is cut off: its pixels have \d+ bytes of \d+; look at the"
+    ):
+        read_volume(read_series(folder))
