@@ -143,11 +143,11 @@ def contour_series(
         raise OutsideLimits(bundle.name, beyond)
     volume = read_volume(series, lambda done, total: report("read", done / total))
     prediction = predictor.predict(volume, progress)
-    _refuse_beside(prediction, bundle, order)
     found = _found(prediction, report)
     masks = {o.name: o.mask for o in found}
     unclear = [finding for o in found for finding in disagreement(o.name, o.agreement)]
     remarks = _remarks(_organs(masks, series.grid), unclear, bundle, order, beyond, prediction.midline_mm())
+    _refuse_beside(prediction, bundle, order)  # after what is no head and neck at all
     remarks = replace(remarks, formal=series.formal)
     structures = {style: _traced(found, series.grid, style) for style in {HoleStyle(p.holes) for p in order.profiles}}
     report("trace", 1.0)

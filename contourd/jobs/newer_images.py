@@ -13,6 +13,7 @@ from pathlib import Path
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
+from contourd.commands import command
 from contourd.dicom.identity import PLACE, WHO, differing_identity, differing_place, read_identity, read_place
 from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.reception import ReceivedInstance
@@ -92,16 +93,18 @@ def told_newer(session: Session, series: SeriesRow) -> str:
             f"one SOP Instance UID stands on several slices ({number} UIDs do); have the source give each slice one of "
             "its own, and send all of them as a new series"
         )
+    take = command("replace", series.id, "--reason", "WHY")
+    keep = command("release", series.id, "--reason", "WHY")
     images = "an image was" if number == 1 else f"{number} images were"
     if not keywords:
         return (
             f"{images} sent twice with different content; look at the sender, then take the newer "
-            f"(`contourd replace {series.id}`) or keep the earlier (`contourd release {series.id}`), with a reason"
+            f"(`{take}`) or keep the earlier (`{keep}`)"
         )
     differ = ", ".join(keyword for keyword in WHO if keyword in keywords)
     return (
         f"{images} sent twice with different content: {differ} {'differs' if len(keywords) == 1 else 'differ'}; "
-        f"if that is a correction, have the whole series sent again and take it: `contourd replace {series.id}`"
+        f"if that is a correction, have the whole series sent again and take it: `{take}`"
     )
 
 

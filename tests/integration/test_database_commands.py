@@ -109,7 +109,7 @@ def test_old_and_new_refuse_each_other_and_are_mended_by_what_they_say(tmp_path,
     assert stat.S_IMODE(saved.stat().st_mode) == 0o600
     for refusal in (refused_to_serve(folder), run(folder, "status", fails=True), run(folder, "audit", fails=True)):
         assert f"is at revision 0002, this version needs {SCHEMA_REVISION}" in refusal
-        assert "`contourd db upgrade`" in refusal
+        assert f"`contourd db upgrade --config {folder / 'contourd.toml'}`" in refusal
     assert f"went from revision 0002 to {SCHEMA_REVISION}" in run(folder, "db", "upgrade")
     assert actions(folder) == [
         ("db upgrade", f"0002 to {SCHEMA_REVISION}")
@@ -129,4 +129,4 @@ def test_old_and_new_refuse_each_other_and_are_mended_by_what_they_say(tmp_path,
         database.commit()
     for refusal in (refused_to_serve(folder), run(folder, "db", "upgrade", fails=True)):
         assert "install the newer contourd" in refusal
-        assert f"`contourd db downgrade {SCHEMA_REVISION}`" in refusal
+        assert f"`contourd db downgrade {SCHEMA_REVISION} --config {folder / 'contourd.toml'}`" in refusal

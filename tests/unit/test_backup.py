@@ -16,7 +16,7 @@ from contourd.errors import BackupError
 from contourd.jobs.audit import AuditTrail, Deed
 from contourd.jobs.backup import back_up, database_file, restore
 from contourd.jobs.database import Database
-from contourd.jobs.tables import AuditRow
+from contourd.jobs.tables import SCHEMA_REVISION, AuditRow
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_a_backup_is_put_back_and_what_was_there_is_kept(database, live, tmp_pat
     note(database, "second")
     database.close()
     kept = tmp_path / "kept.sqlite"
-    assert restore(tmp_path / "copy", live, kept) == "0003"
+    assert restore(tmp_path / "copy", live, kept) == SCHEMA_REVISION
     assert details(live) == ["first"]
     assert details(kept) == ["first", "second"]
     assert stat.S_IMODE(live.stat().st_mode) == stat.S_IMODE(kept.stat().st_mode) == 0o600

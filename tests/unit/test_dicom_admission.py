@@ -122,7 +122,7 @@ HELD: dict[str, tuple[Which, Change, str]] = {
         "all",
         syntax(HTJ2KLossless),
         "transfer syntax High-Throughput JPEG 2000 Image Compression (Lossless Only) cannot be decoded here; "
-        "send the images uncompressed, or install the decoders: pip install 'contourd[codecs]'",
+        "send the images uncompressed",
     ),
     "inverted": (
         "all",

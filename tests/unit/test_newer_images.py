@@ -69,7 +69,7 @@ def test_a_corrected_patient_is_what_is_contoured_whenever_it_comes(node, tmp_pa
     assert node.series().state == SeriesState.HELD
     assert node.series().reason == (
         "20 images were sent twice with different content: PatientID differs; if that is a correction, have the whole "
-        "series sent again and take it: `contourd replace 1`"
+        "series sent again and take it: `contourd replace 1 --reason WHY`"
     )
     assert class_of(node.series().reason) == "sent_twice"
     assert advice_of_series(1, node.series().reason).startswith("contourd replace 1 --reason REASON")

@@ -16,7 +16,8 @@ from contourd.model.runtime import check_memory
 from contourd.model.torch_runtime import raise_unavailable
 from contourd.settings import load_settings
 from tests.contoured import close_bench, open_bench
-from tests.interop.conftest import bright_bundle, make_series  # noqa: F401  fixtures
+from tests.interop.conftest import fit_bundle as bright_bundle  # noqa: F401  a fixture
+from tests.interop.conftest import make_series  # noqa: F401  a fixture
 from tests.interop.node import write_configuration
 from tests.queueing import START
 from tests.unit.test_worker_models import activate
