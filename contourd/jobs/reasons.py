@@ -95,7 +95,7 @@ def advice_of_series(series: int, reason: str) -> str:
     kind = class_of(reason)
     if kind == "unknown_sender" or reason.startswith(ONE_UID):
         return ""
-    if kind == "sent_twice" and f"contourd replace {series}" in reason:
+    if kind == "sent_twice" and f" replace {series} " in reason:
         return command("replace", series, "--reason", "REASON")
     if kind in ("refused", "sent_twice"):
         return command("release", series, "--reason", "REASON")
