@@ -8,6 +8,7 @@ from pathlib import Path
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from contourd.commands import command
 from contourd.dicom.files import read_dicom
 from contourd.dicom.instance import UNREADABLE
 from contourd.errors import InvalidTransition
@@ -37,10 +38,11 @@ def give_up(session: Session, series: SeriesRow, reason: str, seen: Collection[i
     renamed = [row for row in newer.values() if renames(row)]
     if renamed:
         another = ", ".join(renames(renamed[0]))
+        take = command("replace", series.id, "--reason", "WHY")
         raise InvalidTransition(
             f"{len(renamed)} images of series {series.id} came again with another {another}: "
             "the earlier ones are not contoured any more; when all came, take the newer: "
-            f"`contourd replace {series.id}`; if those are wrong, correct them at the source and send them once more"
+            f"`{take}`; if those are wrong, correct them at the source and send them once more"
         )
     if (newer or refused or series.hold) and not reason:
         what = f"{refused} images that were refused are not waited for" if refused else series.hold or series.reason
