@@ -75,8 +75,8 @@ class Schedule:
     @property
     def alive(self) -> bool:
         """Whether the threads are there that start the jobs and run them."""
-        thread = self._scheduler._thread
-        return thread is not None and thread.is_alive() and all(one.is_alive() for one in self._threads._pool._threads)
+        thread, pool = self._scheduler._thread, list(self._threads._pool._threads)  # one may begin meanwhile
+        return thread is not None and thread.is_alive() and all(one.is_alive() for one in pool)
 
     def clock_was_set(self) -> None:
         """Let every job be due at once, and then at its interval by the new time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -46,15 +47,38 @@ def test_what_a_thread_must_outlive_is_told(caplog) -> None:
 def test_a_schedule_that_lost_a_thread_is_not_alive(monkeypatch) -> None:
     schedule = Schedule(2)
     monkeypatch.setattr("concurrent.futures._base.LOGGER.critical", lambda *told, **more: None)
-    ran = threading.Event()
-    schedule.every(0.01, "anything", ran.set)
+    runs, hasten = threading.Semaphore(0), threading.Event()
+    hasten.set()
+    schedule.every(0.01, "anything", runs.release)
     schedule.start()
     try:
-        assert ran.wait(10)
+        # A pool notes its thread only after that began; the second time is asked for after the first was.
+        assert runs.acquire(timeout=10)
+        assert runs.acquire(timeout=10)
         assert schedule.alive
-        thread = next(iter(schedule._threads._pool._threads))
         schedule._threads._pool._work_queue.put(object())  # what no worker can run
-        thread.join(10)
+        deadline = time.monotonic() + 10
+        while schedule.alive and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert not schedule.alive
+        assert schedule._scheduler._thread.is_alive()
     finally:
-        schedule.stop(0, ran)
+        schedule.stop(0, hasten)
+
+
+def test_a_thread_of_a_schedule_that_begins_meanwhile_is_no_fault() -> None:
+    schedule = Schedule(2)
+    threads = schedule._threads._pool._threads
+
+    class First(threading.Thread):
+        def is_alive(self) -> bool:
+            threads.add(threading.Thread())
+            return True
+
+    schedule.start()
+    try:
+        threads.add(First())
+        assert schedule.alive
+    finally:
+        threads.clear()
+        schedule.stop(0, threading.Event())
