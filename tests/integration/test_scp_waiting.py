@@ -13,6 +13,7 @@ from contourd.dicom import reactor
 from tests.fuzz.pdus import ECHO
 from tests.fuzz.receiving import Peer
 from tests.integration.receiving import WAIT_S, Receiver, Start, associate, sending
+from tests.peers import LOOPBACK
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
@@ -43,14 +44,21 @@ def test_an_abort_wakes_them(receiver: Receiver, images: list[Path]) -> None:
 
 @pytest.mark.usefixtures("asleep")
 def test_the_end_of_the_node_wakes_them(receiver: Receiver) -> None:
+    """Their end is told to the peers alone: the next start finds the associations open, and decides about them."""
+    before = set(threading.enumerate())
     associations = [associate(receiver.port) for _ in range(3)]
+    for number in (1, 2, 3):
+        receiver.sink.wait_for("opened", number, "SCANNER", LOOPBACK)
+    woken = set(threading.enumerate()) - before
+    assert len(woken) == 4 * len(associations)  # two at each end
     stopper = threading.Thread(target=receiver.scp.stop)
     stopper.start()
-    stopper.join(WAIT_S)
-    assert not stopper.is_alive()
-    for number, association in enumerate(associations, 1):
-        receiver.sink.wait_for("closed", number, False)
-        association.kill()
+    deadline = time.monotonic() + WAIT_S
+    for thread in (stopper, *woken):
+        thread.join(max(0, deadline - time.monotonic()))
+    assert [thread for thread in (stopper, *woken) if thread.is_alive()] == []
+    assert [association.is_aborted for association in associations] == [True] * 3
+    assert [what[0] for what in receiver.sink.told] == ["opened"] * 3
 
 
 @pytest.mark.usefixtures("asleep")
