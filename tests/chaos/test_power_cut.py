@@ -81,3 +81,28 @@ def test_calls_that_threads_cut_in_two_are_joined() -> None:
     )
     expected = [Call("message"), Call("fsync", "/spool/partial/ab"), Call("rename", "/spool/outgoing/1.dcm")]
     assert list(calls(trace)) == expected
+
+
+HEADS = r"\4\0\0\0\0J\0\0\0F\1\3\0\0\0\0\4\0\0\08\0\0\0\0\0\2\0"
+ECHO = HEADS + r"\22\0\0\0001.2.840.10008.1.1\0\0\0\0\1\2\0\0\000"
+REST = r"\0\0\20\1\2\0\0\0\1\0\0\0\0\10\2\0\0\0\1\1"
+ANSWERED = r"\0\0 \1\2\0\0\0\1\0\0\0\0\10\2\0\0\0\1\1\0\0\0\t\2\0\0\0\0\0"
+STORE = HEADS + r"\32\0\0\0001.2.840.10008.5.1.4.1.1.2\0\0\0\0\1\2\0\0\000"
+
+
+@pytest.mark.parametrize(
+    ("content", "messages"),
+    [
+        (ECHO + r"0\0" + REST, 0),
+        (ECHO + r"0\200" + ANSWERED, 0),
+        (ECHO + r"0\200" + ANSWERED + r"\0\0\0P\1\3", 1),  # and something more
+        (ECHO + r"\1\200" + ANSWERED, 1),
+        (STORE + r"\1\200" + ANSWERED, 1),
+        (STORE + r"0\200" + ANSWERED, 1),
+        (r"\4\0\0\0\1L\0\0\1H\1\2\\\"2.887", 1),  # a part of a data set
+        (r"\6\0\0\0\0\4\0\0\0\0", 0),
+    ],
+)
+def test_whatever_a_message_carries_counts_but_a_c_echo(content: str, messages: int) -> None:
+    trace = f'8 sendto(9<socket:[1]>, "{content}"..., 150, 0, NULL, 0) = 150\n'
+    assert list(calls(trace)) == [Call("message")] * messages
