@@ -186,9 +186,13 @@ class Site:
         self.server.terminate()
         return self.server.wait_dead()
 
-    def _settled(self) -> bool:
-        for (number,) in self.server.ask(BROKEN_OFF):  # all of it came, and a person who has looked says so
+    def release_broken_off(self) -> None:
+        """Have a person who has looked say that a series which was broken off, and came as a whole, is all."""
+        for (number,) in self.server.ask(BROKEN_OFF):
             assert self.server.operate(("release",), number) == 0, self.server.tail()
+
+    def _settled(self) -> bool:
+        self.release_broken_off()
         for uid in self.to_confirm:
             if self.job_state(uid) == "HELD":
                 self.operate(("confirm",), uid)

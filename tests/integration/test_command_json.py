@@ -157,9 +157,12 @@ def alert(site: Site) -> list[object]:
 def replace(site: Site) -> list[object]:
     """An image of a held series came again with other content."""
     database, spool = Database(load_settings(site.queue()).database_url), Spool(site.folder / "spool")
-    first, newer = (
-        spool.store_instance([p.read_bytes()]) for p in sorted(write_series(site.folder / "ct").iterdir())[:2]
-    )
+    path = min(write_series(site.folder / "ct").iterdir())
+    first = spool.store_instance([path.read_bytes()])
+    image = pydicom.dcmread(path)
+    image.PixelData = image.PixelData[::-1]
+    image.save_as(path)
+    newer = spool.store_instance([path.read_bytes()])
     known = {"series_id": 2, "sop_instance_uid": "1.2.3", "received_at": datetime.now(UTC)}
     sha256 = stored_sha256(spool.root / newer)
     with database.transaction() as session:

@@ -238,7 +238,7 @@ def test_nothing_but_images_and_structure_sets_names_the_patient(tmp_path, brigh
         if pydicom.dcmread(path).PatientBirthDate == "Zanzibaar":
             path.unlink()  # it repeats what was spoilt, and every structure set of a test is validated at the end
     log = site.node.log
-    for told in ("association accepted", "cannot be decoded", "refused: pacs", "[left out]", "the job is held"):
+    for told in ("association accepted", "is cut off", "refused: pacs", "[left out]", "the job is held"):
         assert told in log, log
 
 
@@ -257,7 +257,7 @@ def live_through(site: Site, tmp_path: Path) -> None:
         site.entry(folder, "DELIVERED")
     assert {"Zanzibaar^Quentinus", UTF_8[1], ISO_2022[1]} <= set(site.peer.taken)
     assert "missing slices" in site.entry(gap, "HELD")["reason"]
-    assert "cannot be decoded" in site.entry(damaged, "HELD")["reason"]
+    assert "is cut off" in site.entry(damaged, "HELD")["reason"]
     told = site.entry(refused, "FAILED")["reason"]
     assert told.endswith("(" + ", ".join(["[left out]"] * 3) + ")")
     assert len(site.peer.refused) == 2

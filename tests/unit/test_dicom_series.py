@@ -129,7 +129,7 @@ def test_another_patient_is_found_also_in_what_is_set_aside(folder: Path) -> Non
 def test_pixels_that_cannot_be_decoded_name_the_slice(folder: Path) -> None:
     series = read_series(folder)
     rewrite(folder / "CT_0002.dcm", setting(PixelData=bytes(100)))
-    with pytest.raises(SeriesUnusable, match=r"z = -23\.75 mm cannot be decoded"):
+    with pytest.raises(SeriesUnusable, match=r"z = -23\.75 mm is cut off"):
         read_volume(series)
 
 
