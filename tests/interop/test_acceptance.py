@@ -76,9 +76,9 @@ def test_dcmtk_is_accepted_by_its_address(tmp_path: Path) -> None:
         geometry_holds(images, drawn, tmp_path / patient)
 
 
-def test_everything_is_green_with_a_node_that_serves(tmp_path: Path, bright_bundle: Path) -> None:
+def test_everything_is_green_with_a_node_that_serves(tmp_path: Path, fit_bundle: Path) -> None:
     """The first hour: serve, check, send a series to the node by its own test sender."""
-    bright = load_bundle(bright_bundle)
+    bright = load_bundle(fit_bundle)
     coarse = {**bright.config.model_dump(mode="json"), "preprocess": {"spacing_mm": [12.0, 12.0, 12.0]}}
     model = save_bundle(tmp_path / "coarse", coarse, bright.network()).folder
     with storescp(tmp_path / "tps", "TPS") as tps:
