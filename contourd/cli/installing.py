@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contourd.cli.options import ConfigOption
-from contourd.cli.output import JsonOption, as_json
+from contourd.cli.output import UNFOLDED, JsonOption, as_json
 from contourd.commands import command
 from contourd.errors import ContourdError, NodeError, SettingsError
 from contourd.profiles import PROFILES
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from contourd.configuration import Answers
 
 log = logging.getLogger(__name__)
-UNFOLDED = 10_000
 
 
 def init(

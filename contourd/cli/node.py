@@ -11,7 +11,7 @@ import typer
 
 from contourd.cli.audit import MOMENT_HELP, moment
 from contourd.cli.options import ConfigOption, countable, opened_database, operator
-from contourd.cli.output import JsonOption
+from contourd.cli.output import UNFOLDED, JsonOption
 from contourd.commands import command
 from contourd.errors import NodeError, SettingsError
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from contourd.jobs.report import Chosen, Report
     from contourd.settings import Settings
 
-UNFOLDED = 10_000
 LONGEST_EXIT_S = 10.0
 
 

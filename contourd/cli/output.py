@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+# Columns of what goes to a file or a program: whole lines.
+UNFOLDED = 10_000
 JsonOption = Annotated[
     bool, typer.Option("--json", help="For programs: one JSON object; docs/commands.md names its keys.")
 ]
