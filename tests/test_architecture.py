@@ -15,7 +15,7 @@ import pytest
 from tests.layers import LAYER, PLACES, TRAINER_MAY_IMPORT
 
 ROOT = Path(__file__).resolve().parents[1]
-LINES = 350
+LINES = 500
 
 BANNED_WORDS = frozenset({"util", "utils", "helper", "helpers", "common", "manager", "impl", "core"})
 BANNED_VERBS = frozenset({"process", "handle", "data", "info"})
