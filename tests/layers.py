@@ -94,6 +94,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.jobs.insistence",
         "contourd.models",
         *("contourd.jobs.arrivals", "contourd.jobs.group_commit", "contourd.jobs.intake"),
+        *("contourd.jobs.associations", "contourd.jobs.completion", "contourd.jobs.image_recorder"),
         *("contourd.jobs.headers", "contourd.jobs.refusals", "contourd.jobs.verdicts", "contourd.jobs.series_steps"),
         *(
             "contourd.jobs.newer_images",

@@ -17,6 +17,9 @@ class Headers:
         self._root = root
         self._read: dict[str, Instance] = {}
 
+    def __len__(self) -> int:
+        return len(self._read)
+
     def read(self, paths: Sequence[str]) -> list[Instance]:
         """Return the headers of images; raises SeriesUnusable."""
         return [self._of(path) for path in paths]

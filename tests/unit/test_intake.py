@@ -18,8 +18,9 @@ from contourd.dicom.reception import ReceivedInstance
 from contourd.errors import InvalidTransition
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
+from contourd.jobs.completion import HEADERS_A_LOOK
 from contourd.jobs.database import Database
-from contourd.jobs.intake import HEADERS_A_LOOK, Intake
+from contourd.jobs.intake import Intake
 from contourd.jobs.job import JobState, SeriesState
 from contourd.jobs.operations import Operations
 from contourd.jobs.queue import Queue
@@ -45,9 +46,9 @@ class Node:
         self.associations = 0
         self.sent = 0
 
-    def restarted(self, routes=(ROUTE,)) -> Intake:
+    def restarted(self, routes=(ROUTE,), settings=SETTINGS) -> Intake:
         clock, monotonic = (lambda: self.now), (lambda: self.now.timestamp() - self.set_by_s)
-        self.intake = Intake(self.database, self.root, SETTINGS, routes, clock, monotonic)
+        self.intake = Intake(self.database, self.root, settings, routes, clock, monotonic)
         return self.intake
 
     def wait(self, seconds: float) -> None:
@@ -308,7 +309,7 @@ def test_the_report_shows_what_waits_and_what_is_held(node, tmp_path):
 
 def test_headers_are_read_while_a_series_is_quiet_and_let_go_with_it(node, tmp_path):
     node.send(ct(tmp_path / "ct", slices=60))
-    known = node.intake._headers._read
+    known = node.intake.headers
     node.wait(1)
     assert len(known) == HEADERS_A_LOOK
     node.wait(1)
@@ -318,19 +319,19 @@ def test_headers_are_read_while_a_series_is_quiet_and_let_go_with_it(node, tmp_p
             path.unlink()
     node.wait(8)
     assert [job.state for job in node.jobs()] == [JobState.QUEUED]
-    assert not known
+    assert len(known) == 0
 
 
 def test_an_image_that_cannot_be_read_is_told_when_the_series_is_due(node, tmp_path):
     node.send(ct(tmp_path / "ct"))
     (node.root / "3.dcm").write_bytes(b"no image")
     node.wait(5)
-    assert len(node.intake._headers._read) == 19
+    assert len(node.intake.headers) == 19
     assert node.series().state == SeriesState.RECEIVING
     node.wait(5)
     assert node.series().state == SeriesState.HELD
     assert "3.dcm cannot be read" in node.series().reason
-    assert not node.intake._headers._read
+    assert len(node.intake.headers) == 0
 
 
 def test_while_an_association_is_open_no_header_is_read(node, tmp_path):
@@ -338,4 +339,4 @@ def test_while_an_association_is_open_no_header_is_read(node, tmp_path):
     for path in ct(tmp_path / "ct"):
         node.store(association, path)
     node.wait(60)
-    assert not node.intake._headers._read
+    assert len(node.intake.headers) == 0

@@ -178,7 +178,7 @@ def test_a_late_slice_at_any_moment_makes_one_newer_structure_set(node, tmp_path
 
 def test_a_series_takes_no_more_images_than_it_may_have(node, tmp_path):  # noqa: F811
     paths, few = ct(tmp_path / "ct"), SeriesSettings(quiet_s=10, gapped_s=60, max_instances=5)
-    node.intake._settings = few
+    node.restarted(settings=few)
     association = node.open()
     for path in paths[:5]:
         node.store(association, path)

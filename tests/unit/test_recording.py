@@ -104,7 +104,7 @@ def test_an_image_that_was_sent_again_meanwhile_is_not_kept_twice(node):
 def test_no_series_is_held_open_by_it(node):
     node.store(node.images[0])
     node.start()
-    assert node.intake._open == {}
+    assert node.intake.associations.held() == set()
 
 
 def test_both_images_of_a_conflict_are_kept_and_told_of_once(node, tmp_path):

@@ -199,7 +199,7 @@ def test_with_an_association_for_each_image_it_marks_what_its_sender_sends(node,
 
 def test_no_more_images_than_a_series_may_have_are_a_refusal_too(node, tmp_path):  # noqa: F811
     paths = ct(tmp_path / "ct")
-    node.intake._settings = SeriesSettings(quiet_s=10, gapped_s=60, max_instances=18)
+    node.restarted(settings=SeriesSettings(quiet_s=10, gapped_s=60, max_instances=18))
     association = node.open()
     for path in paths:
         try:
