@@ -42,7 +42,7 @@ def add_series(database: Database, number: int) -> None:
                 InstanceRow(series_id=series.id, sop_instance_uid=uid, path=path, sha256="0" * 64, received_at=now)
             )
         job = JobRow(
-            series_id=series.id, revision=1, model="hn7", destinations="pacs", state=JobState.QUEUED,
+            series_id=series.id, revision=1, model="hn7", destinations=["pacs"], state=JobState.QUEUED,
             created_at=now, updated_at=now, lease_until=None,
         )  # fmt: skip
         session.add(job)

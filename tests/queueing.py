@@ -67,7 +67,7 @@ def add_job(database, number: int = 1, destinations: str = "pacs") -> int:
             series_id=series.id,
             revision=1,
             model="hn7",
-            destinations=destinations,
+            destinations=destinations.split(","),
             state=JobState.QUEUED,
             created_at=START + timedelta(seconds=number),
             updated_at=START,

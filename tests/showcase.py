@@ -158,7 +158,7 @@ def _series(number: int, uid: str, state: SeriesState, reason: str, patient: str
 
 def _job(number: int, series: int, state: JobState, reason: str, remarks: str, begun: datetime) -> JobRow:
     return JobRow(
-        id=number, series_id=series, revision=1, model="hn7", destinations="pacs,tps", state=state, reason=reason,
+        id=number, series_id=series, revision=1, model="hn7", destinations=["pacs", "tps"], state=state, reason=reason,
         remarks=remarks, confirm=reason == CONFIRM, created_at=begun, updated_at=begun + timedelta(minutes=1),
     )  # fmt: skip
 

@@ -168,6 +168,30 @@ def test_everything_is_caught_in_few_places_only() -> None:
     assert not wrong
 
 
+def test_series_jobs_and_deliveries_are_made_in_one_place_only() -> None:
+    made = {
+        (module, node.func.id)
+        for module, path in sources().items()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if node.func.id in ("SeriesRow", "JobRow", "DeliveryRow")
+    }
+    assert made == {("contourd.jobs.transitions", name) for name in ("SeriesRow", "JobRow", "DeliveryRow")}
+
+
+def test_series_jobs_and_deliveries_are_moved_in_one_place_only() -> None:
+    """A commitment, a request for one and a constancy check are moved where their tables are written."""
+    moved = {
+        module
+        for module, path in sources().items()
+        if module.startswith("contourd.jobs.")
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr == "state"
+    }
+    others = {"contourd.jobs.commitments", "contourd.jobs.commitment_requests", "contourd.jobs.constancy"}
+    assert moved == {"contourd.jobs.transitions"} | others
+
+
 def test_future_annotations_everywhere() -> None:
     wrong = [
         module

@@ -15,19 +15,11 @@ from contourd.jobs.audit import Deed, audit_row
 from contourd.jobs.constancy_result import CheckResult
 from contourd.jobs.constancy_standing import BASELINE, CHECK, OPEN, Check, check_of, read_last, read_open
 from contourd.jobs.database import Database
-from contourd.jobs.job import (
-    CheckState,
-    DeliveryEvent,
-    DeliveryState,
-    JobEvent,
-    JobState,
-    SeriesEvent,
-    SeriesState,
-    next_series_state,
-)
+from contourd.jobs.job import CheckState, JobEvent, JobState, SeriesState
 from contourd.jobs.own_series import digest
-from contourd.jobs.tables import ConstancyCheckRow, ConstancySeriesRow, DeliveryRow, JobRow, SeriesRow
-from contourd.jobs.transitions import advance_delivery, advance_job, record
+from contourd.jobs.series_steps import hold_series
+from contourd.jobs.tables import ConstancyCheckRow, ConstancySeriesRow, JobRow, SeriesRow
+from contourd.jobs.transitions import withdraw_job
 
 OVER = "the constancy check is over"
 LEFT_OPEN = tuple(state for state in JobState if state not in (JobState.DELIVERED, JobState.SUPERSEDED))
@@ -166,15 +158,9 @@ class Checks:
         """Leave nothing of a series open: no image is waited for, nothing is contoured, nothing is sent."""
         now = self._now()
         if series.state == SeriesState.RECEIVING:
-            series.state, series.reason = next_series_state(SeriesState.RECEIVING, SeriesEvent.HOLD), OVER
-            record(session, "series", series.id, SeriesEvent.HOLD, series.state, OVER, now)
+            hold_series(session, series, OVER, now)
         for job in session.scalars(select(JobRow).where(JobRow.series_id == series.id, JobRow.state.in_(LEFT_OPEN))):
-            job.reason, job.lease_until = OVER, None
-            advance_job(session, job, JobEvent.CANCEL, OVER, now)
-            waiting = DeliveryRow.job_id == job.id, DeliveryRow.state == DeliveryState.PENDING
-            for row in session.scalars(select(DeliveryRow).where(*waiting)):
-                row.reason = OVER
-                advance_delivery(session, row, DeliveryEvent.REFUSE, OVER, now)
+            withdraw_job(session, job, JobEvent.CANCEL, OVER, now)
 
     def recover(self) -> None:
         """End as red what was under way when contourd ended; what was only asked for is begun now."""

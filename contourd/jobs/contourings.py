@@ -125,7 +125,7 @@ def read_contoured(database: Database, job_id: int) -> Contoured | None:
             job.state,
             job.revision,
             series.revision,
-            tuple(job.destinations.split(",")),
+            tuple(job.destinations),
             job.override,
             dict(session.execute(images.order_by(InstanceRow.id)).all()),
             _contouring(row) if row is not None else None,

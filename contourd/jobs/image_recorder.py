@@ -17,14 +17,14 @@ from contourd.errors import QueueUnavailable, SeriesFull
 from contourd.jobs.arrivals import add_further, after_removal
 from contourd.jobs.database import Database
 from contourd.jobs.group_commit import GroupCommit, NotUsual
-from contourd.jobs.job import SeriesEvent, SeriesState
+from contourd.jobs.job import SeriesState
 from contourd.jobs.newer_images import note_newer, told_newer, withdraw_newer
 from contourd.jobs.own_series import note_arrival
 from contourd.jobs.queue import Queue
 from contourd.jobs.refusals import adopt_unnamed, settle_refusal
 from contourd.jobs.series_steps import hold_series, reopen_series, stop_jobs
 from contourd.jobs.tables import InstanceRow, SeriesRow
-from contourd.jobs.transitions import record
+from contourd.jobs.transitions import add_series
 from contourd.jobs.verdicts import BROKEN_OFF, OPEN
 from contourd.settings import SeriesSettings
 
@@ -72,22 +72,9 @@ class ImageRecorder:
             select(SeriesRow).where(SeriesRow.series_uid == received.series_instance_uid)
         ).one_or_none()
         if series is None:
-            series = SeriesRow(
-                series_uid=received.series_instance_uid,
-                state=SeriesState.RECEIVING,
-                calling_ae=received.calling_ae,
-                patient=received.patient,
-                created_at=now,
-                last_instance_at=now,
-                interrupted=OPEN,
-                revision=1,
-                reason="",
-            )
-            session.add(series)
-            session.flush()
+            series = add_series(session, received.series_instance_uid, received.calling_ae, received.patient, now)
             note_arrival(session, series)
             adopt_unnamed(session, series, now - timedelta(seconds=self._settings.gapped_s))
-            record(session, "series", series.id, SeriesEvent.INSTANCE, series.state, received.calling_ae, now)
         learnt = not series.calling_ae and bool(received.calling_ae)
         series.calling_ae = series.calling_ae or received.calling_ae
         if series.state == SeriesState.RECEIVING:

@@ -36,7 +36,16 @@ from contourd.jobs.queue import Queue
 from contourd.jobs.releasing import give_up, refuse_outdated, replace_within
 from contourd.jobs.report import image_of_job, image_of_series
 from contourd.jobs.tables import ConstancySeriesRow, DeliveryRow, JobRow, SeriesRow
-from contourd.jobs.transitions import advance_delivery, advance_job, advance_series, record
+from contourd.jobs.transitions import (
+    add_delivery,
+    add_job,
+    advance_delivery,
+    advance_job,
+    advance_series,
+    record,
+    withdraw_job,
+)
+from contourd.settings import Route
 
 CANCELLED = "cancelled by "
 
@@ -141,12 +150,7 @@ class Operations:
         self._refuse_names(reason, image_of_job(self._database, job_id))
         with self._database.transaction() as session:
             job = self._job(session, job_id)
-            job.reason, job.lease_until = f"{CANCELLED}{self._actor}: {reason.strip()}", None
-            self._advance(session, job, JobEvent.CANCEL, job.reason)
-            for row in self._deliveries(session, job_id):
-                if row.state == DeliveryState.PENDING:
-                    row.reason = job.reason
-                    self._advance_delivery(session, row, DeliveryEvent.REFUSE, job.reason)
+            withdraw_job(session, job, JobEvent.CANCEL, f"{CANCELLED}{self._actor}: {reason.strip()}", self._now())
             self._audit(session, "cancel", f"job {job_id}", reason.strip())
             self._marks.add(Mark.PERSON, self._series_of(session, job).series_uid, job.reason)
 
@@ -172,8 +176,8 @@ class Operations:
                 raise InvalidTransition(f"retention removed the structure set of job {job_id}; send the series again")
             own = next((d for d in deliveries if d.destination == destination), None)
             alike = next((d for d in deliveries if profiles.get(d.destination) == profiles[destination]), None)
-            if destination not in job.destinations.split(","):
-                job.destinations += f",{destination}"
+            if destination not in job.destinations:
+                job.destinations.append(destination)
             if own is not None:
                 self._send_again(session, job, own)
             elif alike is not None:
@@ -191,10 +195,7 @@ class Operations:
 
     def _add(self, session: Session, job: JobRow, destination: str, output: str) -> None:
         now = self._now()
-        row = DeliveryRow(job_id=job.id, destination=destination, output=output, state=DeliveryState.PENDING)
-        row.not_before = row.created_at = row.updated_at = now
-        session.add(row)
-        session.flush()
+        row = add_delivery(session, job, destination, output, now)
         record(session, "delivery", row.id, "added", row.state, f"by {self._actor}", now)
         self._to_delivery(session, job, destination)
 
@@ -221,7 +222,7 @@ class Operations:
                 f"there is no model {model!r}; give a name of `{command('models list')}`, or a folder"
             )
         with self._database.transaction() as session:
-            job, now = self._current(session, job_id), self._now()
+            job = self._current(session, job_id)
             series = self._series_of(session, job)
             if series.purged_at is not None:
                 raise InvalidTransition(f"retention removed the images of job {job_id}; send the series again")
@@ -235,19 +236,8 @@ class Operations:
                 if found.activation is None or used is None or used == found.activation.model:
                     raise InvalidTransition(f"{model} is the model of job {known} already; `{command('retry', known)}`")
                 model = found.activation.model.stored_name  # the name stands for another version now
-            made = JobRow(
-                series_id=job.series_id,
-                revision=job.revision,
-                model=model,
-                destinations=job.destinations,
-                state=JobState.QUEUED,
-                confirm=job.confirm,
-                created_at=now,
-                updated_at=now,
-            )
-            session.add(made)
-            session.flush()
-            record(session, "job", made.id, "queued", made.state, f"{model}, by {self._actor}", now)
+            route = Route(model=model, destinations=tuple(job.destinations), confirm=job.confirm)
+            made = add_job(session, series, route, f"{model}, by {self._actor}", self._now())
             self._audit(session, "recontour", f"job {job_id}", f"with {model}: job {made.id}")
             return made.id
 

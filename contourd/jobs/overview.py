@@ -115,7 +115,7 @@ def read_job(database: Database, job_id: int) -> JobDetail | None:
         return JobDetail(
             job_line(job, series, deliveries, models_of_jobs(session, [job_id]).get(job_id)),
             series_line(series, len(paths)),
-            tuple(job.destinations.split(",")),
+            tuple(job.destinations),
             paths,
             next((d.output for d in deliveries if d.output), ""),
             series.purged_at or job.purged_at,

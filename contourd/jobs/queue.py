@@ -19,7 +19,7 @@ from contourd.jobs.device_waits import WAITS_FOR_DEVICE, given_up, waits_since
 from contourd.jobs.job import DeliveryEvent, DeliveryState, JobEvent, JobState
 from contourd.jobs.own_series import own_series
 from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
-from contourd.jobs.transitions import advance_delivery, advance_job, end_job
+from contourd.jobs.transitions import add_delivery, advance_delivery, advance_job, end_job, withdraw_job
 from contourd.model.identity import ModelIdentity
 
 
@@ -92,7 +92,7 @@ class Queue:
                 job.revision,
                 job.model,
                 tuple(path for path, _ in instances),
-                tuple(job.destinations.split(",")),
+                tuple(job.destinations),
                 job.attempts,
                 job.override,
                 tuple(sha256 for _, sha256 in instances),
@@ -146,17 +146,7 @@ class Queue:
             for name, output in outputs.items():
                 known = select(DeliveryRow).where(DeliveryRow.job_id == job_id, DeliveryRow.destination == name)
                 if session.scalars(known).first() is None:
-                    session.add(
-                        DeliveryRow(
-                            job_id=job_id,
-                            destination=name,
-                            output=output,
-                            state=DeliveryState.PENDING,
-                            not_before=now,
-                            created_at=now,
-                            updated_at=now,
-                        )
-                    )
+                    add_delivery(session, job, name, output, now)
 
     def hold(self, job_id: int, worker: str, reason: str) -> None:
         """Hold a claimed job: a person must look. Raises LeaseLost."""
@@ -262,7 +252,7 @@ class Queue:
             raise InvalidTransition(f"there is no job {job_id}")
         deliveries = list(session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job_id)))
         # Where a destination has no structure set yet, sending what there is would not be all.
-        contoured = {row.destination for row in deliveries} >= set(job.destinations.split(","))
+        contoured = {row.destination for row in deliveries} >= set(job.destinations)
         self._refuse_retry(session, job, bool(deliveries), contoured)
         for row in deliveries:
             if row.state == DeliveryState.REFUSED:
@@ -297,12 +287,7 @@ class Queue:
         for job in jobs:
             if job.state in (JobState.DELIVERED, JobState.SUPERSEDED):
                 continue
-            job.reason, job.lease_until = why, None
-            self._advance(session, job, JobEvent.SUPERSEDE, why)
-            for row in session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job.id)):
-                if row.state == DeliveryState.PENDING:
-                    row.reason = why
-                    advance_delivery(session, row, DeliveryEvent.REFUSE, why, self._now())
+            withdraw_job(session, job, JobEvent.SUPERSEDE, why, self._now())
 
     def _owned(self, session: Session, job_id: int, worker: str) -> JobRow:
         job = session.get(JobRow, job_id)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, Select, and_, false, func, literal, select
+from sqlalchemy import ColumnElement, Select, and_, false, func, select
 from sqlalchemy.orm import Session
 
 from contourd.jobs.activations import Activation, read_activations
@@ -16,7 +16,7 @@ from contourd.jobs.database import Database
 from contourd.jobs.destinations import DestinationLine, read_destinations
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
 from contourd.jobs.own_series import own_series
-from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
+from contourd.jobs.tables import DeliveryRow, InstanceRow, JobDestinationRow, JobRow, SeriesRow
 from contourd.jobs.tallies import JOBS, read_tallies
 from contourd.model.identity import ModelIdentity
 
@@ -110,8 +110,8 @@ class Chosen:
         if self.since is not None:
             conditions.append(JobRow.updated_at >= self.since)
         if self.destination:
-            listed = literal(",") + JobRow.destinations + ","
-            conditions.append(listed.contains(f",{self.destination},", autoescape=True))
+            going = select(JobDestinationRow.job_id).where(JobDestinationRow.destination == self.destination)
+            conditions.append(JobRow.id.in_(going))
         if self.job is not None:
             conditions.append(JobRow.id == self.job)
         return [false()] if self.series is not None else conditions

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from contourd.jobs.job import JobState, SeriesEvent, SeriesState
 from contourd.jobs.queue import Queue
 from contourd.jobs.tables import JobRow, SeriesRow
-from contourd.jobs.transitions import advance_series, record
+from contourd.jobs.transitions import add_job, advance_series, record
 from contourd.settings import Route
 
 
@@ -55,19 +55,5 @@ def complete_series(session: Session, series: SeriesRow, route: Route, now: date
     same = select(JobRow).where(
         JobRow.series_id == series.id, JobRow.revision == series.revision, JobRow.model == route.model
     )
-    if session.scalars(same).first() is not None:
-        return
-    job = JobRow(
-        series_id=series.id,
-        revision=series.revision,
-        model=route.model,
-        destinations=",".join(dict.fromkeys(route.destinations)),
-        state=JobState.QUEUED,
-        confirm=route.confirm,
-        created_at=now,
-        updated_at=now,
-        lease_until=None,
-    )
-    session.add(job)
-    session.flush()
-    record(session, "job", job.id, "queued", job.state, route.model, now)
+    if session.scalars(same).first() is None:
+        add_job(session, series, route, route.model, now)

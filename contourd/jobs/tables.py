@@ -7,12 +7,14 @@ from enum import StrEnum
 
 from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, String, Text, TypeDecorator, UniqueConstraint, text
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
+from sqlalchemy.ext.orderinglist import ordering_list
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from contourd.jobs.job import CheckState, CommitmentState, DeliveryState, JobState, RequestState, SeriesState
 
 # The revision of migrations/ that makes these tables.
-SCHEMA_REVISION = "0004"
+SCHEMA_REVISION = "0005"
 # Of what has no DIMSE status, in the key of ``tallies``.
 NO_STATUS = -1
 
@@ -119,8 +121,23 @@ class NewerImageRow(Table):
     received_at: Mapped[datetime]
 
 
+class JobDestinationRow(Table):
+    """A destination that a job goes to; ``position`` counts from 0 in the order of its route."""
+
+    __tablename__ = "job_destinations"
+    __table_args__ = (UniqueConstraint("destination", "job_id"),)
+
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    destination: Mapped[str] = mapped_column(String(32))
+
+
+def _to_destination(name: str) -> JobDestinationRow:
+    return JobDestinationRow(destination=name)
+
+
 class JobRow(Table):
-    """One series revision, one model."""
+    """One series revision, one model; ``destinations`` are names in the order of the route."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -133,7 +150,6 @@ class JobRow(Table):
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
     revision: Mapped[int]
     model: Mapped[str] = mapped_column(String(255))
-    destinations: Mapped[str] = mapped_column(Text)  # names, separated by commas
     state: Mapped[str] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(Text, default="")
     attempts: Mapped[int] = mapped_column(default=0)
@@ -146,6 +162,12 @@ class JobRow(Table):
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     purged_at: Mapped[datetime | None]  # when retention removed its structure sets
+    destination_rows: Mapped[list[JobDestinationRow]] = relationship(
+        order_by=JobDestinationRow.position, collection_class=ordering_list("position"), lazy="selectin"
+    )
+    destinations: AssociationProxy[list[str]] = association_proxy(
+        "destination_rows", "destination", creator=_to_destination
+    )
 
 
 class DeliveryRow(Table):

@@ -1,4 +1,7 @@
-"""Advance a series, a job or a delivery inside the caller's transaction: the new state and its event row, together."""
+"""Make and advance series, jobs and deliveries inside the caller's transaction: the row and its event, together.
+
+No row of theirs is made anywhere else, and no state of theirs is set anywhere else.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from contourd.jobs.job import (
     next_series_state,
 )
 from contourd.jobs.tables import DeliveryRow, EventRow, JobRow, SeriesRow
+from contourd.settings import Route
 
 
 def record(session: Session, subject: str, subject_id: int, event: str, state: str, detail: str, at: datetime) -> None:
@@ -26,6 +30,59 @@ def record(session: Session, subject: str, subject_id: int, event: str, state: s
     session.add(
         EventRow(at=at, subject=subject, subject_id=subject_id, event=str(event), state=str(state), detail=detail)
     )
+
+
+def add_series(session: Session, series_uid: str, calling_ae: str, patient: str, at: datetime) -> SeriesRow:
+    """Make the row of a series of which the first image came: it is being received."""
+    series = SeriesRow(
+        series_uid=series_uid,
+        state=SeriesState.RECEIVING,
+        calling_ae=calling_ae,
+        patient=patient,
+        created_at=at,
+        last_instance_at=at,
+        interrupted="",
+        revision=1,
+        reason="",
+    )
+    session.add(series)
+    session.flush()
+    record(session, "series", series.id, SeriesEvent.INSTANCE, series.state, calling_ae, at)
+    return series
+
+
+def add_job(session: Session, series: SeriesRow, route: Route, detail: str, at: datetime) -> JobRow:
+    """Queue a job for a series as it is now, with a route's model, destinations and confirmation."""
+    job = JobRow(
+        series_id=series.id,
+        revision=series.revision,
+        model=route.model,
+        destinations=list(dict.fromkeys(route.destinations)),
+        state=JobState.QUEUED,
+        confirm=route.confirm,
+        created_at=at,
+        updated_at=at,
+        lease_until=None,
+    )
+    session.add(job)
+    session.flush()
+    record(session, "job", job.id, "queued", job.state, detail, at)
+    return job
+
+
+def add_delivery(session: Session, job: JobRow, destination: str, output: str, at: datetime) -> DeliveryRow:
+    """Make the delivery of a job's structure set to a destination, due at once.
+
+    Parameters
+    ----------
+    output
+        The structure set, relative to the spool.
+    """
+    row = DeliveryRow(job_id=job.id, destination=destination, output=output, state=DeliveryState.PENDING)
+    row.not_before = row.created_at = row.updated_at = at
+    session.add(row)
+    session.flush()
+    return row
 
 
 def advance_series(session: Session, series: SeriesRow, event: SeriesEvent, detail: str, at: datetime) -> None:
@@ -70,6 +127,16 @@ def refuse_delivery(session: Session, row: DeliveryRow, reason: str, at: datetim
     if job.state == JobState.DELIVERING:
         job.reason = f"{row.destination}: {reason}"
         advance_job(session, job, JobEvent.FAIL, job.reason, at)
+
+
+def withdraw_job(session: Session, job: JobRow, event: JobEvent, reason: str, at: datetime) -> None:
+    """End a job, and what of it waits to be sent; what was delivered stays delivered, what is being sent may arrive."""
+    job.reason, job.lease_until = reason, None
+    advance_job(session, job, event, reason, at)
+    pending = DeliveryRow.job_id == job.id, DeliveryRow.state == DeliveryState.PENDING
+    for row in session.scalars(select(DeliveryRow).where(*pending)):
+        row.reason = reason
+        advance_delivery(session, row, DeliveryEvent.REFUSE, reason, at)
 
 
 def return_delivery(session: Session, row: DeliveryRow, reason: str, not_before: datetime, at: datetime) -> None:

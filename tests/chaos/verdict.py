@@ -94,14 +94,11 @@ def _compare(site: Site, destination: Destination, doubled: list[str], missing: 
 
 def _not_sent(site: Site) -> list[str]:
     """Find destinations that a delivered job names and that it has no delivery to."""
-    query = "SELECT id, destinations FROM jobs WHERE state = 'DELIVERED'"
-    made = set(site.server.ask("SELECT job_id, destination FROM deliveries"))
-    return [
-        f"job {job}: nothing was made for {destination}"
-        for job, destinations in site.server.ask(query)
-        for destination in destinations.split(",")
-        if (job, destination) not in made
-    ]
+    query = (
+        "SELECT job_id, destination FROM job_destinations JOIN jobs ON jobs.id = job_id WHERE state = 'DELIVERED' "
+        "EXCEPT SELECT job_id, destination FROM deliveries"
+    )
+    return [f"job {job}: nothing was made for {destination}" for job, destination in site.server.ask(query)]
 
 
 def _untold(site: Site) -> list[str]:

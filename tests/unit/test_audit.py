@@ -216,7 +216,7 @@ def fill(database, trail, clock) -> None:
         session.flush()
         for n in (11, 12):
             session.add(
-                JobRow(id=n, series_id=n - 10, revision=1, model="m", destinations="p", state="HELD", **moments)
+                JobRow(id=n, series_id=n - 10, revision=1, model="m", destinations=["p"], state="HELD", **moments)
             )
         session.flush()
         session.add(DeliveryRow(id=5, job_id=11, destination="pacs", state="PENDING", not_before=NOON, **moments))

@@ -101,7 +101,7 @@ def test_a_registered_series_goes_to_the_receiver_and_its_model(node):
     node.begun(paths)
     node.send(paths)
     _, (job,) = node.rows()
-    assert (job.model, job.destinations, job.state) == ("bright", LOOPBACK_RECEIVER, "QUEUED")
+    assert (job.model, list(job.destinations), job.state) == ("bright", [LOOPBACK_RECEIVER], "QUEUED")
 
 
 @pytest.mark.parametrize(("over", "extra", "reason"), [
@@ -131,7 +131,7 @@ def test_a_patient_goes_to_the_destinations_while_a_check_is_under_way(node):
     node.begun(node.series(TOKEN))
     node.send(node.series("patient"))
     _, (job,) = node.rows()
-    assert (job.model, job.destinations) == ("hn7", "pacs")
+    assert (job.model, list(job.destinations)) == ("hn7", ["pacs"])
 
 
 def test_patients_go_first(node):

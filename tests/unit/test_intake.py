@@ -130,7 +130,7 @@ def test_contiguous_and_quiet_is_complete(node, tmp_path):
     node.wait(1)
     assert node.series().state == SeriesState.COMPLETE
     (job,) = node.jobs()
-    assert (job.state, job.revision, job.model, job.destinations) == (JobState.QUEUED, 1, "hn7", "pacs")
+    assert (job.state, job.revision, job.model, list(job.destinations)) == (JobState.QUEUED, 1, "hn7", ["pacs"])
     node.wait(100)
     assert len(node.jobs()) == 1
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 from alembic import command
-from sqlalchemy import Boolean, Connection, DateTime, Integer, MetaData, text
+from sqlalchemy import Boolean, Connection, DateTime, Integer, MetaData, select, text
 
 from contourd.errors import QueueUnavailable, SchemaMismatch
 from contourd.jobs.database import Database, alembic_config, revisions
-from contourd.jobs.tables import SCHEMA_REVISION
+from contourd.jobs.tables import SCHEMA_REVISION, JobRow
 
 MOMENT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 STATES = {
@@ -199,3 +199,18 @@ def test_an_older_version_contours_nothing_that_waits_for_a_person_or_an_image(d
     (series,) = content(database)["series"]
     assert (series["state"], series["interrupted"]) == ("HELD", "aborted")
     assert ("sent twice" if because == "hold" else "were refused") in series["reason"]
+
+
+def test_the_destinations_of_older_jobs_are_carried_over_in_their_order(database):
+    migrate(database, command.upgrade, "0004")
+    fill(database)
+    with database.engine.connect() as connection:
+        connection.execute(text("UPDATE jobs SET destinations = 'tps,archive,pacs'"))
+        connection.commit()
+    database.upgrade()
+    with database.reading() as session:
+        assert list(session.scalars(select(JobRow)).one().destinations) == ["tps", "archive", "pacs"]
+    with database.transaction() as session:
+        session.scalars(select(JobRow)).one().destinations.append("second")
+    database.downgrade("0004")
+    assert content(database)["jobs"][0]["destinations"] == "tps,archive,pacs,second"

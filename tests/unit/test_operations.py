@@ -68,7 +68,7 @@ def add(database: Database, clock: Clock, confirm: bool = False) -> int:
         session.add(series)
         session.flush()
         row = JobRow(
-            series_id=series.id, revision=1, model="hn7", destinations="pacs", state=JobState.QUEUED, confirm=confirm,
+            series_id=series.id, revision=1, model="hn7", destinations=["pacs"], state=JobState.QUEUED, confirm=confirm,
             created_at=clock(), updated_at=clock(),
         )  # fmt: skip
         session.add(row)
@@ -282,7 +282,7 @@ def test_another_model_makes_another_job(database, marie, job, tmp_path):
     (tmp_path / "model.json").write_text("{}")
     made = marie.recontour(job, str(tmp_path))
     assert read(database, made).model == str(tmp_path)
-    assert read(database, made).destinations == "pacs"
+    assert list(read(database, made).destinations) == ["pacs"]
     assert trail(database) == [("marie", "recontour", "job 1", f"with {tmp_path}: job {made}")]
     with pytest.raises(InvalidTransition, match=f"job {made} already"):
         marie.recontour(job, str(tmp_path))

@@ -73,7 +73,14 @@ def fill(database) -> None:
         ):
             session.add(
                 JobRow(
-                    id=n, series_id=n, revision=1, model="hn7", destinations="pacs", state=state, reason=reason, **times
+                    id=n,
+                    series_id=n,
+                    revision=1,
+                    model="hn7",
+                    destinations=["pacs"],
+                    state=state,
+                    reason=reason,
+                    **times,
                 )
             )
         session.flush()

@@ -48,7 +48,9 @@ def test_neither_the_queue_nor_the_log_quotes_the_patient(settings, caplog):
     with database.transaction() as session:
         session.add(SeriesRow(id=1, series_uid="1.2", state="COMPLETE", created_at=NOW, last_instance_at=NOW))
         session.flush()
-        session.add(JobRow(id=1, series_id=1, revision=1, model="hn7", destinations="pacs", state="QUEUED", **moments))
+        session.add(
+            JobRow(id=1, series_id=1, revision=1, model="hn7", destinations=["pacs"], state="QUEUED", **moments)
+        )
     worker = Stumbling(settings, "w")
     with caplog.at_level(logging.INFO):
         worker._work(worker._queue.claim("w", 60))
