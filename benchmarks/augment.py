@@ -21,17 +21,17 @@ from torch import Tensor
 
 from contourd.model.structures import catalogue_pairs, mirrored_order
 from contourd.model.transforms import Preprocess
-from trainer.augment import Augment
 from trainer.case import read_case
-from trainer.config import AugmentConfig, find_recipe, load_recipe
-from trainer.dataset import FULL, make_sample
+from trainer.training.augment import Augment
+from trainer.training.config import AugmentConfig, find_recipe, load_recipe
+from trainer.training.dataset import FULL, make_sample
 
 ROUNDS = 15
 Pipeline = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def ours(config: AugmentConfig, spacing_mm: tuple[float, float, float], mirrored: tuple[int, ...]) -> Pipeline:
-    """Return what trainer.fit uses."""
+    """Return what trainer.training.fit uses."""
     augment, rng = Augment(config, spacing_mm, mirrored), np.random.default_rng(0)
 
     def pipeline(image: Tensor, organs: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,12 +32,12 @@ from contourd.model.runtime import choose_device
 from contourd.model.transforms import Preprocess
 from contourd.reference import load_reference
 from trainer.case import Annotation, Case, write_case
-from trainer.config import TrainConfig, find_recipe, load_recipe
-from trainer.dataset import load_split, store
-from trainer.fit import Task, to_target, train_step
-from trainer.losses import class_weights
-from trainer.parallel import Ranks
-from trainer.state import State, set_up
+from trainer.training.config import TrainConfig, find_recipe, load_recipe
+from trainer.training.dataset import load_split, store
+from trainer.training.fit import Task, to_target, train_step
+from trainer.training.losses import class_weights
+from trainer.training.parallel import Ranks
+from trainer.training.state import State, set_up
 
 WORKERS, PREFETCHED = 2, 4
 # What the workers had ready when the first step began does not count, nor what the first steps compile.

@@ -16,8 +16,8 @@ from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from tests.phantom import read_series, structure_set
-from trainer.archive import Item, Refused
-from trainer.discovery import Source, find_items
+from trainer.curation.archive import Item, Refused
+from trainer.curation.discovery import Source, find_items
 
 GRID = Grid.regular((40, 44, 44), (3.0, 4.0, 4.0), (-86.0, -86.0, 0.0))
 # Name -> middle (slice, row, column) and radius, in voxels; the patient's left is at high columns.

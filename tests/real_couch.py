@@ -21,7 +21,7 @@ from contourd.model.bundle import load_bundle
 from contourd.model.predictor import Predictor
 from tests.bodies import at_resolution
 from trainer.case import read_case
-from trainer.metrics import dice
+from trainer.evaluation.metrics import dice
 
 TISSUE_HU, COUCH_HU = -300, -600
 TOUCHING_MM = 2

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.layers import LAYER, PLACES, TRAINER_MAY_IMPORT
+from tests.layers import LAYER, PLACES, TRAINER_MAY_IMPORT, TRAINER_PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES = 500
@@ -82,7 +82,7 @@ def words(name: str) -> set[str]:
 
 
 def test_every_module_has_a_layer() -> None:
-    assert {"contourd.errors", "contourd.cli", "trainer.fit"} <= set(sources())
+    assert {"contourd.errors", "contourd.cli", "trainer.training.fit"} <= set(sources())
     assert not sorted(set(sources()) - set(LAYER))
 
 
@@ -133,6 +133,26 @@ def test_trainer_imports_the_model_side_only() -> None:
         for name in ours(module)
         if name.startswith("contourd.") and not within(name, TRAINER_MAY_IMPORT)
     ]
+    assert not wrong
+
+
+def package_of_trainer(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "trainer" and len(parts) > 1 and parts[1] in TRAINER_PACKAGES else None
+
+
+def test_the_packages_of_the_trainer_are_entered_by_their_faces_only() -> None:
+    """What they share knows none of them, and whoever may use one uses what its ``__init__`` names."""
+    wrong = []
+    for module in sources():
+        own = package_of_trainer(module)
+        for name in ours(module):
+            entered = package_of_trainer(name)
+            if entered in (None, own):
+                continue
+            allowed = module == "contourd.cli.training" or entered in TRAINER_PACKAGES[own]
+            if not allowed or name != f"trainer.{entered}":
+                wrong.append(f"{module} imports {name}")
     assert not wrong
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.config import AugmentConfig, TrainConfig
+from trainer.training.config import AugmentConfig, TrainConfig
 
 ORGANS = ("Brainstem", "Parotid_L", "Parotid_R")
 STILL = AugmentConfig(

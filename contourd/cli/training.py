@@ -31,9 +31,7 @@ def curate(
 
     A file beside the report takes your corrections of the names.
     """
-    from trainer.audit import EXCLUDING
-    from trainer.curate import NAMES, REPORT, Options, run
-    from trainer.splits import Shares
+    from trainer.curation import EXCLUDING, NAMES, REPORT, Options, Shares, run_curation
 
     told = set(only_tell or ())
     rules = {rule.value for rule in EXCLUDING}
@@ -42,7 +40,9 @@ def curate(
     kept = frozenset(rule for rule in EXCLUDING if rule.value not in told)
     shares = Shares(validation_share, test_share)
     with words_apart(json):
-        curation = run(sources, output, Options(keep_chest, keep_splits, shares, seed, workers, kept, structures))
+        curation = run_curation(
+            sources, output, Options(keep_chest, keep_splits, shares, seed, workers, kept, structures)
+        )
     if json:
         content = {
             "cases": len(curation.cases),
@@ -68,18 +68,17 @@ def train(
 ) -> None:
     """Train a model; a run that was stopped goes on."""
     from contourd.model.site_structures import extended_catalogue
-    from trainer.config import find_recipe, load_recipe
-    from trainer.fit import run
+    from trainer.training import find_recipe, load_recipe, run_training
 
     config = load_recipe(find_recipe(recipe), extended_catalogue(structures) if structures else None)
     if initial:
         config = config.model_copy(update={"initial": initial})
-    run(dataset, output, config, device, steps)
+    run_training(dataset, output, config, device, steps)
 
 
 def list_recipes() -> None:
     """List the recipes that ship with contourd."""
-    from trainer.config import find_recipe, recipe_names
+    from trainer.training import find_recipe, recipe_names
 
     for name in recipe_names():
         first = find_recipe(name).read_text(encoding="utf-8").splitlines()[0]
@@ -90,7 +89,7 @@ def show_recipe(
     recipe: Annotated[str, typer.Argument(help="A shipped recipe's name, or a file.")],
 ) -> None:
     """Print a recipe, to be written into a file and changed."""
-    from trainer.config import find_recipe, load_recipe
+    from trainer.training import find_recipe, load_recipe
 
     path = find_recipe(recipe)
     load_recipe(path)
@@ -112,10 +111,10 @@ def evaluate(
 
     Each case is contoured, written as a structure set, read back and compared.
     """
-    from trainer.evaluate import run
+    from trainer.evaluation import run_evaluation
 
     with words_apart(json):
-        evaluated = run(bundle, dataset, output, split, device)
+        evaluated = run_evaluation(bundle, dataset, output, split, device)
     if json:
         measured = evaluated.bundle
         content = {
@@ -138,10 +137,10 @@ def ablate(
 
     A run that was stopped goes on.
     """
-    from trainer.ablate import REPORT, run
+    from trainer.training import ABLATION_REPORT, run_ablation
 
     with words_apart(json):
-        rows = run(grid, dataset, output, device)
+        rows = run_ablation(grid, dataset, output, device)
     if json:
         listed = [
             {
@@ -153,4 +152,4 @@ def ablate(
             }
             for row in rows
         ]
-        typer.echo(as_json({"report": str(output / REPORT), "rows": listed}))
+        typer.echo(as_json({"report": str(output / ABLATION_REPORT), "rows": listed}))

@@ -15,9 +15,9 @@ from contourd.cli import app
 from contourd.errors import DatasetError
 from tests.archives import BALLS, add_roi, contour, head, loops, write_csv, write_dicom, write_pddca
 from trainer.case import Annotation, read_case
-from trainer.conversion import READING
-from trainer.curate import Manifest, Options, curate
-from trainer.discovery import Source
+from trainer.curation.conversion import READING
+from trainer.curation.curate import Manifest, Options, curate
+from trainer.curation.discovery import Source
 
 PATIENTS = ("MRN-0001", "MRN-0002", "MRN-0003", "MRN-0004")
 
@@ -259,7 +259,7 @@ def test_an_empty_data_set_names_the_organs_that_could_not_be_used(tmp_path):
 def test_what_was_made_by_an_older_way_of_reading_is_made_anew(tmp_path, monkeypatch):
     write_dicom(tmp_path / "clinic", "MRN-0001")
     output = tmp_path / "out"
-    monkeypatch.setattr("trainer.conversion.READING", READING - 1)
+    monkeypatch.setattr("trainer.curation.conversion.READING", READING - 1)
     run(tmp_path / "clinic", "--output", output)
     (before,) = (path.stat().st_mtime_ns for path in (output / ".work").glob("*.npz"))
     monkeypatch.undo()

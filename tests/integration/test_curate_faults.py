@@ -178,8 +178,8 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 PROGRAM = """
 import sys
 from pathlib import Path
-from trainer.curate import Options, curate
-from trainer.discovery import Source
+from trainer.curation.curate import Options, curate
+from trainer.curation.discovery import Source
 curate([Source("clinic", Path(sys.argv[1]))], Path(sys.argv[2]), Options(keep_chest=True))
 """
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from trainer.case import read_case
-from trainer.curate import Manifest, Options, curate
-from trainer.discovery import Source
+from trainer.curation.curate import Manifest, Options, curate
+from trainer.curation.discovery import Source
 from trainer.names import NO_ORGAN
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"

@@ -10,8 +10,8 @@ import pytest
 from contourd.model.bundle import load_bundle
 from tests.archives import write_csv
 from tests.interop.node import contourd
-from trainer.config import find_recipe, load_recipe
-from trainer.grid import load_grid
+from trainer.training.ablation_grid import load_grid
+from trainer.training.config import find_recipe, load_recipe
 
 RECIPE = """
 name = "{name}"

@@ -13,7 +13,7 @@ from contourd.dicom.rtstruct_read import rasterise, read_structure_set
 from tests.interop.node import contourd
 from tests.training import ORGANS, write_dataset
 from trainer.case import read_case
-from trainer.metrics import dice
+from trainer.evaluation.metrics import dice
 
 RECIPE = """
 name = "smoke"

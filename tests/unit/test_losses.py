@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from trainer.losses import LOSSES, Loss, class_weights
+from trainer.training.losses import LOSSES, Loss, class_weights
 
 ALL = pytest.mark.parametrize("missing", ["mask", "marginal"])
 EACH = pytest.mark.parametrize("name", LOSSES)

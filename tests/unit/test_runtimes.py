@@ -22,7 +22,7 @@ from contourd.reference import load_reference
 from contourd.runtimes import LEAST_DICE, make_predictor, masks_agree, user_cache, worker_of
 from contourd.settings import WorkerSettings
 from tests.interop.conftest import bright_bundle  # noqa: F401  a fixture
-from trainer.metrics import dice
+from trainer.evaluation.metrics import dice
 
 CPU = {"device": "cpu"}
 

@@ -14,8 +14,8 @@ from contourd.profiles import STRICT
 from contourd.provenance import read_order, written_order
 from contourd.settings import load_settings
 from tests.interop.node import write_configuration
-from trainer.config import check_recipe, load_recipe
 from trainer.names import interpret, vocabulary_of
+from trainer.training.config import check_recipe, load_recipe
 
 PLEXUS = """
 [Rib03_L]

@@ -12,11 +12,11 @@ from pydantic import ValidationError
 from contourd.errors import DatasetError, SettingsError
 from contourd.model.transforms import Preprocess, PreprocessConfig
 from tests.training import ORGANS, STILL, write_case
-from trainer.augment import Augment
 from trainer.case import Annotation, find_cases, read_case
-from trainer.config import AugmentConfig, LossConfig, load_recipe
-from trainer.dataset import make_sample
-from trainer.fit import to_target
+from trainer.training.augment import Augment
+from trainer.training.config import AugmentConfig, LossConfig, load_recipe
+from trainer.training.dataset import make_sample
+from trainer.training.fit import to_target
 
 
 def test_a_case_is_upright_and_knows_its_sides(tmp_path):

@@ -10,17 +10,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import trainer.ablate
+import trainer.training.ablate
 from contourd.cli import app
 from contourd.errors import DatasetError, SettingsError
 from tests.archives import write_csv, write_pddca
 from tests.training import ORGANS, write_case
-from trainer.ablate import RESULT, Outcome, ablate, choose_cases
 from trainer.case import find_cases, read_case
-from trainer.curate import Options, curate
-from trainer.discovery import parse_sources
-from trainer.grid import GridConfig, Variant, grid_names, load_grid, recipe_of, run_key
-from trainer.splits import Shares
+from trainer.curation.curate import Options, curate
+from trainer.curation.discovery import parse_sources
+from trainer.curation.splits import Shares
+from trainer.training.ablate import RESULT, Outcome, ablate, choose_cases
+from trainer.training.ablation_grid import GridConfig, Variant, grid_names, load_grid, recipe_of, run_key
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BASE = {
@@ -55,13 +55,13 @@ def grid(*tables, **more) -> GridConfig:
 @pytest.fixture
 def trained(monkeypatch) -> list[str]:
     """Names of the runs that were trained."""
-    done, fit = [], trainer.ablate.fit
+    done, fit = [], trainer.training.ablate.fit
 
     def noting(dataset, output, config, device):
         done.append(output.parent.name)
         return fit(dataset, output, config, device)
 
-    monkeypatch.setattr(trainer.ablate, "fit", noting)
+    monkeypatch.setattr(trainer.training.ablate, "fit", noting)
     return done
 
 
@@ -113,7 +113,7 @@ def test_a_run_out_of_memory_is_an_entry(dataset, tmp_path, monkeypatch):
     def fit(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 TiB")
 
-    monkeypatch.setattr(trainer.ablate, "fit", fit)
+    monkeypatch.setattr(trainer.training.ablate, "fit", fit)
     rows = ablate(grid(POOLS), dataset, tmp_path / "out", "cpu")
     assert [r.mean for r in rows] == [None, None]
     assert "out of memory" in (tmp_path / "out" / "ablation.html").read_text()

@@ -7,9 +7,9 @@ import pytest
 
 from contourd.errors import DatasetError
 from tests.archives import GRID, found, head, write_csv, write_nrrd, write_pddca
-from trainer.archive_openkbp import read_patient as read_csv
-from trainer.archive_pddca import read_patient as read_pddca
-from trainer.discovery import parse_sources
+from trainer.curation.discovery import parse_sources
+from trainer.curation.openkbp import read_patient as read_csv
+from trainer.curation.pddca import read_patient as read_pddca
 
 
 @pytest.mark.parametrize("space", ["left-posterior-superior", "right-anterior-superior"])

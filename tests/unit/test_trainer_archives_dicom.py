@@ -23,8 +23,8 @@ from tests.archives import (
     write_dicom,
 )
 from tests.orientations import TURNED, write_turned
-from trainer.archive import RawCase
-from trainer.archive_dicom import fill_skipped_slices, read_patient, roi_mask
+from trainer.curation.archive import RawCase
+from trainer.curation.dicom import fill_skipped_slices, read_patient, roi_mask
 
 FRAME = "1.2.3"
 

@@ -7,7 +7,7 @@ import pytest
 
 from contourd.imaging.grid import Grid
 from tests.archives import GRID, ball, head
-from trainer.audit import EXCLUDING, Rule, audit, empty_slices, excluded, outside_share, shapes_of
+from trainer.curation.audit import EXCLUDING, Rule, audit, empty_slices, excluded, outside_share, shapes_of
 
 SEEDS = 12
 

@@ -19,12 +19,12 @@ from contourd.dicom.instance import survey_series
 from contourd.errors import DatasetError
 from tests.archives import found, write_csv, write_dicom, write_pddca
 from tests.training import write_case
-from trainer.archive import Item, Kind
-from trainer.archive_openkbp import read_patient as read_csv
-from trainer.archive_pddca import read_patient as read_pddca
 from trainer.bounds import MOST_ARRAY_BYTES, check_nrrd, irregular
 from trainer.case import read_case
-from trainer.identity import PATIENTS_FILE, identify
+from trainer.curation.archive import Item, Kind
+from trainer.curation.openkbp import read_patient as read_csv
+from trainer.curation.pddca import read_patient as read_pddca
+from trainer.curation.pseudonyms import PATIENTS_FILE, identify
 
 pytestmark = pytest.mark.timeout(60)
 GIB = 2**30

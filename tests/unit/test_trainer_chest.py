@@ -9,8 +9,8 @@ from contourd.errors import SeriesUnusable
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from trainer.case import Annotation, Case
-from trainer.chest import KEPT_BELOW_MM, head_and_neck
-from trainer.conversion import without_chest
+from trainer.curation.chest import KEPT_BELOW_MM, head_and_neck
+from trainer.curation.conversion import without_chest
 
 HEAD_MM, NECK_MM = 200.0, 80.0
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from tests.archives import ball, head
-from trainer.archive import Item, Kind
 from trainer.case import Annotation, Case, read_case, write_case
-from trainer.conversion import Order, case_file, convert
+from trainer.curation.archive import Item, Kind
+from trainer.curation.conversion import Order, case_file, convert
 
 
 def test_two_organs_of_a_case_that_the_review_file_takes_for_one_must_agree(tmp_path):

@@ -16,10 +16,10 @@ from contourd.model.bundle import load_bundle, save_bundle
 from contourd.model.plausibility import Organ, distribution_of
 from contourd.model.predictor import Predictor
 from tests.interop.conftest import BALL_CC, bright_bundle, phantom  # noqa: F401  a fixture
-from trainer.card import bounds, write_card
 from trainer.case import Annotation, Case, write_case
-from trainer.evaluate import CASES, Results, evaluate, evaluate_case, run
-from trainer.evaluation import CaseResult, OrganResult, Outcome, mean_of_means, spread, statistics
+from trainer.evaluation.card import bounds, write_card
+from trainer.evaluation.evaluate import CASES, Results, evaluate, evaluate_case, run_evaluation
+from trainer.evaluation.results import CaseResult, OrganResult, Outcome, mean_of_means, spread, statistics
 from trainer.figures import GREEN, OPACITY, RED, WINDOW_HU, YELLOW, largest_slice, overlay
 
 TRUTH = {"Brainstem": Annotation.PRESENT, "SpinalCord": Annotation.PRESENT, "Larynx": Annotation.PRESENT}
@@ -156,7 +156,7 @@ def test_a_report_and_going_on_after_a_stop(bright_bundle, dataset, tmp_path, ca
     assert stopped_after.identifier == "a"
     stamp = (output / CASES / "a.json").stat().st_mtime_ns
 
-    run(str(bright_bundle), dataset, output, device="cpu")
+    run_evaluation(str(bright_bundle), dataset, output, device="cpu")
     assert (output / CASES / "a.json").stat().st_mtime_ns == stamp
     printed = capsys.readouterr().out
     assert re.search(r"^Brainstem +2  0\.9", printed, re.M)
@@ -180,7 +180,7 @@ def test_another_model_s_report_is_not_continued(bright_bundle, dataset, tmp_pat
     fields = {**bundle.config.model_dump(mode="json"), "version": "other"}
     other = save_bundle(tmp_path / "other", fields, bundle.network())
     with pytest.raises(DatasetError, match="another model"):
-        run(str(other.folder), dataset, output, device="cpu")
+        run_evaluation(str(other.folder), dataset, output, device="cpu")
 
 
 def test_a_changed_case_is_measured_again(bright_bundle, dataset, tmp_path):  # noqa: F811

@@ -21,13 +21,13 @@ from contourd.errors import DatasetError, DeviceError, ModelError, SettingsError
 from contourd.model.anatomynet import AnatomyNet
 from contourd.model.bundle import load_bundle
 from tests.training import ORGANS, STILL, config, write_case
-from trainer.config import OptimiserConfig, PatchConfig, find_recipe, load_recipe
-from trainer.fit import CHECKPOINT, fit, place_in_data
-from trainer.losses import Loss
-from trainer.optimisers import learning_rate
-from trainer.patches import cut_patch
-from trainer.state import set_up
-from trainer.supervision import Supervised, shrunk
+from trainer.training.config import OptimiserConfig, PatchConfig, find_recipe, load_recipe
+from trainer.training.deep_supervision import Supervised, shrunk
+from trainer.training.fit import CHECKPOINT, fit, place_in_data
+from trainer.training.losses import Loss
+from trainer.training.optimisers import learning_rate
+from trainer.training.patches import cut_patch
+from trainer.training.state import set_up
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).resolve().parents[2]
@@ -119,15 +119,15 @@ sys.path.insert(0, {root!r})
 import torch
 torch.set_num_threads(1)
 from pathlib import Path
-import trainer.fit
+import trainer.training.fit
 from tests.training import config
-step = trainer.fit.train_step
+step = trainer.training.fit.train_step
 def stepping(state, task):
     if state.step == 5:
         os.kill(os.getpid(), signal.SIGKILL)
     return step(state, task)
-trainer.fit.train_step = stepping
-trainer.fit.fit(Path({dataset!r}), Path({output!r}), config(7), "cpu")
+trainer.training.fit.train_step = stepping
+trainer.training.fit.fit(Path({dataset!r}), Path({output!r}), config(7), "cpu")
 """
 
 
@@ -290,7 +290,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from tests.training import config
-from trainer.fit import fit
+from trainer.training.fit import fit
 fit(Path(sys.argv[1]), Path(sys.argv[2]), config(4, schedule={"length": 4, "batch_size": 2}), "cpu")
 """
 

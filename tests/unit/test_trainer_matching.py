@@ -15,9 +15,9 @@ from contourd.dicom.series import Instance, read_instance
 from tests.archives import add_roi, contour, found, loops, write_dicom
 from tests.archives import head as a_head
 from tests.phantom import rewrite, setting, write_series
-from trainer.archive import Stage
-from trainer.archive_dicom import read_patient
-from trainer.archive_matching import StructureSetFile, Unmatched, newest, read_references, series_of
+from trainer.curation.archive import Stage
+from trainer.curation.dicom import read_patient
+from trainer.curation.matching import StructureSetFile, Unmatched, newest, read_references, series_of
 
 SET = StructureSetFile(
     path=Path("rt.dcm"),

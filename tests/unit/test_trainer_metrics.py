@@ -9,7 +9,7 @@ import pytest
 import surface_distance
 
 from contourd.imaging.grid import Grid
-from trainer.metrics import Distances, added_path_mm, agreement, corner_axes_mm, dice, surface, surface_dice
+from trainer.evaluation.metrics import Distances, added_path_mm, agreement, corner_axes_mm, dice, surface, surface_dice
 
 
 def grid(shape=(12, 14, 16), spacing=(3.0, 2.0, 1.0)) -> Grid:

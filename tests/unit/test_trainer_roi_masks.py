@@ -10,8 +10,8 @@ from contourd.dicom.rtstruct_read import ReadROI
 from contourd.errors import DatasetError
 from contourd.imaging.grid import Grid
 from tests.archives import GRID, add_roi, ball, contour, found, head, loops, write_dicom
-from trainer.archive import RawCase
-from trainer.archive_dicom import fill_skipped_slices, plane_step, read_patient, roi_mask
+from trainer.curation.archive import RawCase
+from trainer.curation.dicom import fill_skipped_slices, plane_step, read_patient, roi_mask
 
 FRAME = "1.2.3"
 PARENT = head()[1]["Parotid_R"]

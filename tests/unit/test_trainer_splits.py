@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from contourd.errors import DatasetError
-from trainer.splits import Member, Shares, refuse_doubles, split
+from trainer.curation.splits import Member, Shares, refuse_doubles, split
 
 
 def member(case: str, source: str = "a", patient: str = "", content: str = "", organs: str = "A") -> Member:

@@ -8,9 +8,9 @@ import re
 import pytest
 
 from tests.training import config, write_case
-from trainer.fit import fit
-from trainer.optimisers import learning_rate
 from trainer.progress import in_words
+from trainer.training.fit import fit
+from trainer.training.optimisers import learning_rate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,11 +11,11 @@ from scipy.spatial.transform import Rotation
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from trainer.case import Annotation, Case, write_case
-from trainer.splits import Member, Shares, split_together, together
-from trainer.twin_registration import make_tissue, similarity
-from trainer.twin_signatures import make_signature, match, read_signature, write_signature
-from trainer.twin_splits import fixed_splits, joined_patients, outnumbered, told
-from trainer.twins import LEAST_LIKENESS, LEAST_SIMILARITY, Scan, Twin, Twins, find_twins
+from trainer.curation.splits import Member, Shares, split_together, together
+from trainer.curation.twin_registration import make_tissue, similarity
+from trainer.curation.twin_signatures import make_signature, match, read_signature, write_signature
+from trainer.curation.twin_splits import fixed_splits, joined_patients, outnumbered, told
+from trainer.curation.twins import LEAST_LIKENESS, LEAST_SIMILARITY, Scan, Twin, Twins, find_twins
 
 LENGTH_MM, HALF_MM = 240.0, (75.0, 60.0)
 

@@ -19,19 +19,19 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contourd import __version__
 from contourd.errors import DatasetError
 from contourd.model.site_structures import extended_catalogue
-from trainer.archive import Item, Refused, Stage
 from trainer.atomic import replacing, write_text
-from trainer.audit import EXCLUDING, AuditFinding, Rule, audit, excluded
 from trainer.case import Annotation, read_case, write_case
-from trainer.conversion import Converted, Order, case_file, convert, known
-from trainer.curation_report import Curation, write_curation_report
-from trainer.discovery import Source, find_items, parse_sources
-from trainer.identity import Named, identify
+from trainer.curation.archive import Item, Refused, Stage
+from trainer.curation.audit import EXCLUDING, AuditFinding, Rule, audit, excluded
+from trainer.curation.conversion import Converted, Order, case_file, convert, known
+from trainer.curation.discovery import Source, find_items, parse_sources
+from trainer.curation.pseudonyms import Named, identify
+from trainer.curation.report import Curation, write_curation_report
+from trainer.curation.splits import SPLITS, Member, Shares, refuse_doubles, split_together
+from trainer.curation.twin_splits import TwinPair, fixed_splits, joined_patients, outnumbered, told
+from trainer.curation.twins import Scan, find_twins
 from trainer.names import mapping, review, vocabulary_of
 from trainer.progress import tracked
-from trainer.splits import SPLITS, Member, Shares, refuse_doubles, split_together
-from trainer.twin_splits import TwinPair, fixed_splits, joined_patients, outnumbered, told
-from trainer.twins import Scan, find_twins
 
 WORK, TWINS, MANIFEST, NAMES, REPORT = ".work", ".twins", "dataset.json", "names.toml", "report.html"
 
@@ -300,7 +300,7 @@ def _remove_others(output: Path, manifest: Manifest) -> None:
             case_file(output / case.split, case.identifier).unlink(missing_ok=True)
 
 
-def run(sources: Sequence[str], output: Path, options: Options) -> Curation:
+def run_curation(sources: Sequence[str], output: Path, options: Options) -> Curation:
     """Curate as ``contourd curate`` does, and say what came of it.
 
     Raises

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from contourd.errors import SettingsError
 from contourd.model.structures import etc_folder
-from trainer.config import TrainConfig, check_recipe, find_recipe, read_toml
+from trainer.training.config import TrainConfig, check_recipe, find_recipe, read_toml
 
 GRIDS = "grids"
 # What a budget is made of: the same for all variants, so that a row differs by what its table is about.

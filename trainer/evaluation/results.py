@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
-from trainer.metrics import Agreement
+from trainer.evaluation.metrics import Agreement
 
 GROSS_FAILURE = 0.3
 RESAMPLES = 2000
@@ -36,7 +36,7 @@ class _Record(BaseModel):
 
 
 class OrganResult(_Record):
-    """One annotated organ of one case; see trainer.metrics. None: infinite or not defined, since a mask is empty."""
+    """One annotated organ of one case; see ``metrics``. None: infinite or not defined, since a mask is empty."""
 
     name: str
     outcome: Outcome

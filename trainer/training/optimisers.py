@@ -9,7 +9,7 @@ from types import MappingProxyType
 import torch
 from torch import nn
 
-from trainer.config import OptimiserConfig, OptimiserStage
+from trainer.training.config import OptimiserConfig, OptimiserStage
 
 Parameters = Iterable[nn.Parameter]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainer.config import AugmentConfig
+from trainer.training.config import AugmentConfig
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,14 +14,14 @@ from matplotlib.figure import Figure
 
 from contourd import __version__
 from contourd.model.structures import Structure, catalogue, colour_of
-from trainer.archive import Refused
-from trainer.audit import AuditFinding, Rule
 from trainer.case import Annotation
-from trainer.conversion import Converted, sheet_file
+from trainer.curation.archive import Refused
+from trainer.curation.audit import AuditFinding, Rule
+from trainer.curation.conversion import Converted, sheet_file
+from trainer.curation.splits import SPLITS
+from trainer.curation.twin_splits import TwinPair
 from trainer.names import NO_ORGAN, Spelling
 from trainer.page import inline, write_page
-from trainer.splits import SPLITS
-from trainer.twin_splits import TwinPair
 
 CASES_PER_PART = 25
 

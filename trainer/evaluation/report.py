@@ -13,14 +13,14 @@ from pydantic import BaseModel, ConfigDict
 from contourd import __version__
 from contourd.model.bundle import ModelBundle
 from trainer.atomic import write_text
-from trainer.card import write_card
 from trainer.case import find_cases, read_case
-from trainer.evaluation import GROSS_FAILURE, RESAMPLES, CaseResult, Outcome, Statistics
+from trainer.evaluation.card import write_card
+from trainer.evaluation.metrics import TOLERANCE_MM
+from trainer.evaluation.published import PUBLISHED
+from trainer.evaluation.results import GROSS_FAILURE, RESAMPLES, CaseResult, Outcome, Statistics
 from trainer.figures import distribution_figure, legend, organ_figure
-from trainer.metrics import TOLERANCE_MM
 from trainer.page import inline, write_page
 from trainer.progress import tracked
-from trainer.published import PUBLISHED
 
 SCHEMA = 1
 Masks = Mapping[str, NDArray[np.bool_]]

@@ -16,14 +16,14 @@ from contourd.errors import ContourdError, DatasetError
 from contourd.model.anatomynet import AnatomyNet
 from trainer.atomic import replacing, write_text
 from trainer.case import find_cases, read_case
-from trainer.config import TrainConfig
-from trainer.fit import fit
-from trainer.grid import GridConfig, Variant, load_grid, recipe_of, run_key
 from trainer.page import write_page
-from trainer.training_log import read_steps
+from trainer.training.ablation_grid import GridConfig, Variant, load_grid, recipe_of, run_key
+from trainer.training.config import TrainConfig
+from trainer.training.fit import fit
+from trainer.training.log import read_steps
 
 RUNS, RESULT = "runs", "result.json"
-REPORT, TABLE, TABLE_JSON = "ablation.html", "ablation.csv", "ablation.json"
+ABLATION_REPORT, TABLE, TABLE_JSON = "ablation.html", "ablation.csv", "ablation.json"
 
 
 class Outcome(BaseModel):
@@ -220,7 +220,7 @@ def write_table(output: Path, grid: GridConfig, rows: Sequence[Row], planned: in
         "left": planned - len(rows),
         "contourd": __version__,
     }
-    write_page(output / REPORT, "ablation.html", context)
+    write_page(output / ABLATION_REPORT, "ablation.html", context)
 
 
 def _first(row: Row) -> tuple[int | None, int | None]:
@@ -228,7 +228,7 @@ def _first(row: Row) -> tuple[int | None, int | None]:
     return (done[0].cases, done[0].parameters) if done else (None, None)
 
 
-def run(grid: str, dataset: Path, output: Path, device: str = "auto") -> list[Row]:
+def run_ablation(grid: str, dataset: Path, output: Path, device: str = "auto") -> list[Row]:
     """Ablate as ``contourd ablate`` does, and print the table.
 
     Raises
@@ -244,5 +244,5 @@ def run(grid: str, dataset: Path, output: Path, device: str = "auto") -> list[Ro
         said = "failed: " + "; ".join(row.failures) if row.mean is None else f"{row.mean:.3f}"
         print(f"  {row.variant.name:32} {said}")
         rows.append(row)
-    print(f"\ntable: {output / REPORT}")
+    print(f"\ntable: {output / ABLATION_REPORT}")
     return rows

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contourd.model.anatomynet import AnatomyNet
-from trainer.losses import Loss
+from trainer.training.losses import Loss
 
 
 class Supervised(nn.Module):

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contourd.errors import DatasetError
-from trainer import archive_dicom, archive_openkbp, archive_pddca
-from trainer.archive import Item, Kind, Refused, splits_of
 from trainer.bounds import irregular
 from trainer.case import read_case
+from trainer.curation import dicom, openkbp, pddca
+from trainer.curation.archive import Item, Kind, Refused, splits_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def parse_sources(texts: Sequence[str]) -> list[Source]:
 
 def find_items(source: Source) -> Iterator[Item | Refused]:
     """Find everything that may be a case, in a fixed order."""
-    dicom: list[Path] = []
+    dicom_files: list[Path] = []
     unreadable: list[OSError] = []
     for at, folders, names in os.walk(source.root, onerror=unreadable.append):
         folders.sort()
@@ -55,20 +55,20 @@ def find_items(source: Source) -> Iterator[Item | Refused]:
         for name in sorted(odd):
             yield Refused(source.name, str((folder / name).relative_to(source.root)), odd[name])
         names = [name for name in names if name not in odd]
-        if archive_openkbp.CT_FILE in names:
-            yield archive_openkbp.find_patient(folder, source.name, splits_of([folder / names[0]], source.root))
-        elif archive_pddca.IMAGE_FILE in names:
-            folders[:] = [f for f in folders if f != archive_pddca.STRUCTURES_FOLDER]
-            yield archive_pddca.find_patient(folder, source.name, splits_of([folder / names[0]], source.root))
+        if openkbp.CT_FILE in names:
+            yield openkbp.find_patient(folder, source.name, splits_of([folder / names[0]], source.root))
+        elif pddca.IMAGE_FILE in names:
+            folders[:] = [f for f in folders if f != pddca.STRUCTURES_FOLDER]
+            yield pddca.find_patient(folder, source.name, splits_of([folder / names[0]], source.root))
         else:
             for name in sorted(names):
                 if name.endswith(".npz"):
                     yield _case(folder / name, source)
                 else:
-                    dicom.append(folder / name)
+                    dicom_files.append(folder / name)
     for error in unreadable:
         yield Refused(source.name, str(error.filename), f"the folder cannot be read: {error.strerror}")
-    yield from archive_dicom.find_patients(source.root, dicom, source.name)
+    yield from dicom.find_patients(source.root, dicom_files, source.name)
 
 
 def _case(path: Path, source: Source) -> Item | Refused:

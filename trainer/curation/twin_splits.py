@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from trainer.splits import Member, most_guarded, together
-from trainer.twins import Twins
+from trainer.curation.splits import Member, most_guarded, together
+from trainer.curation.twins import Twins
 
 
 class TwinPair(BaseModel):

@@ -18,20 +18,19 @@ from contourd.model.bundle import CARD_FILE, ModelBundle, load_bundle, save_bund
 from contourd.model.predictor import Predictor
 from contourd.model.structures import mirrored_order, unpaired
 from contourd.model.transforms import Preprocess
-from trainer.augment import Augment
-from trainer.card import write_card
 from trainer.case import find_cases, read_case
-from trainer.config import TrainConfig
-from trainer.dataset import FULL, Split, Stored, load_split, store
-from trainer.losses import Loss, class_weights
-from trainer.metrics import dice
-from trainer.optimisers import learning_rate
-from trainer.parallel import Ranks, gathering, ranks
-from trainer.patches import cut_patch
+from trainer.evaluation import dice, write_card
 from trainer.progress import Bar, bar, in_words
-from trainer.state import State, set_up
-from trainer.training_log import Step, read_steps, write_steps, write_validations
-from trainer.training_report import Trained, write_training_report
+from trainer.training.augment import Augment
+from trainer.training.config import TrainConfig
+from trainer.training.dataset import FULL, Split, Stored, load_split, store
+from trainer.training.log import Step, read_steps, write_steps, write_validations
+from trainer.training.losses import Loss, class_weights
+from trainer.training.optimisers import learning_rate
+from trainer.training.parallel import Ranks, gathering, ranks
+from trainer.training.patches import cut_patch
+from trainer.training.report import Trained, write_training_report
+from trainer.training.state import State, set_up
 
 CHECKPOINT = "checkpoint.ckpt"
 Scores = Mapping[str, float]
@@ -316,7 +315,9 @@ def write_bundle(folder: Path, state: State, config: TrainConfig, split: Split) 
     return save_bundle(folder, fields, state.average)
 
 
-def run(dataset: Path, output: Path, recipe: TrainConfig, device: str = "auto", steps: int | None = None) -> None:
+def run_training(
+    dataset: Path, output: Path, recipe: TrainConfig, device: str = "auto", steps: int | None = None
+) -> None:
     """Train as ``contourd train`` does, and say what came of it.
 
     Raises

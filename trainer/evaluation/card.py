@@ -13,8 +13,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from contourd.model.bundle import ModelBundle
 from contourd.model.limits import Bounds
 from trainer.atomic import write_text
-from trainer.evaluation import Statistics
-from trainer.metrics import TOLERANCE_MM
+from trainer.evaluation.metrics import TOLERANCE_MM
+from trainer.evaluation.results import Statistics
 from trainer.page import TEMPLATES, decimals
 
 NOTES_FILE = "notes.md"

@@ -24,9 +24,9 @@ from contourd.dicom.rtstruct_read import ReadROI, misplaced, on_slices, rasteris
 from contourd.dicom.series import Instance, gate, read_instance, read_volume
 from contourd.errors import DatasetError, SeriesUnusable
 from contourd.imaging.grid import FloatArray, Grid
-from trainer.archive import Item, Kind, RawCase, Refused, Stage, splits_of
-from trainer.archive_matching import StructureSetFile, Unmatched, newest, read_references, series_of
-from trainer.audit import empty_slices
+from trainer.curation.archive import Item, Kind, RawCase, Refused, Stage, splits_of
+from trainer.curation.audit import empty_slices
+from trainer.curation.matching import StructureSetFile, Unmatched, newest, read_references, series_of
 from trainer.names import interpret
 
 PREFIX_AT, PREFIX = 128, b"DICM"

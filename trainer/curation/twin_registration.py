@@ -14,7 +14,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from contourd.imaging.volume import Volume
-from trainer.twin_signatures import FloatArray, Map, on_lattice
+from trainer.curation.twin_signatures import FloatArray, Map, on_lattice
 
 STEP_MM = 4.0
 LOWEST_HU, HIGHEST_HU = -200.0, 300.0

@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from contourd.dicom.rtstruct_read import roi_name
 from contourd.dicom.series import Instance
 from contourd.errors import DatasetError
-from trainer.archive import Stage
+from trainer.curation.archive import Stage
 
 NO_DIGIT = re.compile("[^0-9]")
 ABSENT = "the CT that this structure set belongs to is absent"

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from contourd.errors import DatasetError
 from contourd.imaging.grid import FloatArray, Grid
 from contourd.imaging.volume import Volume
-from trainer.archive import Item, Kind, RawCase
 from trainer.bounds import check_nrrd
+from trainer.curation.archive import Item, Kind, RawCase
 
 IMAGE_FILE, STRUCTURES_FOLDER = "img.nrrd", "structures"
 # Sign of each axis of the file's space in LPS.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.config import PatchConfig
+from trainer.training.config import PatchConfig
 
 AIR = -1.0
 

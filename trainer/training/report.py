@@ -11,10 +11,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from contourd import __version__
-from trainer.config import TrainConfig
-from trainer.dataset import Split
 from trainer.page import inline, write_page
-from trainer.training_log import Step
+from trainer.training.config import TrainConfig
+from trainer.training.dataset import Split
+from trainer.training.log import Step
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainer.archive import Item, Kind
+from trainer.curation.archive import Item, Kind
 
 KEY_FILE, PATIENTS_FILE = ".identity-key", "patients.csv"
 OWNER_ONLY = 0o600

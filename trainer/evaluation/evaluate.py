@@ -25,9 +25,9 @@ from contourd.model.bundle import ModelBundle, load_bundle
 from contourd.model.predictor import Predictor
 from trainer.atomic import replacing, write_text
 from trainer.case import Annotation, Case, find_cases, read_case
-from trainer.evaluation import CaseResult, OrganResult, Outcome, Statistics, statistics
-from trainer.evaluation_report import Evaluated, write_report
-from trainer.metrics import agreement
+from trainer.evaluation.metrics import agreement
+from trainer.evaluation.report import Evaluated, write_report
+from trainer.evaluation.results import CaseResult, OrganResult, Outcome, Statistics, statistics
 from trainer.page import decimals
 from trainer.progress import tracked
 
@@ -171,7 +171,7 @@ def evaluate(bundle: ModelBundle, split: Path, results: Results, device: str = "
         yield result
 
 
-def run(
+def run_evaluation(
     bundle: str, dataset: Path, output: Path | None = None, split: str = "validation", device: str = "auto"
 ) -> Evaluated:
     """Evaluate ``dataset/split`` (or ``dataset`` itself) as ``contourd evaluate`` does; the report goes to ``output``.

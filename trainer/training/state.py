@@ -14,9 +14,9 @@ from contourd.model.anatomynet import AnatomyNet
 from contourd.model.bundle import ModelBundle, load_bundle
 from contourd.model.runtime import place
 from trainer.atomic import replacing
-from trainer.config import TrainConfig
-from trainer.optimisers import OPTIMISERS, stage_at
-from trainer.supervision import Supervised
+from trainer.training.config import TrainConfig
+from trainer.training.deep_supervision import Supervised
+from trainer.training.optimisers import OPTIMISERS, stage_at
 
 FIXED = ("model", "preprocess", "patch", "seed", "initial")
 

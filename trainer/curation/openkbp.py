@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contourd.errors import DatasetError
-from trainer.archive import Item, Kind, RawCase
 from trainer.bounds import read_text
 from trainer.case import OPENKBP_OFFSET_HU, upright, upright_grid
+from trainer.curation.archive import Item, Kind, RawCase
 
 CT_FILE, SPACING_FILE = "ct.csv", "voxel_dimensions.csv"
 NOT_STRUCTURES = frozenset({"ct", "voxel_dimensions", "dose", "possible_dose_mask"})

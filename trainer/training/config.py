@@ -30,7 +30,7 @@ class _Section(BaseModel):
 
 
 class LossStage(_Section):
-    """One of ``trainer.losses.LOSSES`` with its lambda, used before ``until``; None: to the end."""
+    """One of ``trainer.training.losses.LOSSES`` with its lambda, used before ``until``; None: to the end."""
 
     name: Literal["dice", "exp_log", "dice_focal", "dice_ce", "dice_focal_balanced"] = "dice_focal"
     lambda_: float = Field(default=0.5, ge=0, alias="lambda")

@@ -16,12 +16,12 @@ from contourd import __version__
 from contourd.errors import DatasetError, SeriesUnusable
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from trainer import archive_dicom, archive_openkbp, archive_pddca
-from trainer.archive import Item, Kind, RawCase
 from trainer.atomic import write_text
-from trainer.audit import Shape, shapes_of
 from trainer.case import Annotation, Case, read_case, write_case
-from trainer.chest import head_and_neck
+from trainer.curation import dicom, openkbp, pddca
+from trainer.curation.archive import Item, Kind, RawCase
+from trainer.curation.audit import Shape, shapes_of
+from trainer.curation.chest import head_and_neck
 from trainer.figures import contact_sheet
 
 LEAST_REMOVED_MM = 10.0
@@ -155,9 +155,9 @@ def _make(order: Order, key: str) -> Converted:
 
 
 READERS = {
-    Kind.DICOM: archive_dicom.read_patient,
-    Kind.PDDCA: archive_pddca.read_patient,
-    Kind.OPENKBP_CSV: archive_openkbp.read_patient,
+    Kind.DICOM: dicom.read_patient,
+    Kind.PDDCA: pddca.read_patient,
+    Kind.OPENKBP_CSV: openkbp.read_patient,
 }
 
 

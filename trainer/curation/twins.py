@@ -21,9 +21,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from trainer.atomic import write_text
 from trainer.case import read_case
+from trainer.curation.twin_registration import Tissue, make_tissue, similarity
+from trainer.curation.twin_signatures import Match, make_signature, match, read_signature, write_signature
 from trainer.progress import tracked
-from trainer.twin_registration import Tissue, make_tissue, similarity
-from trainer.twin_signatures import Match, make_signature, match, read_signature, write_signature
 
 COMPARED = "compared.json"
 # Of this file, twin_signatures and twin_registration together: another number compares everything again.

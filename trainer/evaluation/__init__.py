@@ -1,0 +1,11 @@
+"""A bundle and a data set -> how good it is: measures, figures, report and model card.
+
+May import the trainer's shared modules, and of contourd ``imaging``, ``model``, ``contouring`` and ``dicom``'s files;
+nothing of ``trainer.curation`` and ``trainer.training``. Others use what is named here.
+"""
+
+from trainer.evaluation.card import write_card
+from trainer.evaluation.evaluate import run_evaluation
+from trainer.evaluation.metrics import dice
+
+__all__ = ["dice", "run_evaluation", "write_card"]
