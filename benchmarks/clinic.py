@@ -19,7 +19,8 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittle
 from pynetdicom import AE, _config, evt
 from pynetdicom.sop_class import Verification
 
-from contourd.dicom.ct_write import SeriesIdentity, derived_uid, write_ct_series
+from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
+from contourd.dicom.uids import derived_uid
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.loopback import LOOPBACK

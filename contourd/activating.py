@@ -18,7 +18,7 @@ from uuid import uuid4
 import numpy as np
 
 from contourd.commands import command
-from contourd.dicom.spool import make_private_folder, move_folder_durably, write_durably
+from contourd.durable_files import make_private_folder, move_folder_durably, write_durably
 from contourd.errors import ModelError, SeriesUnusable, SpoolError
 from contourd.imaging.volume import oval_body
 from contourd.jobs.activations import Activation, Activations, FoundModel, Origin, places_of, require_there

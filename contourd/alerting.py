@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from uuid import uuid4
 
 from contourd.commands import command
-from contourd.dicom.spool import PARTIAL, write_durably
+from contourd.dicom.spool import PARTIAL
+from contourd.durable_files import write_durably
 from contourd.errors import NoticeNotSent
 from contourd.jobs.concerns import Concern, read_concerns
 from contourd.jobs.constancy_standing import Light, read_constancy

@@ -14,7 +14,8 @@ from contourd.errors import NodeError, SeriesUnusable
 from contourd.jobs.constancy_standing import Constancy, read_constancy
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import DestinationLine
-from contourd.jobs.report import EVERYTHING, Chosen, Report, first_images, read_report
+from contourd.jobs.first_images import first_images
+from contourd.jobs.report import EVERYTHING, Chosen, Report, read_report
 from contourd.models import routed_models
 from contourd.settings import Settings
 

@@ -163,6 +163,8 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.dicom.instance",  # an archive is read with the same care as what the network brings
         "contourd.dicom.viewing",
         "contourd.dicom.spool",
+        "contourd.dicom.uids",
+        "contourd.jobs.first_images",
         "contourd.dicom.spool_access",
         *("contourd.dicom.commitment", "contourd.dicom.custody", "contourd.patience"),
         "contourd.model.predictor",
@@ -188,6 +190,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     1: (
         *("contourd.addresses", "contourd.clock"),
         "contourd.heap",
+        "contourd.durable_files",
         "contourd.imaging.grid",
         *("contourd.model.structures", "contourd.model.site_structures", "contourd.model.identity"),
         *("contourd.model.commissioning", "contourd.jobs.job"),

@@ -16,7 +16,7 @@ from contourd.checks.finding import Finding, failed, ok, unknown
 from contourd.commands import command
 from contourd.dicom.decoders import DECODERS, has_decoder
 from contourd.dicom.rtstruct_second_reader import second_reader_loads
-from contourd.dicom.spool import write_durably
+from contourd.durable_files import write_durably
 from contourd.jobs.database import Database, revisions
 from contourd.jobs.tables import SCHEMA_REVISION
 from contourd.settings import SpoolSettings

@@ -84,7 +84,7 @@ def _keep(told: Replay, output: Path) -> list[Path]:
     """Write what was made again; the second and further ones, for other destinations, beside it."""
     import os
 
-    from contourd.dicom.spool import write_durably
+    from contourd.durable_files import write_durably
     from contourd.errors import NodeError
 
     paths = []

@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contourd.commands import command
 from contourd.constancy.comparison import Contoured
-from contourd.dicom.spool import PARTIAL, Spool, write_durably
+from contourd.dicom.spool import PARTIAL, Spool
+from contourd.durable_files import write_durably
 from contourd.errors import BaselineInvalid, SpoolError
 from contourd.imaging.contours import MaskInBox
 from contourd.jobs.constancy_standing import BASELINE_FILE

@@ -16,8 +16,8 @@ from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from contourd.dicom.answers import Questions
 from contourd.dicom.commitment import MOST_BYTES
 from contourd.dicom.guard import BROKEN, LEAST_PDU_BYTES, Bounds, Breach, Guard, largest_pdu
-from contourd.dicom.rtstruct_write import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.dicom.tls import calling_context
+from contourd.dicom.uids import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.errors import NodeError
 from contourd.logs import one_line
 from contourd.outcomes import Outcome, OutcomeKind

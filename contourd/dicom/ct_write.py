@@ -5,15 +5,15 @@ DICOM PS3.3 A.3 (CT Image IOD). UIDs come from the identifiers alone, so the sam
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from contourd import __version__
+from contourd.dicom.uids import derived_uid
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 
@@ -30,12 +30,6 @@ class SeriesIdentity:
     description: str = "Head and neck"
     patient_position: str = "HFS"
     body_part: str = "HEADNECK"
-
-
-def derived_uid(*parts: object) -> UID:
-    """Return a UID under 2.25 that depends on the parts alone (PS3.5 B.2)."""
-    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return UID(f"2.25.{int.from_bytes(digest[:16], 'big')}")
 
 
 def write_ct_series(volume: Volume, folder: Path, identity: SeriesIdentity) -> Path:

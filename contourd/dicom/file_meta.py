@@ -8,7 +8,7 @@ from pathlib import Path
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
 
-from contourd.dicom.rtstruct_write import IMPLEMENTATION, IMPLEMENTATION_NAME
+from contourd.dicom.uids import IMPLEMENTATION, IMPLEMENTATION_NAME
 
 LONGEST_AE_TITLE = 16
 

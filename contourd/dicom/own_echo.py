@@ -19,7 +19,7 @@ from typing import Any
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from contourd.dicom.rtstruct_write import IMPLEMENTATION
+from contourd.dicom.uids import IMPLEMENTATION
 from contourd.errors import NodeError
 from contourd.settings import NodeSettings
 

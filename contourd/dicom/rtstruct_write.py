@@ -20,11 +20,11 @@ from pydicom.tag import Tag
 from pydicom.uid import UID, CTImageStorage, ImplicitVRLittleEndian, RTStructureSetStorage
 
 from contourd import __version__
-from contourd.dicom.ct_write import derived_uid
 from contourd.dicom.legal_form import DATES, IF_PRESENT, PATIENT, POSITION_REFERENCE, STUDY, TIMES
 from contourd.dicom.rtstruct_contours import roi_contour_item
 from contourd.dicom.series import Series
-from contourd.dicom.spool import write_durably
+from contourd.dicom.uids import IMPLEMENTATION, IMPLEMENTATION_NAME, derived_uid
+from contourd.durable_files import write_durably
 from contourd.errors import StructureSetRejected
 from contourd.imaging.contours import ROI, StructureSet
 from contourd.model.structures import Structure
@@ -32,8 +32,6 @@ from contourd.profiles import STRICT, Profile
 
 ROI_CONTOURS = Tag("ROIContourSequence")
 DETACHED_STUDY = UID("1.2.840.10008.3.1.2.3.1")
-IMPLEMENTATION = UID("2.25.127382910475690278431592360129835521437")
-IMPLEMENTATION_NAME = f"CONTOURD_{__version__}"[:16]
 NOT_REVIEWED = "AI generated, not reviewed"
 LONGEST_DESCRIPTION = 1024
 CHECK = "CHECK"

@@ -31,10 +31,10 @@ from contourd.dicom.own_echo import OwnCalls, echo_self, not_the_node_itself
 from contourd.dicom.reception import Connections, InstanceSink, OpenAssociation, Places, ReceivedInstance, Witness
 from contourd.dicom.refusal import OUT_OF_RESOURCES, SUCCESS, answer
 from contourd.dicom.refused import Refuser
-from contourd.dicom.rtstruct_write import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.dicom.served import serve_only
 from contourd.dicom.spool import Spool
 from contourd.dicom.tls import listening_context, without_certificate
+from contourd.dicom.uids import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.errors import InstanceMismatch, QueueUnavailable, RequestMalformed, SpoolError
 from contourd.logs import one_line
 from contourd.settings import NodeSettings

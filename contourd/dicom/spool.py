@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
+from contourd.durable_files import PRIVATE, fsync_folder, make_private_folder, write_durably, write_fsynced
 from contourd.errors import SpoolError, SpoolFull
 from contourd.regular import read_regular
 
@@ -26,8 +27,6 @@ log = logging.getLogger(__name__)
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 INCOMING, OUTGOING, PARTIAL = "incoming", "outgoing", "partial"
-# Of new files: for their owner alone, or as the umask has it.
-PRIVATE, ORDINARY = 0o600, 0o666
 
 
 class Spool:
@@ -52,9 +51,9 @@ class Spool:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)  # patients' images: not for every user of the machine
             for name in (INCOMING, OUTGOING, PARTIAL):
                 make_private_folder(root / name)
-            _fsync_folder(root)
+            fsync_folder(root)
             if is_new:
-                _fsync_folder(root.parent)
+                fsync_folder(root.parent)
         except OSError as error:
             raise SpoolError(f"spool.root {root} cannot be used: {error.strerror}") from error
 
@@ -191,7 +190,7 @@ class Spool:
         with self._lock:
             if folder not in self._durable:
                 make_private_folder(folder)
-                _fsync_folder(folder.parent)
+                fsync_folder(folder.parent)
                 self._durable.add(folder)
 
     def pseudonym(self, text: str) -> str:
@@ -229,53 +228,9 @@ class Spool:
     def _make_key(self, path: Path) -> None:
         partial = self.root / PARTIAL / uuid4().hex
         try:
-            _write(partial, [secrets.token_bytes(32)], PRIVATE)
+            write_fsynced(partial, [secrets.token_bytes(32)], PRIVATE)
             with suppress(FileExistsError):  # another process was first: its key counts
                 os.link(partial, path)
-            _fsync_folder(self.root)
+            fsync_folder(self.root)
         finally:
             partial.unlink(missing_ok=True)
-
-
-def make_private_folder(folder: Path) -> None:
-    """Make a folder for its owner alone, with those above it that are missing."""
-    if not folder.is_dir():
-        make_private_folder(folder.parent)
-        folder.mkdir(mode=0o700, exist_ok=True)
-
-
-def write_durably(partial: Path, final: Path, chunks: Iterable[bytes | memoryview], mode: int = ORDINARY) -> None:
-    """Write a file so that it is whole or absent, whatever happens: fsync, rename, fsync of the folder.
-
-    Parameters
-    ----------
-    partial
-        Temporary name, on the same file system as ``final``.
-    mode
-        Of a new file, before the umask.
-    """
-    _write(partial, chunks, mode)
-    partial.replace(final)
-    _fsync_folder(final.parent)
-
-
-def move_folder_durably(partial: Path, final: Path) -> None:
-    """Give a written folder its name, so that it is whole or absent; ``final`` must be absent or empty."""
-    _fsync_folder(partial)
-    partial.rename(final)
-    _fsync_folder(final.parent)
-
-
-def _write(path: Path, chunks: Iterable[bytes | memoryview], mode: int) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as file:
-        file.writelines(chunks)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from uuid import uuid4
 
-from contourd.dicom.spool import PRIVATE, write_durably
+from contourd.durable_files import PRIVATE, write_durably
 from contourd.regular import read_regular
 
 log = logging.getLogger(__name__)

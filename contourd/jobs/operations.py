@@ -20,6 +20,7 @@ from contourd.jobs.activations import Activations, is_there
 from contourd.jobs.audit import Deed, audit_row
 from contourd.jobs.contourings import models_of_jobs
 from contourd.jobs.database import Database
+from contourd.jobs.first_images import image_of_job, image_of_series
 from contourd.jobs.job import (
     DeliveryEvent,
     DeliveryState,
@@ -34,7 +35,6 @@ from contourd.jobs.newer_images import foresee_release, foresee_replacement, rem
 from contourd.jobs.own_series import own_series
 from contourd.jobs.queue import Queue
 from contourd.jobs.releasing import give_up, refuse_outdated, replace_within
-from contourd.jobs.report import image_of_job, image_of_series
 from contourd.jobs.tables import ConstancySeriesRow, DeliveryRow, JobRow, SeriesRow
 from contourd.jobs.transitions import (
     add_delivery,

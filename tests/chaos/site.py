@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from contourd.dicom.ct_write import SeriesIdentity, derived_uid, write_ct_series
+from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
+from contourd.dicom.uids import derived_uid
 from contourd.imaging.volume import Volume
 from tests.chaos.committing import CommittingDestination
 from tests.chaos.peers import SCANNER, Acknowledged, Destination, send

@@ -25,7 +25,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from contourd.dicom.file_meta import sender_of
 from contourd.dicom.instance import read_instance
-from contourd.dicom.rtstruct_write import IMPLEMENTATION
+from contourd.dicom.uids import IMPLEMENTATION
 from contourd.errors import QueueUnavailable
 from tests.integration.receiving import Receiver, Start, sending
 from tests.peers import LOOPBACK, echoscu, storescu

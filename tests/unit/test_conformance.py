@@ -22,8 +22,8 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from contourd.dicom import admission, commitment, malformed, refusal, scu, series
 from contourd.dicom.commitment_scp import PUSH_MODEL
 from contourd.dicom.decoders import DECODERS, UNCOMPRESSED
-from contourd.dicom.rtstruct_write import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.dicom.scu import StorageSCU
+from contourd.dicom.uids import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.settings import Destination, NodeSettings
 from tests.peers import LOOPBACK
 from tests.phantom import read_series, structure_set, write_series

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from contourd.dicom.spool import Spool, write_durably
+from contourd.dicom.spool import Spool
+from contourd.durable_files import write_durably
 from contourd.errors import SpoolError, SpoolFull
 
 

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from contourd.cli import app
-from contourd.dicom.ct_write import derived_uid
+from contourd.dicom.uids import derived_uid
 from tests.bundles import bundle_of_version
 from tests.interop.conftest import bright_bundle, make_series  # noqa: F401  fixtures
 from tests.interop.node import write_configuration
