@@ -16,6 +16,8 @@ import pytest
 
 from tests.peers import dciodvfy_errors
 
+pytest_plugins = ["tests.fixtures"]
+
 RT_STRUCTURE_SET = b"1.2.840.10008.5.1.4.1.1.481.3"
 META_BYTES = 400
 WITH_PROCESSES = {"chaos", "fuzz", "integration", "interop", "soak"}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from contourd import activating
 from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.series import read_instance
 from contourd.dicom.spool import Spool
@@ -86,3 +87,7 @@ def open_bench(settings: Settings) -> Bench:
 def close_bench(bench: Bench) -> None:
     bench.worker._database.close()
     bench.database.close()
+
+
+def activate(bench, folder):
+    return activating.activate(bench.database, bench.settings, str(folder), "marie", "trained here").activation.model

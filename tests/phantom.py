@@ -121,3 +121,9 @@ def traced(on: Grid) -> tuple[StructureSet, dict[str, MaskInBox]]:
 def structure_set(series: Series, provenance: Provenance = PROVENANCE) -> pydicom.Dataset:
     """Return the balls of a phantom's series as a structure set."""
     return structure_set_dataset(traced(series.grid)[0], series, provenance, catalogue())
+
+
+def encoded(path: Path) -> bytes:
+    """Return the file's dataset without preamble and file meta information, which say their own length."""
+    content = path.read_bytes()
+    return content[144 + int.from_bytes(content[140:144], "little") :]

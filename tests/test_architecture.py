@@ -156,6 +156,42 @@ def test_the_packages_of_the_trainer_are_entered_by_their_faces_only() -> None:
     assert not wrong
 
 
+@cache
+def suite() -> Mapping[str, Path]:
+    """Module name -> file, of the tests and the benchmarks."""
+    files = [path for folder in ("tests", "benchmarks") for path in sorted((ROOT / folder).rglob("*.py"))]
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
+
+
+def fixtures(module: str) -> set[str]:
+    """Names of the fixtures that a module of the tests defines."""
+    return {
+        node.name
+        for node in ast.walk(tree(suite()[module]))
+        if isinstance(node, ast.FunctionDef) and any("fixture" in ast.unparse(by) for by in node.decorator_list)
+    }
+
+
+def test_fixtures_are_asked_for_and_not_imported() -> None:
+    """Fixtures come from the plugin tests/fixtures.py or a conftest.py; nothing is imported out of a test's module."""
+    assert "bright_bundle" in fixtures("tests.fixtures")
+    wrong = []
+    for module, path in suite().items():
+        for node in ast.walk(tree(path)):
+            if isinstance(node, ast.ImportFrom):
+                names = {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+            elif isinstance(node, ast.Import):
+                names = {alias.name for alias in node.names}
+            else:
+                continue
+            for name in names:
+                place, _, last = name.rpartition(".")
+                is_test = name in suite() and last.startswith(("test_", "conftest", "fixtures"))
+                if is_test or (place in suite() and last in fixtures(place)):
+                    wrong.append(f"{module}:{node.lineno} imports {name}")
+    assert not wrong
+
+
 def test_no_long_file() -> None:
     files = [
         path

@@ -6,12 +6,24 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.bright import phantom
+from trainer.case import Annotation, Case
 from trainer.training.config import AugmentConfig, TrainConfig
 
 ORGANS = ("Brainstem", "Parotid_L", "Parotid_R")
 STILL = AugmentConfig(
     rotation_deg=0, scale=0, shift_mm=0, elastic_mm=0, contrast=0, brightness=0, noise=0, blur=0, mirror=0, cut=0
 )
+TRUTH = {"Brainstem": Annotation.PRESENT, "SpinalCord": Annotation.PRESENT, "Larynx": Annotation.PRESENT}
+# What makes a recipe tiny, by the keys that the table of an ablation sets.
+BASE = {
+    "model.structures": ORGANS,
+    "model.channels": (4, 4, 4, 4),
+    "model.output_channels": 4,
+    "preprocess.spacing_mm": (6.0, 6.0, 6.0),
+    "schedule.length": 3,
+    "schedule.checkpoint_every": 2,
+}
 
 
 def write_case(path: Path, seed: int = 0, present=("Brainstem", "RightParotid", "LeftParotid")) -> None:
@@ -54,3 +66,10 @@ def config(length: int, **more) -> TrainConfig:
             **more,
         }
     )
+
+
+def ball(identifier: str = "p1") -> Case:
+    """The phantom's bright ball is what the network draws as the brainstem, and it draws no spinal cord."""
+    volume = phantom()
+    mask = volume.hu > 250
+    return Case(identifier, volume, dict.fromkeys(TRUTH, mask), TRUTH)

@@ -10,12 +10,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.bundles import make_bright_bundle
 from tests.chaos.campaign import kill_at_points, kill_at_random
 from tests.chaos.hearing import BLOWS, strike_parts
 from tests.chaos.points import NAMED, of_transitions
 from tests.chaos.site import Site, site
 from tests.chaos.verdict import Verdict, judge
-from tests.interop.conftest import make_bright_bundle
 
 SEED = 20261124
 LONGEST_S = 5.0

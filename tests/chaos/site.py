@@ -15,10 +15,10 @@ import numpy as np
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.uids import derived_uid
 from contourd.imaging.volume import Volume
+from tests.bright import phantom
 from tests.chaos.committing import CommittingDestination
 from tests.chaos.peers import SCANNER, Acknowledged, Destination, send
 from tests.chaos.server import WAIT_S, Server, Struck, Timeout, wait_until
-from tests.interop.conftest import phantom
 from tests.interop.node import GAPPED_S, write_configuration
 from tests.peers import LOOPBACK, free_port
 

@@ -14,7 +14,6 @@ from tests.chaos.hearing import strike_parts
 from tests.chaos.points import NAMED, TRANSITIONS, in_the_tables, of_transitions
 from tests.chaos.site import Site, site
 from tests.chaos.verdict import judge
-from tests.interop.conftest import bright_bundle  # noqa: F401  a fixture
 
 SEED, KILLS, LONGEST_S = 20261124, 4, 3.0
 SETTLING_S = 200.0
@@ -44,7 +43,7 @@ def test_every_transition_has_its_kill() -> None:
 # pynetdicom leaves the socket of a refused connection to the garbage collector; the senders here meet many.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.timeout(400)  # a minute where nothing else runs
-def test_nothing_is_lost_and_nothing_doubled(tmp_path: Path, bright_bundle: Path) -> None:  # noqa: F811
+def test_nothing_is_lost_and_nothing_doubled(tmp_path: Path, bright_bundle: Path) -> None:
     points = {point.name: point for point in (*of_transitions(), *NAMED)}
     with site(tmp_path, bright_bundle, SEED) as node:
         kill_at_points(node, [points[name] for name in SHORT])
@@ -61,7 +60,7 @@ def test_nothing_is_lost_and_nothing_doubled(tmp_path: Path, bright_bundle: Path
 @pytest.mark.timeout(600)  # half a minute where nothing else runs
 def test_a_node_that_lost_a_part_is_well_again_or_ends_and_says_no_more_than_a_peer_hears(
     tmp_path: Path,
-    bright_bundle: Path,  # noqa: F811
+    bright_bundle: Path,
 ) -> None:
     with site(tmp_path, bright_bundle, SEED, page=True) as node:
         heard = strike_parts(node, hearing.SHORT)

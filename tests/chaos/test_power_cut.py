@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
+from tests.bright import phantom
 from tests.chaos.order import TRACED, Call, before_each_message, calls, durable
 from tests.chaos.peers import Acknowledged, Destination, send
-from tests.interop.conftest import bright_bundle, phantom  # noqa: F401  a fixture
 from tests.interop.node import CONTOURD, write_configuration
 from tests.peers import free_port, require, wait_for_port
 
@@ -30,7 +30,7 @@ IN_ORDER = [
 
 
 @pytest.mark.peers
-def test_nothing_is_answered_or_sent_before_it_is_durable(tmp_path: Path, bright_bundle: Path) -> None:  # noqa: F811
+def test_nothing_is_answered_or_sent_before_it_is_durable(tmp_path: Path, bright_bundle: Path) -> None:
     require("strace")
     images = sorted(write_ct_series(phantom(), tmp_path / "ct", SeriesIdentity("p", "P^Test")).iterdir())
     trace, log, port = tmp_path / "trace", tmp_path / "log", free_port()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,12 +17,13 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
 )
 from pynetdicom import AE
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # type: ignore[attr-defined]
 
 from contourd.dicom.reception import ReceivedInstance, RefusedInstance
 from contourd.dicom.scp import StorageSCP
 from contourd.dicom.spool import Spool
-from tests.peers import LOOPBACK
+from contourd.settings import NodeSettings
+from tests.peers import LOOPBACK, free_port
 
 WAIT_S = 20.0
 
@@ -96,3 +100,49 @@ def sending(port: int, *syntaxes: str) -> Iterator[Any]:
     assert association.is_established
     yield association
     association.release()
+
+
+class Witness:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.deeds: list[tuple[str, str, str, str]] = []
+        self.changed = threading.Condition()
+
+    def __call__(self, *deed: str) -> None:
+        with self.changed:
+            self.deeds.append((deed[0], deed[1], deed[2], deed[3]))
+            self.changed.notify_all()
+
+    def wait_for(self, action: str) -> tuple[str, str, str, str]:
+        def found() -> tuple[str, str, str, str] | None:
+            return next((deed for deed in self.deeds if deed[0] == action), None)
+
+        with self.changed:
+            deed = self.changed.wait_for(found, WAIT_S)
+            assert deed, self.deeds
+            return deed
+
+
+@contextmanager
+def watched(tmp_path: Path, **node: Any) -> Iterator[tuple[StorageSCP, Witness]]:
+    witness, spool = Witness(), Spool(tmp_path / "spool")
+    scp = StorageSCP(NodeSettings(host=LOOPBACK, port=free_port(), **node), spool, Recorder(spool.root), witness)
+    scp.start()
+    try:
+        yield scp, witness
+    finally:
+        scp.stop()
+        gc.collect()
+
+
+def ended(connection: socket.socket, within_s: float) -> float:
+    """Wait until the node closes a connection; returns how long that took."""
+    connection.settimeout(within_s)
+    began = time.monotonic()
+    try:
+        while connection.recv(4096):
+            pass
+    except ConnectionError:
+        pass
+    return time.monotonic() - began

@@ -15,9 +15,9 @@ from contourd.checks.finding import State
 from contourd.cli import app
 from contourd.settings import MailSettings
 from tests.certificates import Authority
+from tests.checking import write_settings
 from tests.peers import LOOPBACK, free_port
 from tests.sinks import smtp_sink, webhook_sink
-from tests.unit.test_checks import bundle, write_settings  # noqa: F401  a fixture
 
 # pynetdicom leaves the sockets of broken connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -42,13 +42,13 @@ def test_everything_but_the_message_is_tried(tmp_path):
         assert box.messages == []
 
 
-def test_a_test_mail_is_sent_on_request(tmp_path, bundle):  # noqa: F811
+def test_a_test_mail_is_sent_on_request(tmp_path, small_bundle):
     with smtp_sink() as box, webhook_sink() as hook:
         more = (
             f'[alerts]\nwebhook = "{hook.url}"\n[alerts.mail]\nhost = "{LOOPBACK}"\nport = {box.port}\n'
             'recipients = ["p@hospital.example"]\n'
         )
-        path = write_settings(tmp_path, bundle, more)
+        path = write_settings(tmp_path, small_bundle, more)
         ran = check(path)
         assert "nothing was posted" in ran.output
         assert "--mail sends a test" in ran.output

@@ -38,17 +38,15 @@ from contourd.model.identity import ModelIdentity
 from contourd.settings import load_settings
 from tests import showcase
 from tests.archives import write_dicom
-from tests.bundles import brighter_bundle, bundle_of_version
+from tests.bright import phantom
+from tests.bundles import brighter_bundle, bundle_of_version, make_bright_bundle
+from tests.checking import write_settings
 from tests.contoured import close_bench, open_bench
 from tests.documented import commands, documented, key_of, scalars
-from tests.interop.conftest import bright_bundle, make_bright_bundle, phantom  # noqa: F401  a fixture
 from tests.interop.node import write_configuration
 from tests.peers import LOOPBACK, free_port
 from tests.phantom import write_series
-from tests.training import write_dataset
-from tests.unit.test_checks import bundle, write_settings  # noqa: F401  a fixture
-from tests.unit.test_trainer_ablate import BASE
-from tests.unit.test_trainer_evaluate import ball
+from tests.training import BASE, ball, write_dataset
 from trainer.case import write_case
 
 # pynetdicom leaves the sockets of broken connections to the garbage collector.
@@ -285,10 +283,10 @@ RUNS: Mapping[str, Callable[[Site], list[object]]] = {
 
 
 @pytest.fixture
-def site(tmp_path, bright_bundle, bundle, monkeypatch) -> Iterator[Site]:  # noqa: F811
+def site(tmp_path, bright_bundle, small_bundle, monkeypatch) -> Iterator[Site]:
     monkeypatch.chdir(tmp_path)  # no settings are found by chance
     with Receiver("RECEIVER") as receiver:
-        yield Site(tmp_path, bright_bundle, bundle, f"RECEIVER@{LOOPBACK}:{receiver.port}")
+        yield Site(tmp_path, bright_bundle, small_bundle, f"RECEIVER@{LOOPBACK}:{receiver.port}")
     gc.collect()
 
 

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
-from tests.interop.conftest import bright_bundle, phantom  # noqa: F401  a fixture
+from tests.bright import phantom
 from tests.interop.node import contourd
 
 
@@ -22,7 +22,7 @@ def uid_of(folder: Path) -> str:
     return str(pydicom.dcmread(min(folder.rglob("*.dcm"))).SeriesInstanceUID)
 
 
-def test_a_folder(folder, tmp_path, bright_bundle):  # noqa: F811
+def test_a_folder(folder, tmp_path, bright_bundle):
     (folder / "notes.txt").write_text("no image")
     done = contourd("contour", folder, "--output", tmp_path / "new" / "rt.dcm", "--model", bright_bundle)
     assert done.status == 0, done.output
@@ -34,7 +34,7 @@ def test_a_folder(folder, tmp_path, bright_bundle):  # noqa: F811
     assert structure_set.PatientID == "p1"
 
 
-def test_several_series_one_is_taken_and_said(folder, tmp_path, bright_bundle):  # noqa: F811
+def test_several_series_one_is_taken_and_said(folder, tmp_path, bright_bundle):
     short = write_ct_series(phantom(), folder / "p2", SeriesIdentity("p2", "P2^Test"))
     for path in sorted(short.iterdir())[18:]:
         path.unlink()
@@ -50,7 +50,7 @@ def test_several_series_one_is_taken_and_said(folder, tmp_path, bright_bundle): 
     assert uid_of(short) in done.output
 
 
-def test_what_cannot_be_contoured_is_one_message(folder, tmp_path, bright_bundle):  # noqa: F811
+def test_what_cannot_be_contoured_is_one_message(folder, tmp_path, bright_bundle):
     output = tmp_path / "rt.dcm"
     empty = tmp_path / "empty"
     empty.mkdir()

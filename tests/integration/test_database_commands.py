@@ -17,9 +17,9 @@ from contourd.cli import app
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.errors import ContourdError
 from contourd.jobs.tables import SCHEMA_REVISION
+from tests.bright import phantom, series_uid
 from tests.integration.destination import receiver
 from tests.integration.quick_node import watched
-from tests.interop.conftest import bright_bundle, phantom, series_uid  # noqa: F401  a fixture
 from tests.interop.node import CONTOURD, serve, write_configuration
 from tests.peers import RUN_S, free_port, storescu
 
@@ -56,7 +56,7 @@ def actions(folder: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.peers
-def test_a_node_is_saved_at_work_and_goes_on_from_the_backup(tmp_path, bright_bundle):  # noqa: F811
+def test_a_node_is_saved_at_work_and_goes_on_from_the_backup(tmp_path, bright_bundle):
     folder, copy, port = tmp_path / "node", tmp_path / "copy.sqlite", free_port()
     before, after, gap = (
         write_ct_series(phantom(), tmp_path / name, SeriesIdentity(name, f"{name}^Test"))
@@ -91,7 +91,7 @@ def test_a_node_is_saved_at_work_and_goes_on_from_the_backup(tmp_path, bright_bu
 
 
 @pytest.mark.peers
-def test_old_and_new_refuse_each_other_and_are_mended_by_what_they_say(tmp_path, bright_bundle):  # noqa: F811
+def test_old_and_new_refuse_each_other_and_are_mended_by_what_they_say(tmp_path, bright_bundle):
     folder, port = tmp_path / "node", free_port()
     destinations = {"pacs": ("RECEIVER", free_port())}
     write_configuration(folder, port, bright_bundle, destinations)

@@ -18,7 +18,6 @@ from pynetdicom import AE, evt
 from contourd.dicom.spool import Spool
 from contourd.jobs.database import Database
 from contourd.jobs.queue import Queue
-from tests.interop.conftest import bright_bundle  # noqa: F401  a fixture
 from tests.interop.node import CONTOURD, Node, write_configuration
 from tests.peers import LOOPBACK, free_port, running
 from tests.phantom import read_series, structure_set, write_series
@@ -91,7 +90,7 @@ def destination(spool: Path) -> Iterator[Destination]:
 
 def test_a_success_that_was_not_recorded_is_answered_by_the_same_object(
     tmp_path: Path,
-    bright_bundle: Path,  # noqa: F811
+    bright_bundle: Path,
     spool: Path,
     destination: Destination,
 ) -> None:

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import signal
 import sqlite3
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import psutil
 import pydicom
 import pytest
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
-from pynetdicom import AE
 
-from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.jobs.job import JobState
+from tests.bright import referenced_series
 from tests.disks import Disk, small_disk
-from tests.interop.conftest import bright_bundle, phantom, referenced_series  # noqa: F401  a fixture
+from tests.integration.serving import OUT_OF_RESOURCES, WAIT_S, send, series, wait, worker_of
 from tests.interop.node import CONTOURD, Node, write_configuration
-from tests.peers import LOOPBACK, free_port, running, storescp
+from tests.peers import free_port, running, storescp
 
-OUT_OF_RESOURCES = 0xA700
 SIZE_MB = 24
-WAIT_S = 90.0
 
 
 @contextmanager
@@ -37,41 +31,6 @@ def node_on(disk: Disk, folder: Path, model: Path, destination: int, log: Path |
     command = [*CONTOURD, "serve", "--config", str(configuration)]
     with running(command, port, log or folder / "contourd.log") as server:
         yield Node(folder, port, server)
-
-
-def send(port: int, paths: list[Path]) -> Mapping[Path, int]:
-    """Send files in one association; path -> status."""
-    ae = AE(ae_title="CT1")
-    ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
-    association = ae.associate(LOOPBACK, port, ae_title="CONTOURD")
-    assert association.is_established
-    statuses = {path: int(association.send_c_store(path).Status) for path in paths}
-    association.release()
-    return statuses
-
-
-def series(folder: Path, patient: str) -> list[Path]:
-    return sorted(write_ct_series(phantom(), folder / patient, SeriesIdentity(patient, f"{patient}^Test")).iterdir())
-
-
-def worker_of(node: Node) -> psutil.Process:
-    found: list[psutil.Process] = []
-
-    def begun() -> bool:
-        children = psutil.Process(node.server.pid).children()
-        found[:] = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-        return bool(found)
-
-    wait(begun, node)
-    return found[0]
-
-
-def wait(reached: Callable[[], bool], node: Node) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not reached():
-        assert node.server.poll() is None, node.log[-4000:]
-        assert time.monotonic() < deadline, node.log[-4000:]
-        time.sleep(0.05)
 
 
 def trouble(node: Node) -> int:
@@ -90,7 +49,7 @@ def states(disk: Disk) -> list[str]:
 
 
 @pytest.mark.peers
-def test_a_disk_that_fills_up_at_every_stage(tmp_path, bright_bundle):  # noqa: F811
+def test_a_disk_that_fills_up_at_every_stage(tmp_path, bright_bundle):
     destination = free_port()
     first, second = series(tmp_path, "p1"), series(tmp_path, "p2")
     with (
@@ -151,7 +110,7 @@ def check_images(disk: Disk, sent: list[Path]) -> None:
 
 
 @pytest.mark.peers
-def test_stopping_and_starting_with_a_full_disk(tmp_path, bright_bundle):  # noqa: F811
+def test_stopping_and_starting_with_a_full_disk(tmp_path, bright_bundle):
     paths = series(tmp_path, "p1")
     with small_disk(tmp_path / "disk", SIZE_MB) as disk:
         log = disk.root / "contourd.log"

@@ -19,8 +19,7 @@ from contourd.errors import NodeError
 from contourd.settings import load_settings
 from tests.disks import read_only
 from tests.integration.receiving import associate
-from tests.integration.test_disk import OUT_OF_RESOURCES, WAIT_S, send, series, wait, worker_of
-from tests.interop.conftest import bright_bundle  # noqa: F401  a fixture
+from tests.integration.serving import OUT_OF_RESOURCES, WAIT_S, send, series, wait, worker_of
 from tests.interop.node import CONTOURD, Node, contourd, serve, write_configuration
 from tests.peers import LOOPBACK, free_port, running, storescp
 
@@ -38,7 +37,7 @@ def locked(folder: Path) -> Iterator[None]:
         other.execute("ROLLBACK")
 
 
-def test_a_database_that_is_locked_for_long(tmp_path, bright_bundle):  # noqa: F811
+def test_a_database_that_is_locked_for_long(tmp_path, bright_bundle):
     paths, folder, port = series(tmp_path, "p1"), tmp_path / "node", free_port()
     with serve(folder, bright_bundle, {"pacs": ("PACS", free_port())}, port) as node:
         with locked(folder):
@@ -93,7 +92,7 @@ def test_a_read_only_disk_is_refused_at_the_start_and_takes_no_image(tmp_path, s
 
 
 @pytest.mark.peers
-def test_images_that_rotted_are_held_by_their_position_and_mended_by_sending_again(tmp_path, bright_bundle):  # noqa: F811
+def test_images_that_rotted_are_held_by_their_position_and_mended_by_sending_again(tmp_path, bright_bundle):
     paths, folder = series(tmp_path, "p1"), tmp_path / "node"
     with (
         storescp(tmp_path / "pacs", "PACS") as pacs,
@@ -125,7 +124,7 @@ def test_images_that_rotted_are_held_by_their_position_and_mended_by_sending_aga
         assert len(list((folder / "spool" / "incoming").rglob("*.dcm"))) == 24
 
 
-def test_a_node_whose_listener_has_ended_ends_too(tmp_path, bright_bundle):  # noqa: F811
+def test_a_node_whose_listener_has_ended_ends_too(tmp_path, bright_bundle):
     configuration = write_configuration(tmp_path, free_port(), bright_bundle, {"pacs": ("PACS", free_port())})
     daemon = Daemon(load_settings(configuration))
 
@@ -147,7 +146,7 @@ def test_a_node_whose_listener_has_ended_ends_too(tmp_path, bright_bundle):  # n
     assert daemon._supervisor.pid is None
 
 
-def test_a_second_signal_does_not_wait_for_a_delivery_that_hangs(tmp_path, bright_bundle):  # noqa: F811
+def test_a_second_signal_does_not_wait_for_a_delivery_that_hangs(tmp_path, bright_bundle):
     paths, folder = series(tmp_path, "p1"), tmp_path / "node"
     with socket.create_server((LOOPBACK, 0)) as silent:
         silent.settimeout(WAIT_S)

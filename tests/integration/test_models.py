@@ -14,8 +14,6 @@ from contourd.jobs.database import Database
 from contourd.settings import load_settings
 from tests.bundles import brighter_bundle, bundle_of_version, damage
 from tests.integration.quick_node import watched
-from tests.interop.conftest import fit_bundle as bright_bundle  # noqa: F401  a fixture
-from tests.interop.conftest import make_series  # noqa: F401  fixtures
 from tests.interop.node import serve, write_configuration
 from tests.peers import free_port, storescp, storescu
 
@@ -41,9 +39,9 @@ def delivered(status):
     return [job["id"] for job in status["jobs"] if job["state"] == "DELIVERED"]
 
 
-def test_a_model_is_changed_under_the_running_node(tmp_path, bright_bundle, make_series):  # noqa: F811
-    first = bundle_of_version(bright_bundle, tmp_path / "first", "1")
-    second = brighter_bundle(bright_bundle, tmp_path / "second")
+def test_a_model_is_changed_under_the_running_node(tmp_path, fit_bundle, make_series):
+    first = bundle_of_version(fit_bundle, tmp_path / "first", "1")
+    second = brighter_bundle(fit_bundle, tmp_path / "second")
     folder, port = tmp_path / "node", free_port()
     with storescp(tmp_path / "pacs", "PACS") as pacs:
         names = {"pacs": (pacs.ae_title, pacs.port)}

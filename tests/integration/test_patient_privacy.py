@@ -21,12 +21,12 @@ from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.pdu_primitives import P_DATA
 
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
+from tests.bright import phantom, series_uid
 from tests.integration.quick_node import watched
-from tests.interop.conftest import bright_bundle, phantom, series_uid  # noqa: F401  a fixture
 from tests.interop.node import CONTOURD, Node, serve
-from tests.interop.test_page import get
+from tests.paging import get
 from tests.peers import LOOPBACK, RUN_S, free_port
-from tests.unit.test_spool_access import too_open
+from tests.permissions import too_open
 
 ASCII = ("", "Zanzibaar^Quentinus", "Vonquark^Oswaldus")
 UTF_8 = ("ISO_IR 192", "Żółćbach^Łukaszqx", "Größwahn^Jürgenqx")
@@ -223,7 +223,7 @@ def raw_value(path: Path, old: bytes, new: bytes) -> None:
 @pytest.mark.filterwarnings("ignore:The value length:UserWarning")
 @pytest.mark.filterwarnings("ignore:The PN component length:UserWarning")
 @pytest.mark.timeout(600)
-def test_nothing_but_images_and_structure_sets_names_the_patient(tmp_path, bright_bundle):  # noqa: F811
+def test_nothing_but_images_and_structure_sets_names_the_patient(tmp_path, bright_bundle):
     with destination() as peer:
         web = f"[web]\nenabled = true\nport = {(page := free_port())}\n"
         with serve(tmp_path / "node", bright_bundle, {"pacs": ("PACS", peer.port)}, more=web) as node:

@@ -21,22 +21,10 @@ from contourd.errors import NodeError
 from contourd.outcomes import OutcomeKind
 from contourd.settings import Destination, DestinationTLS, NodeTLS
 from tests.certificates import Authority, Signed
-from tests.integration.receiving import Start, associate, sending
+from tests.integration.receiving import Start, associate, ended, sending
 from tests.peers import LOOPBACK
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")
-
-
-def ended(connection: socket.socket, within_s: float) -> float:
-    """Wait until the node closes a connection; returns how long that took."""
-    connection.settimeout(within_s)
-    began = time.monotonic()
-    try:
-        while connection.recv(4096):
-            pass
-    except ConnectionError:
-        pass
-    return time.monotonic() - began
 
 
 def echo(port: int) -> bool:

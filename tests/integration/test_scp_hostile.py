@@ -13,7 +13,7 @@ from contourd.dicom.guard import MOST_WAITING
 from tests.fuzz.pdus import AC, CT, ECHO, EXPLICIT, IMPLICIT, RELEASED, context, pdu, request, request_items, store
 from tests.fuzz.receiving import Peer
 from tests.integration.receiving import Receiver, sending
-from tests.unit.test_dicom_instance import encoded
+from tests.phantom import encoded
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")
 

@@ -23,10 +23,9 @@ from tests.fuzz.pdus import (
     store_fields,
 )
 from tests.fuzz.receiving import Peer
-from tests.integration.receiving import Receiver
-from tests.integration.test_scp_witness import watched
+from tests.integration.receiving import Receiver, watched
 from tests.peers import LOOPBACK
-from tests.unit.test_dicom_instance import encoded
+from tests.phantom import encoded
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")
 EXPLICIT_CONTEXT = 3

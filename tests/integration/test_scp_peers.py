@@ -17,9 +17,7 @@ from contourd.dicom.scu import StorageSCU
 from contourd.outcomes import OutcomeKind
 from tests.fuzz.pdus import CT, ECHO, RELEASE_RQ, VERIFICATION, Item, command, p_data, pdu, request, request_items
 from tests.fuzz.receiving import Peer
-from tests.integration.receiving import Start, associate, sending
-from tests.integration.test_scp_bounds import ended
-from tests.integration.test_scp_witness import watched
+from tests.integration.receiving import Start, associate, ended, sending, watched
 from tests.peers import LOOPBACK
 from tests.rogues import Line, rogue
 

@@ -2,63 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pydicom
 import pytest
 
-from contourd.dicom.scp import StorageSCP
-from contourd.dicom.spool import Spool
 from contourd.logs import LineFormatter
-from contourd.settings import NodeSettings
 from contourd.settings.node import NodeTLS
 from tests.certificates import Authority
-from tests.integration.receiving import WAIT_S, Receiver, Recorder, associate, sending
-from tests.peers import LOOPBACK, free_port
+from tests.integration.receiving import WAIT_S, Receiver, associate, sending, watched
+from tests.peers import LOOPBACK
 
 # pynetdicom leaves the socket of a refused connection to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
-
-
-class Witness:
-    """Keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.deeds: list[tuple[str, str, str, str]] = []
-        self.changed = threading.Condition()
-
-    def __call__(self, *deed: str) -> None:
-        with self.changed:
-            self.deeds.append((deed[0], deed[1], deed[2], deed[3]))
-            self.changed.notify_all()
-
-    def wait_for(self, action: str) -> tuple[str, str, str, str]:
-        def found() -> tuple[str, str, str, str] | None:
-            return next((deed for deed in self.deeds if deed[0] == action), None)
-
-        with self.changed:
-            deed = self.changed.wait_for(found, WAIT_S)
-            assert deed, self.deeds
-            return deed
-
-
-@contextmanager
-def watched(tmp_path: Path, **node: Any) -> Iterator[tuple[StorageSCP, Witness]]:
-    witness, spool = Witness(), Spool(tmp_path / "spool")
-    scp = StorageSCP(NodeSettings(host=LOOPBACK, port=free_port(), **node), spool, Recorder(spool.root), witness)
-    scp.start()
-    try:
-        yield scp, witness
-    finally:
-        scp.stop()
-        gc.collect()
 
 
 def refused(port: int, calling: str = "SCANNER", called: str = "CONTOURD") -> None:

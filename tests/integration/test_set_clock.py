@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.test_disk import send, series, wait
-from tests.interop.conftest import bright_bundle  # noqa: F401  a fixture
+from tests.integration.serving import send, series, wait
 from tests.interop.node import CONTOURD, Node, write_configuration
 from tests.peers import free_port, require, running, storescp
 
@@ -40,7 +39,7 @@ def node_with_clock(folder: Path, library: Path, model: Path, destination: int) 
 
 @pytest.mark.peers
 @pytest.mark.parametrize("step_s", [DAY_S, -DAY_S])
-def test_a_clock_that_is_set_by_a_day(tmp_path, bright_bundle, library, step_s):  # noqa: F811
+def test_a_clock_that_is_set_by_a_day(tmp_path, bright_bundle, library, step_s):
     paths, destination = series(tmp_path, "p1"), free_port()
     with node_with_clock(tmp_path / "node", library, bright_bundle, destination) as node:
         offset = node.folder / "offset"

@@ -23,8 +23,8 @@ from contourd.jobs.queue import Queue
 from contourd.jobs.report import JobLine, read_report
 from contourd.settings import Destination, NodeSettings, Route, SeriesSettings, Settings, SpoolSettings, WorkerSettings
 from contourd.supervision import Supervisor, WorkerMain, told_death
+from tests.bright import phantom
 from tests.integration import breaking
-from tests.interop.conftest import bright_bundle, phantom  # noqa: F401  a fixture
 
 WAIT_S, POLL_S = 120.0, 0.2
 LEASE_S = 6.0
@@ -83,7 +83,7 @@ class Site:
 
 
 @pytest.fixture
-def site(tmp_path: Path, bright_bundle: Path) -> Iterator[Callable[..., Site]]:  # noqa: F811
+def site(tmp_path: Path, bright_bundle: Path) -> Iterator[Callable[..., Site]]:
     made: list[Site] = []
 
     def make(main: WorkerMain, **worker: Any) -> Site:

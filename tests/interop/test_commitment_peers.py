@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.interop.conftest import SeriesMaker
+from tests.bright import SeriesMaker
 from tests.interop.node import serve
 from tests.peers import Orthanc, free_port, orthanc, storescu
 

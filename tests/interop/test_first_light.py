@@ -23,7 +23,7 @@ from contourd.dicom.series import find_series, gate
 from contourd.model.bundle import load_bundle
 from contourd.model.predictor import Predictor
 from contourd.reference import reference_series
-from tests.interop.conftest import referenced_series
+from tests.bright import referenced_series
 from tests.interop.node import serve
 from tests.peers import dciodvfy_errors, free_port, orthanc, plastimatch_masks, rt_utils, storescu
 

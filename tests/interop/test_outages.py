@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.interop.conftest import SeriesMaker, Site
+from tests.bright import SeriesMaker
 from tests.interop.node import contourd, serve, write_configuration
+from tests.interop.site import Site
 from tests.peers import free_port, orthanc, storescp, storescu
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(300)]

@@ -7,8 +7,6 @@ import os
 import signal
 import socket
 import time
-import urllib.error
-import urllib.request
 from contextlib import suppress
 
 import psutil
@@ -17,18 +15,10 @@ import pytest
 from contourd.dicom.send import send_series
 from contourd.settings import Destination
 from tests.interop.node import serve
+from tests.paging import get
 from tests.peers import LOOPBACK, free_port, storescp
 
 LIMIT_S = 240.0
-
-
-def get(port: int, path: str) -> tuple[int, str]:
-    try:
-        with urllib.request.urlopen(f"http://{LOOPBACK}:{port}{path}", timeout=30) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
 
 
 def wait_for(port: int, path: str, told: str) -> str:

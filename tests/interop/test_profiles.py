@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from contourd.model.bundle import load_bundle, save_bundle
-from tests.interop.conftest import SeriesMaker
+from tests.bright import SeriesMaker
 from tests.interop.node import contourd, serve
 from tests.peers import dciodvfy_errors, storescp, storescu
 

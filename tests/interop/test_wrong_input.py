@@ -13,7 +13,8 @@ from pynetdicom.sop_class import CTImageStorage  # type: ignore[attr-defined]
 
 from contourd.dicom.rtstruct_read import rasterise, read_structure_set
 from contourd.dicom.series import find_series, gate
-from tests.interop.conftest import BALL_CC, SPACING_MM, SeriesMaker, Site, series_uid
+from tests.bright import BALL_CC, SPACING_MM, SeriesMaker, series_uid
+from tests.interop.site import Site
 from tests.peers import LOOPBACK, dciodvfy_errors, echoscu, storescu
 
 pytestmark = [pytest.mark.peers, pytest.mark.timeout(300)]

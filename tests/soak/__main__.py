@@ -8,8 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.bundles import make_bright_bundle
 from tests.chaos.peers import Destination
-from tests.interop.conftest import make_bright_bundle
 from tests.interop.node import serve
 from tests.rogues import Moody, rogue
 from tests.soak.load import Limits, Load, soak

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.peers import Destination
-from tests.interop.conftest import bright_bundle  # noqa: F401  a fixture
 from tests.interop.node import serve
 from tests.soak.load import Footprint, Limits, Load, soak
 
@@ -19,7 +18,7 @@ LIMITS = Limits(rss_mb=5.0)
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @pytest.mark.timeout(600)
-def test_the_node_does_not_grow(tmp_path: Path, bright_bundle: Path) -> None:  # noqa: F811
+def test_the_node_does_not_grow(tmp_path: Path, bright_bundle: Path) -> None:
     destination = Destination("pacs")
     try:
         with serve(tmp_path / "node", bright_bundle, {"pacs": (destination.ae_title, destination.port)}) as node:

@@ -19,5 +19,5 @@ def one_thread():
 
 
 @pytest.fixture
-def dataset(tmp_path) -> Path:
+def training_set(tmp_path) -> Path:
     return write_dataset(tmp_path / "dataset")

@@ -17,9 +17,7 @@ from contourd.jobs.activations import Activations
 from contourd.jobs.database import Database
 from contourd.model.bundle import load_bundle, save_bundle
 from contourd.settings import load_settings
-from tests.bundles import brighter_bundle, bundle_of_version, damage
-from tests.interop.conftest import fit_bundle as bright_bundle  # noqa: F401  a fixture
-from tests.interop.conftest import make_bright_bundle
+from tests.bundles import brighter_bundle, bundle_of_version, damage, make_bright_bundle
 from tests.interop.node import write_configuration
 
 
@@ -46,20 +44,20 @@ def activate(database, settings, folder):
     return activating.activate(database, settings, str(folder), "marie", "trained here")
 
 
-def test_the_copy_is_in_use_whatever_becomes_of_the_folder(database, settings, bright_bundle, tmp_path):  # noqa: F811
-    source = shutil.copytree(bright_bundle, tmp_path / "source")
+def test_the_copy_is_in_use_whatever_becomes_of_the_folder(database, settings, fit_bundle, tmp_path):
+    source = shutil.copytree(fit_bundle, tmp_path / "source")
     change = activate(database, settings, source)
     shutil.rmtree(source)
     assert (change.before, change.routes) == (None, (1,))
     found = Activations(database, settings.spool.root).find("bright")
     bundle = activating.load_found(found)
-    assert bundle.identity == change.activation.model == load_bundle(bright_bundle).identity
+    assert bundle.identity == change.activation.model == load_bundle(fit_bundle).identity
     assert found.folder == settings.spool.root / "models" / bundle.identity.stored_name
     assert {stat.S_IMODE(file.stat().st_mode) for file in found.folder.iterdir()} == {0o400}
 
 
-def test_the_second_version_and_back(database, settings, bright_bundle, tmp_path):  # noqa: F811
-    first, second = bright_bundle, bundle_of_version(bright_bundle, tmp_path / "second", "2")
+def test_the_second_version_and_back(database, settings, fit_bundle, tmp_path):
+    first, second = fit_bundle, bundle_of_version(fit_bundle, tmp_path / "second", "2")
     activate(database, settings, first)
     assert activate(database, settings, second).before == load_bundle(first).identity.told()
     change = activating.roll_back(database, settings, "bright", "paul", "")
@@ -69,8 +67,8 @@ def test_the_second_version_and_back(database, settings, bright_bundle, tmp_path
     assert again.activation.model.version == "2"
 
 
-def test_a_damaged_bundle_changes_nothing(database, settings, bright_bundle, tmp_path):  # noqa: F811
-    broken = shutil.copytree(bright_bundle, tmp_path / "broken")
+def test_a_damaged_bundle_changes_nothing(database, settings, fit_bundle, tmp_path):
+    broken = shutil.copytree(fit_bundle, tmp_path / "broken")
     damage(broken / "weights.safetensors")
     with pytest.raises(ModelError, match="is damaged"):
         activate(database, settings, broken)
@@ -80,9 +78,9 @@ def test_a_damaged_bundle_changes_nothing(database, settings, bright_bundle, tmp
     assert Activations(database, settings.spool.root).number() == 0
 
 
-def test_a_network_that_answers_with_no_number_is_found_by_the_trial(database, settings, bright_bundle, tmp_path):  # noqa: F811
+def test_a_network_that_answers_with_no_number_is_found_by_the_trial(database, settings, fit_bundle, tmp_path):
     """Its weights are finite, and their product is not."""
-    known = load_bundle(bright_bundle)
+    known = load_bundle(fit_bundle)
     network = known.network()
     network.output.weight.data.fill_(torch.finfo(torch.float32).max)
     network.classify.weight.data.fill_(torch.finfo(torch.float32).max)
@@ -92,29 +90,29 @@ def test_a_network_that_answers_with_no_number_is_found_by_the_trial(database, s
     assert Activations(database, settings.spool.root).number() == 0
 
 
-def test_a_link_out_of_the_bundle_is_not_copied(database, settings, bright_bundle, tmp_path):  # noqa: F811
+def test_a_link_out_of_the_bundle_is_not_copied(database, settings, fit_bundle, tmp_path):
     (tmp_path / "secret").write_text("of somebody else")
-    source = shutil.copytree(bright_bundle, tmp_path / "source")
+    source = shutil.copytree(fit_bundle, tmp_path / "source")
     (source / "CARD.md").symlink_to(tmp_path / "secret")
     with pytest.raises(ModelError, match="is a link out of the bundle"):
         activate(database, settings, source)
 
 
-def test_a_damaged_copy_is_told_with_the_ways_out_and_replaced(database, settings, bright_bundle):  # noqa: F811
-    activate(database, settings, bright_bundle)
+def test_a_damaged_copy_is_told_with_the_ways_out_and_replaced(database, settings, fit_bundle):
+    activate(database, settings, fit_bundle)
     found = Activations(database, settings.spool.root).find("bright")
     damage(found.folder / "weights.safetensors")
     with pytest.raises(ModelError, match=r"damaged: .*`contourd models rollback bright`, or copy the bundle again"):
         activating.verify(found)
     with pytest.raises(InvalidTransition, match=r"in use already .* its copy is whole"):
-        activate(database, settings, bright_bundle)
+        activate(database, settings, fit_bundle)
     assert activating.verify(found).version == "1"
 
 
-def test_what_is_not_what_was_activated_is_refused(database, settings, bright_bundle, tmp_path):  # noqa: F811
-    activate(database, settings, bright_bundle)
+def test_what_is_not_what_was_activated_is_refused(database, settings, fit_bundle, tmp_path):
+    activate(database, settings, fit_bundle)
     found = Activations(database, settings.spool.root).find("bright")
-    other = bundle_of_version(bright_bundle, tmp_path / "other", "1", {"mirror": True})
+    other = bundle_of_version(fit_bundle, tmp_path / "other", "1", {"mirror": True})
     (found.folder / "model.json").chmod(0o600)
     shutil.copyfile(other / "model.json", found.folder / "model.json")
     with pytest.raises(ModelError, match="is not the model that was activated"):
@@ -126,9 +124,9 @@ def command(configuration, *words):
 
 
 @pytest.mark.usefixtures("database")
-def test_the_commands(settings, configuration, bright_bundle, tmp_path):  # noqa: F811
-    second = brighter_bundle(bright_bundle, tmp_path / "second")
-    for folder in (bundle_of_version(bright_bundle, tmp_path / "first", "1"), second):
+def test_the_commands(settings, configuration, fit_bundle, tmp_path):
+    second = brighter_bundle(fit_bundle, tmp_path / "second")
+    for folder in (bundle_of_version(fit_bundle, tmp_path / "first", "1"), second):
         done = command(configuration, "activate", str(folder), "--reason", "trained here")
         assert done.exit_code == 0, done.output
         assert "used by route 1" in done.output

@@ -8,7 +8,6 @@ from sqlalchemy.exc import IntegrityError
 
 from contourd.errors import InvalidTransition, ModelError
 from contourd.jobs.activations import Activations, Origin, in_force, require_there
-from contourd.jobs.database import Database
 from contourd.jobs.tables import AuditRow
 from contourd.model.identity import ModelIdentity
 from contourd.settings.loading import SHIPPED_MODELS, model_exists
@@ -16,14 +15,6 @@ from tests.queueing import Clock
 
 SHIPPED = ModelIdentity("hn7", "1", "0" * 64)
 SECOND, THIRD = ModelIdentity("hn7", "2", "2" * 64), ModelIdentity("hn7", "3", "3" * 64)
-
-
-@pytest.fixture
-def database(tmp_path):
-    database = Database(f"sqlite:///{tmp_path / 'queue.sqlite'}")
-    database.upgrade()
-    yield database
-    database.close()
 
 
 @pytest.fixture

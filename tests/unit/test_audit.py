@@ -12,7 +12,6 @@ from sqlalchemy.exc import IntegrityError
 from contourd.cli.audit import moment
 from contourd.errors import InvalidTransition, QueueUnavailable
 from contourd.jobs.audit import MOST_KINDS, AuditTrail, Deed
-from contourd.jobs.database import Database
 from contourd.jobs.tables import AuditRow, DeliveryRow, JobRow, SeriesRow
 from contourd.jobs.timeline import Selection, read_timeline
 from contourd.jobs.transitions import record
@@ -32,14 +31,6 @@ class Clock:
 
     def move(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
-
-
-@pytest.fixture
-def database(tmp_path):
-    database = Database(f"sqlite:///{tmp_path / 'queue.sqlite'}")
-    database.upgrade()
-    yield database
-    database.close()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import socket
 from pathlib import Path
 
 import pytest
-import torch
 from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
@@ -19,40 +18,14 @@ from contourd.dicom.spool import Spool
 from contourd.errors import SettingsError
 from contourd.jobs.database import Database, revisions
 from contourd.jobs.tables import SCHEMA_REVISION
-from contourd.model.anatomynet import AnatomyNet, ModelConfig
-from contourd.model.bundle import load_bundle, save_bundle
+from contourd.model.bundle import load_bundle
 from contourd.model.transforms import Preprocess
 from contourd.settings import SpoolSettings, load_settings
+from tests.checking import write_settings
 from tests.peers import LOOPBACK, free_port
 
 # pynetdicom leaves the sockets of broken connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a small model on a coarse lattice: it takes a moment even with the largest volume."""
-    config = ModelConfig(structures=("Brain",), channels=(4, 4, 4, 4))
-    fields = {
-        "name": "small",
-        "version": "1",
-        "model": config.model_dump(mode="json"),
-        "preprocess": {"spacing_mm": (12.0, 12.0, 12.0)},
-    }
-    torch.manual_seed(0)
-    return save_bundle(tmp_path_factory.mktemp("model") / "small", fields, AnatomyNet(config)).folder
-
-
-def write_settings(folder: Path, model: object, more: str = "", top: str = "") -> Path:
-    path = folder / "contourd.toml"
-    path.write_text(
-        f'{top}[node]\nhost = "{LOOPBACK}"\nport = {free_port()}\n[spool]\nroot = "{folder / "spool"}"\n'
-        f'min_free_gb = 0.001\n[worker]\ndevice = "cpu"\nruntime = "torch"\n{more}\n'
-        f'[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "{LOOPBACK}"\nport = {free_port()}\n'
-        f'[[route]]\nmodel = "{model}"\ndestinations = ["pacs"]\n',
-        encoding="utf-8",
-    )
-    return path
 
 
 def run(path: Path, *more: str) -> Result:
@@ -123,11 +96,11 @@ def test_the_database_is_looked_at_and_not_made(tmp_path: Path) -> None:
     database.close()
 
 
-def test_a_damaged_model_and_one_that_is_whole(bundle: Path, tmp_path: Path) -> None:
-    assert models.model(str(bundle), load_settings(write_settings(tmp_path, bundle))).state is State.OK
+def test_a_damaged_model_and_one_that_is_whole(small_bundle: Path, tmp_path: Path) -> None:
+    assert models.model(str(small_bundle), load_settings(write_settings(tmp_path, small_bundle))).state is State.OK
     damaged = tmp_path / "damaged"
     damaged.mkdir()
-    for file in bundle.iterdir():
+    for file in small_bundle.iterdir():
         (damaged / file.name).write_bytes(file.read_bytes())
     weights = damaged / "weights.safetensors"
     content = bytearray(weights.read_bytes())
@@ -139,10 +112,10 @@ def test_a_damaged_model_and_one_that_is_whole(bundle: Path, tmp_path: Path) -> 
     assert "install the model again" in red[f"model:{damaged}"]["remedy"]
 
 
-def test_a_network_that_takes_over_half_of_a_job_s_time(bundle: Path, tmp_path: Path) -> None:
-    settings = load_settings(write_settings(tmp_path, bundle))
+def test_a_network_that_takes_over_half_of_a_job_s_time(small_bundle: Path, tmp_path: Path) -> None:
+    settings = load_settings(write_settings(tmp_path, small_bundle))
     short = settings.model_copy(update={"worker": settings.worker.model_copy(update={"time_limit_s": 1e-6})})
-    slow = models.device(str(bundle), short)
+    slow = models.device(str(small_bundle), short)
     assert (slow.state, "worker.time_limit_s" in slow.remedy) == (State.FAILED, True)
     assert "250 slices of 512 x 512" in slow.told
     assert "GiB" in slow.told
@@ -174,8 +147,8 @@ def test_the_clock_of_this_machine() -> None:
     assert host.clock().state is State.OK
 
 
-def test_a_missing_baseline_is_a_remark_and_not_red(tmp_path: Path, bundle: Path) -> None:
-    path = write_settings(tmp_path, bundle)
+def test_a_missing_baseline_is_a_remark_and_not_red(tmp_path: Path, small_bundle: Path) -> None:
+    path = write_settings(tmp_path, small_bundle)
     settings = load_settings(path)
     found = constancy.baseline(settings)
     assert (found.state, "contourd constancy baseline" in found.remedy) == (State.OK, True)
@@ -184,23 +157,23 @@ def test_a_missing_baseline_is_a_remark_and_not_red(tmp_path: Path, bundle: Path
     assert (constancy.baseline(settings).state, constancy.baseline(settings).remedy) == (State.OK, "")
 
 
-def test_the_names_are_stable(tmp_path: Path, bundle: Path) -> None:
-    path = write_settings(tmp_path, bundle)
+def test_the_names_are_stable(tmp_path: Path, small_bundle: Path) -> None:
+    path = write_settings(tmp_path, small_bundle)
     names = [check.name for check in checks_of(load_settings(path), path)]
     assert names == [
         *("settings", "spool.write", "spool.space", "spool.modes", "database", "decoders", "clock", "ntp"),
         *("constancy", "port"),
-        *("echo:pacs", "echo-back:pacs", f"model:{bundle}", f"device:{bundle}"),
+        *("echo:pacs", "echo-back:pacs", f"model:{small_bundle}", f"device:{small_bundle}"),
     ]
     more = "[check]\nrt_utils = true\n[node.tls]\ncertificate = 'c'\nkey = 'k'\nrequire_certificate = false\n"
-    path = write_settings(tmp_path, bundle, more + "[delivery]")
+    path = write_settings(tmp_path, small_bundle, more + "[delivery]")
     asked = {check.name for check in checks_of(load_settings(path), path)}
     assert asked - set(names) == {"second-reader", "tls:node"}
 
 
-def test_a_check_that_breaks_does_not_end_the_list(tmp_path: Path, bundle: Path) -> None:
+def test_a_check_that_breaks_does_not_end_the_list(tmp_path: Path, small_bundle: Path) -> None:
     """No such kind of database: SQLAlchemy's own error, which is none of ours."""
-    path = write_settings(tmp_path, bundle, '[database]\nurl = "nosuch://queue"')
+    path = write_settings(tmp_path, small_bundle, '[database]\nurl = "nosuch://queue"')
     ran = run(path, "--json")
     assert ran.exit_code == 1
     answer = json.loads(ran.output)
@@ -210,7 +183,7 @@ def test_a_check_that_breaks_does_not_end_the_list(tmp_path: Path, bundle: Path)
     assert "NoSuchModuleError" in by_name["database"]["told"]
     assert "database.url" in by_name["database"]["remedy"]
     assert by_name["echo:pacs"]["state"] == "failed"
-    assert by_name[f"device:{bundle}"]["state"] == "ok"
+    assert by_name[f"device:{small_bundle}"]["state"] == "ok"
     assert list(answer["checks"][0]) == ["name", "state", "told", "remedy"]
 
 
@@ -236,12 +209,12 @@ def test_settings_that_cannot_be_used(tmp_path: Path) -> None:
     assert "node.prot" in only["told"]
 
 
-def test_the_page_needs_its_port_and_a_token_that_others_cannot_read(tmp_path: Path, bundle: Path) -> None:
+def test_the_page_needs_its_port_and_a_token_that_others_cannot_read(tmp_path: Path, small_bundle: Path) -> None:
     token, port = tmp_path / "web.token", free_port()
     token.write_text("x" * 32)
     token.chmod(0o600)
     more = f'[web]\nenabled = true\nport = {port}\ntoken_file = "{token}"\n'
-    checks = checks_of(load_settings(write_settings(tmp_path, bundle, more)), tmp_path / "contourd.toml")
+    checks = checks_of(load_settings(write_settings(tmp_path, small_bundle, more)), tmp_path / "contourd.toml")
     page = next(check for check in checks if check.name == "web")
     assert page.run().state is State.OK
     with socket.create_server((LOOPBACK, port)):

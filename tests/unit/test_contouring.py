@@ -23,11 +23,11 @@ from contourd.model.plausibility import Organ, distribution_of
 from contourd.model.predictor import Predictor
 from contourd.profiles import PROFILES, STRICT
 from contourd.settings import PlausibilitySettings
-from tests.interop.conftest import BALL_CC, bright_bundle, phantom  # noqa: F401  a fixture
+from tests.bright import BALL_CC, phantom
 
 
 @pytest.fixture
-def predictor(bright_bundle) -> Predictor:  # noqa: F811
+def predictor(bright_bundle) -> Predictor:
     return Predictor(load_bundle(bright_bundle), "cpu")
 
 
@@ -125,7 +125,7 @@ def distribution_with(volume_cc: float) -> dict[str, object]:
     return {name: spread.model_dump(mode="json") for name, spread in distribution_of(cases).items()}
 
 
-def test_out_of_the_limits_is_held_until_a_person_answers_for_it(bright_bundle, tmp_path):  # noqa: F811
+def test_out_of_the_limits_is_held_until_a_person_answers_for_it(bright_bundle, tmp_path):
     predictor = changed(bright_bundle, tmp_path, limits={"slice_spacing_mm": [None, 2.5]})
     instances = written(tmp_path / "ct", phantom())
     with pytest.raises(OutsideLimits, match=r"slices are 3\.00 mm apart, the model is for at most 2\.5.*--override"):
@@ -135,7 +135,7 @@ def test_out_of_the_limits_is_held_until_a_person_answers_for_it(bright_bundle, 
     assert released.remarks.told().startswith("outside the model's limits, released: seen by")
 
 
-def test_no_head_and_neck_is_held(bright_bundle, tmp_path):  # noqa: F811
+def test_no_head_and_neck_is_held(bright_bundle, tmp_path):
     predictor = changed(bright_bundle, tmp_path, distribution=distribution_with(BALL_CC * 10))
     instances = written(tmp_path / "ct", phantom())
     with pytest.raises(SeriesUnusable, match=r"does not look like a head and neck.*are: none; check what was scanned"):
@@ -143,7 +143,7 @@ def test_no_head_and_neck_is_held(bright_bundle, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize(("verdict", "label"), [("send", "Brainstem"), ("flag", "CHECK"), ("withhold", None)])
-def test_an_implausible_organ(bright_bundle, tmp_path, verdict, label):  # noqa: F811
+def test_an_implausible_organ(bright_bundle, tmp_path, verdict, label):
     predictor = changed(bright_bundle, tmp_path, distribution=distribution_with(BALL_CC * 10))
     instances = written(tmp_path / "ct", phantom())
     order = Order(plausibility=PlausibilitySettings(volume=verdict), override="a phantom (mp)")
@@ -171,7 +171,7 @@ class OnEverySecond(Predictor):
 
 
 @pytest.mark.parametrize("verdict", ["withhold", "flag"])
-def test_an_organ_that_one_lattice_alone_finds_is_named(bright_bundle, tmp_path, verdict):  # noqa: F811
+def test_an_organ_that_one_lattice_alone_finds_is_named(bright_bundle, tmp_path, verdict):
     bundle = changed(bright_bundle, tmp_path, half_voxel=True).bundle
     order = Order(plausibility=PlausibilitySettings(agreement=verdict))
     with pytest.raises(StructureSetRejected) as held:
@@ -181,7 +181,7 @@ def test_an_organ_that_one_lattice_alone_finds_is_named(bright_bundle, tmp_path,
     )
 
 
-def test_a_head_beside_the_box_is_held_until_a_person_answers_for_it(bright_bundle, tmp_path):  # noqa: F811
+def test_a_head_beside_the_box_is_held_until_a_person_answers_for_it(bright_bundle, tmp_path):
     predictor = changed(bright_bundle, tmp_path, preprocess={"half_width_mm": 16.0})
     instances = written(tmp_path / "ct", phantom())
     with pytest.raises(SeriesUnusable, match=r"^\d+% of the head lie beside the 32 mm around its middle") as held:
@@ -251,7 +251,7 @@ class TwoTubes:
         return box, values
 
 
-def test_an_organ_that_does_not_read_back_is_withheld_by_name(tmp_path, bright_bundle):  # noqa: F811
+def test_an_organ_that_does_not_read_back_is_withheld_by_name(tmp_path, bright_bundle):
     on = Grid.regular((18, 16, 16), (3.0, 4.7, 4.7), (-35.0, -35.0, 0.0))
     volume = Volume(on, np.full(on.shape, 40, dtype=np.int16))
     two = TwoTubes(load_bundle(bright_bundle))
@@ -264,7 +264,7 @@ def test_an_organ_that_does_not_read_back_is_withheld_by_name(tmp_path, bright_b
     }
 
 
-def test_an_organ_of_which_a_second_reader_finds_nothing_is_withheld_by_name(tmp_path, bright_bundle, monkeypatch):  # noqa: F811
+def test_an_organ_of_which_a_second_reader_finds_nothing_is_withheld_by_name(tmp_path, bright_bundle, monkeypatch):
     def refuse(dataset, _):
         if "SpinalCord" in {roi.ROIName for roi in dataset.StructureSetROISequence}:
             raise OrgansRejected({"SpinalCord": "rt-utils finds nothing of it"})
@@ -300,7 +300,7 @@ class Parotids(TwoTubes):
 
 
 @pytest.mark.parametrize("exchanged", [False, True])
-def test_sides_are_judged_without_a_training_set(tmp_path, bright_bundle, exchanged):  # noqa: F811
+def test_sides_are_judged_without_a_training_set(tmp_path, bright_bundle, exchanged):
     """Nothing but the patient and the other organs is needed, and that the rest is not compared is told."""
     config = {**load_bundle(bright_bundle).config.model_dump(mode="json"), "pairs": None}
     config["model"]["structures"] = ["Parotid_L", "Parotid_R", "Brainstem"]

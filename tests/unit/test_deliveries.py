@@ -8,31 +8,11 @@ import pytest
 from sqlalchemy import select
 
 from contourd.errors import InvalidTransition
-from contourd.jobs.database import Database
 from contourd.jobs.deliveries import Deliveries
 from contourd.jobs.job import DeliveryState, JobState
-from contourd.jobs.queue import Queue
 from contourd.jobs.report import read_report
 from contourd.jobs.tables import AttemptRow, JobRow
-from tests.queueing import AWAY, FULL, NEVER, POLICY, START, TAKEN, Clock, add_job, events, state
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def database(tmp_path):
-    database = Database(f"sqlite:///{tmp_path / 'queue.sqlite'}")
-    database.upgrade()
-    yield database
-    database.close()
-
-
-@pytest.fixture
-def queue(database, clock) -> Queue:
-    return Queue(database, clock)
+from tests.queueing import AWAY, FULL, NEVER, POLICY, START, TAKEN, add_job, events, state
 
 
 @pytest.fixture

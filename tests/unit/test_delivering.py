@@ -10,63 +10,13 @@ from sqlalchemy import select
 
 from contourd import delivering
 from contourd.delivering import Deliverer, Post
-from contourd.jobs.commitments import Commitments
-from contourd.jobs.database import Database
-from contourd.jobs.deliveries import Deliveries
-from contourd.jobs.job import JobState, RetryPolicy
-from contourd.jobs.queue import Queue
-from contourd.jobs.report import DeliveryLine, read_report
+from contourd.jobs.job import JobState
+from contourd.jobs.report import read_report
 from contourd.jobs.tables import AttemptRow
 from contourd.outcomes import BROKE_OFF
 from contourd.settings import Destination
-from tests.queueing import AWAY, FULL, NEVER, TAKEN, Clock, Peer, add_job, state
-
-DAY_S = 86400
-POLICY = RetryPolicy(30, 1800, DAY_S)
-
-
-class Node:
-    """The delivering half of a node, with one peer behind each destination."""
-
-    def __init__(self, folder, names=("pacs",)) -> None:
-        self.clock = Clock()
-        self.folder = folder
-        self.database = Database(f"sqlite:///{folder / 'queue.sqlite'}")
-        self.database.upgrade()
-        self.queue = Queue(self.database, self.clock)
-        self.peers = {name: Peer() for name in names}
-        self.start()
-
-    def start(self) -> None:
-        self.deliveries = Deliveries(self.database, POLICY, self.clock)
-        self.deliveries.recover()
-        self.commitments = Commitments(self.database, POLICY, {}, self.clock)
-        self.deliverers = {
-            name: Deliverer(
-                Destination(name=name, ae_title=name.upper(), host="h", port=104),
-                Post(self.folder, self.deliveries, self.commitments, peer, peer),
-                threading.Event(),
-                self.clock.elapsed,
-            )
-            for name, peer in self.peers.items()
-        }
-
-    def contour(self, number: int, *names: str) -> int:
-        """Make a job with a structure set for each destination, "NUMBER.dcm"."""
-        job = add_job(self.database, number, ",".join(names))
-        self.queue.claim("worker", 60)
-        self.queue.contoured(job, "worker", dict.fromkeys(names, f"{number}.dcm"))
-        return job
-
-    def run(self, seconds: float, step_s: float = 10) -> None:
-        for _ in range(round(seconds / step_s)):
-            for deliverer in self.deliverers.values():
-                deliverer.deliver_due()
-            self.clock.advance(step_s)
-
-    def delivery(self, job: int, name: str = "pacs") -> DeliveryLine:
-        (line,) = [j for j in read_report(self.database).jobs if j.id == job]
-        return next(d for d in line.deliveries if d.destination == name)
+from tests.delivery_node import DAY_S, Node
+from tests.queueing import AWAY, FULL, NEVER, TAKEN, Peer, state
 
 
 @pytest.fixture

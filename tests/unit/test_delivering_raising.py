@@ -11,8 +11,8 @@ from contourd.delivering import Deliverer, Post
 from contourd.jobs.report import read_report
 from contourd.outcomes import Outcome, OutcomeKind
 from contourd.settings import Destination
+from tests.delivery_node import Node
 from tests.queueing import AWAY, Peer
-from tests.unit.test_delivering import Node
 
 
 @pytest.fixture

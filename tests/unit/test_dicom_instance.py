@@ -14,7 +14,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRBigEndian, ExplicitVRLittleEnd
 
 from contourd.dicom.instance import Instance, find_series, read_encoded, read_instance
 from contourd.errors import SeriesUnusable
-from tests.phantom import rewrite, write_series
+from tests.phantom import encoded, rewrite, write_series
 
 
 def big_endian(dataset: pydicom.Dataset) -> bytes:
@@ -31,12 +31,6 @@ def series(tmp_path: Path) -> Path:
 
 def first(folder: Path) -> Path:
     return folder / "CT_0000.dcm"
-
-
-def encoded(path: Path) -> bytes:
-    """Return the file's dataset without preamble and file meta information, which say their own length."""
-    content = path.read_bytes()
-    return content[144 + int.from_bytes(content[140:144], "little") :]
 
 
 def test_reads_what_the_header_says(series: Path) -> None:

@@ -22,20 +22,9 @@ from contourd.model.structures import catalogue
 from tests.phantom import (
     PROVENANCE,
     read_series,
-    structure_set,
     traced,
     write_series,
 )
-
-
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
-    return read_series(write_series(tmp_path_factory.mktemp("ct")))
-
-
-@pytest.fixture
-def dataset(series: Series) -> pydicom.Dataset:
-    return structure_set(series)
 
 
 def test_the_check_passes_what_was_written(dataset: pydicom.Dataset, series: Series) -> None:

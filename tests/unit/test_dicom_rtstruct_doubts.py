@@ -15,17 +15,7 @@ from contourd.dicom.series import Series
 from contourd.errors import DatasetError, StructureSetRejected
 from contourd.imaging.grid import Grid
 from tests.archives import contour
-from tests.phantom import read_series, structure_set, traced, write_series
-
-
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
-    return read_series(write_series(tmp_path_factory.mktemp("ct")))
-
-
-@pytest.fixture
-def dataset(series: Series) -> pydicom.Dataset:
-    return structure_set(series)
+from tests.phantom import traced
 
 
 def test_two_rois_of_one_number_have_no_contours(dataset: pydicom.Dataset) -> None:

@@ -21,7 +21,6 @@ from tests.phantom import (
     grid,
     phantom,
     read_series,
-    structure_set,
     traced,
     write_series,
 )
@@ -154,16 +153,6 @@ def test_contours_that_are_not_of_the_image_are_named_with_the_reason() -> None:
 def test_a_loop_off_its_slice_goes_to_the_nearest_within_half_a_spacing(z: float, slices: list[int]) -> None:
     mask = rasterise([loop((0.5, 0.5), (3.5, 0.5), (3.5, 3.5), (0.5, 3.5), z=z)], UNIT)
     assert np.nonzero(mask.any(axis=(1, 2)))[0].tolist() == slices
-
-
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
-    return read_series(write_series(tmp_path_factory.mktemp("ct")))
-
-
-@pytest.fixture
-def dataset(series: Series) -> pydicom.Dataset:
-    return structure_set(series)
 
 
 def test_rois_are_joined_by_number_and_may_lack_contours(dataset: pydicom.Dataset) -> None:

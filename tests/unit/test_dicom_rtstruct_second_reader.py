@@ -14,18 +14,7 @@ from contourd.dicom.series import Series
 from contourd.errors import SettingsError, StructureSetRejected
 from tests.interop.node import write_configuration
 from tests.peers import rt_utils
-from tests.phantom import read_series, structure_set, write_series
-
-
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
-    return read_series(write_series(tmp_path_factory.mktemp("ct")))
-
-
-@pytest.fixture
-def dataset(series: Series) -> pydicom.Dataset:
-    rt_utils()
-    return structure_set(series)
+from tests.phantom import structure_set
 
 
 def test_rt_utils_opens_what_is_written(dataset: pydicom.Dataset, series: Series) -> None:
@@ -43,6 +32,13 @@ def test_an_roi_of_which_nothing_is_left_is_named(dataset: pydicom.Dataset, seri
     dataset.ROIContourSequence[1].ContourSequence = []
     with pytest.raises(StructureSetRejected, match="rt-utils finds nothing of Parotid_R"):
         check_with_second_reader(dataset, series)
+
+
+@pytest.fixture
+def dataset(dataset: pydicom.Dataset) -> pydicom.Dataset:
+    """Return the structure set where rt-utils is there to read it."""
+    rt_utils()
+    return dataset
 
 
 @pytest.fixture

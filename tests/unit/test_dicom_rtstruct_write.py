@@ -28,16 +28,6 @@ from tests.phantom import (
 )
 
 
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
-    return read_series(write_series(tmp_path_factory.mktemp("ct")))
-
-
-@pytest.fixture
-def dataset(series: Series) -> pydicom.Dataset:
-    return structure_set(series)
-
-
 def content(dataset: pydicom.Dataset) -> bytes:
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)

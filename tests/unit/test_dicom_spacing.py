@@ -21,7 +21,6 @@ from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.model.bundle import load_bundle
 from contourd.model.predictor import Predictor
-from tests.interop.conftest import bright_bundle  # noqa: F401  a fixture
 from tests.phantom import rewrite, setting
 
 
@@ -115,7 +114,7 @@ def written(folder: Path) -> Path:
     return write_ct_series(uneven(), folder, SeriesIdentity("uneven", "Uneven^Test"))
 
 
-def test_unequal_slices_are_contoured_where_they_lie(tmp_path: Path, bright_bundle: Path) -> None:  # noqa: F811
+def test_unequal_slices_are_contoured_where_they_lie(tmp_path: Path, bright_bundle: Path) -> None:
     folder = written(tmp_path / "ct")
     (instances,) = find_series(folder).values()
     volume = read_volume(gate(instances))

@@ -10,7 +10,6 @@ from typer.testing import CliRunner
 from contourd.cli import app
 from contourd.dicom.uids import derived_uid
 from tests.bundles import bundle_of_version
-from tests.interop.conftest import bright_bundle, make_series  # noqa: F401  fixtures
 from tests.interop.node import write_configuration
 from tests.phantom import rewrite, setting
 
@@ -18,7 +17,7 @@ NECK = '[[route]]\nmodel = "{model}"\ndestinations = ["pacs"]\nprotocol = "neck"
 
 
 @pytest.fixture
-def foresee(tmp_path, bright_bundle):  # noqa: F811
+def foresee(tmp_path, bright_bundle):
     """Return what `contourd route` says of a folder: exit status, and its JSON."""
 
     def ask(folder, *words, more="", model=bright_bundle, node=""):
@@ -31,7 +30,7 @@ def foresee(tmp_path, bright_bundle):  # noqa: F811
     return ask
 
 
-def test_the_route_that_is_taken_and_why_the_others_are_not(foresee, make_series, bright_bundle):  # noqa: F811
+def test_the_route_that_is_taken_and_why_the_others_are_not(foresee, make_series, bright_bundle):
     folder = make_series("p1", setting(ProtocolName="Head Neck"))
     status, told = foresee(folder, more=NECK.format(model=bright_bundle), node='allowed_callers = ["CT1"]')
     (one,) = told["series"]
@@ -44,7 +43,7 @@ def test_the_route_that_is_taken_and_why_the_others_are_not(foresee, make_series
     assert (one["model"]["name"], one["model"]["version"], one["destinations"]) == ("bright", "1", {"pacs": "strict"})
 
 
-def test_several_series_each_with_its_reason(foresee, make_series):  # noqa: F811
+def test_several_series_each_with_its_reason(foresee, make_series):
     folder = make_series("many/whole").parent
     make_series("many/gap")
     sorted((folder / "gap").iterdir())[10].unlink()
@@ -60,7 +59,7 @@ def test_several_series_each_with_its_reason(foresee, make_series):  # noqa: F81
     assert [path.rpartition("/")[2] for path in told["unreadable"]] == [cut.name]
 
 
-def test_no_route_and_a_model_s_limits(foresee, make_series, bright_bundle, tmp_path):  # noqa: F811
+def test_no_route_and_a_model_s_limits(foresee, make_series, bright_bundle, tmp_path):
     folder = make_series("p1")
     narrow = bundle_of_version(bright_bundle, tmp_path / "narrow", "2", {"limits": {"slice_spacing_mm": [None, 2.5]}})
     status, told = foresee(folder, model=narrow)
@@ -77,7 +76,7 @@ def test_no_route_and_a_model_s_limits(foresee, make_series, bright_bundle, tmp_
     assert [(r["taken"], r["unfit"]) for r in routes] == [(True, []), (False, ["body_part is 'CHEST', not 'HEADNECK'"])]
 
 
-def test_it_is_said_in_words(make_series, tmp_path, bright_bundle):  # noqa: F811
+def test_it_is_said_in_words(make_series, tmp_path, bright_bundle):
     configuration = write_configuration(tmp_path / "node", 11112, bright_bundle, {"pacs": ("PACS", 104)})
     asked = ["route", str(make_series("p1")), "--config", str(configuration)]
     words = CliRunner().invoke(app, asked).output

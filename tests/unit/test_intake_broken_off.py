@@ -7,10 +7,10 @@ from datetime import timedelta
 import pytest
 
 from contourd.jobs.job import SeriesState
-from tests.unit.test_intake import Node, ct, node  # noqa: F401  a fixture
+from tests.intake_node import Node, ct
 
 
-def test_a_series_in_whose_middle_the_node_was_killed_is_held_even_if_contiguous(node: Node, tmp_path):  # noqa: F811
+def test_a_series_in_whose_middle_the_node_was_killed_is_held_even_if_contiguous(node: Node, tmp_path):
     """72 slices of 90 have no gap, either: nobody saw the sender end."""
     association, paths = node.open(), ct(tmp_path / "ct")
     for path in paths[:18]:
@@ -25,7 +25,7 @@ def test_a_series_in_whose_middle_the_node_was_killed_is_held_even_if_contiguous
 
 
 @pytest.mark.parametrize("idle_s", [9, 10])
-def test_of_an_association_that_is_open_at_a_stop_the_quiet_decides(node: Node, tmp_path, idle_s):  # noqa: F811
+def test_of_an_association_that_is_open_at_a_stop_the_quiet_decides(node: Node, tmp_path, idle_s):
     association = node.open()
     for path in ct(tmp_path / "ct"):
         node.store(association, path)
@@ -37,7 +37,7 @@ def test_of_an_association_that_is_open_at_a_stop_the_quiet_decides(node: Node, 
 
 
 @pytest.mark.parametrize("broken_off", ["aborted", "killed"])
-def test_what_was_broken_off_at_its_very_end_goes_on_when_all_of_it_came_again(node: Node, tmp_path, broken_off):  # noqa: F811
+def test_what_was_broken_off_at_its_very_end_goes_on_when_all_of_it_came_again(node: Node, tmp_path, broken_off):
     association, paths = node.open(), ct(tmp_path / "ct")
     for path in paths:
         node.store(association, path)
@@ -56,7 +56,7 @@ def test_what_was_broken_off_at_its_very_end_goes_on_when_all_of_it_came_again(n
 
 @pytest.mark.parametrize("waited_s", [0, 60])
 @pytest.mark.parametrize("further", [slice(17, 18), slice(17, 20), slice(16, 18)])
-def test_a_further_slice_does_not_make_a_broken_off_series_whole(node: Node, tmp_path, waited_s, further):  # noqa: F811
+def test_a_further_slice_does_not_make_a_broken_off_series_whole(node: Node, tmp_path, waited_s, further):
     paths = ct(tmp_path / "ct")
     node.send(paths[:17], aborted=True)
     node.wait(waited_s)
@@ -70,7 +70,7 @@ def test_a_further_slice_does_not_make_a_broken_off_series_whole(node: Node, tmp
 
 
 @pytest.mark.parametrize("waited_s", [0, 60])
-def test_a_broken_off_series_may_come_again_in_several_associations(node: Node, tmp_path, waited_s):  # noqa: F811
+def test_a_broken_off_series_may_come_again_in_several_associations(node: Node, tmp_path, waited_s):
     paths = ct(tmp_path / "ct")
     node.send(paths[:17], aborted=True)
     node.wait(waited_s)
@@ -83,7 +83,7 @@ def test_a_broken_off_series_may_come_again_in_several_associations(node: Node, 
     assert (node.series().state, len(node.jobs())) == (SeriesState.COMPLETE, 1)
 
 
-def test_of_two_associations_at_once_the_one_that_broke_off_must_come_again(node: Node, tmp_path):  # noqa: F811
+def test_of_two_associations_at_once_the_one_that_broke_off_must_come_again(node: Node, tmp_path):
     paths = ct(tmp_path / "ct")
     one, other = node.open(), node.open()
     for path in paths[:6]:

@@ -19,15 +19,15 @@ from contourd.jobs.deliveries import Deliveries
 from contourd.jobs.job import DeliveryState, JobState, RetryPolicy, SeriesState
 from contourd.jobs.report import read_report
 from contourd.settings import SeriesSettings
+from tests.intake_node import Node, ct
 from tests.queueing import AWAY, TAKEN
-from tests.unit.test_intake import Node, ct, node  # noqa: F401  a fixture
 
 DAY_S = 86400.0
 POLICY = RetryPolicy(30, 1800, 86400)
 
 
 @pytest.mark.parametrize("step_s", [DAY_S, -DAY_S])
-def test_a_clock_that_is_set_neither_ends_a_series_nor_strands_it(node, tmp_path, step_s):  # noqa: F811
+def test_a_clock_that_is_set_neither_ends_a_series_nor_strands_it(node, tmp_path, step_s):
     paths = ct(tmp_path / "ct")
     node.send(paths[:10])
     node.wait(5)
@@ -42,7 +42,7 @@ def test_a_clock_that_is_set_neither_ends_a_series_nor_strands_it(node, tmp_path
 
 
 @pytest.mark.parametrize("step_s", [DAY_S, -DAY_S])
-def test_a_clock_that_is_set_does_not_matter_to_a_series_with_a_gap(node, tmp_path, step_s):  # noqa: F811
+def test_a_clock_that_is_set_does_not_matter_to_a_series_with_a_gap(node, tmp_path, step_s):
     paths = ct(tmp_path / "ct")
     node.send(paths[:7] + paths[8:])
     node.set_clock(step_s)
@@ -53,7 +53,7 @@ def test_a_clock_that_is_set_does_not_matter_to_a_series_with_a_gap(node, tmp_pa
 
 
 @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"rotten")])
-def test_a_damaged_image_that_comes_again_takes_its_place_and_makes_a_new_revision(node, tmp_path, damage):  # noqa: F811
+def test_a_damaged_image_that_comes_again_takes_its_place_and_makes_a_new_revision(node, tmp_path, damage):
     paths = ct(tmp_path / "ct")
     node.send(paths)
     node.wait(10)
@@ -72,7 +72,7 @@ def test_a_damaged_image_that_comes_again_takes_its_place_and_makes_a_new_revisi
 
 
 @contextmanager
-def locked(node: Node) -> Iterator[None]:  # noqa: F811
+def locked(node: Node) -> Iterator[None]:
     with closing(sqlite3.connect(node.database.engine.url.database, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
@@ -82,7 +82,7 @@ def locked(node: Node) -> Iterator[None]:  # noqa: F811
 @pytest.fixture
 def impatient(monkeypatch, tmp_path) -> Iterator[Node]:
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_MS", 50)
-    node = Node(tmp_path)  # noqa: F811
+    node = Node(tmp_path)
     yield node
     node.database.close()
 
@@ -139,7 +139,7 @@ def test_the_end_of_an_association_that_cannot_be_written_down_is_not_forgotten(
 
 
 @pytest.mark.parametrize("moment", ["queued", "contouring", "delivering", "sending", "waiting", "delivered"])
-def test_a_late_slice_at_any_moment_makes_one_newer_structure_set(node, tmp_path, moment):  # noqa: F811
+def test_a_late_slice_at_any_moment_makes_one_newer_structure_set(node, tmp_path, moment):
     paths = ct(tmp_path / "ct", slices=22)
     node.send(paths[:21])
     node.wait(10)
@@ -176,7 +176,7 @@ def test_a_late_slice_at_any_moment_makes_one_newer_structure_set(node, tmp_path
     assert all(d.state in (DeliveryState.DELIVERED, DeliveryState.REFUSED) for d in old.deliveries)
 
 
-def test_a_series_takes_no_more_images_than_it_may_have(node, tmp_path):  # noqa: F811
+def test_a_series_takes_no_more_images_than_it_may_have(node, tmp_path):
     paths, few = ct(tmp_path / "ct"), SeriesSettings(quiet_s=10, gapped_s=60, max_instances=5)
     node.restarted(settings=few)
     association = node.open()

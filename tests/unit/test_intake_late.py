@@ -7,10 +7,10 @@ import pytest
 from contourd.jobs.deliveries import Deliveries
 from contourd.jobs.job import JobState, RetryPolicy, SeriesState
 from contourd.outcomes import Outcome, OutcomeKind
-from tests.unit.test_intake import Node, ct, edit, node  # noqa: F401  a fixture
+from tests.intake_node import ct
 
 
-def test_a_late_slice_makes_a_new_revision(node, tmp_path):  # noqa: F811
+def test_a_late_slice_makes_a_new_revision(node, tmp_path):
     paths = ct(tmp_path / "ct", slices=22)
     node.send(paths[:21])
     node.wait(10)
@@ -23,7 +23,7 @@ def test_a_late_slice_makes_a_new_revision(node, tmp_path):  # noqa: F811
     assert (first.state, second.state, second.revision) == (JobState.SUPERSEDED, JobState.QUEUED, 2)
 
 
-def test_a_late_slice_leaves_what_was_delivered(node, tmp_path):  # noqa: F811
+def test_a_late_slice_leaves_what_was_delivered(node, tmp_path):
     paths = ct(tmp_path / "ct", slices=22)
     node.send(paths[:21])
     node.wait(10)
@@ -37,7 +37,7 @@ def test_a_late_slice_leaves_what_was_delivered(node, tmp_path):  # noqa: F811
     assert node.queue.claim("w", 60).revision == 2
 
 
-def test_a_late_slice_while_contouring_takes_the_job_from_the_worker(node, tmp_path):  # noqa: F811
+def test_a_late_slice_while_contouring_takes_the_job_from_the_worker(node, tmp_path):
     paths = ct(tmp_path / "ct", slices=22)
     node.send(paths[:21])
     node.wait(10)

@@ -17,17 +17,17 @@ from contourd.jobs.database import Database
 from contourd.jobs.job import SeriesState
 from contourd.jobs.tables import InstanceRow, SeriesRow
 from contourd.settings import SeriesSettings
+from tests.intake_node import Node, ct
 from tests.queueing import START
-from tests.unit.test_intake import Node, ct, node  # noqa: F401  a fixture
 
 
-def received(node: Node, association: int, series: str, number: int) -> ReceivedInstance:  # noqa: F811
+def received(node: Node, association: int, series: str, number: int) -> ReceivedInstance:
     path = f"{series}-{number}.dcm"
     (node.root / path).write_bytes(b"an image")
     return ReceivedInstance(association, "CT1", series, f"{series}.{number}", path, "0" * 64, "pseudonym")
 
 
-def test_associations_that_send_at_once_have_every_image_and_their_own_refusal(node) -> None:  # noqa: F811
+def test_associations_that_send_at_once_have_every_image_and_their_own_refusal(node) -> None:
     """The third series is full after five images; what the others send meanwhile is not refused with it."""
     node.restarted(settings=SeriesSettings(quiet_s=10, gapped_s=60, max_instances=5))
     begin = threading.Barrier(4)
@@ -55,7 +55,7 @@ def test_associations_that_send_at_once_have_every_image_and_their_own_refusal(n
     assert {(uid, sop.rpartition(".")[0]) for uid, sop in rows} == {(f"1.2.{n}",) * 2 for n in (1, 2, 3, 4)}
 
 
-def test_the_end_of_an_association_comes_after_its_images(node) -> None:  # noqa: F811
+def test_the_end_of_an_association_comes_after_its_images(node) -> None:
     """While another association's image is being written, the end of none overtakes an image of its own."""
     order: list[tuple[int, str]] = []
     begin = threading.Barrier(3)
@@ -80,19 +80,19 @@ def test_the_end_of_an_association_comes_after_its_images(node) -> None:  # noqa
 
 
 @pytest.fixture
-def begun(node, tmp_path):  # noqa: F811
+def begun(node, tmp_path):
     association = node.open()
     for path in ct(tmp_path / "ct")[:3]:
         node.store(association, path)
     return node
 
 
-def further(node: Node, **changes) -> ReceivedInstance:  # noqa: F811
+def further(node: Node, **changes) -> ReceivedInstance:
     new = ReceivedInstance(1, "CT1", node.series().series_uid, "1.2.3", "new.dcm", "0" * 64, "pseudonym")
     return dataclasses.replace(new, **changes)
 
 
-def short(node: Node, arrived: ReceivedInstance, most: int = 100) -> bool:  # noqa: F811
+def short(node: Node, arrived: ReceivedInstance, most: int = 100) -> bool:
     with node.database.by_driver() as cursor:
         return add_further(cursor, arrived, most, node.now)
 

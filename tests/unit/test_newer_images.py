@@ -17,8 +17,8 @@ from contourd.jobs.operations import Operations
 from contourd.jobs.overview import read_series
 from contourd.jobs.reasons import advice_of_series, class_of
 from contourd.jobs.tables import AuditRow, InstanceRow, NewerImageRow
+from tests.intake_node import SETTINGS, Node, ct, edit
 from tests.queueing import POLICY, TAKEN
-from tests.unit.test_intake import SETTINGS, Node, ct, edit, node  # noqa: F401  a fixture
 
 PROFILES = {"pacs": "usual"}
 
@@ -28,23 +28,23 @@ def corrected(paths: list[Path], **changes) -> list[Path]:
     return [edit(path, **(changes or {"PatientID": "corrected"})) for path in paths]
 
 
-def operations(node: Node) -> Operations:  # noqa: F811
+def operations(node: Node) -> Operations:
     return Operations(node.database, "marie", node.root, lambda: node.now)
 
 
-def replace(node: Node) -> str:  # noqa: F811
+def replace(node: Node) -> str:
     return operations(node).replace_images(node.series().id, SETTINGS.gapped_s, "ID corrected, order 4711")
 
 
-def release(node: Node, reason: str = "looked at") -> None:  # noqa: F811
+def release(node: Node, reason: str = "looked at") -> None:
     operations(node).release_series(node.series().id, SETTINGS.gapped_s, reason)
 
 
-def patients(node: Node, paths) -> set[str]:  # noqa: F811
+def patients(node: Node, paths) -> set[str]:
     return {read_identity(node.root / path)["PatientID"] for path in paths}
 
 
-def deliver(node: Node) -> None:  # noqa: F811
+def deliver(node: Node) -> None:
     job = node.queue.claim("w", 60)
     node.queue.contoured(job.id, "w", {"pacs": "structures.dcm"})
     deliveries = Deliveries(node.database, POLICY, lambda: node.now)
@@ -52,7 +52,7 @@ def deliver(node: Node) -> None:  # noqa: F811
 
 
 @pytest.mark.parametrize("moment", ["receiving", "queued", "contouring", "confirming", "delivered"])
-def test_a_corrected_patient_is_what_is_contoured_whenever_it_comes(node, tmp_path, moment):  # noqa: F811
+def test_a_corrected_patient_is_what_is_contoured_whenever_it_comes(node, tmp_path, moment):
     paths = ct(tmp_path / "ct")
     node.send(paths)
     if moment != "receiving":
@@ -97,7 +97,7 @@ def test_a_corrected_patient_is_what_is_contoured_whenever_it_comes(node, tmp_pa
 
 @pytest.mark.parametrize("act", ["retry", "resend", "recontour", "confirm"])
 @pytest.mark.parametrize("replaced", [False, True])
-def test_nothing_more_is_done_with_the_earlier_ones(node, tmp_path, act, replaced):  # noqa: F811
+def test_nothing_more_is_done_with_the_earlier_ones(node, tmp_path, act, replaced):
     paths = ct(tmp_path / "ct")
     node.send(paths)
     node.wait(10)
@@ -118,7 +118,7 @@ def test_nothing_more_is_done_with_the_earlier_ones(node, tmp_path, act, replace
         acts[act]()
 
 
-def test_a_series_that_came_again_in_part_is_no_patients(node, tmp_path):  # noqa: F811
+def test_a_series_that_came_again_in_part_is_no_patients(node, tmp_path):
     paths = ct(tmp_path / "ct")
     node.send(paths)
     node.wait(10)
@@ -137,7 +137,7 @@ def test_a_series_that_came_again_in_part_is_no_patients(node, tmp_path):  # noq
     "changes",
     [{"PatientName": "Doe^Jane"}, {"PatientBirthDate": "19500312"}, {"AccessionNumber": "4711"}, {"PatientSex": "F"}],
 )
-def test_other_attributes_of_the_patient_are_corrected_in_the_same_way(node, tmp_path, changes):  # noqa: F811
+def test_other_attributes_of_the_patient_are_corrected_in_the_same_way(node, tmp_path, changes):
     paths = ct(tmp_path / "ct")
     node.send(paths)
     node.send(corrected(paths, **changes))
@@ -152,7 +152,7 @@ def test_other_attributes_of_the_patient_are_corrected_in_the_same_way(node, tmp
     assert job.state == JobState.QUEUED
 
 
-def test_a_correction_that_was_wrong_is_corrected_once_more(node, tmp_path):  # noqa: F811
+def test_a_correction_that_was_wrong_is_corrected_once_more(node, tmp_path):
     paths = ct(tmp_path / "ct")
     node.send(paths)
     for name in ("wrong", "right"):
@@ -163,7 +163,7 @@ def test_a_correction_that_was_wrong_is_corrected_once_more(node, tmp_path):  # 
     assert len(list(node.root.glob("*.dcm"))) == 20
 
 
-def test_a_correction_that_is_taken_back_waits_for_a_person(node, tmp_path):  # noqa: F811
+def test_a_correction_that_is_taken_back_waits_for_a_person(node, tmp_path):
     first, paths = ct(tmp_path / "first"), ct(tmp_path / "ct")
     node.send(first)
     node.send(corrected(paths))
@@ -183,7 +183,7 @@ def brightened(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("delivered", [False, True])
-def test_other_pixels_of_the_same_patient_are_a_persons_choice(node, tmp_path, delivered):  # noqa: F811
+def test_other_pixels_of_the_same_patient_are_a_persons_choice(node, tmp_path, delivered):
     paths = ct(tmp_path / "ct")
     node.send(paths)
     node.wait(10)
@@ -202,7 +202,7 @@ def test_other_pixels_of_the_same_patient_are_a_persons_choice(node, tmp_path, d
     assert len(list(node.root.glob("*.dcm"))) == 20
 
 
-def test_another_slice_does_not_make_it_forgotten(node, tmp_path):  # noqa: F811
+def test_another_slice_does_not_make_it_forgotten(node, tmp_path):
     paths = ct(tmp_path / "ct", slices=21)
     node.send(paths[:20])
     node.send([brightened(paths[3])])
@@ -212,7 +212,7 @@ def test_another_slice_does_not_make_it_forgotten(node, tmp_path):  # noqa: F811
     assert "different content" in node.series().reason
 
 
-def test_a_file_that_has_changed_meanwhile_is_not_taken(node, tmp_path):  # noqa: F811
+def test_a_file_that_has_changed_meanwhile_is_not_taken(node, tmp_path):
     paths = ct(tmp_path / "ct")
     node.send(paths)
     node.send(corrected(paths))
@@ -221,7 +221,7 @@ def test_a_file_that_has_changed_meanwhile_is_not_taken(node, tmp_path):  # noqa
         replace(node)
 
 
-def test_a_kill_before_the_earlier_files_are_removed_is_taken_up(node, tmp_path, monkeypatch):  # noqa: F811
+def test_a_kill_before_the_earlier_files_are_removed_is_taken_up(node, tmp_path, monkeypatch):
     paths = ct(tmp_path / "ct")
     node.send(paths)
     node.send(corrected(paths))
@@ -240,7 +240,7 @@ def test_a_kill_before_the_earlier_files_are_removed_is_taken_up(node, tmp_path,
     assert patients(node, kept) == {"corrected"}
 
 
-def test_the_page_knows_what_can_be_done(node, tmp_path):  # noqa: F811
+def test_the_page_knows_what_can_be_done(node, tmp_path):
     paths = ct(tmp_path / "ct")
     node.send(paths)
     node.send(corrected(paths[:5]))
@@ -249,7 +249,7 @@ def test_the_page_knows_what_can_be_done(node, tmp_path):  # noqa: F811
 
 
 @pytest.mark.parametrize("renamed", [False, True])
-def test_a_slice_of_its_own_is_no_version_of_another(node, tmp_path, renamed):  # noqa: F811
+def test_a_slice_of_its_own_is_no_version_of_another(node, tmp_path, renamed):
     """Each UID stands on two neighbours: either half has even spacing, and would be contoured as if it were all."""
     paths = ct(tmp_path / "ct", slices=40)
     uids = [pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in paths]

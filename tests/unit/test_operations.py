@@ -2,100 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import select
 
 from contourd.errors import InvalidTransition, LeaseLost
-from contourd.jobs.database import Database
-from contourd.jobs.deliveries import Deliveries
-from contourd.jobs.job import DeliveryState, JobState, RetryPolicy, SeriesState
-from contourd.jobs.operations import Operations
-from contourd.jobs.queue import Queue
-from contourd.jobs.tables import AuditRow, DeliveryRow, JobRow, SeriesRow
-from contourd.outcomes import Outcome, OutcomeKind
-
-POLICY = RetryPolicy(first_s=30, max_s=1800, give_up_after_s=259_200)
-TAKEN = Outcome(OutcomeKind.ACCEPTED, "", 0x0000)
-PROFILES = {"pacs": "strict", "archive": "strict", "tps": "eclipse"}
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = datetime(2026, 1, 1, 12, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def database(tmp_path):
-    database = Database(f"sqlite:///{tmp_path / 'queue.sqlite'}")
-    database.upgrade()
-    yield database
-    database.close()
-
-
-@pytest.fixture
-def queue(database, clock) -> Queue:
-    return Queue(database, clock)
-
-
-@pytest.fixture
-def sending(database, clock) -> Deliveries:
-    return Deliveries(database, POLICY, clock)
-
-
-@pytest.fixture
-def marie(database, clock, tmp_path) -> Operations:
-    return Operations(database, "marie", tmp_path, clock)
-
-
-@pytest.fixture
-def job(database, clock) -> int:
-    return add(database, clock)
-
-
-def add(database: Database, clock: Clock, confirm: bool = False) -> int:
-    with database.transaction() as session:
-        series = SeriesRow(series_uid="1.2.3", state=SeriesState.COMPLETE, created_at=clock(), last_instance_at=clock())
-        session.add(series)
-        session.flush()
-        row = JobRow(
-            series_id=series.id, revision=1, model="hn7", destinations=["pacs"], state=JobState.QUEUED, confirm=confirm,
-            created_at=clock(), updated_at=clock(),
-        )  # fmt: skip
-        session.add(row)
-        session.flush()
-        return row.id
-
-
-def contour(queue: Queue, job: int, outputs: dict[str, str] | None = None) -> None:
-    queue.claim("w", 60)
-    queue.contoured(job, "w", outputs or {"pacs": "outgoing/1.dcm"})
-
-
-def read(database: Database, job: int) -> JobRow:
-    with database.reading() as session:
-        return session.get_one(JobRow, job)
-
-
-def deliveries(database: Database) -> dict[str, str]:
-    with database.reading() as session:
-        return {d.destination: d.state for d in session.scalars(select(DeliveryRow))}
-
-
-def trail(database: Database) -> list[tuple[str, str, str, str]]:
-    with database.reading() as session:
-        return [
-            (a.actor, a.action, a.subject, a.detail) for a in session.scalars(select(AuditRow).order_by(AuditRow.id))
-        ]
+from contourd.jobs.job import DeliveryState, JobState, SeriesState
+from contourd.jobs.tables import JobRow, SeriesRow
+from tests.operating import PROFILES, TAKEN, add, contour, deliver, deliveries, read, trail
 
 
 def test_a_queued_job_is_held_and_retried(database, queue, marie, job):
@@ -219,10 +133,6 @@ def test_holding_and_cancelling_need_a_reason(marie, job, reason):
     for act in (marie.hold, marie.cancel):
         with pytest.raises(InvalidTransition, match="reason"):
             act(job, reason)
-
-
-def deliver(sending: Deliveries, destination: str = "pacs") -> None:
-    sending.accepted(sending.claim(destination).id, TAKEN)
 
 
 def test_a_structure_set_goes_to_another_destination_of_the_same_profile(database, queue, sending, marie, job):

@@ -12,25 +12,12 @@ from contourd.errors import InvalidTransition, PatientNamed
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
 from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
 from contourd.outcomes import Outcome, OutcomeKind
+from tests.operating import PROFILES, contour, deliver, deliveries, read, trail
 from tests.phantom import phantom
-from tests.unit.test_operations import (  # noqa: F401  fixtures
-    PROFILES,
-    clock,
-    contour,
-    database,
-    deliver,
-    deliveries,
-    job,
-    marie,
-    queue,
-    read,
-    sending,
-    trail,
-)
 
 
 @pytest.fixture
-def named(database, job, clock, tmp_path) -> int:  # noqa: F811
+def named(database, job, clock, tmp_path) -> int:
     """A job whose image says whose it is."""
     write_ct_series(phantom(), tmp_path / "ct", SeriesIdentity("1", "x"))
     path = min((tmp_path / "ct").iterdir())
@@ -51,13 +38,13 @@ REASON = "Mr Zanzibaar moved"
 @pytest.mark.parametrize(
     "act",
     [
-        lambda marie, job: marie.hold(job, REASON),  # noqa: F811
-        lambda marie, job: marie.cancel(job, "as PIDQX4711 asked"),  # noqa: F811
-        lambda marie, job: marie.retry(job, REASON),  # noqa: F811
-        lambda marie, job: marie.release_series(1, 1.0, REASON),  # noqa: F811
+        lambda marie, job: marie.hold(job, REASON),
+        lambda marie, job: marie.cancel(job, "as PIDQX4711 asked"),
+        lambda marie, job: marie.retry(job, REASON),
+        lambda marie, job: marie.release_series(1, 1.0, REASON),
     ],
 )
-def test_a_reason_that_names_the_patient_is_refused_and_nothing_is_done(database, marie, named, act):  # noqa: F811
+def test_a_reason_that_names_the_patient_is_refused_and_nothing_is_done(database, marie, named, act):
     with database.transaction() as session:
         session.get_one(SeriesRow, 1).state = SeriesState.HELD
     with pytest.raises(PatientNamed, match="give one without"):
@@ -68,7 +55,7 @@ def test_a_reason_that_names_the_patient_is_refused_and_nothing_is_done(database
     assert read(database, named).state == JobState.HELD
 
 
-def test_what_retention_removed_is_neither_taken_up_again_nor_contoured_again(database, marie, job, clock):  # noqa: F811
+def test_what_retention_removed_is_neither_taken_up_again_nor_contoured_again(database, marie, job, clock):
     marie.cancel(job, "mistake")
     with database.transaction() as session:
         session.get_one(SeriesRow, 1).purged_at = clock()
@@ -79,7 +66,7 @@ def test_what_retention_removed_is_neither_taken_up_again_nor_contoured_again(da
     assert read(database, job).state == JobState.SUPERSEDED
 
 
-def test_a_delivery_that_a_person_held_is_given_its_time_anew(queue, sending, marie, job, clock):  # noqa: F811
+def test_a_delivery_that_a_person_held_is_given_its_time_anew(queue, sending, marie, job, clock):
     contour(queue, job)
     assert [one.job_id for one in sending.waiting("pacs")] == [job]
     marie.hold(job, "wait")
@@ -90,7 +77,7 @@ def test_a_delivery_that_a_person_held_is_given_its_time_anew(queue, sending, ma
 
 
 def test_a_held_delivery_is_not_touched_by_what_becomes_of_its_destination(
-    database, queue, sending, marie, job, clock  # noqa: F811
+    database, queue, sending, marie, job, clock
 ):  # fmt: skip
     contour(queue, job)
     marie.hold(job, "wait")
@@ -100,7 +87,7 @@ def test_a_held_delivery_is_not_touched_by_what_becomes_of_its_destination(
     assert (row.reason, row.not_before) == ("", clock.now)
 
 
-def test_what_is_being_sent_while_its_job_is_cancelled_is_not_sent_again(database, queue, sending, marie, job):  # noqa: F811
+def test_what_is_being_sent_while_its_job_is_cancelled_is_not_sent_again(database, queue, sending, marie, job):
     contour(queue, job)
     under_way = sending.claim("pacs")
     marie.cancel(job, "mistake")
@@ -111,7 +98,7 @@ def test_what_is_being_sent_while_its_job_is_cancelled_is_not_sent_again(databas
 
 
 def test_a_job_is_not_delivered_without_the_structure_set_that_was_to_be_written(
-    database, queue, sending, marie, job  # noqa: F811
+    database, queue, sending, marie, job
 ):  # fmt: skip
     contour(queue, job)
     deliver(sending)
@@ -127,7 +114,7 @@ def test_a_job_is_not_delivered_without_the_structure_set_that_was_to_be_written
     assert deliveries(database) == {"pacs": DeliveryState.DELIVERED, "tps": DeliveryState.DELIVERED}
 
 
-def test_what_waits_for_its_commitment_is_asked_after_and_not_sent_twice(database, queue, sending, marie, job, clock):  # noqa: F811
+def test_what_waits_for_its_commitment_is_asked_after_and_not_sent_twice(database, queue, sending, marie, job, clock):
     contour(queue, job)
     sending.sent(sending.claim("pacs").id, Outcome(OutcomeKind.ACCEPTED, "", 0x0000))
     clock.now += timedelta(hours=1)

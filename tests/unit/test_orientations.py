@@ -13,7 +13,6 @@ from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.model.bundle import load_bundle
 from contourd.model.predictor import Predictor
-from tests.interop.conftest import bright_bundle  # noqa: F401  a fixture
 from tests.orientations import TURNED, farthest_mm, turned, write_turned
 
 SPACING_MM = (3.0, 3.5, 4.0)
@@ -32,7 +31,7 @@ def lopsided() -> Volume:
 
 
 @pytest.fixture(scope="module")
-def predictor(bright_bundle) -> Predictor:  # noqa: F811
+def predictor(bright_bundle) -> Predictor:
     return Predictor(load_bundle(bright_bundle), "cpu")
 
 

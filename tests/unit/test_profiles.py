@@ -16,12 +16,7 @@ from contourd.imaging.contours import ROI, Contour, StructureSet
 from contourd.model.structures import catalogue
 from contourd.profiles import PROFILES, STRICT, Profile
 from tests.peers import dciodvfy_errors
-from tests.phantom import NOT_FOUND, PROVENANCE, read_series, traced, write_series
-
-
-@pytest.fixture(scope="module")
-def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
-    return read_series(write_series(tmp_path_factory.mktemp("ct")))
+from tests.phantom import NOT_FOUND, PROVENANCE, traced
 
 
 def square(series: Series, k: int, half_mm: float) -> Contour:

@@ -8,30 +8,11 @@ import pytest
 from sqlalchemy import select, text
 
 from contourd.errors import LeaseLost
-from contourd.jobs.database import Database
 from contourd.jobs.job import DeliveryState, JobState
-from contourd.jobs.queue import Lease, Queue
+from contourd.jobs.queue import Lease
 from contourd.jobs.report import read_report
 from contourd.jobs.tables import DeliveryRow, EventRow, JobRow
-from tests.queueing import START, Clock, add_job, state
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def database(tmp_path):
-    database = Database(f"sqlite:///{tmp_path / 'queue.sqlite'}")
-    database.upgrade()
-    yield database
-    database.close()
-
-
-@pytest.fixture
-def queue(database, clock) -> Queue:
-    return Queue(database, clock)
+from tests.queueing import START, add_job, state
 
 
 def test_the_oldest_is_claimed_first_and_once(database, queue):

@@ -13,17 +13,16 @@ from contourd.jobs.report import read_report
 from contourd.jobs.tables import DeliveryRow, JobRow
 from contourd.jobs.timekeeping import follow_clock
 from tests.queueing import AWAY, POLICY, START, TAKEN, add_job, state
-from tests.unit.test_queue import clock, database, queue  # noqa: F401  fixtures
 
 DAY_S = 86400.0
 
 
 @pytest.fixture
-def deliveries(database, clock) -> Deliveries:  # noqa: F811
+def deliveries(database, clock) -> Deliveries:
     return Deliveries(database, POLICY, clock)
 
 
-def test_what_met_no_fault_of_its_own_does_not_count(database, queue):  # noqa: F811
+def test_what_met_no_fault_of_its_own_does_not_count(database, queue):
     job = add_job(database)
     for _ in range(3):
         assert queue.claim("a", 60).attempts == 1
@@ -32,7 +31,7 @@ def test_what_met_no_fault_of_its_own_does_not_count(database, queue):  # noqa: 
     assert (line.state, line.reason) == ("QUEUED", "waits: the disk is full")
 
 
-def test_what_waits_for_the_device_for_too_long_is_held_as_that(database, queue, clock):  # noqa: F811
+def test_what_waits_for_the_device_for_too_long_is_held_as_that(database, queue, clock):
     job = add_job(database)
     for waited_s, patient in ((0, True), (1800, True), (1799, True), (1, False)):
         clock.advance(waited_s)
@@ -50,14 +49,14 @@ def test_what_waits_for_the_device_for_too_long_is_held_as_that(database, queue,
     assert queue.wait_for_device(job, "a", "cuda:0 ran out of memory", 3600)
 
 
-def test_a_job_that_waits_for_the_device_is_not_taken_before_its_time(database, queue):  # noqa: F811
+def test_a_job_that_waits_for_the_device_is_not_taken_before_its_time(database, queue):
     first, second = add_job(database, 1), add_job(database, 2)
     assert queue.claim("a", 60, [first]).id == second
     assert queue.claim("a", 60, [first]) is None
     assert queue.claim("a", 60).id == first
 
 
-def test_what_lacks_memory_twice_is_held(database, queue):  # noqa: F811
+def test_what_lacks_memory_twice_is_held(database, queue):
     job = add_job(database)
     for after in (JobState.QUEUED, JobState.HELD):
         queue.claim("a", 60)
@@ -66,7 +65,7 @@ def test_what_lacks_memory_twice_is_held(database, queue):  # noqa: F811
 
 
 @pytest.mark.parametrize("then", ["the destination does not answer", "contourd is restarted"])
-def test_an_outdated_structure_set_is_not_sent_again(database, queue, deliveries, then):  # noqa: F811
+def test_an_outdated_structure_set_is_not_sent_again(database, queue, deliveries, then):
     job = add_job(database)
     queue.claim("a", 60)
     queue.contoured(job, "a", {"pacs": "x"})
@@ -83,7 +82,7 @@ def test_an_outdated_structure_set_is_not_sent_again(database, queue, deliveries
     assert line.deliveries[0].reason.startswith("another slice arrived")
 
 
-def test_an_outdated_structure_set_that_was_taken_meanwhile_counts_as_delivered(database, queue, deliveries):  # noqa: F811
+def test_an_outdated_structure_set_that_was_taken_meanwhile_counts_as_delivered(database, queue, deliveries):
     job = add_job(database)
     queue.claim("a", 60)
     queue.contoured(job, "a", {"pacs": "x"})
@@ -96,7 +95,7 @@ def test_an_outdated_structure_set_that_was_taken_meanwhile_counts_as_delivered(
 
 
 @pytest.mark.parametrize("step_s", [DAY_S, -DAY_S])
-def test_a_delivery_follows_a_clock_that_is_set(database, queue, deliveries, clock, step_s):  # noqa: F811
+def test_a_delivery_follows_a_clock_that_is_set(database, queue, deliveries, clock, step_s):
     add_job(database)
     queue.claim("a", 60)
     queue.contoured(1, "a", {"pacs": "x"})
@@ -115,7 +114,7 @@ def test_a_delivery_follows_a_clock_that_is_set(database, queue, deliveries, clo
     assert read_report(database).jobs[0].state == "DELIVERING"
 
 
-def test_what_is_delivered_keeps_its_time(database, queue, deliveries):  # noqa: F811
+def test_what_is_delivered_keeps_its_time(database, queue, deliveries):
     add_job(database)
     queue.claim("a", 60)
     queue.contoured(1, "a", {"pacs": "x"})

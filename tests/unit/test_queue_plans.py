@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,14 +19,6 @@ from contourd.jobs.report import OPEN, newest_jobs, read_report
 from contourd.jobs.tables import JobRow, SeriesRow
 from tests import showcase
 from tests.queueing import POLICY, START
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'queue.sqlite'}")
-    database.upgrade()
-    yield database
-    database.close()
 
 
 @pytest.fixture

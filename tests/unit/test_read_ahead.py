@@ -21,8 +21,6 @@ from contourd.jobs.job import JobState, SeriesState
 from contourd.jobs.tables import JobRow, SeriesRow
 from contourd.settings import load_settings
 from tests.contoured import close_bench, open_bench
-from tests.interop.conftest import fit_bundle as bright_bundle  # noqa: F401  a fixture
-from tests.interop.conftest import make_series  # noqa: F401  fixtures
 from tests.interop.node import write_configuration
 from tests.phantom import rewrite, write_series
 
@@ -123,9 +121,9 @@ def test_of_an_image_whose_decoder_is_another_process_the_header_is_read(images)
 
 
 @pytest.fixture
-def bench(tmp_path, bright_bundle):  # noqa: F811
+def bench(tmp_path, fit_bundle):
     bench = open_bench(load_settings(write_configuration(tmp_path / "node", 11112, "bright", {"pacs": ("PACS", 104)})))
-    activating.activate(bench.database, bench.settings, str(bright_bundle), "marie", "trained here")
+    activating.activate(bench.database, bench.settings, str(fit_bundle), "marie", "trained here")
     yield bench
     close_bench(bench)
 
@@ -137,7 +135,7 @@ def read_all_ahead(bench):
     return len(bench.worker._ahead._read)
 
 
-def test_a_resting_worker_reads_what_arrives_and_drops_what_is_held(bench, make_series):  # noqa: F811
+def test_a_resting_worker_reads_what_arrives_and_drops_what_is_held(bench, make_series):
     number = bench.add(make_series("p1"))
     assert len(arriving_images(bench.database, 1000)) == SLICES  # its job waits
     assert len(arriving_images(bench.database, 5)) == 5
@@ -151,7 +149,7 @@ def test_a_resting_worker_reads_what_arrives_and_drops_what_is_held(bench, make_
     assert read_all_ahead(bench) == 0
 
 
-def test_a_burst_is_left_alone_until_it_is_over(bench, make_series, monkeypatch):  # noqa: F811
+def test_a_burst_is_left_alone_until_it_is_over(bench, make_series, monkeypatch):
     bench.add(make_series("p1"))
     listed = arriving_images(bench.database, 1000)
     assert len(listed) == SLICES > worker.BURST
@@ -170,7 +168,7 @@ def test_a_burst_is_left_alone_until_it_is_over(bench, make_series, monkeypatch)
     assert len(bench.worker._ahead._read) == SLICES
 
 
-def test_what_was_read_ahead_is_contoured_to_the_same_bytes(bench, make_series):  # noqa: F811
+def test_what_was_read_ahead_is_contoured_to_the_same_bytes(bench, make_series):
     first = bench.add(make_series("p1"))
     plain = bench.work()
     assert plain.state == JobState.DELIVERING
@@ -185,7 +183,7 @@ def test_what_was_read_ahead_is_contoured_to_the_same_bytes(bench, make_series):
     assert not bench.worker._ahead._read
 
 
-def test_a_damaged_file_is_told_though_it_was_read_ahead(bench, make_series):  # noqa: F811
+def test_a_damaged_file_is_told_though_it_was_read_ahead(bench, make_series):
     bench.add(make_series("p1"))
     assert read_all_ahead(bench) == SLICES
     path = min((bench.root / "incoming").rglob("*.dcm"))

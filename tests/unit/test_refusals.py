@@ -19,13 +19,13 @@ from contourd.jobs.operations import Operations
 from contourd.jobs.reasons import advice_of_series, class_of
 from contourd.jobs.tables import AuditRow, EventRow, RefusalRow
 from contourd.settings import SeriesSettings
-from tests.unit.test_intake import SETTINGS, Node, ct, node  # noqa: F401  a fixture
+from tests.intake_node import SETTINGS, Node, ct
 
 NO_SPACE = "/spool cannot take a file: No space left on device"
 
 
 def refuse(
-    node: Node,  # noqa: F811
+    node: Node,
     association: int,
     path: Path,
     status: int = 0xA700,
@@ -38,7 +38,7 @@ def refuse(
     node.intake.instance_refused(refused)
 
 
-def send(node: Node, paths, refused=(), named: bool = True) -> None:  # noqa: F811
+def send(node: Node, paths, refused=(), named: bool = True) -> None:
     """Send a series whose sender takes refusals for an answer, and ends in good order."""
     association = node.open()
     for path in paths:
@@ -49,17 +49,17 @@ def send(node: Node, paths, refused=(), named: bool = True) -> None:  # noqa: F8
     node.intake.association_closed(association, aborted=False)
 
 
-def release(node: Node, reason: str) -> None:  # noqa: F811
+def release(node: Node, reason: str) -> None:
     operations = Operations(node.database, "marie", node.root, lambda: node.now)
     operations.release_series(node.series().id, SETTINGS.gapped_s, reason)
 
 
-def refusals(node: Node) -> list[RefusalRow]:  # noqa: F811
+def refusals(node: Node) -> list[RefusalRow]:
     with node.database.reading() as session:
         return list(session.scalars(select(RefusalRow)))
 
 
-def test_what_is_left_of_a_refused_series_is_held_with_the_number_and_the_reason(node, tmp_path):  # noqa: F811
+def test_what_is_left_of_a_refused_series_is_held_with_the_number_and_the_reason(node, tmp_path):
     paths = ct(tmp_path / "ct", slices=30)
     send(node, paths, refused=paths[22:])
     node.wait(59)
@@ -78,7 +78,7 @@ def test_what_is_left_of_a_refused_series_is_held_with_the_number_and_the_reason
     assert told.startswith("8 images of the series were refused")
 
 
-def test_it_goes_on_when_those_very_images_came_and_not_before(node, tmp_path):  # noqa: F811
+def test_it_goes_on_when_those_very_images_came_and_not_before(node, tmp_path):
     paths = ct(tmp_path / "ct", slices=30)
     send(node, paths, refused=paths[22:])
     send(node, paths[:29])
@@ -91,7 +91,7 @@ def test_it_goes_on_when_those_very_images_came_and_not_before(node, tmp_path): 
     assert refusals(node) == []
 
 
-def test_a_sender_that_tries_again_at_once_waits_no_longer(node, tmp_path):  # noqa: F811
+def test_a_sender_that_tries_again_at_once_waits_no_longer(node, tmp_path):
     paths = ct(tmp_path / "ct")
     association = node.open()
     for path in paths:
@@ -102,7 +102,7 @@ def test_a_sender_that_tries_again_at_once_waits_no_longer(node, tmp_path):  # n
     assert node.series().state == SeriesState.COMPLETE
 
 
-def test_a_mark_outlives_the_node(node, tmp_path):  # noqa: F811
+def test_a_mark_outlives_the_node(node, tmp_path):
     paths = ct(tmp_path / "ct", slices=30)
     send(node, paths, refused=paths[22:])
     node.restarted().recover()
@@ -110,7 +110,7 @@ def test_a_mark_outlives_the_node(node, tmp_path):  # noqa: F811
     assert node.series().reason.startswith("8 images of the series were refused")
 
 
-def test_a_person_gives_them_up_with_a_reason(node, tmp_path):  # noqa: F811
+def test_a_person_gives_them_up_with_a_reason(node, tmp_path):
     paths = ct(tmp_path / "ct", slices=30)
     send(node, paths, refused=paths[22:])
     node.wait(60)
@@ -124,7 +124,7 @@ def test_a_person_gives_them_up_with_a_reason(node, tmp_path):  # noqa: F811
     assert detail == "the shoulders are not wanted; 8 images that were refused are given up"
 
 
-def test_a_copy_of_an_image_that_is_here_may_be_refused(node, tmp_path):  # noqa: F811
+def test_a_copy_of_an_image_that_is_here_may_be_refused(node, tmp_path):
     paths = ct(tmp_path / "ct")
     node.send(paths)
     node.wait(10)
@@ -133,7 +133,7 @@ def test_a_copy_of_an_image_that_is_here_may_be_refused(node, tmp_path):  # noqa
     assert (node.series().state, refusals(node)) == (SeriesState.COMPLETE, [])
 
 
-def test_another_version_of_an_image_that_is_here_may_not(node, tmp_path):  # noqa: F811
+def test_another_version_of_an_image_that_is_here_may_not(node, tmp_path):
     """A corrected series whose images are refused must not go on as it was."""
     paths = ct(tmp_path / "ct")
     node.send(paths)
@@ -151,7 +151,7 @@ def test_another_version_of_an_image_that_is_here_may_not(node, tmp_path):  # no
 
 
 @pytest.mark.parametrize("moment", ["queued", "contouring", "delivered"])
-def test_a_late_slice_that_is_refused_stops_what_is_under_way(node, tmp_path, moment):  # noqa: F811
+def test_a_late_slice_that_is_refused_stops_what_is_under_way(node, tmp_path, moment):
     paths = ct(tmp_path / "ct", slices=22)
     node.send(paths[:20])
     node.wait(10)
@@ -170,7 +170,7 @@ def test_a_late_slice_that_is_refused_stops_what_is_under_way(node, tmp_path, mo
     assert len(node.queue.claim("w", 60).paths) == 22
 
 
-def test_an_image_that_cannot_be_read_marks_what_its_association_brought(node, tmp_path):  # noqa: F811
+def test_an_image_that_cannot_be_read_marks_what_its_association_brought(node, tmp_path):
     one, two = ct(tmp_path / "one", "p1"), ct(tmp_path / "two", "p2")
     association = node.open()
     for path in one:
@@ -187,7 +187,7 @@ def test_an_image_that_cannot_be_read_marks_what_its_association_brought(node, t
 
 
 @pytest.mark.parametrize("first", [True, False])
-def test_with_an_association_for_each_image_it_marks_what_its_sender_sends(node, tmp_path, first):  # noqa: F811
+def test_with_an_association_for_each_image_it_marks_what_its_sender_sends(node, tmp_path, first):
     paths = ct(tmp_path / "ct", slices=22)
     order = [*paths[:20], paths[20]] if not first else [paths[20], *paths[:20]]
     for path in order:
@@ -197,7 +197,7 @@ def test_with_an_association_for_each_image_it_marks_what_its_sender_sends(node,
     assert "1 could not be read, and may be of another series" in node.series().reason
 
 
-def test_no_more_images_than_a_series_may_have_are_a_refusal_too(node, tmp_path):  # noqa: F811
+def test_no_more_images_than_a_series_may_have_are_a_refusal_too(node, tmp_path):
     paths = ct(tmp_path / "ct")
     node.restarted(settings=SeriesSettings(quiet_s=10, gapped_s=60, max_instances=18))
     association = node.open()
@@ -213,7 +213,7 @@ def test_no_more_images_than_a_series_may_have_are_a_refusal_too(node, tmp_path)
 
 
 @contextmanager
-def locked(node: Node):  # noqa: F811
+def locked(node: Node):
     with closing(sqlite3.connect(node.database.engine.url.database, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         yield
@@ -230,7 +230,7 @@ def impatient(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("killed", [False, True])
 def test_what_refuses_may_be_unable_to_write_it_down(impatient, tmp_path, killed):
-    node, paths = impatient, ct(tmp_path / "ct", slices=30)  # noqa: F811
+    node, paths = impatient, ct(tmp_path / "ct", slices=30)
     association = node.open()
     for path in paths[:22]:
         node.store(association, path)
@@ -249,7 +249,7 @@ def test_what_refuses_may_be_unable_to_write_it_down(impatient, tmp_path, killed
     assert node.series().reason.startswith("contourd was ended" if killed else "2 images of the series were refused")
 
 
-def test_a_gap_is_told_with_the_refusals(node, tmp_path):  # noqa: F811
+def test_a_gap_is_told_with_the_refusals(node, tmp_path):
     paths = ct(tmp_path / "ct")
     send(node, paths, refused=[paths[7]])
     node.wait(60)
@@ -257,7 +257,7 @@ def test_a_gap_is_told_with_the_refusals(node, tmp_path):  # noqa: F811
 
 
 def test_a_burst_of_refusals_is_one_warning_with_the_number_of_its_series(
-    node: Node,  # noqa: F811
+    node: Node,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -18,19 +18,17 @@ from contourd.replaying import Basis, Replayer, compare_organs
 from contourd.settings import load_settings
 from tests.bundles import brighter_bundle, bundle_of_version
 from tests.contoured import close_bench, open_bench
-from tests.interop.conftest import fit_bundle as bright_bundle  # noqa: F401  a fixture
-from tests.interop.conftest import make_series  # noqa: F401  fixtures
 from tests.interop.node import write_configuration
 from tests.phantom import read_series, structure_set, write_series
 from tests.queueing import START
 
 
 @pytest.fixture
-def bench(tmp_path, bright_bundle, make_series):  # noqa: F811
+def bench(tmp_path, fit_bundle, make_series):
     """A job that was contoured with version 1, in the spool's store."""
     configuration = write_configuration(tmp_path / "node", 11112, "bright", {"pacs": ("PACS", 104)})
     bench = open_bench(load_settings(configuration))
-    activate(bench, bundle_of_version(bright_bundle, tmp_path / "first", "1"))
+    activate(bench, bundle_of_version(fit_bundle, tmp_path / "first", "1"))
     bench.add(make_series("p1"))
     bench.work()
     yield bench
@@ -64,8 +62,8 @@ def test_the_same_bytes(bench, tmp_path):
     assert (last.action, last.subject, last.detail) == ("replay", "job 1", "the same bytes")
 
 
-def test_another_model_does_not_change_what_was_made(bench, bright_bundle, tmp_path):  # noqa: F811
-    activate(bench, brighter_bundle(bright_bundle, tmp_path / "second"))
+def test_another_model_does_not_change_what_was_made(bench, fit_bundle, tmp_path):
+    activate(bench, brighter_bundle(fit_bundle, tmp_path / "second"))
     told = replay(bench)
     assert (told.same, changed(told)) == (True, [])
     assert [one.what for one in told.today] == ["model"]
@@ -79,8 +77,8 @@ def test_another_model_does_not_change_what_was_made(bench, bright_bundle, tmp_p
     assert (bench.root / "outgoing").joinpath("1.dcm").exists()
 
 
-def test_a_model_that_is_gone_is_named(bench, bright_bundle, tmp_path):  # noqa: F811
-    newer = activate(bench, brighter_bundle(bright_bundle, tmp_path / "second"))
+def test_a_model_that_is_gone_is_named(bench, fit_bundle, tmp_path):
+    newer = activate(bench, brighter_bundle(fit_bundle, tmp_path / "second"))
     (gone,) = (folder for folder in (bench.root / "models").iterdir() if folder.name != newer.stored_name)
     shutil.rmtree(gone)
     told = replay(bench)
@@ -109,7 +107,7 @@ def test_what_is_not_in_the_spool_any_more(bench):
     assert "compared by the hash that was recorded" in replay(bench).outputs[0].note
 
 
-def test_images_that_are_gone_or_more(bench, make_series):  # noqa: F811
+def test_images_that_are_gone_or_more(bench, make_series):
     image = next(make_series("p2").iterdir())
     with bench.database.transaction() as session:
         bench.store(session, 1, image)
@@ -122,7 +120,7 @@ def test_images_that_are_gone_or_more(bench, make_series):  # noqa: F811
     assert "cannot be contoured again: retention removed the images on 2026-01-01" in ran.output
 
 
-def test_a_job_that_was_never_contoured(bench, make_series):  # noqa: F811
+def test_a_job_that_was_never_contoured(bench, make_series):
     bench.add(make_series("p2"))
     for number, why in (("2", "it is not recorded how it was contoured: it is QUEUED"), ("9", "there is no job 9")):
         ran = command(bench, number)

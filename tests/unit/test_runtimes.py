@@ -21,14 +21,13 @@ from contourd.model.torch_runtime import TorchRuntime
 from contourd.reference import load_reference
 from contourd.runtimes import LEAST_DICE, make_predictor, masks_agree, user_cache, worker_of
 from contourd.settings import WorkerSettings
-from tests.interop.conftest import bright_bundle  # noqa: F401  a fixture
 from trainer.evaluation.metrics import dice
 
 CPU = {"device": "cpu"}
 
 
 @pytest.fixture
-def bundle(bright_bundle):  # noqa: F811
+def bundle(bright_bundle):
     return load_bundle(bright_bundle)
 
 

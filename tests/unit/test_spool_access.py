@@ -14,6 +14,7 @@ from contourd.dicom.spool import Spool
 from contourd.dicom.spool_access import close_to_others, is_served, keep_private, lock_spool
 from contourd.errors import NodeError, SpoolError
 from contourd.jobs.database import Database
+from tests.permissions import too_open
 
 
 @pytest.fixture
@@ -22,12 +23,6 @@ def lax_umask():
     before = os.umask(0)
     yield
     os.umask(before)
-
-
-def too_open(root: Path) -> dict[str, str]:
-    """What under a folder others have any right on, with its mode."""
-    modes = {path: stat.S_IMODE(path.lstat().st_mode) for path in (root, *root.rglob("*"))}
-    return {str(path): oct(mode) for path, mode in modes.items() if mode & 0o077}
 
 
 def fill(root: Path) -> None:

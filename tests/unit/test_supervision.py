@@ -16,7 +16,7 @@ from contourd.jobs.job import JobState
 from contourd.jobs.queue import Queue
 from contourd.settings import Destination, Route, Settings, WorkerSettings
 from contourd.supervision import Supervisor
-from tests.unit.test_queue import Clock, add_job, state
+from tests.queueing import Clock, add_job, state
 
 LEASE_S = 60.0
 DAY_S = 86400.0

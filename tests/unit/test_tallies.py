@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
 from sqlalchemy import delete, select, text, update
 
 from contourd.dicom.spool import Spool
@@ -20,14 +17,6 @@ from tests import showcase
 from tests.queueing import FULL, POLICY, TAKEN, Clock, add_job
 
 TABLES = (SERIES, INSTANCES, JOBS, DELIVERIES, ATTEMPTS)
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = Database(f"sqlite:///{tmp_path / 'queue.sqlite'}")
-    database.upgrade()
-    yield database
-    database.close()
 
 
 def kept(database: Database) -> dict[str, list[Tally]]:

@@ -14,7 +14,7 @@ import trainer.training.ablate
 from contourd.cli import app
 from contourd.errors import DatasetError, SettingsError
 from tests.archives import write_csv, write_pddca
-from tests.training import ORGANS, write_case
+from tests.training import BASE, ORGANS, write_case
 from trainer.case import find_cases, read_case
 from trainer.curation.curate import Options, curate
 from trainer.curation.discovery import parse_sources
@@ -23,14 +23,6 @@ from trainer.training.ablate import RESULT, Outcome, ablate, choose_cases
 from trainer.training.ablation_grid import GridConfig, Variant, grid_names, load_grid, recipe_of, run_key
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-BASE = {
-    "model.structures": ORGANS,
-    "model.channels": (4, 4, 4, 4),
-    "model.output_channels": 4,
-    "preprocess.spacing_mm": (6.0, 6.0, 6.0),
-    "schedule.length": 3,
-    "schedule.checkpoint_every": 2,
-}
 POOLS = {
     "title": "Pools",
     "variant": [
@@ -57,17 +49,17 @@ def trained(monkeypatch) -> list[str]:
     """Names of the runs that were trained."""
     done, fit = [], trainer.training.ablate.fit
 
-    def noting(dataset, output, config, device):
+    def noting(training_set, output, config, device):
         done.append(output.parent.name)
-        return fit(dataset, output, config, device)
+        return fit(training_set, output, config, device)
 
     monkeypatch.setattr(trainer.training.ablate, "fit", noting)
     return done
 
 
-def test_one_table_with_a_failure_in_it_and_no_run_twice(dataset, tmp_path, trained):
+def test_one_table_with_a_failure_in_it_and_no_run_twice(training_set, tmp_path, trained):
     output = tmp_path / "out"
-    rows = ablate(grid(POOLS, DATA), dataset, output, "cpu")
+    rows = ablate(grid(POOLS, DATA), training_set, output, "cpu")
     assert [(r.table, r.variant.name) for r in rows] == [
         ("Pools", "one"),
         ("Pools", "two"),
@@ -94,43 +86,43 @@ def test_one_table_with_a_failure_in_it_and_no_run_twice(dataset, tmp_path, trai
     assert "still to come" not in page
 
 
-def test_a_run_that_was_stopped_goes_on_and_failures_are_tried_again(dataset, tmp_path, trained):
+def test_a_run_that_was_stopped_goes_on_and_failures_are_tried_again(training_set, tmp_path, trained):
     output = tmp_path / "out"
-    ablate(grid(POOLS), dataset, output, "cpu")
+    ablate(grid(POOLS), training_set, output, "cpu")
     assert len(trained) == 2
     first = Path(output / "runs" / trained[0] / RESULT).read_bytes()
-    ablate(grid(POOLS, DATA), dataset, output, "cpu")
+    ablate(grid(POOLS, DATA), training_set, output, "cpu")
     assert len(trained) == 3
     assert (output / "runs" / trained[0] / RESULT).read_bytes() == first
     broken = output / "runs" / trained[1] / RESULT
     broken.write_text(Outcome(failed="out of memory").model_dump_json())
-    rows = ablate(grid(POOLS), dataset, output, "cpu")
+    rows = ablate(grid(POOLS), training_set, output, "cpu")
     assert not rows[1].failures
     assert len(trained) == 4
 
 
-def test_a_run_out_of_memory_is_an_entry(dataset, tmp_path, monkeypatch):
+def test_a_run_out_of_memory_is_an_entry(training_set, tmp_path, monkeypatch):
     def fit(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 TiB")
 
     monkeypatch.setattr(trainer.training.ablate, "fit", fit)
-    rows = ablate(grid(POOLS), dataset, tmp_path / "out", "cpu")
+    rows = ablate(grid(POOLS), training_set, tmp_path / "out", "cpu")
     assert [r.mean for r in rows] == [None, None]
     assert "out of memory" in (tmp_path / "out" / "ablation.html").read_text()
 
 
-def test_seeds_give_a_spread(dataset, tmp_path):
+def test_seeds_give_a_spread(training_set, tmp_path):
     table = {"title": "Pools", "variant": POOLS["variant"][:1]}
-    (row,) = ablate(grid(table, seeds=(0, 1)), dataset, tmp_path / "out", "cpu")
+    (row,) = ablate(grid(table, seeds=(0, 1)), training_set, tmp_path / "out", "cpu")
     a, b = (outcome.mean for outcome in row.outcomes)
     assert row.mean == pytest.approx((a + b) / 2)
     assert row.spread == pytest.approx(abs(a - b) / 2**0.5)
 
 
-def test_cases_are_drawn_by_the_seed(dataset):
+def test_cases_are_drawn_by_the_seed(training_set):
     for i in range(3, 12):
-        write_case(dataset / "train" / f"pt_{i}.npz", i)
-    paths = find_cases(dataset / "train")
+        write_case(training_set / "train" / f"pt_{i}.npz", i)
+    paths = find_cases(training_set / "train")
     five = Variant(name="five", cases=5)
     assert choose_cases(paths, five, 0) == choose_cases(paths, five, 0)
     assert choose_cases(paths, five, 0) != choose_cases(paths, five, 1)
@@ -203,14 +195,14 @@ def test_a_damaged_grid_is_refused(tmp_path, text, told):
         load_grid("no such grid")
 
 
-def test_by_the_command_line(dataset, tmp_path):
+def test_by_the_command_line(training_set, tmp_path):
     path = tmp_path / "grid.toml"
     values = "\n".join(f'"{k}" = {json.dumps(v)}' for k, v in BASE.items())
     path.write_text(
         f'title = "T"\nrecipe = "quick"\n[set]\n{values}\n[[table]]\ntitle = "Pools"\n'
         'variant = [{ name = "one", set = { "model.pools" = 1 } }]\n'
     )
-    arguments = ["ablate", path, dataset, "--output", tmp_path / "out", "--device", "cpu"]
+    arguments = ["ablate", path, training_set, "--output", tmp_path / "out", "--device", "cpu"]
     result = CliRunner().invoke(app, [str(a) for a in arguments], catch_exceptions=False)
     assert result.exit_code == 0
     assert "Pools\n  one " in result.output

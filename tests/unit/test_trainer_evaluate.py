@@ -15,26 +15,18 @@ from contourd.imaging.volume import Volume
 from contourd.model.bundle import load_bundle, save_bundle
 from contourd.model.plausibility import Organ, distribution_of
 from contourd.model.predictor import Predictor
-from tests.interop.conftest import BALL_CC, bright_bundle, phantom  # noqa: F401  a fixture
+from tests.bright import BALL_CC, phantom
+from tests.training import TRUTH, ball
 from trainer.case import Annotation, Case, write_case
 from trainer.evaluation.card import bounds, write_card
 from trainer.evaluation.evaluate import CASES, Results, evaluate, evaluate_case, run_evaluation
 from trainer.evaluation.results import CaseResult, OrganResult, Outcome, mean_of_means, spread, statistics
 from trainer.figures import GREEN, OPACITY, RED, WINDOW_HU, YELLOW, largest_slice, overlay
 
-TRUTH = {"Brainstem": Annotation.PRESENT, "SpinalCord": Annotation.PRESENT, "Larynx": Annotation.PRESENT}
-
 
 @pytest.fixture
-def predictor(bright_bundle) -> Predictor:  # noqa: F811
+def predictor(bright_bundle) -> Predictor:
     return Predictor(load_bundle(bright_bundle), "cpu")
-
-
-def ball(identifier: str = "p1") -> Case:
-    """The phantom's bright ball is what the network draws as the brainstem, and it draws no spinal cord."""
-    volume = phantom()
-    mask = volume.hu > 250
-    return Case(identifier, volume, dict.fromkeys(TRUTH, mask), TRUTH)
 
 
 def test_it_goes_through_the_structure_set(predictor):
@@ -65,7 +57,7 @@ def test_a_series_that_is_held_scores_nothing(predictor):
     assert [(o.outcome, o.dice) for o in result.organs] == [(Outcome.HELD, 0)] * 2
 
 
-def test_a_series_with_nothing_recognised_is_held(bright_bundle, tmp_path):  # noqa: F811
+def test_a_series_with_nothing_recognised_is_held(bright_bundle, tmp_path):
     bundle = load_bundle(bright_bundle)
     cases = [
         [Organ("Brainstem", 1000 * BALL_CC, (0, 0, 0), cut=False), Organ("SpinalCord", 20, (0, 0, -200), cut=False)]
@@ -146,7 +138,7 @@ def dataset(tmp_path):
     return folder.parent
 
 
-def test_a_report_and_going_on_after_a_stop(bright_bundle, dataset, tmp_path, capsys):  # noqa: F811
+def test_a_report_and_going_on_after_a_stop(bright_bundle, dataset, tmp_path, capsys):
     output = tmp_path / "report"
     bundle = load_bundle(bright_bundle)
     results = Results(output / CASES, bundle)
@@ -173,7 +165,7 @@ def test_a_report_and_going_on_after_a_stop(bright_bundle, dataset, tmp_path, ca
     assert "| Brainstem | 2 |" in (output / "CARD.md").read_text()
 
 
-def test_another_model_s_report_is_not_continued(bright_bundle, dataset, tmp_path):  # noqa: F811
+def test_another_model_s_report_is_not_continued(bright_bundle, dataset, tmp_path):
     output = tmp_path / "report"
     bundle = load_bundle(bright_bundle)
     list(evaluate(bundle, dataset / "validation", Results(output / CASES, bundle)))
@@ -183,7 +175,7 @@ def test_another_model_s_report_is_not_continued(bright_bundle, dataset, tmp_pat
         run_evaluation(str(other.folder), dataset, output, device="cpu")
 
 
-def test_a_changed_case_is_measured_again(bright_bundle, dataset, tmp_path):  # noqa: F811
+def test_a_changed_case_is_measured_again(bright_bundle, dataset, tmp_path):
     bundle = load_bundle(bright_bundle)
     results = Results(tmp_path / "kept", bundle)
     path = dataset / "validation" / "a.npz"
@@ -198,7 +190,7 @@ def test_a_changed_case_is_measured_again(bright_bundle, dataset, tmp_path):  # 
     assert results.find(path) is None
 
 
-def test_a_card_keeps_what_was_written_by_hand(bright_bundle, tmp_path):  # noqa: F811
+def test_a_card_keeps_what_was_written_by_hand(bright_bundle, tmp_path):
     bundle = load_bundle(shutil.copytree(bright_bundle, tmp_path / "bundle"))
     (bundle.folder / "notes.md").write_text("## Data\nCords of 500 cc & <more>.\n")
     write_card(tmp_path / "CARD.md", bundle, None, "validation")

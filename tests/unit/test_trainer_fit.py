@@ -89,17 +89,17 @@ def test_every_epoch_sees_every_case_once():
     assert first != second
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(dataset, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one(training_set, tmp_path):
     """Across the change from one optimiser to the other, with deep supervision and patches."""
     more = {
         "optimiser": {"stage": [{"name": "rmsprop", "until": 4}, {"name": "sgd", "momentum": 0.9}]},
         "loss": {"deep_supervision": 0.5},
         "patch": {"size_mm": (60.0, 90.0, 90.0)},
     }
-    whole = fit(dataset, tmp_path / "whole", config(7, **more), "cpu")
-    fit(dataset, tmp_path / "parts", config(3, **more), "cpu")
-    fit(dataset, tmp_path / "parts", config(4, **more), "cpu")
-    resumed = fit(dataset, tmp_path / "parts", config(7, **more), "cpu")
+    whole = fit(training_set, tmp_path / "whole", config(7, **more), "cpu")
+    fit(training_set, tmp_path / "parts", config(3, **more), "cpu")
+    fit(training_set, tmp_path / "parts", config(4, **more), "cpu")
+    resumed = fit(training_set, tmp_path / "parts", config(7, **more), "cpu")
     assert resumed.step == whole.step == 7
     assert equal(whole.network, resumed.network)
     assert equal(whole.average, resumed.average)
@@ -127,23 +127,23 @@ def stepping(state, task):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(state, task)
 trainer.training.fit.train_step = stepping
-trainer.training.fit.fit(Path({dataset!r}), Path({output!r}), config(7), "cpu")
+trainer.training.fit.fit(Path({training_set!r}), Path({output!r}), config(7), "cpu")
 """
 
 
-def test_a_killed_run_goes_on(dataset, tmp_path):
+def test_a_killed_run_goes_on(training_set, tmp_path):
     """Killed by SIGKILL before its sixth step, of which the checkpoint at the third knows nothing."""
-    script = KILLED.format(root=str(ROOT), dataset=str(dataset), output=str(tmp_path / "killed"))
+    script = KILLED.format(root=str(ROOT), training_set=str(training_set), output=str(tmp_path / "killed"))
     ran = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=120, check=False)
     assert ran.returncode == -signal.SIGKILL, ran.stderr.decode()
-    resumed = fit(dataset, tmp_path / "killed", config(7), "cpu")
-    whole = fit(dataset, tmp_path / "whole", config(7), "cpu")
+    resumed = fit(training_set, tmp_path / "killed", config(7), "cpu")
+    whole = fit(training_set, tmp_path / "whole", config(7), "cpu")
     assert equal(whole.network, resumed.network)
     assert column(tmp_path / "killed.run" / "log.csv", "step") == [str(n) for n in range(1, 8)]
 
 
-def test_training_learns_and_writes_the_best_bundle(dataset, tmp_path, capsys):
-    state = fit(dataset, tmp_path / "bundle", config(90, **EASY), "cpu")
+def test_training_learns_and_writes_the_best_bundle(training_set, tmp_path, capsys):
+    state = fit(training_set, tmp_path / "bundle", config(90, **EASY), "cpu")
     bundle = load_bundle(tmp_path / "bundle")
     assert bundle.config.model.structures == ORGANS
     assert bundle.config.mirror
@@ -160,49 +160,49 @@ def test_training_learns_and_writes_the_best_bundle(dataset, tmp_path, capsys):
     assert "Not evaluated through the structure set yet" in (tmp_path / "bundle" / "CARD.md").read_text()
 
 
-def test_a_checkpoint_of_another_network_is_refused(dataset, tmp_path, capsys):
-    fit(dataset, tmp_path / "run", config(1), "cpu")
+def test_a_checkpoint_of_another_network_is_refused(training_set, tmp_path, capsys):
+    fit(training_set, tmp_path / "run", config(1), "cpu")
     for changed in (
         {"model": {"structures": ORGANS, "channels": (4, 4, 4, 4)}},
         {"seed": 3},
         {"loss": {"deep_supervision": 0.3}},
     ):
         with pytest.raises(DatasetError, match=r"was trained with another (model|seed|loss\.deep_supervision):"):
-            fit(dataset, tmp_path / "run", config(2, **changed), "cpu")
-    fit(dataset, tmp_path / "run", config(2, loss={"missing": "mask"}), "cpu")
+            fit(training_set, tmp_path / "run", config(2, **changed), "cpu")
+    fit(training_set, tmp_path / "run", config(2, loss={"missing": "mask"}), "cpu")
     assert "the recipe's loss, schedule changed since" in capsys.readouterr().out
     (tmp_path / "run.run" / CHECKPOINT).write_bytes(b"PK")
     with pytest.raises(DatasetError, match="begin anew"):
-        fit(dataset, tmp_path / "run", config(2), "cpu")
+        fit(training_set, tmp_path / "run", config(2), "cpu")
 
 
-def test_a_case_without_a_patient_is_left_out_and_named(dataset, tmp_path, capsys):
-    path = dataset / "train" / "pt_1.npz"
+def test_a_case_without_a_patient_is_left_out_and_named(training_set, tmp_path, capsys):
+    path = training_set / "train" / "pt_1.npz"
     with np.load(path) as arrays:
         content = dict(arrays)
     np.savez(path, **{**content, "ct": np.zeros_like(content["ct"])})
     for _ in range(2):  # made, and from the cache
-        fit(dataset, tmp_path / "run", config(1), "cpu")
+        fit(training_set, tmp_path / "run", config(1), "cpu")
         assert re.search(r"^pt_1 is left out: no patient", capsys.readouterr().out, re.M)
     assert load_bundle(tmp_path / "run").config.provenance["left_out"].keys() == {"pt_1"}
     assert "<strong>pt_1</strong>" in (tmp_path / "run.run" / "report.html").read_text()
     for i in (0, 2):
-        np.savez(dataset / "train" / f"pt_{i}.npz", **{**content, "ct": np.zeros_like(content["ct"])})
+        np.savez(training_set / "train" / f"pt_{i}.npz", **{**content, "ct": np.zeros_like(content["ct"])})
     with pytest.raises(DatasetError, match="none of 3 cases"):
-        fit(dataset, tmp_path / "other", config(1), "cpu")
+        fit(training_set, tmp_path / "other", config(1), "cpu")
 
 
-def test_a_changed_case_is_prepared_again(dataset, tmp_path):
-    fit(dataset, tmp_path / "run", config(1), "cpu")
+def test_a_changed_case_is_prepared_again(training_set, tmp_path):
+    fit(training_set, tmp_path / "run", config(1), "cpu")
     first = load_bundle(tmp_path / "run").config.provenance["annotated"]
-    write_case(dataset / "train" / "pt_0.npz", present=("Brainstem",))
-    fit(dataset, tmp_path / "run", config(2), "cpu")
+    write_case(training_set / "train" / "pt_0.npz", present=("Brainstem",))
+    fit(training_set, tmp_path / "run", config(2), "cpu")
     assert first == {"Brainstem": 3, "Parotid_L": 3, "Parotid_R": 3}
     assert load_bundle(tmp_path / "run.run" / "last").config.provenance["annotated"]["Parotid_L"] == 2
 
 
-def test_fine_tuning_begins_with_another_model_s_weights(dataset, tmp_path):
-    fit(dataset, tmp_path / "first", config(2), "cpu")
+def test_fine_tuning_begins_with_another_model_s_weights(training_set, tmp_path):
+    fit(training_set, tmp_path / "first", config(2), "cpu")
     first = load_bundle(tmp_path / "first").network()
     fewer = ("Parotid_R", "Larynx", "Brainstem")
     recipe = config(1, initial=str(tmp_path / "first"), preprocess={"spacing_mm": (5.0, 5.0, 5.0)})
@@ -213,7 +213,7 @@ def test_fine_tuning_begins_with_another_model_s_weights(dataset, tmp_path):
         assert torch.equal(begun.classify.weight[row], first.classify.weight[source])
         assert torch.equal(begun.classify.bias[row], first.classify.bias[source])
     assert not any(torch.equal(begun.classify.weight[2], w) for w in first.classify.weight)
-    fit(dataset, tmp_path / "second", recipe, "cpu")
+    fit(training_set, tmp_path / "second", recipe, "cpu")
     provenance = load_bundle(tmp_path / "second").config.provenance
     assert provenance["initial_sha256"] == load_bundle(tmp_path / "first").sha256
     narrow = recipe.model_copy(update={"model": recipe.model.model_copy(update={"channels": (4, 6, 6, 6)})})
@@ -221,9 +221,9 @@ def test_fine_tuning_begins_with_another_model_s_weights(dataset, tmp_path):
         set_up(narrow, torch.device("cpu"))
 
 
-def test_deep_supervision_leaves_nothing_in_the_bundle(dataset, tmp_path):
+def test_deep_supervision_leaves_nothing_in_the_bundle(training_set, tmp_path):
     recipe = config(1, loss={"deep_supervision": 0.5})
-    state = fit(dataset, tmp_path / "run", recipe, "cpu")
+    state = fit(training_set, tmp_path / "run", recipe, "cpu")
     assert len(list(state.supervised.heads.parameters())) == 6
     assert load_bundle(tmp_path / "run").network().state_dict().keys() == state.network.state_dict().keys()
 
@@ -271,11 +271,11 @@ def test_patches_hold_organs_or_anything():
     assert cut_patch(image, organs, (2.0, 2.0, 2.0), PatchConfig(), rng)[0] is image
 
 
-def test_bf16_trains_and_fp16_is_refused_on_the_cpu(dataset, tmp_path):
-    state = fit(dataset, tmp_path / "bf16", config(2, compute={"precision": "bf16"}), "cpu")
+def test_bf16_trains_and_fp16_is_refused_on_the_cpu(training_set, tmp_path):
+    state = fit(training_set, tmp_path / "bf16", config(2, compute={"precision": "bf16"}), "cpu")
     assert all(torch.isfinite(p).all() and p.dtype == torch.float32 for p in state.network.parameters())
     with pytest.raises(DeviceError, match="fp16"):
-        fit(dataset, tmp_path / "fp16", config(2, compute={"precision": "fp16"}), "cpu")
+        fit(training_set, tmp_path / "fp16", config(2, compute={"precision": "fp16"}), "cpu")
 
 
 def test_a_recipe_is_found_by_name():
@@ -295,13 +295,13 @@ fit(Path(sys.argv[1]), Path(sys.argv[2]), config(4, schedule={"length": 4, "batc
 """
 
 
-def test_two_processes_equal_one_with_the_same_batch(dataset, tmp_path):
+def test_two_processes_equal_one_with_the_same_batch(training_set, tmp_path):
     """By torchrun with gloo on loopback: the same losses and weights as one process that sees the whole batch."""
     script = tmp_path / "together.py"
     script.write_text(TOGETHER)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     ran = subprocess.run(
-        [sys.executable, *launch, str(script), str(dataset), str(tmp_path / "two")],
+        [sys.executable, *launch, str(script), str(training_set), str(tmp_path / "two")],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -311,7 +311,7 @@ def test_two_processes_equal_one_with_the_same_batch(dataset, tmp_path):
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("step 4  validation Dice") == 1  # one of them writes
-    one = fit(dataset, tmp_path / "one", config(4, schedule={"length": 4, "batch_size": 2}), "cpu")
+    one = fit(training_set, tmp_path / "one", config(4, schedule={"length": 4, "batch_size": 2}), "cpu")
     losses = [[float(v) for v in column(tmp_path / f"{n}.run" / "log.csv", "loss")] for n in ("one", "two")]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     two = torch.load(tmp_path / "two.run" / CHECKPOINT, weights_only=True)["supervised"]
@@ -319,9 +319,9 @@ def test_two_processes_equal_one_with_the_same_batch(dataset, tmp_path):
         torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-5)
 
 
-def test_the_loss_of_a_first_step_is_what_it_was(dataset, tmp_path):
+def test_the_loss_of_a_first_step_is_what_it_was(training_set, tmp_path):
     """Fixed seed, fixed loss: a change of the network, the augmentation or the loss that nobody meant shows here."""
-    fit(dataset, tmp_path / "run", config(2), "cpu")
+    fit(training_set, tmp_path / "run", config(2), "cpu")
     losses = [float(v) for v in column(tmp_path / "run.run" / "log.csv", "loss")]
     assert losses == pytest.approx(FIRST_LOSSES, rel=1e-4)
     assert json.loads((tmp_path / "run" / "model.json").read_text())["provenance"]["cases"] == 3

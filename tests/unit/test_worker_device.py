@@ -15,12 +15,9 @@ from contourd.jobs.reasons import class_of, remedy_of
 from contourd.model.runtime import check_memory
 from contourd.model.torch_runtime import raise_unavailable
 from contourd.settings import load_settings
-from tests.contoured import close_bench, open_bench
-from tests.interop.conftest import fit_bundle as bright_bundle  # noqa: F401  a fixture
-from tests.interop.conftest import make_series  # noqa: F401  a fixture
+from tests.contoured import activate, close_bench, open_bench
 from tests.interop.node import write_configuration
 from tests.queueing import START
-from tests.unit.test_worker_models import activate
 
 CUDA = torch.device("cuda:0")
 BUSY = DeviceUnavailable("cuda:0 ran out of memory: CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -28,10 +25,10 @@ LOST = DeviceUnavailable("cuda:0 failed: CUDA error: device-side assert triggere
 
 
 @pytest.fixture
-def bench(tmp_path, bright_bundle):  # noqa: F811
+def bench(tmp_path, fit_bundle):
     configuration = write_configuration(tmp_path / "node", 11112, "bright", {"pacs": ("PACS", 104)})
     bench = open_bench(load_settings(configuration))
-    activate(bench, bright_bundle)
+    activate(bench, fit_bundle)
     yield bench
     close_bench(bench)
 
@@ -56,7 +53,7 @@ def failing(*errors):
     return contour
 
 
-def test_a_device_that_is_busy_for_a_moment_costs_the_job_nothing(bench, make_series):  # noqa: F811
+def test_a_device_that_is_busy_for_a_moment_costs_the_job_nothing(bench, make_series):
     bench.add(make_series("p1"))
     bench.worker._contour_series = failing(BUSY)
     waiting = bench.work()
@@ -66,7 +63,7 @@ def test_a_device_that_is_busy_for_a_moment_costs_the_job_nothing(bench, make_se
     assert (done.state, done.reason) == (JobState.DELIVERING, "")
 
 
-def test_it_waits_ever_longer(bench, make_series, elapsed):  # noqa: F811
+def test_it_waits_ever_longer(bench, make_series, elapsed):
     job = bench.add(make_series("p1"))
     bench.worker._contour_series = failing(BUSY, BUSY, BUSY)
     waits = []
@@ -80,7 +77,7 @@ def test_it_waits_ever_longer(bench, make_series, elapsed):  # noqa: F811
         assert least <= wait <= least * 1.1  # up to a tenth is added
 
 
-def test_another_job_goes_on_meanwhile(bench, make_series, elapsed):  # noqa: F811
+def test_another_job_goes_on_meanwhile(bench, make_series, elapsed):
     first, second = bench.add(make_series("p1")), bench.add(make_series("p2"))
     bench.worker._contour_series = failing(BUSY)
     for expected in (first, second):
@@ -92,7 +89,7 @@ def test_another_job_goes_on_meanwhile(bench, make_series, elapsed):  # noqa: F8
     assert bench.worker._claim().id == first
 
 
-def test_the_on_call_hears_of_the_device_and_not_of_the_series(bench, make_series):  # noqa: F811
+def test_the_on_call_hears_of_the_device_and_not_of_the_series(bench, make_series):
     bench.add(make_series("p1"))
     bench.worker._contour_series = failing(BUSY)
     bench.work()
@@ -102,14 +99,14 @@ def test_the_on_call_hears_of_the_device_and_not_of_the_series(bench, make_serie
     assert read_concerns(bench.database, START, 900, 1e9) == []
 
 
-def test_a_device_that_is_lost_ends_the_worker_so_that_another_begins(bench, make_series):  # noqa: F811
+def test_a_device_that_is_lost_ends_the_worker_so_that_another_begins(bench, make_series):
     bench.add(make_series("p1"))
     bench.worker._contour_series = failing(LOST)
     assert bench.work().state == JobState.QUEUED
     assert bench.worker.stopping.is_set()
 
 
-def test_the_machines_memory_is_waited_for_where_nothing_limits_the_worker(bench, make_series):  # noqa: F811
+def test_the_machines_memory_is_waited_for_where_nothing_limits_the_worker(bench, make_series):
     bench.add(make_series("p1"))
     bench.worker._contour_series = failing(
         MemoryError("Unable to allocate 2 GiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory")
@@ -122,7 +119,7 @@ def test_the_machines_memory_is_waited_for_where_nothing_limits_the_worker(bench
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
-def test_a_disk_that_is_full_is_waited_for(bench, make_series, number):  # noqa: F811
+def test_a_disk_that_is_full_is_waited_for(bench, make_series, number):
     bench.add(make_series("p1"))
     bench.worker.stopping.set()  # so that it does not wait
     bench.worker._contour_series = failing(OSError(number, "No space left on device"))
@@ -132,7 +129,7 @@ def test_a_disk_that_is_full_is_waited_for(bench, make_series, number):  # noqa:
     assert bench.work().state == JobState.DELIVERING
 
 
-def test_a_device_that_is_too_small_for_ever_holds_the_job_at_once(bench, make_series):  # noqa: F811
+def test_a_device_that_is_too_small_for_ever_holds_the_job_at_once(bench, make_series):
     bench.add(make_series("p1"))
     bench.worker._contour_series = failing(DeviceError("the volume needs about 99.0 GiB on cuda:0, which has 8.0 GiB"))
     held = bench.work()

@@ -13,36 +13,30 @@ from contourd.jobs.report import read_report
 from contourd.settings import load_settings
 from contourd.status import to_json
 from tests.bundles import brighter_bundle, bundle_of_version, damage
-from tests.contoured import close_bench, open_bench
-from tests.interop.conftest import fit_bundle as bright_bundle  # noqa: F401  a fixture
-from tests.interop.conftest import make_series  # noqa: F401  fixtures
+from tests.contoured import activate, close_bench, open_bench
 from tests.interop.node import write_configuration
 
 OTHER = '[[destination]]\nname = "other"\nae_title = "O"\nhost = "127.0.0.1"\nport = 105\ndecimals = 2\n'
 
 
 @pytest.fixture
-def bench(tmp_path, bright_bundle):  # noqa: F811
+def bench(tmp_path, fit_bundle):
     configuration = write_configuration(tmp_path / "node", 11112, "bright", {"pacs": ("PACS", 104)}, OTHER)
     bench = open_bench(load_settings(configuration))
-    activate(bench, bundle_of_version(bright_bundle, tmp_path / "first", "1"))
+    activate(bench, bundle_of_version(fit_bundle, tmp_path / "first", "1"))
     yield bench
     close_bench(bench)
-
-
-def activate(bench, folder):
-    return activating.activate(bench.database, bench.settings, str(folder), "marie", "trained here").activation.model
 
 
 def made(bench, job):
     return read_contoured(bench.database, job).contouring
 
 
-def test_the_next_job_gets_what_is_activated_now(bench, make_series, bright_bundle, tmp_path):  # noqa: F811
+def test_the_next_job_gets_what_is_activated_now(bench, make_series, fit_bundle, tmp_path):
     first, second = bench.add(make_series("p1")), bench.add(make_series("p2"))
     bench.worker.warm_up()
     assert bench.work().state == JobState.DELIVERING
-    newer = activate(bench, brighter_bundle(bright_bundle, tmp_path / "second"))
+    newer = activate(bench, brighter_bundle(fit_bundle, tmp_path / "second"))
     assert bench.work().state == JobState.DELIVERING
     assert [made(bench, job).model.version for job in (first, second)] == ["1", "2"]
     assert made(bench, second).model == newer
@@ -51,19 +45,19 @@ def test_the_next_job_gets_what_is_activated_now(bench, make_series, bright_bund
     assert [(m["version"], m["origin"], m["by"]) for m in status["models"]] == [("2", "stored", "marie")]
 
 
-def test_a_model_that_is_activated_while_nothing_is_to_do_is_loaded_at_once(bench, bright_bundle, tmp_path):  # noqa: F811
+def test_a_model_that_is_activated_while_nothing_is_to_do_is_loaded_at_once(bench, fit_bundle, tmp_path):
     bench.worker.stopping.set()  # so that it does not wait
     bench.worker.warm_up()
     bench.worker._rest()
     loaded = bench.worker._predictors["bright"]
-    activate(bench, brighter_bundle(bright_bundle, tmp_path / "second"))
+    activate(bench, brighter_bundle(fit_bundle, tmp_path / "second"))
     bench.worker._rest()
     assert (loaded.bundle.version, bench.worker._predictors["bright"].bundle.version) == ("1", "2")
 
 
-def test_a_model_that_turns_out_bad_holds_the_job_until_it_is_taken_back(bench, make_series, bright_bundle, tmp_path):  # noqa: F811
+def test_a_model_that_turns_out_bad_holds_the_job_until_it_is_taken_back(bench, make_series, fit_bundle, tmp_path):
     job = bench.add(make_series("p1"))
-    newer = activate(bench, brighter_bundle(bright_bundle, tmp_path / "second"))
+    newer = activate(bench, brighter_bundle(fit_bundle, tmp_path / "second"))
     damage(bench.root / "models" / newer.stored_name / "weights.safetensors")
     held = bench.work()
     assert held.state == JobState.HELD
@@ -75,11 +69,11 @@ def test_a_model_that_turns_out_bad_holds_the_job_until_it_is_taken_back(bench, 
     assert made(bench, job).model.version == "1"
 
 
-def test_a_further_form_of_what_was_sent_is_of_the_same_model(bench, make_series, bright_bundle, tmp_path):  # noqa: F811
+def test_a_further_form_of_what_was_sent_is_of_the_same_model(bench, make_series, fit_bundle, tmp_path):
     job = bench.add(make_series("p1"))
     bench.work()
     sent = made(bench, job)
-    activate(bench, brighter_bundle(bright_bundle, tmp_path / "second"))
+    activate(bench, brighter_bundle(fit_bundle, tmp_path / "second"))
     profiles = {d.name: d.structure_set_profile.identity() for d in bench.settings.destination}
     bench.operations.resend(job, "other", profiles)
     assert bench.work().state == JobState.DELIVERING
@@ -89,11 +83,11 @@ def test_a_further_form_of_what_was_sent_is_of_the_same_model(bench, make_series
     assert [len(one.outputs) for one in (sent, again)] == [1, 2]
 
 
-def test_where_that_model_is_gone_the_job_is_held(bench, make_series, bright_bundle, tmp_path):  # noqa: F811
+def test_where_that_model_is_gone_the_job_is_held(bench, make_series, fit_bundle, tmp_path):
     job = bench.add(make_series("p1"))
     bench.work()
     first = made(bench, job).model
-    activate(bench, brighter_bundle(bright_bundle, tmp_path / "second"))
+    activate(bench, brighter_bundle(fit_bundle, tmp_path / "second"))
     damage(bench.root / "models" / first.stored_name / "weights.safetensors")
     profiles = {d.name: d.structure_set_profile.identity() for d in bench.settings.destination}
     bench.operations.resend(job, "other", profiles)
@@ -102,10 +96,10 @@ def test_where_that_model_is_gone_the_job_is_held(bench, make_series, bright_bun
     assert f"was contoured with {first.told()}, which is not here any more" in held.reason
 
 
-def test_a_series_is_contoured_again_with_what_its_name_stands_for_now(bench, make_series, bright_bundle, tmp_path):  # noqa: F811
+def test_a_series_is_contoured_again_with_what_its_name_stands_for_now(bench, make_series, fit_bundle, tmp_path):
     job = bench.add(make_series("p1"))
     bench.work()
-    newer = activate(bench, brighter_bundle(bright_bundle, tmp_path / "second"))
+    newer = activate(bench, brighter_bundle(fit_bundle, tmp_path / "second"))
     again = bench.operations.recontour(job, "bright")
     assert bench.work().model == newer.stored_name
     assert made(bench, again).model == newer

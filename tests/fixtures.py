@@ -1,0 +1,119 @@
+"""The fixtures that tests of several folders share: one pytest plugin, registered by tests/conftest.py.
+
+A test asks for them by name and imports none of them. What one folder alone needs stands in its conftest.py; a module
+that defines a fixture of the same name hides the one here. What loads torch is imported where a test asks for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
+from contourd.dicom.series import Series
+from contourd.jobs.database import Database
+from contourd.jobs.deliveries import Deliveries
+from contourd.jobs.operations import Operations
+from contourd.jobs.queue import Queue
+from tests import bright, intake_node, operating
+from tests.phantom import read_series, rewrite, structure_set, write_series
+from tests.queueing import Clock
+
+
+@pytest.fixture(scope="session")
+def bright_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.bundles import make_bright_bundle
+
+    return make_bright_bundle(tmp_path_factory.mktemp("bundles") / "bright")
+
+
+@pytest.fixture(scope="session")
+def fit_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the bright bundle with names that an activation takes: the reference patient knows no such organs."""
+    from tests.bundles import make_bright_bundle
+
+    return make_bright_bundle(tmp_path_factory.mktemp("bundles") / "fit", ("Brain", "SpinalCanal"))
+
+
+@pytest.fixture(scope="session")
+def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a small model on a coarse lattice: it takes a moment even with the largest volume."""
+    from tests.bundles import make_small_bundle
+
+    return make_small_bundle(tmp_path_factory.mktemp("bundles") / "small")
+
+
+@pytest.fixture
+def make_series(tmp_path: Path) -> bright.SeriesMaker:
+    """Return a function that writes the bright phantom as a patient's CT, changed as wished; it returns the folder."""
+
+    def make(patient: str, change: Callable[[pydicom.Dataset], None] | None = None, keep: slice = slice(None)) -> Path:
+        folder = write_ct_series(bright.phantom(), tmp_path / patient, SeriesIdentity(patient, f"{patient}^Test"))
+        paths = sorted(folder.iterdir())
+        for path in set(paths) - set(paths[keep]):
+            path.unlink()
+        for path in sorted(folder.iterdir()) if change else ():
+            rewrite(path, change)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory: pytest.TempPathFactory) -> Series:
+    """Write the asymmetric phantom as a CT series and read it through the gate."""
+    return read_series(write_series(tmp_path_factory.mktemp("ct")))
+
+
+@pytest.fixture
+def dataset(series: Series) -> pydicom.Dataset:
+    """Return the structure set of that series; a test may change it."""
+    return structure_set(series)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    """Make the queue's database, empty, in tmp_path/queue.sqlite."""
+    database = Database(f"sqlite:///{tmp_path / 'queue.sqlite'}")
+    database.upgrade()
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def queue(database: Database, clock: Clock) -> Queue:
+    return Queue(database, clock)
+
+
+@pytest.fixture
+def sending(database: Database, clock: Clock) -> Deliveries:
+    """Return the deliveries, which are tried again by operating.POLICY."""
+    return Deliveries(database, operating.POLICY, clock)
+
+
+@pytest.fixture
+def marie(database: Database, clock: Clock, tmp_path: Path) -> Operations:
+    """Return what a person of that name may do; the spool is tmp_path."""
+    return Operations(database, "marie", tmp_path, clock)
+
+
+@pytest.fixture
+def job(database: Database, clock: Clock) -> int:
+    """Queue the job of a complete series for the destination pacs; its number."""
+    return operating.add(database, clock)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[intake_node.Node]:
+    """Make an intake with its spool, its clock and a sender."""
+    node = intake_node.Node(tmp_path)
+    yield node
+    node.database.close()
