@@ -17,9 +17,9 @@ from uuid import uuid4
 
 import numpy as np
 
-from contourd.commands import command
 from contourd.durable_files import make_private_folder, move_folder_durably, write_durably
 from contourd.errors import ModelError, SeriesUnusable, SpoolError
+from contourd.hold_reasons import HoldReason, Json
 from contourd.imaging.volume import oval_body
 from contourd.jobs.activations import Activation, Activations, FoundModel, Origin, places_of, require_there
 from contourd.jobs.database import Database
@@ -68,9 +68,14 @@ def load_found(found: FoundModel) -> ModelBundle:
         require_there(found)
         bundle = load_bundle(found.folder.resolve())
         if found.sha256 and bundle.sha256 != found.sha256:
-            raise ModelError(f"{found.folder} is not the model that was activated: its sha256 is {bundle.sha256[:12]}")
+            raise ModelError(HoldReason.MODEL_NOT_AS_ACTIVATED, folder=str(found.folder), sha256=bundle.sha256[:12])
         if found.origin is not Origin.FOLDER and found.asked not in (bundle.name, bundle.identity.stored_name):
-            raise ModelError(f"{found.asked} is not here: {found.folder} holds {bundle.identity.told()}")
+            raise ModelError(
+                HoldReason.MODEL_OF_OTHER_NAME,
+                model=found.asked,
+                folder=str(found.folder),
+                found=bundle.identity.told(),
+            )
         return bundle
 
 
@@ -88,10 +93,7 @@ def find_same(model: ModelIdentity, asked: str, root: Path) -> FoundModel:
         except ModelError:
             continue
         return place
-    raise ModelError(
-        f"the job was contoured with {model.told()}, which is not here any more; put it back, "
-        f"or make a job of its own with another by `{command('recontour', 'JOB', '--model', 'MODEL')}`"
-    )
+    raise ModelError(HoldReason.MODEL_OF_JOB_GONE, model=model.told())
 
 
 @contextmanager
@@ -102,11 +104,10 @@ def with_remedy(found: FoundModel) -> Iterator[None]:
     except ModelError as error:
         if found.origin is not Origin.STORED:
             raise
-        back = f"take another model by `{command('recontour', 'JOB', '--model', 'MODEL')}`"
-        if found.activation is not None:
-            back = f"go back by `{command('models rollback', found.asked)}`"
         raise ModelError(
-            f"{error}; {back}, or copy the bundle again by `{command('models activate', 'FOLDER', '--reason', 'WHY')}`"
+            HoldReason.ACTIVATED_MODEL_UNUSABLE,
+            why=error.reason,
+            roll_back=found.asked if found.activation is not None else None,
         ) from error
 
 
@@ -132,17 +133,15 @@ def try_out(bundle: ModelBundle, device: str) -> None:
     try:
         prediction = predictor.predict(oval_body(TRIAL_SHAPE, TRIAL_SPACING_MM, TRIAL_HALF_AXES_MM))
     except (SeriesUnusable, RuntimeError, ValueError, IndexError) as error:
-        raise ModelError(f"{bundle.folder}: the model breaks on a small volume ({type(error).__name__})") from error
+        raise ModelError(HoldReason.MODEL_BREAKS, folder=str(bundle.folder), said=type(error).__name__) from error
     if not all(np.isfinite(lattice.probabilities).all() for lattice in prediction.lattices):
-        raise ModelError(f"{bundle.folder}: the network answers with what is no number on a small volume")
+        raise ModelError(HoldReason.MODEL_ANSWERS_NO_NUMBERS, folder=str(bundle.folder))
     try:
         wrong = misplaced(predictor)
     except SeriesUnusable as error:
-        raise ModelError(
-            f"{bundle.identity.told()} finds no head and neck in the reference patient: {error}"
-        ) from error
+        raise ModelError(HoldReason.MODEL_FINDS_NO_HEAD, model=bundle.identity.told(), why=error.reason) from error
     if wrong:
-        raise ModelError(f"{told_misplaced(bundle, wrong)}; {ELSEWHERE}")
+        raise ModelError(HoldReason.MODEL_MISPLACES, said=f"{told_misplaced(bundle, wrong)}; {ELSEWHERE}")
 
 
 def activate(database: Database, settings: Settings, source: str, actor: str, reason: str) -> Change:
@@ -244,8 +243,16 @@ def _tried(copy: Path, source: Path, device: str) -> ModelBundle:
         copied = load_bundle(copy)
         try_out(copied, device)
     except ModelError as error:
-        raise ModelError(str(error).replace(str(copy), str(source))) from error
+        detail = {key: _of_source(value, copy, source) for key, value in error.reason.detail.items()}
+        raise ModelError(error.reason.code, **detail) from error
     return copied
+
+
+def _of_source(value: Json, copy: Path, source: Path) -> Json:
+    """Return a path of the copy as that of its source, and whatever else as it is."""
+    if isinstance(value, str) and Path(value).is_relative_to(copy):
+        return str(source / Path(value).relative_to(copy))
+    return value
 
 
 def _remove_leftovers(within: Path) -> None:
@@ -259,7 +266,9 @@ def _copy(folder: Path, partial: Path) -> None:
     try:
         files = bundle_files(folder)
     except OSError as error:
-        raise ModelError(f"{folder} is no bundle: {error.strerror} ({error.filename})") from error
+        raise ModelError(
+            HoldReason.MODEL_NO_BUNDLE, folder=str(folder), said=error.strerror, file=str(error.filename)
+        ) from error
     for file in files:
         with open_regular(file) as source:
             chunks = iter(lambda source=source: source.read(CHUNK_BYTES), b"")  # type: ignore[misc]

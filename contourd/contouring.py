@@ -20,6 +20,7 @@ from contourd.dicom.rtstruct_second_reader import check_with_second_reader
 from contourd.dicom.rtstruct_write import Provenance, Remarks, structure_set_dataset
 from contourd.dicom.series import Instance, Series, gate, read_volume
 from contourd.errors import OrgansRejected, OutsideLimits, SeriesUnusable
+from contourd.hold_reasons import HoldReason
 from contourd.imaging import contours
 from contourd.imaging.contours import ROI, HoleStyle, MaskInBox, StructureSet, trace
 from contourd.imaging.grid import Grid
@@ -140,7 +141,7 @@ def contour_series(
     series = gate(instances)
     beyond = outside(bundle.config.limits, acquisition_of(series))
     if beyond and not order.override:
-        raise OutsideLimits(bundle.name, beyond)
+        raise OutsideLimits(HoldReason.OUTSIDE_LIMITS, model=bundle.name, beyond=list(beyond))
     volume = read_volume(series, lambda done, total: report("read", done / total))
     prediction = predictor.predict(volume, progress)
     found = _found(prediction, report)
@@ -183,7 +184,7 @@ def _written(
                 datasets.append(_checked(drawn, bundle, order, profile, remarks))
             except OrgansRejected as error:
                 names = {profile.name_of(name): name for name in drawn.masks}
-                rejected = {names.get(name, name): why for name, why in error.reasons.items()}
+                rejected = {names.get(name, name): why for name, why in error.organs.items()}
                 remarks = remarks.without(rejected)
                 break
         else:
@@ -216,11 +217,7 @@ def _refuse_beside(prediction: Prediction, bundle: ModelBundle, order: Order) ->
     """Hold a series of whose head the network did not see all, unless a person answers for it."""
     if prediction.beyond > MOST_BESIDE and not order.override:
         width = 2 * bundle.config.preprocess.half_width_mm
-        raise SeriesUnusable(
-            f"{prediction.beyond:.0%} of the head lie beside the {width:.0f} mm around its middle that {bundle.name} "
-            "looks at; look for an arm or an object against the head, or a head far to one side, or release it with "
-            "`--override REASON`"
-        )
+        raise SeriesUnusable(HoldReason.HEAD_BESIDE_BOX, part=prediction.beyond, width_mm=width, model=bundle.name)
 
 
 def _remarks(
@@ -238,11 +235,7 @@ def _remarks(
     known = recognised(organs, findings, distribution)
     if len(known) < min(FEWEST_ORGANS, len(distribution)) and not order.override:
         found = ", ".join(known) or "none"
-        raise SeriesUnusable(
-            f"the series does not look like a head and neck: of the organs of {bundle.name}, "
-            f"those with their usual size and place are: {found}; check what was scanned, or release it with "
-            "`--override REASON`"
-        )
+        raise SeriesUnusable(HoldReason.NO_HEAD_AND_NECK, model=bundle.name, organs=found)
     released = f"{order.override} ({'; '.join(beyond)})" if beyond else ""
     findings = (*findings, *unclear)
     withheld = _by_organ(findings, order.plausibility, "withhold")

@@ -31,16 +31,49 @@
     ├── PatientNamed             a text that would be kept names the patient
     └── DatasetError             a training case or a structure set cannot be read
 
-The message is for the person who must act: what was found, where, and the remedy.
+The message is for the person who must act: what was found, where, and the remedy. Each error carries the reason that
+is kept where it holds a series or a job, or refuses an image: a code of the catalogue with its detail. What one class
+alone cannot tell, such as a series that is unusable, is told by the code that it is raised with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from contourd.hold_reasons import HoldReason, Reason
 
 
 class ContourdError(Exception):
     """Base of all errors that contourd raises on purpose."""
+
+    CODE: ClassVar[HoldReason] = HoldReason.OTHER
+
+    @property
+    def reason(self) -> Reason:
+        """Why something is held, refused or waits that meets this error."""
+        return Reason.of(self.CODE, said=str(self))
+
+
+class CodedError(ContourdError):
+    """An error whose message is the sentence of its reason."""
+
+    def __init__(self, code: HoldReason, /, **detail: object) -> None:
+        self._reason = Reason.of(code, **detail)
+        super().__init__(str(self._reason))
+
+    @property
+    def reason(self) -> Reason:
+        """The code that it was raised with, and its detail."""
+        return self._reason
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Let another process have it."""
+        return _again, (type(self), self._reason)
+
+
+def _again(kind: type[CodedError], reason: Reason) -> CodedError:
+    return kind(reason.code, **reason.detail)
 
 
 class SettingsError(ContourdError):
@@ -51,19 +84,12 @@ class SettingsError(ContourdError):
         super().__init__(f"{source}: {len(self.problems)} problem(s)\n" + "\n".join(f"  {p}" for p in self.problems))
 
 
-class SeriesUnusable(ContourdError):
+class SeriesUnusable(CodedError):
     """The series fails the input gate: hold it and say why."""
 
 
 class OutsideLimits(SeriesUnusable):
     """The model was not made for such a series; a person may release it."""
-
-    def __init__(self, model: str, reasons: Sequence[str]) -> None:
-        self.reasons = tuple(reasons)
-        super().__init__(
-            f"the series is outside the limits of {model}: {'; '.join(reasons)}; "
-            "a person who answers for it releases it with `--override REASON`"
-        )
 
 
 class SeriesFull(SeriesUnusable):
@@ -77,46 +103,34 @@ class SeriesIncomplete(SeriesUnusable):
 class SlicesMissing(SeriesIncomplete):
     """The slices are not contiguous."""
 
-    def __init__(self, missing_z_mm: Sequence[float]) -> None:
-        self.missing_z_mm = tuple(missing_z_mm)
-        shown = ", ".join(f"{z:.2f}" for z in self.missing_z_mm[:20])
-        more = f" and {len(self.missing_z_mm) - 20} more" if len(self.missing_z_mm) > 20 else ""
-        super().__init__(f"missing slices at z = {shown}{more} mm; send the whole series again")
 
-
-class StructureSetRejected(ContourdError):
+class StructureSetRejected(CodedError):
     """The structure set does not read back as it was contoured."""
 
 
 class OrgansRejected(StructureSetRejected):
     """Only these ROIs do not read back as they were contoured: ROI name -> why."""
 
-    def __init__(self, reasons: Mapping[str, str], told: str = "") -> None:
-        self.reasons = dict(reasons)
-        super().__init__(told or "; ".join(f"{name} {why}" for name, why in self.reasons.items()))
-
-    def __reduce__(self) -> tuple[type[OrgansRejected], tuple[dict[str, str], str]]:
-        """Let another process have it."""
-        return type(self), (self.reasons, str(self))
+    def __init__(self, code: HoldReason, /, *, organs: Mapping[str, str], **detail: object) -> None:
+        self.organs = dict(organs)
+        super().__init__(code, organs=self.organs, **detail)
 
 
-class ModelError(ContourdError):
+class ModelError(CodedError):
     """A model bundle is missing, damaged or does not fit."""
 
 
-class DeviceError(ContourdError):
+class DeviceError(CodedError):
     """The device is absent, or its memory too small for the volume."""
 
 
 class DeviceUnavailable(DeviceError):
-    """The device cannot be used for the moment; the series is not at fault.
+    """The device cannot be used for the moment; the series is not at fault."""
 
-    ``lost``: this process will not have it again, only another one will.
-    """
-
-    def __init__(self, reason: str, *, lost: bool = False) -> None:
-        self.lost = lost
-        super().__init__(reason)
+    @property
+    def lost(self) -> bool:
+        """Whether this process will not have it again, and only another one will."""
+        return self.reason.code is HoldReason.DEVICE_FAILED
 
 
 class NodeError(ContourdError):
@@ -126,17 +140,25 @@ class NodeError(ContourdError):
 class SpoolError(ContourdError):
     """The spool cannot take or give a file."""
 
+    CODE = HoldReason.SPOOL_FAILED
+
 
 class SpoolFull(SpoolError):
     """No space is left for another instance."""
+
+    CODE = HoldReason.SPOOL_FULL
 
 
 class InstanceMismatch(ContourdError):
     """The dataset is not the instance that the C-STORE request names."""
 
+    CODE = HoldReason.INSTANCE_MISMATCH
+
 
 class RequestMalformed(ContourdError):
     """A request breaks the rules of DIMSE."""
+
+    CODE = HoldReason.REQUEST_MALFORMED
 
     def __init__(self, status: int, reason: str) -> None:
         self.status = status
@@ -145,6 +167,8 @@ class RequestMalformed(ContourdError):
 
 class QueueUnavailable(ContourdError):
     """The database cannot be read or written now."""
+
+    CODE = HoldReason.DATABASE_AWAY
 
 
 class CommitmentRefused(ContourdError):

@@ -27,6 +27,7 @@ from contourd.errors import (
     SeriesUnusable,
     StructureSetRejected,
 )
+from contourd.hold_reasons import HoldReason
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import FloatArray, Grid, around
 from contourd.jobs.activations import Activations
@@ -167,11 +168,14 @@ class Replayer:
         """Read the images that were contoured; raises SeriesUnusable where they are not there any more."""
         if not job.hashes:
             when = f" on {job.images_purged:%Y-%m-%d}" if job.images_purged else ""
-            raise SeriesUnusable(f"retention removed the images{when}; sent again they make a job of their own")
+            raise SeriesUnusable(HoldReason.IMAGES_PURGED, when=when)
         if images_sha256(job.hashes.values()) != before.images_sha256:
             raise SeriesUnusable(
-                f"the series has changed: {before.images} images were contoured, {len(job.hashes)} are here "
-                f"(revision {job.series_revision}, the job is of revision {job.revision})"
+                HoldReason.SERIES_CHANGED,
+                before=before.images,
+                now=len(job.hashes),
+                revision=job.series_revision,
+                revision_of_job=job.revision,
             )
         paths = {self._root / path: digest for path, digest in job.hashes.items()}
         require_intact(paths)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contourd.errors import DeviceError
+from contourd.hold_reasons import HoldReason
 from contourd.imaging.contours import MaskInBox
 from contourd.model.agreement import LEVEL
 from contourd.model.anatomynet import AnatomyNet
@@ -64,15 +65,12 @@ def make_predictor(bundle: ModelBundle, worker: WorkerSettings, cache: Path | No
     runtime: Runtime = plain
     if worker.precision == "fp16":
         if device.type != "cuda":
-            raise DeviceError("worker.precision fp16 needs a CUDA device; set it to auto or fp32")
+            raise DeviceError(HoldReason.PRECISION_NEEDS_CUDA, key="worker.precision", instead="auto or fp32")
         runtime = TorchRuntime(network, device, worker.precision)
         _require_agreement(runtime, plain, bundle)
     elif worker.runtime == "openvino" or worker.precision == "bf16":
         if device.type != "cpu" or worker.runtime == "torch":
-            raise DeviceError(
-                f"OpenVINO and bf16 are for the CPU, and here {worker.runtime} is to run on {device}: "
-                "set worker.runtime and worker.precision to auto"
-            )
+            raise DeviceError(HoldReason.OPENVINO_IS_FOR_CPU, runtime=worker.runtime, device=str(device))
         runtime = _openvino(bundle, network, plain, cache, worker.precision)
     elif worker.runtime == "auto" and device.type == "cpu" and is_installed():
         try:
@@ -125,8 +123,7 @@ def _require_agreement(runtime: Runtime, plain: Runtime, bundle: ModelBundle) ->
     dice = masks_agree(runtime, plain, bundle)
     if not dice >= LEAST_DICE:
         raise DeviceError(
-            f"{runtime.described} does not give the masks of {plain.described}: mean Dice {dice:.4f} on the reference "
-            f"patient, at least {LEAST_DICE} is needed; set worker.runtime to torch and worker.precision to fp32"
+            HoldReason.MASKS_DIFFER, runtime=runtime.described, plain=plain.described, dice=dice, least=LEAST_DICE
         )
 
 

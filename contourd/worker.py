@@ -26,6 +26,7 @@ from contourd.dicom.spool import Spool
 from contourd.dicom.spool_access import keep_private
 from contourd.errors import ContourdError, DeviceUnavailable, LeaseLost, ModelError, QueueUnavailable, SpoolError
 from contourd.exhaustion import DISK_FULL, lacks_memory, told_memory
+from contourd.hold_reasons import HoldReason
 from contourd.jobs.activations import Activations, FoundModel
 from contourd.jobs.arriving import arriving_images
 from contourd.jobs.audit import AuditTrail
@@ -207,7 +208,7 @@ class Worker:
         if self._settings.worker.memory_gb:
             self._fail(job, told_memory(said), self._settings.worker.max_attempts, JobEvent.HOLD)
         else:
-            self._wait_for_device(job, DeviceUnavailable(f"this machine has no memory left: {said}"))
+            self._wait_for_device(job, DeviceUnavailable(HoldReason.MACHINE_OUT_OF_MEMORY, said=said))
 
     def _wait_for_device(self, job: Job, error: DeviceUnavailable) -> None:
         """Give the job back, for it is not at fault, and try it again later, and others meanwhile."""

@@ -214,6 +214,8 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
     0: (
         "contourd.errors",
         "contourd.commands",
+        *("contourd.hold_codes", "contourd.hold_sentences", "contourd.hold_series"),
+        *("contourd.hold_jobs", "contourd.hold_reasons"),
         "contourd",
         "contourd.dicom",
         "contourd.imaging",
@@ -262,7 +264,7 @@ TRAINER_MAY_IMPORT = (
     *("contourd.dicom.rtstruct_read", "contourd.dicom.rtstruct_loops"),
     "contourd.dicom.ct_write",  # evaluation through the structure set begins with a CT series on disk
     "contourd.contouring",
-    *("contourd.errors", "contourd.regular"),
+    *("contourd.errors", "contourd.hold_reasons", "contourd.regular"),
 )
 # The trainer's packages are entered by their faces (``__init__``), and by these alone; None is what they share.
 TRAINER_PACKAGES: Mapping[str | None, frozenset[str]] = {

@@ -20,6 +20,7 @@ from contourd.dicom.rtstruct_write import Provenance, Remarks, structure_set_dat
 from contourd.dicom.series import Instance, along_z, gate, read_instance
 from contourd.dicom.spool import Spool
 from contourd.errors import SlicesMissing
+from contourd.hold_reasons import HoldReason
 from contourd.imaging.contours import ROI, StructureSet, trace
 from contourd.imaging.grid import Box, Grid
 from contourd.imaging.volume import Volume
@@ -112,7 +113,9 @@ def fill(database: Database, spool: Spool, files: Files | None = None) -> None:
             for i, path in enumerate(paths)
             if i not in MISSING
         )
-        session.get_one(SeriesRow, 2).reason = str(SlicesMissing(tuple(files.places_mm[i] for i in MISSING)))
+        session.get_one(SeriesRow, 2).reason = str(
+            SlicesMissing(HoldReason.SLICES_MISSING, z_mm=[files.places_mm[i] for i in MISSING])
+        )
 
 
 def fill_queue(

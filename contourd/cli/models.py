@@ -12,6 +12,7 @@ import typer
 from contourd.cli.options import ConfigOption, opened_database, operator, read_activations
 from contourd.commands import command
 from contourd.errors import DeviceError, ModelError, NodeError
+from contourd.hold_reasons import HoldReason
 
 if TYPE_CHECKING:
     from contourd.activating import Change
@@ -133,7 +134,7 @@ def activate(
         try:
             change = activating.activate(database, settings, bundle, operator(), reason)
         except (ModelError, DeviceError) as error:
-            raise ModelError(f"{error}; nothing was changed") from error
+            raise ModelError(HoldReason.NOTHING_CHANGED, why=error.reason) from error
     _tell(change, settings)
     typer.echo(f"back: {command('models rollback', change.activation.model.name)}")
 

@@ -22,6 +22,7 @@ from contourd.dicom.decoders import DECODERS, has_decoder
 from contourd.dicom.instance import Instance
 from contourd.dicom.wholeness import VALID_UID
 from contourd.errors import SeriesUnusable
+from contourd.hold_reasons import HoldReason
 
 LOCALIZER = "LOCALIZER"
 # ImageType of pictures of a screen, a dose report or a protocol that scanners add to a series.
@@ -99,101 +100,69 @@ def refuse_patients(instances: Sequence[Instance]) -> None:
 
 def _refuse_other_image(i: Instance) -> None:
     if i.sop_class_uid in ENHANCED:
-        raise SeriesUnusable(
-            f"{UID(i.sop_class_uid).name} (multi-frame) is not contoured; "
-            "let the scanner or the PACS send CT Image Storage, one image per slice"
-        )
+        raise SeriesUnusable(HoldReason.MULTI_FRAME_CLASS, sop_class=UID(i.sop_class_uid).name)
     if i.modality != "CT" or i.sop_class_uid != CTImageStorage:
         kind = UID(i.sop_class_uid).name
-        raise SeriesUnusable(f"modality {i.modality or 'unknown'} ({kind}) is not contoured; send the planning CT")
+        raise SeriesUnusable(HoldReason.OTHER_MODALITY, modality=i.modality or "unknown", sop_class=kind)
     if LOCALIZER in i.image_type:
-        raise SeriesUnusable("the series is a localizer (scout), not an axial CT; send the planning CT")
+        raise SeriesUnusable(HoldReason.LOCALIZER)
     if SCREENS & set(i.image_type):
-        raise SeriesUnusable("the series is a picture of a screen or a report, not an axial CT; send the planning CT")
+        raise SeriesUnusable(HoldReason.SCREEN)
     if DERIVED & set(i.image_type):
-        raise SeriesUnusable(f"the series is derived ({chr(92).join(i.image_type)}); send the original slices")
+        raise SeriesUnusable(HoldReason.DERIVED, image_type="\\".join(i.image_type))
     if i.frames > 1:
-        raise SeriesUnusable("multi-frame images are not contoured; send one image per slice")
+        raise SeriesUnusable(HoldReason.MULTI_FRAME)
 
 
 def _refuse_other_pixels(i: Instance) -> None:
     if i.lossy:
-        raise SeriesUnusable("the images were compressed with losses; send the original reconstruction")
+        raise SeriesUnusable(HoldReason.LOSSY)
     if not has_decoder(i.transfer_syntax):
-        install = ", or install the decoders: pip install 'contourd[codecs]'"
-        raise SeriesUnusable(
-            f"transfer syntax {UID(i.transfer_syntax).name or 'unknown'} cannot be decoded here; "
-            f"send the images uncompressed{install if UID(i.transfer_syntax) in DECODERS else ''}"
-        )
+        syntax = UID(i.transfer_syntax)
+        code = HoldReason.SYNTAX_WITHOUT_DECODER if syntax in DECODERS else HoldReason.SYNTAX_UNKNOWN
+        raise SeriesUnusable(code, syntax=syntax.name or "unknown")
     if i.photometric != "MONOCHROME2" or i.samples != 1 or i.bits_allocated != BITS_ALLOCATED:
         raise SeriesUnusable(
-            f"pixels are {i.photometric}, {i.samples} x {i.bits_allocated} bits, not MONOCHROME2, 1 x 16; "
-            "send the original reconstruction"
+            HoldReason.PIXEL_FORMAT, photometric=i.photometric, samples=i.samples, bits=i.bits_allocated
         )
     if not 0 < i.bits_stored <= BITS_ALLOCATED or i.high_bit != i.bits_stored - 1:
-        raise SeriesUnusable(
-            f"pixels have {i.bits_stored} bits stored up to bit {i.high_bit}; "
-            "the high bit must be one less than the bits stored: send the original reconstruction"
-        )
+        raise SeriesUnusable(HoldReason.HIGH_BIT, bits_stored=i.bits_stored, high_bit=i.high_bit)
     if i.modality_table:
-        raise SeriesUnusable("pixel values pass through a Modality LUT, not a rescale slope; send Hounsfield units")
+        raise SeriesUnusable(HoldReason.MODALITY_LUT)
     if i.rescale_type not in ("", "HU"):
-        raise SeriesUnusable(f"pixel values are {i.rescale_type}, not Hounsfield units; send Hounsfield units")
+        raise SeriesUnusable(HoldReason.RESCALE_TYPE, rescale_type=i.rescale_type)
     if i.rescale is None or i.rescale[0] == 0:
-        raise SeriesUnusable(
-            "RescaleSlope or RescaleIntercept is missing or zero, so that there are no Hounsfield units; "
-            "send the original reconstruction"
-        )
+        raise SeriesUnusable(HoldReason.RESCALE_MISSING)
     slope, intercept = map(abs, i.rescale)
     if not SMALLEST_SLOPE <= slope <= LARGEST_SLOPE or intercept > LARGEST_INTERCEPT:
-        raise SeriesUnusable(
-            f"RescaleSlope {i.rescale[0]:g} and RescaleIntercept {i.rescale[1]:g} give no Hounsfield units; "
-            "send the original reconstruction"
-        )
+        raise SeriesUnusable(HoldReason.RESCALE_IMPOSSIBLE, slope=i.rescale[0], intercept=i.rescale[1])
 
 
 def _refuse_incomplete_header(i: Instance) -> None:
     if not i.patient_id:
-        raise SeriesUnusable(
-            "the patient has no ID (PatientID is empty); a structure set could go to the wrong patient: "
-            "enter the ID and send it again"
-        )
+        raise SeriesUnusable(HoldReason.PATIENT_ID_MISSING)
     if not i.patient_id.isprintable() or len(i.patient_id) > LONGEST_PATIENT_ID:
-        raise SeriesUnusable(
-            "PatientID holds characters that are none, or is longer than 64; correct it at the source and send it again"
-        )
+        raise SeriesUnusable(HoldReason.PATIENT_ID_ILLEGAL)
     if not i.frame_of_reference_uid:
-        raise SeriesUnusable(
-            "FrameOfReferenceUID is missing; a structure set could not be placed on the CT: send the original CT"
-        )
+        raise SeriesUnusable(HoldReason.FRAME_OF_REFERENCE_MISSING)
     if not VALID_UID.fullmatch(i.frame_of_reference_uid):
-        raise SeriesUnusable("FrameOfReferenceUID is no UID; correct it at the source and send the series again")
+        raise SeriesUnusable(HoldReason.FRAME_OF_REFERENCE_ILLEGAL)
     if i.position_mm is None or i.orientation is None or i.pixel_spacing_mm is None or not i.rows or not i.columns:
-        raise SeriesUnusable("a slice lacks its position, orientation, pixel spacing or matrix; send the original CT")
+        raise SeriesUnusable(HoldReason.GEOMETRY_MISSING)
     if min(i.pixel_spacing_mm) <= 0:
-        raise SeriesUnusable("the pixel spacing is not positive; send the original CT")
+        raise SeriesUnusable(HoldReason.SPACING_NOT_POSITIVE)
     if min(i.pixel_spacing_mm) < SMALLEST_PIXEL_MM or max(i.pixel_spacing_mm) > LARGEST_PIXEL_MM:
-        raise SeriesUnusable(
-            f"the pixel spacing of {max(i.pixel_spacing_mm):g} mm is that of no scanner; send the original CT"
-        )
+        raise SeriesUnusable(HoldReason.SPACING_IMPOSSIBLE, mm=max(i.pixel_spacing_mm))
     if max(map(abs, i.position_mm)) > LARGEST_POSITION_MM:
-        raise SeriesUnusable(
-            f"a slice lies {max(map(abs, i.position_mm)):g} mm from the origin, where no scanner reaches; "
-            "send the original CT"
-        )
+        raise SeriesUnusable(HoldReason.POSITION_IMPOSSIBLE, mm=max(map(abs, i.position_mm)))
     if max(i.rows, i.columns) > LARGEST_MATRIX:
-        raise SeriesUnusable(
-            f"the matrix of {i.rows} x {i.columns} is larger than {LARGEST_MATRIX} x {LARGEST_MATRIX}; "
-            "send a reconstruction with fewer pixels"
-        )
+        raise SeriesUnusable(HoldReason.MATRIX_TOO_LARGE, rows=i.rows, columns=i.columns, largest=LARGEST_MATRIX)
 
 
 def _refuse_mixtures(instances: Sequence[Instance]) -> None:
     phases = {i.phase for i in instances}
     if len(phases) > 1:
-        raise SeriesUnusable(
-            f"the series holds {len(phases)} phases of a 4D CT; send one phase, or the average, as a series of its own"
-        )
+        raise SeriesUnusable(HoldReason.PHASES, phases=len(phases))
     alike: dict[str, Callable[[Instance], object]] = {
         "frames of reference": lambda i: i.frame_of_reference_uid,
         "orientations": lambda i: tuple(round(v, 4) for v in i.orientation or ()),
@@ -208,25 +177,20 @@ def _refuse_mixtures(instances: Sequence[Instance]) -> None:
 def _refuse_mixture(instances: Sequence[Instance], what: str, key: Callable[[Instance], object]) -> None:
     counts = Counter(key(i) for i in instances)
     if len(counts) > 1:
-        raise SeriesUnusable(f"the series mixes {len(counts)} {what}; send one reconstruction")
+        raise SeriesUnusable(HoldReason.MIXED, number=len(counts), what=what)
 
 
 def _refuse_oblique(instances: Sequence[Instance]) -> None:
     direction = np.array(instances[0].orientation, dtype=np.float64)
     row, column = direction[:3], direction[3:]
     if abs(np.linalg.norm(row) - 1) > 1e-3 or abs(np.linalg.norm(column) - 1) > 1e-3 or abs(row @ column) > 1e-3:
-        raise SeriesUnusable("ImageOrientationPatient is no pair of unit vectors; send the original CT")
+        raise SeriesUnusable(HoldReason.ORIENTATION_IMPOSSIBLE)
     tilt = float(np.degrees(np.arcsin(min(1.0, np.hypot(row[2], column[2])))))
     if tilt > LARGEST_TILT:
-        raise SeriesUnusable(
-            f"the slices are not axial, but inclined by {tilt:.1f} degrees (tilted gantry, oblique, coronal or "
-            "sagittal); send axial slices"
-        )
+        raise SeriesUnusable(HoldReason.TILTED, degrees=tilt)
     turn = float(np.degrees(np.arccos(min(1.0, np.abs(row[:2]).max()))))
     if turn > LARGEST_TURN:
-        raise SeriesUnusable(
-            f"the rows are turned by {turn:.0f} degrees against the patient; send a reconstruction that is not turned"
-        )
+        raise SeriesUnusable(HoldReason.TURNED, degrees=turn)
     places = np.array([i.position_mm for i in instances])
     if np.ptp(places[:, :2], axis=0).max() > LARGEST_SHIFT_MM:
-        raise SeriesUnusable("the slices are shifted sideways against each other (tilted gantry); send axial slices")
+        raise SeriesUnusable(HoldReason.SHIFTED)

@@ -34,6 +34,7 @@ from pydicom.uid import (
 )
 
 from contourd.errors import SeriesUnusable
+from contourd.hold_reasons import HoldReason
 
 # In the order in which they are preferred where a sender proposes several: what needs no decoder comes first.
 UNCOMPRESSED = (
@@ -116,9 +117,9 @@ def inflate(deflated: bytes | memoryview, what: str) -> bytes:
     try:
         content = stream.decompress(deflated, LARGEST_INFLATED_BYTES + 1)
     except zlib.error as error:
-        raise SeriesUnusable(f"{what} cannot be inflated; send it uncompressed") from error
+        raise SeriesUnusable(HoldReason.NOT_INFLATED, what=what) from error
     if len(content) > LARGEST_INFLATED_BYTES:
-        raise SeriesUnusable(f"{what} inflates to more than {LARGEST_INFLATED_BYTES >> 20} MiB; send it uncompressed")
+        raise SeriesUnusable(HoldReason.INFLATES_TOO_LARGE, what=what, mib=LARGEST_INFLATED_BYTES >> 20)
     if not stream.eof:
-        raise SeriesUnusable(f"{what} is cut off: its deflated bytes have no end; send it uncompressed")
+        raise SeriesUnusable(HoldReason.INFLATED_CUT_OFF, what=what)
     return content

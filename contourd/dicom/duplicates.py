@@ -14,6 +14,7 @@ from contourd.dicom.files import read_dicom
 from contourd.dicom.instance import UNREADABLE, Instance
 from contourd.dicom.pixels import same_image
 from contourd.errors import SeriesUnusable
+from contourd.hold_reasons import HoldReason
 
 # When an image was made, got its pixels, and was scanned: date and time; or the scan's number.
 MOMENTS = (
@@ -39,18 +40,18 @@ def without_copies(instances: Sequence[Instance]) -> list[Instance]:
     differing: list[Instance] = []
     for instance in instances:
         if instance.sop_instance_uid in (instance.series_instance_uid, instance.study_instance_uid):
-            raise SeriesUnusable(
-                "the SOP Instance UID of a slice is that of its series or study, which must differ; "
-                "correct it at the source and send it again"
-            )
+            raise SeriesUnusable(HoldReason.UID_OF_SERIES)
         known = kept.setdefault(instance.sop_instance_uid, instance)
         if known is not instance and not same_image(known.path, instance.path):
             differing.append(instance)
     if differing:
+        places = sorted({round(i.z_mm, 2) for i in differing if i.z_mm is not None})
         raise SeriesUnusable(
-            f"an image is there twice with different content: {len(differing)} of {len(instances)} images bear the "
-            f"SOP Instance UID of another one{_places(differing)}; give each its own at the source, and send the "
-            "series again under a new Series Instance UID"
+            HoldReason.SAME_UID_TWICE,
+            differing=len(differing),
+            images=len(instances),
+            z_mm=places[:MOST_TOLD],
+            more=len(places) > MOST_TOLD,
         )
     return list(kept.values())
 
@@ -75,11 +76,7 @@ def one_set(places: Sequence[Sequence[Instance]]) -> list[Instance]:
             return chosen
     if len(doubled) == 1:
         return [min(place, key=lambda i: i.sop_instance_uid) for place in places]
-    raise SeriesUnusable(
-        f"the series is there twice: at {len(doubled)} of {len(places)} positions lie images with the same pixels and "
-        "different SOP Instance UIDs, and nothing tells which belong together; "
-        "send one of the sets as a series of its own"
-    )
+    raise SeriesUnusable(HoldReason.SERIES_TWICE, doubled=len(doubled), positions=len(places))
 
 
 def _set_apart(places: Sequence[Sequence[Instance]], key: Callable[[Instance], Any]) -> list[Instance]:
@@ -106,11 +103,3 @@ def _moment(keywords: Sequence[str]) -> Callable[[Instance], Key]:
         return tuple(map(float, texts)) if all(map(NUMBER.fullmatch, texts)) else ()
 
     return read
-
-
-def _places(instances: Sequence[Instance]) -> str:
-    told = sorted({round(i.z_mm, 2) for i in instances if i.z_mm is not None})
-    if not told:
-        return ""
-    shown = ", ".join(f"{z:.2f}" for z in told[:MOST_TOLD])
-    return f" (z = {shown}{' and more' if len(told) > MOST_TOLD else ''} mm)"

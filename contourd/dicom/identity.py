@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from contourd.dicom.files import read_dicom
 from contourd.dicom.instance import UNREADABLE
 from contourd.errors import PatientNamed, SeriesUnusable
+from contourd.hold_reasons import HoldReason
 
 LEFT_OUT = "[left out]"
 PATIENT_GROUP = 0x0010
@@ -60,7 +61,7 @@ def read_patient(path: Path) -> Patient:
         header = read_dicom(path, specific_tags=["PatientName", "PatientID", "SpecificCharacterSet"])
         return Patient(str(header.get("PatientName") or ""), str(header.get("PatientID") or ""))
     except UNREADABLE as error:
-        raise SeriesUnusable(f"{path.name} is not there any more, or cannot be read") from error
+        raise SeriesUnusable(HoldReason.IMAGE_GONE, what=path.name) from error
 
 
 def read_identity(path: Path) -> dict[str, str]:
@@ -75,7 +76,7 @@ def read_identity(path: Path) -> dict[str, str]:
         header = read_dicom(path, specific_tags=[*WHO, "SpecificCharacterSet"])
         return {keyword: str(header.get(keyword) or "").strip().rstrip("^") for keyword in WHO}
     except UNREADABLE as error:
-        raise SeriesUnusable(f"{path.name} is not there any more, or cannot be read") from error
+        raise SeriesUnusable(HoldReason.IMAGE_GONE, what=path.name) from error
 
 
 def differing_identity(one: Path, other: Path) -> tuple[str, ...]:
@@ -99,7 +100,7 @@ def read_place(path: Path) -> tuple[float, ...]:
         position = read_dicom(path, specific_tags=[PLACE]).get(PLACE) or ()
         return tuple(round(float(value), PLACE_DECIMALS) for value in position)
     except UNREADABLE as error:
-        raise SeriesUnusable(f"{path.name} is not there any more, or cannot be read") from error
+        raise SeriesUnusable(HoldReason.IMAGE_GONE, what=path.name) from error
 
 
 def differing_place(one: Path, other: Path) -> bool:

@@ -32,6 +32,7 @@ from contourd.dicom.wholeness import LONGEST_UID as LONGEST_UID
 from contourd.dicom.wholeness import VALID_UID as VALID_UID
 from contourd.dicom.wholeness import refuse_foreign_groups, refuse_nameless, refuse_truncated
 from contourd.errors import SeriesUnusable
+from contourd.hold_reasons import HoldReason
 from contourd.logs import one_line
 from contourd.regular import open_regular, read_regular
 
@@ -163,10 +164,7 @@ def _may_be_deflated(path: Path) -> bool:
 
 
 def _no_image(path: Path, error: Exception) -> SeriesUnusable:
-    return SeriesUnusable(
-        f"{path.name} cannot be read as a DICOM image ({_reason(error)}); export it anew from where it came, "
-        "or take it out of the folder"
-    )
+    return SeriesUnusable(HoldReason.NO_DICOM_IMAGE, what=path.name, said=_reason(error))
 
 
 def read_encoded(dataset: BytesIO, transfer_syntax: UID) -> Instance:
@@ -180,9 +178,7 @@ def read_encoded(dataset: BytesIO, transfer_syntax: UID) -> Instance:
     try:
         return _read_encoded(dataset, transfer_syntax, Path())
     except UNREADABLE as error:
-        raise SeriesUnusable(
-            f"dataset cannot be read ({_reason(error)}); export it anew at its source, in Explicit VR Little Endian"
-        ) from error
+        raise SeriesUnusable(HoldReason.DATASET_UNREADABLE, said=_reason(error)) from error
 
 
 def _read_encoded(dataset: BytesIO, transfer_syntax: UID, path: Path) -> Instance:

@@ -10,6 +10,7 @@ from pathlib import Path
 from contourd.dicom.instance import BEFORE_META_BYTES, read_instance
 from contourd.dicom.spacing import missing_positions_mm
 from contourd.errors import SeriesUnusable
+from contourd.hold_reasons import HoldReason
 from contourd.regular import read_regular
 
 # PS3.10 7.1: the group length's element, the last one before the bytes that it counts.
@@ -47,23 +48,25 @@ def require_intact(images: Mapping[Path, str]) -> None:
         return
     gone = sum(not path.exists() for path in damaged)
     what = "are gone" if gone == len(damaged) else "have changed on the disk" if not gone else "are gone or changed"
+    z_mm = _positions_mm(images, damaged)
     raise SeriesUnusable(
-        f"{len(damaged)} of {len(images)} received images {what} ({_positions(images, damaged)}); "
-        "have the disk examined, and send the series again"
+        HoldReason.IMAGES_DAMAGED,
+        damaged=len(damaged),
+        images=len(images),
+        what=what,
+        z_mm=z_mm[:MOST_TOLD],
+        more=len(z_mm) > MOST_TOLD,
     )
 
 
-def _positions(images: Mapping[Path, str], damaged: list[Path]) -> str:
-    """Tell where the images lie; those that cannot be read, by the gap that they leave."""
+def _positions_mm(images: Mapping[Path, str], damaged: list[Path]) -> list[float]:
+    """Return where the images lie; those that cannot be read, by the gap that they leave."""
     known = {path: found for path in images if (found := _place(path)) is not None}
     told = [known[path][0] for path in damaged if path in known]
     intact = [place for path, place in known.items() if path not in damaged]
     if len(told) < len(damaged) and len(intact) > 1:
         told += missing_positions_mm([z for z, _ in intact], [number for _, number in intact])
-    if not told:
-        return "their positions cannot be told"
-    shown = ", ".join(f"{z:.2f}" for z in sorted(set(told))[:MOST_TOLD])
-    return f"z = {shown}{' and more' if len(set(told)) > MOST_TOLD else ''} mm"
+    return sorted(set(told))
 
 
 def _place(path: Path) -> tuple[float, int | None] | None:

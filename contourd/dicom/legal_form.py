@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from contourd.errors import SeriesUnusable
+from contourd.hold_reasons import HoldReason
 
 # Copied into the structure set; those that are missing are written empty (type 2).
 PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
@@ -98,10 +99,7 @@ def _legal(keyword: str, text: str) -> tuple[str, str]:
     if keyword in IDENTIFIES:
         flaw = flaw_of_identity(keyword, text)
         if flaw:
-            raise SeriesUnusable(
-                f"{keyword} {flaw}, and what identifies the patient is not changed here; "
-                "correct it at the source and send the series again"
-            )
+            raise SeriesUnusable(HoldReason.IDENTITY_ILLEGAL, keyword=keyword, flaw=flaw)
         return text, ""
     if vr in RULES:
         legal = RULES[vr](text.strip())

@@ -16,6 +16,7 @@ from contourd.dicom.instance import Instance
 from contourd.dicom.isolation import UNDECODABLE, PixelDecoder, decoder_says, pixel_decoder
 from contourd.dicom.wholeness import LARGEST_SEQUENCE_BYTES
 from contourd.errors import SeriesUnusable
+from contourd.hold_reasons import HoldReason
 from contourd.imaging.volume import AIR_HU
 
 ALLOCATED_BITS = 16
@@ -46,7 +47,7 @@ def decoded(instance: Instance, dataset: Dataset, decoder: PixelDecoder) -> NDAr
     SeriesUnusable
         As ``hounsfield`` does.
     """
-    where = _where(instance)
+    z_mm = instance.z_mm or 0.0
     try:
         stored = decoder.decode(dataset, instance.path)
         padding = _padding(dataset, stored)
@@ -56,15 +57,12 @@ def decoded(instance: Instance, dataset: Dataset, decoder: PixelDecoder) -> NDAr
         _refuse_cut_off(instance, dataset)
         raise _undecodable(instance, error) from error
     if stored.shape != (instance.rows, instance.columns):
-        raise SeriesUnusable(f"{where} has {stored.shape} pixels; send the original reconstruction")
+        raise SeriesUnusable(HoldReason.PIXEL_MATRIX, z_mm=z_mm, shape=str(stored.shape))
     values = _within_bits(stored, instance.bits_stored)
     if not overlaid and values is not stored and not np.array_equal(values, stored):
         counted = True if padding is None else ~padding
         if np.any((values != stored) & counted & (stored >> instance.bits_stored != 0)):
-            raise SeriesUnusable(
-                f"{where} has pixel values beyond its {instance.bits_stored} bits stored; "
-                "send the original reconstruction"
-            )
+            raise SeriesUnusable(HoldReason.PIXELS_BEYOND_BITS, z_mm=z_mm, bits_stored=instance.bits_stored)
     hu = rescaled(values, slope, intercept)
     if padding is not None:
         hu[padding] = AIR_HU
@@ -84,24 +82,15 @@ def rescaled(values: NDArray[Any], slope: float, intercept: float) -> NDArray[np
     return np.asarray(np.clip(np.rint(hu), -32768, 32767).astype(np.int16))
 
 
-def _where(instance: Instance) -> str:
-    return f"slice z = {instance.z_mm or 0.0:.2f} mm"
-
-
 def _refuse_cut_off(instance: Instance, dataset: Dataset) -> None:
     """Name the cause where an uncompressed image has fewer bytes than its matrix: sent uncompressed it is already."""
     bytes_here, expected = len(dataset.get("PixelData") or b""), instance.rows * instance.columns * ALLOCATED_BITS // 8
     if not UID(instance.transfer_syntax).is_encapsulated and bytes_here < expected:
-        raise SeriesUnusable(
-            f"{_where(instance)} is cut off: its pixels have {bytes_here} bytes of {expected}; "
-            "look at the sender's own copy, and export or reconstruct it anew"
-        )
+        raise SeriesUnusable(HoldReason.PIXELS_CUT_OFF, z_mm=instance.z_mm or 0.0, here=bytes_here, expected=expected)
 
 
 def _undecodable(instance: Instance, error: Exception) -> SeriesUnusable:
-    return SeriesUnusable(
-        f"{_where(instance)} cannot be decoded ({decoder_says(error)}); send it uncompressed, or reconstruct it anew"
-    )
+    return SeriesUnusable(HoldReason.NOT_DECODED, z_mm=instance.z_mm or 0.0, said=decoder_says(error))
 
 
 def same_image(one: Path, other: Path) -> bool:

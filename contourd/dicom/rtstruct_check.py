@@ -17,7 +17,8 @@ from pydicom.dataset import Dataset
 from contourd.dicom.rtstruct_organ_check import organ_differs
 from contourd.dicom.rtstruct_read import ReadROI, read_structure_set
 from contourd.dicom.series import Series
-from contourd.errors import OrgansRejected, StructureSetRejected
+from contourd.errors import DatasetError, OrgansRejected, StructureSetRejected
+from contourd.hold_reasons import HoldReason
 from contourd.imaging.contours import MaskInBox
 
 LARGE_CC = 1.0
@@ -50,10 +51,13 @@ def check_structure_set(dataset: Dataset, series: Series, masks: Mapping[str, Ma
     buffer.seek(0)
     read = pydicom.dcmread(buffer)
     _check_lengths(read)
-    rois = {roi.name: roi for roi in read_structure_set(read)}
-    unusable = [f"{roi.name}: {roi.unusable}" for roi in rois.values() if roi.unusable]
-    if unusable:
-        raise StructureSetRejected(unusable[0])
+    try:
+        rois = {roi.name: roi for roi in read_structure_set(read)}
+    except DatasetError as error:
+        raise StructureSetRejected(HoldReason.STRUCTURE_SET_UNREADABLE, said=str(error)) from error
+    for roi in rois.values():
+        if roi.unusable:
+            raise StructureSetRejected(HoldReason.ROI_UNUSABLE, roi=roi.name, flaw=roi.unusable)
     _check_references(read, series, tuple(rois.values()))
     rejected = {}
     for name, mask in masks.items():
@@ -61,12 +65,11 @@ def check_structure_set(dataset: Dataset, series: Series, masks: Mapping[str, Ma
             rejected[name] = organ_differs(rois[name].contours, mask, series.grid)
         elif series.grid.volume_mm3(mask.mask, mask.box[0].start) > LARGE_CC * 1000:
             rejected[name] = "was found but has no contour"
-    wrong = OrgansRejected({name: why for name, why in rejected.items() if why})
+    wrong = {name: why for name, why in rejected.items() if why}
     if unknown := set(rois) - set(masks):
-        told = [str(wrong)] if wrong.reasons else []
-        raise StructureSetRejected("; ".join([*told, f"contours of {', '.join(sorted(unknown))} come from nowhere"]))
-    if wrong.reasons:
-        raise wrong
+        raise StructureSetRejected(HoldReason.CONTOURS_FROM_NOWHERE, organs=wrong, names=sorted(unknown))
+    if wrong:
+        raise OrgansRejected(HoldReason.ORGANS_DIFFER, organs=wrong)
 
 
 def _check_lengths(dataset: Dataset) -> None:
@@ -83,13 +86,20 @@ def _check_lengths(dataset: Dataset) -> None:
             parts = [element.value] if whole else element.value.split(b"\\")
             if representation == "DS" and len(element.value) > LONGEST_EXPLICIT:
                 raise StructureSetRejected(
-                    f"{keyword_for_tag(tag)}: {len(element.value)} bytes, a 16-bit length takes {LONGEST_EXPLICIT}"
+                    HoldReason.DECIMALS_TOO_LONG,
+                    keyword=keyword_for_tag(tag),
+                    length=len(element.value),
+                    longest=LONGEST_EXPLICIT,
                 )
             if max(map(len, parts)) > longest:
                 length = max(map(len, _texts(dataset[tag], whole)))
                 if length > longest:
                     raise StructureSetRejected(
-                        f"{keyword_for_tag(tag)}: {length} characters, {representation} takes {longest}"
+                        HoldReason.VALUE_TOO_LONG,
+                        keyword=keyword_for_tag(tag),
+                        length=length,
+                        vr=representation,
+                        longest=longest,
                     )
 
 
@@ -103,14 +113,14 @@ def _check_references(dataset: Dataset, series: Series, rois: tuple[ReadROI, ...
     frame = dataset.ReferencedFrameOfReferenceSequence[0]
     frames = {frame.FrameOfReferenceUID, dataset.FrameOfReferenceUID, *(roi.frame_of_reference_uid for roi in rois)}
     if frames != {series.header.FrameOfReferenceUID}:
-        raise StructureSetRejected("the frame of reference is not the CT's")
+        raise StructureSetRejected(HoldReason.OTHER_FRAME_OF_REFERENCE)
     study = frame.RTReferencedStudySequence[0]
     if {study.ReferencedSOPInstanceUID, dataset.StudyInstanceUID} != {series.header.StudyInstanceUID}:
-        raise StructureSetRejected("the study is not the CT's")
+        raise StructureSetRejected(HoldReason.OTHER_STUDY)
     referenced = study.RTReferencedSeriesSequence[0]
     named = {str(i.ReferencedSOPInstanceUID) for i in referenced.ContourImageSequence}
     if referenced.SeriesInstanceUID != series.uid or named != set(slices):
-        raise StructureSetRejected("the referenced images are not the CT's")
+        raise StructureSetRejected(HoldReason.OTHER_IMAGES)
     numbers = [
         [int(item[keyword].value) for item in dataset[sequence].value]
         for sequence, keyword in (
@@ -120,13 +130,13 @@ def _check_references(dataset: Dataset, series: Series, rois: tuple[ReadROI, ...
         )
     ]
     if not numbers[0] == numbers[1] == numbers[2] == list(range(1, len(numbers[0]) + 1)):
-        raise StructureSetRejected("the three ROI sequences do not name the same ROIs")
+        raise StructureSetRejected(HoldReason.ROI_NUMBERS_DIFFER)
     for roi in rois:
         for points, image in zip(roi.contours, roi.images, strict=True):
             if image not in slices:
-                raise StructureSetRejected(f"{roi.name}: a contour refers to an image that is not of the series")
+                raise StructureSetRejected(HoldReason.CONTOUR_OF_OTHER_IMAGE, roi=roi.name)
             z = series.grid.slice_origins_mm[slices[image], 2]
             if np.abs(points[:, 2] - z).max() > 1e-6:
                 raise StructureSetRejected(
-                    f"{roi.name}: a contour at z = {points[0, 2]:.3f} is not on its slice {z:.3f}"
+                    HoldReason.CONTOUR_OFF_ITS_SLICE, roi=roi.name, z_mm=points[0, 2], slice_mm=z
                 )

@@ -16,6 +16,7 @@ from shapely import LineString
 
 from contourd.dicom.series import Instance, Series
 from contourd.errors import OrgansRejected
+from contourd.hold_reasons import HoldReason
 from contourd.imaging.contours import ROI, Contour
 from contourd.imaging.grid import FloatArray
 from contourd.model.structures import Structure
@@ -114,7 +115,9 @@ def _contour_text(name: str, points_mm: FloatArray, z_text: str, decimals: int) 
         if len(xy) <= MOST_POINTS and len(text) <= MOST_BYTES:
             return len(xy), text.encode("ascii")
     why = f"a contour of {len(xy)} points ({len(text)} bytes) is too long at z = {z_text}"
-    raise OrgansRejected({name: why}, f"{name}: {why}")
+    raise OrgansRejected(
+        HoldReason.CONTOUR_TOO_LONG, organs={name: why}, roi=name, points=len(xy), bytes=len(text), z=z_text
+    )
 
 
 def _simplified(loop: FloatArray, tolerance_mm: float) -> FloatArray:

@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from contourd.dicom.rtstruct_write import save_structure_set
 from contourd.dicom.series import Series
 from contourd.errors import OrgansRejected, StructureSetRejected
+from contourd.hold_reasons import HoldReason
 
 # Its loader checks that every image that is referenced is there.
 PROGRAM = """
@@ -47,10 +48,12 @@ def check_with_second_reader(dataset: Dataset, series: Series, interpreter: str 
     found = _found(dataset, series, interpreter)
     other = set(found) ^ {str(item.ROIName) for item in dataset.StructureSetROISequence}
     if other:
-        raise StructureSetRejected(f"rt-utils does not find the same ROIs: {', '.join(sorted(other))}")
+        raise StructureSetRejected(HoldReason.SECOND_READER_OTHER_ROIS, rois=", ".join(sorted(other)))
     empty = sorted(name for name, present in found.items() if not present)
     if empty:
-        raise OrgansRejected(dict.fromkeys(empty, NOTHING), f"rt-utils finds nothing of {', '.join(empty)}")
+        raise OrgansRejected(
+            HoldReason.SECOND_READER_FINDS_NOTHING, organs=dict.fromkeys(empty, NOTHING), rois=", ".join(empty)
+        )
 
 
 def second_reader_loads(interpreter: str = sys.executable) -> bool:
@@ -73,12 +76,12 @@ def _found(dataset: Dataset, series: Series, interpreter: str) -> dict[str, bool
         try:
             ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST_S)
         except subprocess.TimeoutExpired as error:
-            raise StructureSetRejected(f"rt-utils did not read the structure set in {LONGEST_S:g} s") from error
+            raise StructureSetRejected(HoldReason.SECOND_READER_SLOW, seconds=LONGEST_S) from error
     if ran.returncode:
         # The kind of the error and not its text, which may quote the patient.
         kind = (ran.stderr.strip().splitlines() or [""])[-1].partition(":")[0]
         if kind in ("ImportError", "ModuleNotFoundError"):
-            raise StructureSetRejected("rt-utils is not installed; install contourd[check], or switch its check off")
-        raise StructureSetRejected(f"rt-utils cannot open the structure set ({kind or f'exit {ran.returncode}'})")
+            raise StructureSetRejected(HoldReason.SECOND_READER_NOT_INSTALLED)
+        raise StructureSetRejected(HoldReason.SECOND_READER_FAILS, said=kind or f"exit {ran.returncode}")
     found: dict[str, bool] = json.loads(ran.stdout.strip().splitlines()[-1])
     return found

@@ -26,6 +26,7 @@ from contourd.dicom.series import Series
 from contourd.dicom.uids import IMPLEMENTATION, IMPLEMENTATION_NAME, derived_uid
 from contourd.durable_files import write_durably
 from contourd.errors import StructureSetRejected
+from contourd.hold_reasons import HoldReason
 from contourd.imaging.contours import ROI, StructureSet
 from contourd.model.structures import Structure
 from contourd.profiles import STRICT, Profile
@@ -77,6 +78,8 @@ class Remarks:
         What of the CT's header is not copied as it is written there, and why.
     unjudged
         Which organs of the model could not be compared with its training set; empty where all were.
+    rejected
+        Those of ``withheld`` that did not read back as they were contoured.
     """
 
     flagged: Mapping[str, str] = field(default_factory=dict)
@@ -84,11 +87,13 @@ class Remarks:
     released: str = ""
     formal: tuple[str, ...] = ()
     unjudged: str = ""
+    rejected: frozenset[str] = frozenset()
 
     def without(self, rejected: Mapping[str, str]) -> Remarks:
         """Return them with further organs withheld, which are not to be looked at then."""
         flagged = {name: why for name, why in self.flagged.items() if name not in rejected}
-        return replace(self, flagged=flagged, withheld={**self.withheld, **rejected})
+        withheld = {**self.withheld, **rejected}
+        return replace(self, flagged=flagged, withheld=withheld, rejected=self.rejected | set(rejected))
 
     def told(self) -> str:
         """Return them in words, empty where there is nothing to tell."""
@@ -122,7 +127,7 @@ def structure_set_dataset(
     """
     found = [roi for roi in structures.rois if roi.contours and roi.name not in remarks.withheld]
     if not found:
-        raise StructureSetRejected(_nothing_left(remarks))
+        raise _nothing_left(remarks)
     _refuse_names([profile.name_of(roi.name) for roi in found], profile)
     ds = _file(provenance.uid(series, "rtstruct"))
     _copy_patient_and_study(ds, series.header)
@@ -236,11 +241,11 @@ def _observation(number: int, roi: ROI, profile: Profile, remarks: Remarks) -> D
     return item
 
 
-def _nothing_left(remarks: Remarks) -> str:
-    if remarks.withheld:
-        told = "; ".join(f"{name}: {why}" for name, why in remarks.withheld.items())
-        return f"every organ that was found is withheld ({told}); look at the series"
-    return "no organ was found in the series; check that it shows the head and neck"
+def _nothing_left(remarks: Remarks) -> StructureSetRejected:
+    if not remarks.withheld:
+        return StructureSetRejected(HoldReason.NO_ORGAN)
+    code = HoldReason.ALL_REJECTED if remarks.rejected else HoldReason.ALL_WITHHELD
+    return StructureSetRejected(code, organs=remarks.withheld)
 
 
 def _refuse_names(names: Sequence[str], profile: Profile) -> None:
@@ -249,12 +254,10 @@ def _refuse_names(names: Sequence[str], profile: Profile) -> None:
         if not 0 < len(name) <= profile.name_length or not all(
             c.isascii() and (c.isalnum() or c in "_+-~^") for c in name
         ):
-            raise StructureSetRejected(
-                f"ROI name {name!r} is not fit for planning systems ({profile.name_length} characters, A-Z a-z 0-9 _)"
-            )
+            raise StructureSetRejected(HoldReason.ROI_NAME_UNFIT, roi=name, longest=profile.name_length)
     twice = [name for name, n in Counter(name.casefold() for name in names).items() if n > 1]
     if twice:
-        raise StructureSetRejected(f"two ROIs are called {twice[0]!r}, apart from case; change the destination's names")
+        raise StructureSetRejected(HoldReason.ROI_NAME_TWICE, roi=twice[0])
 
 
 def _description(provenance: Provenance, remarks: Remarks, not_found: Sequence[str]) -> str:

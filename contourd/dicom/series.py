@@ -22,6 +22,7 @@ from contourd.dicom.legal_form import bring_to_legal_form
 from contourd.dicom.pixels import hounsfield
 from contourd.dicom.spacing import SAME_POSITION_MM, crowded_positions_mm, missing_positions_mm
 from contourd.errors import SeriesIncomplete, SeriesUnusable, SlicesMissing
+from contourd.hold_reasons import HoldReason
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 
@@ -78,18 +79,15 @@ def gate(instances: Sequence[Instance]) -> Series:
         Any other reason, in words.
     """
     if not instances:
-        raise SeriesUnusable("the series has no images")
+        raise SeriesUnusable(HoldReason.NO_IMAGES)
     refuse_patients(instances)
     slices, beside = set_aside(without_copies(instances))
     refuse_unfit(slices)
     ordered = one_set(_by_position(sorted(slices, key=lambda i: (along_z(i), i.sop_instance_uid))))
     if len(ordered) < FEWEST_SLICES:
-        raise SeriesIncomplete(
-            f"{len(ordered)} slices are fewer than the {FEWEST_SLICES} that a head and neck needs; "
-            "send the whole series"
-        )
+        raise SeriesIncomplete(HoldReason.TOO_FEW_SLICES, slices=len(ordered), fewest=FEWEST_SLICES)
     if len(ordered) > MOST_SLICES:
-        raise SeriesUnusable(f"{len(ordered)} slices are more than {MOST_SLICES}; send thicker slices")
+        raise SeriesUnusable(HoldReason.TOO_MANY_SLICES, slices=len(ordered), most=MOST_SLICES)
     _refuse_gaps(ordered)
     if beside:
         log.info("images beside the slices are set aside", extra={"action": "set aside", "images": len(beside)})
@@ -104,19 +102,18 @@ def _refuse_gaps(ordered: Sequence[Instance]) -> None:
     positions = [along_z(i) for i in ordered]
     missing = missing_positions_mm(positions, [i.number for i in ordered])
     if missing:
-        raise SlicesMissing(missing)
+        raise SlicesMissing(HoldReason.SLICES_MISSING, z_mm=missing)
     crowded = crowded_positions_mm(positions)
     if crowded:
-        raise SeriesUnusable(
-            f"the slices at z = {crowded[0]:.2f} and {crowded[1]:.2f} mm lie closer together than those around them "
-            "(two acquisitions); send one reconstruction"
-        )
+        raise SeriesUnusable(HoldReason.SLICES_CROWDED, z_mm=crowded)
     steps = np.diff(positions)
     k = int(np.argmax(steps))
     if steps[k] > WIDEST_SPACING_MM + SPACING_TOLERANCE_MM:
         raise SeriesUnusable(
-            f"the slices at z = {positions[k]:.2f} and {positions[k + 1]:.2f} mm are {steps[k]:.2f} mm apart, "
-            f"more than {WIDEST_SPACING_MM:g} mm; send thinner slices"
+            HoldReason.SLICES_TOO_FAR_APART,
+            z_mm=positions[k : k + 2],
+            apart_mm=steps[k],
+            widest_mm=WIDEST_SPACING_MM,
         )
 
 
@@ -144,10 +141,7 @@ def _by_position(ordered: Sequence[Instance]) -> list[list[Instance]]:
 def _refuse_phases(ordered: Sequence[Instance], z_mm: float) -> None:
     counts = Counter(round(along_z(i), 1) for i in ordered)
     repeated = sum(n > 1 for n in counts.values())
-    raise SeriesUnusable(
-        f"two different images lie at z = {z_mm:.2f} mm, and {repeated} of {len(counts)} positions hold several images "
-        "(phases of a 4D CT, or several acquisitions); send one of them as a series of its own"
-    )
+    raise SeriesUnusable(HoldReason.IMAGES_AT_ONE_PLACE, z_mm=z_mm, repeated=repeated, positions=len(counts))
 
 
 def grid_of(ordered: Sequence[Instance]) -> Grid:

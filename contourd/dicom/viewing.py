@@ -17,6 +17,7 @@ from contourd.dicom.admission import refuse_unfit, set_aside
 from contourd.dicom.instance import Instance, read_instance
 from contourd.dicom.series import along_z, grid_of, missing_positions_mm
 from contourd.errors import SeriesUnusable
+from contourd.hold_reasons import HoldReason
 from contourd.imaging.grid import Grid
 
 # Slices closer than this are one on the screen; a range of more steps than this is none.
@@ -53,17 +54,17 @@ def visible(paths: Sequence[Path]) -> Visible:
     """
     readable = tuple(_readable(paths))
     if not readable:
-        raise SeriesUnusable("no image of the series can be read")
+        raise SeriesUnusable(HoldReason.NOTHING_TO_SHOW)
     slices = [i for i in set_aside(readable)[0] if _is_placed(i)]
     kinds = Counter(map(_kind, slices))
     alike = [i for i in slices if _kind(i) == kinds.most_common(1)[0][0]] if kinds else []
     ordered = _apart(sorted(alike, key=lambda i: (along_z(i), i.sop_instance_uid)))
     if len(ordered) < 2:
-        raise SeriesUnusable("the series holds no two CT slices that lie in the patient")
+        raise SeriesUnusable(HoldReason.NO_SLICES_TO_SHOW)
     refuse_unfit(ordered)
     positions = [along_z(i) for i in ordered]
     if (positions[-1] - positions[0]) / min(np.diff(positions)) > MOST_STEPS:
-        raise SeriesUnusable("the slices lie too far from each other to be shown together")
+        raise SeriesUnusable(HoldReason.SLICES_TOO_FAR_TO_SHOW)
     missing = missing_positions_mm(positions, [i.number for i in ordered])
     return Visible(tuple(ordered), grid_of(ordered), missing, len(paths) - len(ordered))
 

@@ -11,6 +11,7 @@ from pydicom.uid import CTImageStorage
 
 from contourd.dicom.values import value_of
 from contourd.errors import SeriesUnusable
+from contourd.hold_reasons import HoldReason
 
 # PS3.5 9.1; leading zeroes of a component, which it forbids, are common and do no harm.
 VALID_UID = re.compile(r"[0-9]+(\.[0-9]+)*")
@@ -25,17 +26,17 @@ def refuse_nameless(ds: Dataset, what: str) -> None:
     """Refuse a dataset without the UIDs that name it, or whose are none."""
     missing = [keyword for keyword in IDENTIFYING if not value_of(ds, keyword)]
     if missing:
-        raise SeriesUnusable(f"{what} lacks {', '.join(missing)}; its source must fill that in: export it anew")
+        raise SeriesUnusable(HoldReason.HEADER_LACKS, what=what, keywords=", ".join(missing))
     for keyword in IDENTIFYING:
         uid = str(value_of(ds, keyword))
         if len(uid) > LONGEST_UID or not VALID_UID.fullmatch(uid):
-            raise SeriesUnusable(f"{what} has a {keyword} that is no UID; correct it at the source and send it again")
+            raise SeriesUnusable(HoldReason.UID_ILLEGAL, what=what, keyword=keyword)
 
 
 def refuse_foreign_groups(ds: Dataset, what: str) -> None:
     """Refuse elements of a command or of file meta information: a file that begins so is read as another."""
     if any(tag.group in FOREIGN_GROUPS for tag in ds.keys()):  # noqa: SIM118 (a dataset yields elements)
-        raise SeriesUnusable(f"{what} has elements of a command or of file meta information; send the original image")
+        raise SeriesUnusable(HoldReason.FOREIGN_ELEMENTS, what=what)
 
 
 def refuse_truncated(ds: Dataset, what: str, size: int) -> None:
@@ -43,13 +44,11 @@ def refuse_truncated(ds: Dataset, what: str, size: int) -> None:
     for element in ds.values():
         tell, length = getattr(element, "value_tell", None), getattr(element, "length", None)
         if tell is not None and length not in (None, 0xFFFFFFFF) and tell + length > size:
-            raise SeriesUnusable(
-                f"{what} is cut off: {size} bytes of {tell + length}; send the whole image, or export it anew"
-            )
+            raise SeriesUnusable(HoldReason.CUT_OFF, what=what, here=size, expected=tell + length)
         if length not in (None, 0xFFFFFFFF) and length > LARGEST_SEQUENCE_BYTES and _may_be_sequence(element):
-            raise SeriesUnusable(f"{what} has a sequence of {length >> 20} MiB; send the original image")
+            raise SeriesUnusable(HoldReason.LARGE_SEQUENCE, what=what, mib=length >> 20)
     if ds.get("SOPClassUID") == CTImageStorage and "PixelData" not in ds:
-        raise SeriesUnusable(f"{what} has no pixels; send the image, not its header alone")
+        raise SeriesUnusable(HoldReason.NO_PIXELS, what=what)
 
 
 def _may_be_sequence(element: Any) -> bool:

@@ -17,8 +17,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from contourd.clock import Clock, utc_now
-from contourd.commands import command
 from contourd.errors import InvalidTransition, ModelError
+from contourd.hold_reasons import HoldReason
 from contourd.jobs.audit import Deed, audit_row
 from contourd.jobs.database import Database
 from contourd.jobs.tables import ActivationRow
@@ -278,11 +278,10 @@ def require_there(found: FoundModel) -> None:
     """
     if found.activation is not None and found.activation.out_of_use:
         raise ModelError(
-            f"no model {found.asked!r}: it was taken out of use at {found.activation.at:%Y-%m-%d %H:%M} UTC by "
-            f"{found.activation.actor}; give a name of `{command('models list')}`, or activate one under that name"
+            HoldReason.MODEL_TAKEN_OUT,
+            model=found.asked,
+            at=f"{found.activation.at:%Y-%m-%d %H:%M}",
+            actor=found.activation.actor,
         )
     if not is_there(found):
-        raise ModelError(
-            f"no model {found.asked!r}: there is no {MODEL_FILE} in {found.folder}; "
-            f"give a name of `{command('models list')}`, or a bundle's folder"
-        )
+        raise ModelError(HoldReason.MODEL_NOT_THERE, model=found.asked, file=MODEL_FILE, folder=str(found.folder))

@@ -14,6 +14,7 @@ from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.pixels import same_image
 from contourd.dicom.reception import ReceivedInstance
 from contourd.errors import QueueUnavailable, SeriesFull
+from contourd.hold_reasons import HoldReason
 from contourd.jobs.arrivals import add_further, after_removal
 from contourd.jobs.database import Database
 from contourd.jobs.group_commit import GroupCommit, NotUsual
@@ -113,7 +114,7 @@ class ImageRecorder:
         most = self._settings.max_instances
         last = select(InstanceRow.id).where(InstanceRow.series_id == series.id).offset(most - 1).limit(1)
         if session.scalar(last) is not None:
-            raise SeriesFull(f"the series has {most} images already; series.max_instances allows no more")
+            raise SeriesFull(HoldReason.SERIES_FULL, most=most)
         session.add(
             InstanceRow(
                 series_id=series.id,

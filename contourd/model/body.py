@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from contourd.errors import SeriesUnusable
+from contourd.hold_reasons import HoldReason
 from contourd.imaging.grid import Box, FloatArray, Grid
 from contourd.imaging.volume import AIR_HU
 from contourd.model.couch import remove_couch
@@ -98,7 +99,7 @@ def find_patient(hu: NDArray[np.int16], grid: Grid) -> Patient:
     remove_couch(alone.swapaxes(1, 2), bone.swapaxes(1, 2), (dz, dx, dy))
     part = _part_with_bone(opened(alone, OPENING_MM / dx), bone)
     if part is None or part.sum() * dz * dy * dx < SMALLEST_BODY_CM3 * 1000:
-        raise SeriesUnusable("no patient found in the CT: nothing of the size of a head; check what was scanned")
+        raise SeriesUnusable(HoldReason.NO_PATIENT)
     near = _around(part)
     inner = filled(without_arms(grown(part[near], 1) & alone[near], (dz, dy, dx)))
     body, kept = np.zeros_like(tissue), np.zeros_like(tissue)

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError, safe_open
 
 from contourd.errors import ModelError
+from contourd.hold_reasons import HoldReason
 from contourd.logs import one_line
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
 from contourd.model.identity import ModelIdentity
@@ -124,9 +125,9 @@ class ModelBundle:
             weights = safetensors.torch.load_file(path)
             network.load_state_dict({key: value.float() for key, value in weights.items()})
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-            raise ModelError(f"{path}: the weights do not fit model.json: {one_line(error)}") from error
+            raise ModelError(HoldReason.WEIGHTS_UNFIT, path=str(path), said=one_line(error)) from error
         if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
-            raise ModelError(f"{path} holds weights that are no numbers (NaN or infinite); take the bundle anew")
+            raise ModelError(HoldReason.WEIGHTS_NOT_FINITE, path=str(path))
         return network.eval()
 
 
@@ -164,16 +165,21 @@ def load_bundle(name_or_folder: str | Path) -> ModelBundle:
     except OSError as error:
         known = ", ".join(bundle_names()) or "none"
         raise ModelError(
-            f"no model {str(name_or_folder)!r}: {error.strerror} ({error.filename}); "
-            f"give a bundle folder or one of: {known}"
+            HoldReason.MODEL_UNKNOWN,
+            model=str(name_or_folder),
+            said=error.strerror,
+            file=str(error.filename),
+            known=known,
         ) from error
     try:
         config = BundleConfig.model_validate_json(text)
     except ValidationError as error:
-        raise ModelError(f"{folder / MODEL_FILE} is not a model of this version: {_told(error)}") from error
+        raise ModelError(HoldReason.MODEL_FILE_INVALID, path=str(folder / MODEL_FILE), said=_told(error)) from error
     _refuse_unpaired(folder / MODEL_FILE, config)
     if weights != config.weights_sha256:
-        raise ModelError(f"{folder / WEIGHTS_FILE} is damaged: its sha256 is {weights}, not {config.weights_sha256}")
+        raise ModelError(
+            HoldReason.MODEL_DAMAGED, path=str(folder / WEIGHTS_FILE), sha256=weights, expected=config.weights_sha256
+        )
     return ModelBundle(folder, config, hashlib.sha256(text).hexdigest())
 
 
@@ -181,11 +187,7 @@ def _refuse_unpaired(path: Path, config: BundleConfig) -> None:
     """Refuse a model of which nobody knows what a mirror image makes of its left organs."""
     alone = unpaired(config.model.structures, config.known_pairs)
     if config.mirror and alone:
-        raise ModelError(
-            f"{path}: the model is mirrored, and {', '.join(alone)} {'is' if len(alone) == 1 else 'are'} in no pair of "
-            'it; if it was trained with the pairs exchanged, name them there ("pairs": [["..._L", "..._R"]]), else '
-            "train it again"
-        )
+        raise ModelError(HoldReason.MODEL_UNPAIRED, path=str(path), organs=list(alone))
 
 
 def bundle_files(folder: Path) -> tuple[Path, ...]:
@@ -208,11 +210,11 @@ def _own(folder: Path, name: str, most_bytes: int) -> Path:
     """Return a file of the bundle; what lies elsewhere, is no file or is too large is none of it."""
     path = folder / name
     if not path.resolve(strict=True).is_relative_to(folder.resolve()):
-        raise ModelError(f"{path} is a link out of the bundle; put the file itself there")
+        raise ModelError(HoldReason.MODEL_FILE_IS_LINK, path=str(path))
     if not path.is_file():
-        raise ModelError(f"{path} is no file")
+        raise ModelError(HoldReason.MODEL_FILE_ABSENT, path=str(path))
     if path.stat().st_size > most_bytes:
-        raise ModelError(f"{path} has {path.stat().st_size} bytes, more than the {most_bytes} of any model")
+        raise ModelError(HoldReason.MODEL_FILE_TOO_LARGE, path=str(path), bytes=path.stat().st_size, most=most_bytes)
     return path
 
 
@@ -239,7 +241,7 @@ def save_bundle(folder: Path, config: BundleConfig | Mapping[str, object], netwo
     try:
         complete = BundleConfig.model_validate({**fields, "weights_sha256": digest})
     except ValidationError as error:
-        raise ModelError(f"{folder}: {error}") from error
+        raise ModelError(HoldReason.MODEL_INCOMPLETE, folder=str(folder), said=str(error)) from error
     complete = complete.model_copy(update={"pairs": complete.known_pairs})
     _refuse_unpaired(folder / MODEL_FILE, complete)
     (folder / MODEL_FILE).write_text(json.dumps(complete.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")

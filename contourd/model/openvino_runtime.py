@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from contourd.errors import DeviceError
+from contourd.hold_reasons import HoldReason
 from contourd.model.anatomynet import AnatomyNet
 from contourd.model.folding import folded
 from contourd.model.runtime import check_memory, processor
@@ -95,21 +96,17 @@ class OpenVinoRuntime:
         try:
             import openvino
         except (ImportError, OSError, RuntimeError) as error:
-            raise DeviceError(
-                f"OpenVINO cannot be loaded ({error}); install contourd[cpu], or set worker.runtime to torch"
-            ) from error
+            raise DeviceError(HoldReason.OPENVINO_NOT_LOADED, said=str(error)) from error
         self._core = openvino.Core()
         self._version = openvino.__version__.split("-")[0]
         self._classes, self._processor, self._precision = network.config.classes, processor(), precision
         try:
             if precision == "bf16" and not has_bf16():
-                raise DeviceError(
-                    f"this processor has no bf16 ({self._processor}); set worker.precision to auto or fp32"
-                )
+                raise DeviceError(HoldReason.PROCESSOR_WITHOUT_BF16, processor=self._processor)
             self._trunk, output = self._models(network, sha256, cache)
             self._any_trunk, self._output = self._compiled(self._trunk, precision), self._compiled(output, "fp32")
         except (RuntimeError, OSError) as error:
-            raise DeviceError(f"OpenVINO {self._version} does not take the network: {error}") from error
+            raise DeviceError(HoldReason.OPENVINO_REFUSES, version=self._version, said=str(error)) from error
 
     @property
     def described(self) -> str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from contourd.errors import DeviceError, DeviceUnavailable
+from contourd.hold_reasons import HoldReason
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -51,12 +52,12 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceError(f"worker.device {name!r} is no device: use auto, cpu, cuda or cuda:N") from error
+        raise DeviceError(HoldReason.DEVICE_UNKNOWN, name=name) from error
     if device.type == "cpu":
         return device
     if device.type != "cuda" or not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        raise DeviceUnavailable(f"worker.device {name!r} is not there ({found} CUDA devices found); use auto or cpu")
+        raise DeviceUnavailable(HoldReason.DEVICE_ABSENT, name=name, found=found)
     return device
 
 
@@ -76,13 +77,17 @@ def check_memory(device: torch.device, voxels: int, bytes_per_voxel: int) -> Non
     else:
         memory = psutil.virtual_memory()
         free, total = memory.available, memory.total
-    told = f"the volume needs about {needed / 2**30:.1f} GiB on {device}"
+    needed_gib, total_gib = needed / 2**30, total / 2**30
     if needed > total:
-        raise DeviceError(
-            f"{told}, which has {total / 2**30:.1f} GiB: use a device with more memory or a model with larger voxels"
-        )
+        raise DeviceError(HoldReason.DEVICE_TOO_SMALL, needed_gib=needed_gib, device=str(device), total_gib=total_gib)
     if needed > free:
-        raise DeviceUnavailable(f"{told}, {free / 2**30:.1f} of its {total / 2**30:.1f} GiB are free")
+        raise DeviceUnavailable(
+            HoldReason.DEVICE_MEMORY_TAKEN,
+            needed_gib=needed_gib,
+            device=str(device),
+            free_gib=free / 2**30,
+            total_gib=total_gib,
+        )
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from contourd.errors import DeviceUnavailable
+from contourd.hold_reasons import HoldReason
 from contourd.model.anatomynet import AnatomyNet
 from contourd.model.folding import folded
 from contourd.model.runtime import check_memory, place, processor
@@ -82,6 +83,6 @@ def raise_unavailable(error: RuntimeError, device: torch.device) -> None:
     if isinstance(error, torch.OutOfMemoryError):
         if device.type == "cuda":
             torch.cuda.empty_cache()  # what is only kept is given to whoever needs it
-        raise DeviceUnavailable(f"{device} ran out of memory: {said}") from error
+        raise DeviceUnavailable(HoldReason.DEVICE_OUT_OF_MEMORY, device=str(device), said=said) from error
     if device.type == "cuda" and any(words in said for words in LOST):
-        raise DeviceUnavailable(f"{device} failed: {said}", lost=True) from error
+        raise DeviceUnavailable(HoldReason.DEVICE_FAILED, device=str(device), said=said) from error

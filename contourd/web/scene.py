@@ -22,6 +22,7 @@ from contourd.dicom.rtstruct_read import ReadROI, extent, rasterise, read_struct
 from contourd.dicom.series import gate, read_instance, read_slices, read_volume
 from contourd.dicom.viewing import visible
 from contourd.errors import SeriesUnusable
+from contourd.hold_reasons import HoldReason
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import FloatArray, Grid
 
@@ -191,7 +192,7 @@ def open_scene(images: Sequence[Path], structure_set: Path | None, limit_bytes: 
         series = gate([read_instance(path) for path in images])
         dataset = read_dicom(structure_set) if structure_set is not None else None
     except OSError as error:
-        raise SeriesUnusable(f"a file of the spool cannot be read: {error.strerror}") from error
+        raise SeriesUnusable(HoldReason.SPOOL_UNREADABLE, said=error.strerror) from error
     _refuse_large(series.grid, limit_bytes)
     volume = read_volume(series)
     grid, turn = volume.grid.canonical()
@@ -227,9 +228,7 @@ def _together(missing_mm: Sequence[float], z: FloatArray) -> tuple[tuple[float, 
 def _refuse_large(grid: Grid, limit_bytes: int) -> None:
     needed = int(np.prod(grid.shape)) * 2
     if needed > limit_bytes:
-        raise SeriesUnusable(
-            f"the series takes {needed / 1e6:.0f} MB of memory, more than web.cache_mb ({limit_bytes / 1e6:.0f}) allows"
-        )
+        raise SeriesUnusable(HoldReason.TOO_LARGE_TO_SHOW, mb=needed / 1e6, limit_mb=limit_bytes / 1e6)
 
 
 def _organs(dataset: Dataset, grid: Grid) -> tuple[Organ, ...]:

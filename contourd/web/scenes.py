@@ -9,6 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from contourd.errors import SeriesUnusable
+from contourd.hold_reasons import HoldReason
 from contourd.jobs.overview import JobDetail, SeriesDetail
 from contourd.web.scene import Scene, open_held_scene, open_scene
 
@@ -80,7 +81,7 @@ class SceneCache:
 
 def _refuse_purged(at: datetime | None) -> None:
     if at is not None:
-        raise SeriesUnusable(f"retention removed the files on {at:%Y-%m-%d}")
+        raise SeriesUnusable(HoldReason.FILES_PURGED, on=f"{at:%Y-%m-%d}")
 
 
 def _written_ns(path: Path | None) -> int:

@@ -13,6 +13,7 @@ from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.rtstruct_read import rasterise, read_structure_set
 from contourd.dicom.series import find_series, gate
 from contourd.errors import OrgansRejected, OutsideLimits, SeriesUnusable, StructureSetRejected
+from contourd.hold_reasons import HoldReason
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.jobs.reasons import class_of
@@ -74,7 +75,9 @@ def test_nothing_found_is_refused(tmp_path, predictor):
 
 def test_what_a_second_reader_refuses_is_no_result(tmp_path, predictor, monkeypatch):
     def refuse(dataset, _):
-        raise StructureSetRejected(f"rt-utils finds nothing of {dataset.StructureSetROISequence[0].ROIName}")
+        raise StructureSetRejected(
+            HoldReason.SECOND_READER_FINDS_NOTHING, rois=dataset.StructureSetROISequence[0].ROIName
+        )
 
     monkeypatch.setattr("contourd.contouring.check_with_second_reader", refuse)
     instances = written(tmp_path, phantom())
@@ -267,7 +270,7 @@ def test_an_organ_that_does_not_read_back_is_withheld_by_name(tmp_path, bright_b
 def test_an_organ_of_which_a_second_reader_finds_nothing_is_withheld_by_name(tmp_path, bright_bundle, monkeypatch):
     def refuse(dataset, _):
         if "SpinalCord" in {roi.ROIName for roi in dataset.StructureSetROISequence}:
-            raise OrgansRejected({"SpinalCord": "rt-utils finds nothing of it"})
+            raise OrgansRejected(HoldReason.ORGANS_DIFFER, organs={"SpinalCord": "rt-utils finds nothing of it"})
 
     monkeypatch.setattr("contourd.contouring.check_with_second_reader", refuse)
     monkeypatch.setattr(TwoTubes, "restored", lambda _, name: whole_tube(name))

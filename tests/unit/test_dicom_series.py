@@ -65,7 +65,7 @@ def test_names_the_missing_slices(folder: Path) -> None:
     with pytest.raises(SlicesMissing) as caught:
         gate(instances)
     # Slice k lies at -28.75 + 2.5 k.
-    assert caught.value.missing_z_mm == pytest.approx((-21.25, -18.75, 21.25))
+    assert caught.value.reason.detail["z_mm"] == pytest.approx([-21.25, -18.75, 21.25])
     assert "z = -21.25, -18.75, 21.25 mm" in str(caught.value)
 
 

@@ -145,7 +145,7 @@ def test_a_slice_missing_in_either_block_is_named(tmp_path: Path) -> None:
     with pytest.raises(SlicesMissing) as caught:
         gate(instances)
     # z = 2 x 5 in the first block, 28 + 4 x 6 in the second.
-    assert caught.value.missing_z_mm == pytest.approx((10.0, 52.0))
+    assert caught.value.reason.detail["z_mm"] == pytest.approx([10.0, 52.0])
 
 
 def refusal(folder: Path) -> str:
@@ -187,4 +187,4 @@ def test_numbers_decide_in_doubt(tmp_path: Path) -> None:
     (instances,) = find_series(folder).values()
     with pytest.raises(SlicesMissing) as caught:
         gate(instances)
-    assert caught.value.missing_z_mm == pytest.approx(tuple(range(30, 76, 4)))
+    assert caught.value.reason.detail["z_mm"] == pytest.approx(list(range(30, 76, 4)))

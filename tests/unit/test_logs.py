@@ -10,6 +10,7 @@ import time
 import pytest
 
 from contourd.errors import SeriesUnusable
+from contourd.hold_reasons import HoldReason
 from contourd.logs import LineFormatter, told, told_traceback
 
 NAME = "DOE^JOHN"
@@ -37,7 +38,7 @@ def test_a_line_begins_with_the_time_and_its_offset_from_utc(monkeypatch: pytest
 def raised(depth: int = 0) -> Exception:
     try:
         if depth:
-            raise SeriesUnusable("slice z = 1.00 mm cannot be decoded") from raised(depth - 1)
+            raise SeriesUnusable(HoldReason.NOT_DECODED, z_mm=1.0, said="DecodingError") from raised(depth - 1)
         raise ValueError(f"Invalid value for VR DA: {NAME!r}")
     except (ValueError, SeriesUnusable) as error:
         return error
@@ -52,7 +53,7 @@ def formatted(logger: str, message: object, *arguments: object, error: Exception
 
 def test_kinds_and_texts():
     assert told(ValueError(NAME)) == "ValueError"
-    assert told(SeriesUnusable("no gap")) == "SeriesUnusable: no gap"
+    assert told(SeriesUnusable(HoldReason.NO_IMAGES)) == "SeriesUnusable: the series has no images"
     assert told(OSError(28, "No space left on device", f"/{NAME}")) == "OSError: No space left on device"
     assert told(OSError(NAME)) == "OSError"
 
@@ -60,7 +61,7 @@ def test_kinds_and_texts():
 def test_a_traceback_tells_the_place_and_the_kinds_of_the_whole_chain():
     text = told_traceback(raised(depth=2))
     assert text.count("Traceback") == 3
-    assert text.endswith("SeriesUnusable: slice z = 1.00 mm cannot be decoded")
+    assert "SeriesUnusable: slice z = 1.00 mm cannot be decoded (DecodingError)" in text.splitlines()[-1]
     assert "\nValueError\n" in text
     assert "test_logs.py" in text
     assert NAME not in text

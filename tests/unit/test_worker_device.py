@@ -9,6 +9,7 @@ import torch
 
 from contourd.contouring import contour_series
 from contourd.errors import DeviceError, DeviceUnavailable
+from contourd.hold_reasons import HoldReason
 from contourd.jobs.concerns import read_concerns
 from contourd.jobs.job import JobState
 from contourd.jobs.reasons import class_of, remedy_of
@@ -20,8 +21,10 @@ from tests.interop.node import write_configuration
 from tests.queueing import START
 
 CUDA = torch.device("cuda:0")
-BUSY = DeviceUnavailable("cuda:0 ran out of memory: CUDA out of memory. Tried to allocate 2.00 GiB")
-LOST = DeviceUnavailable("cuda:0 failed: CUDA error: device-side assert triggered", lost=True)
+BUSY = DeviceUnavailable(
+    HoldReason.DEVICE_OUT_OF_MEMORY, device="cuda:0", said="CUDA out of memory. Tried to allocate 2.00 GiB"
+)
+LOST = DeviceUnavailable(HoldReason.DEVICE_FAILED, device="cuda:0", said="CUDA error: device-side assert triggered")
 
 
 @pytest.fixture
@@ -131,7 +134,9 @@ def test_a_disk_that_is_full_is_waited_for(bench, make_series, number):
 
 def test_a_device_that_is_too_small_for_ever_holds_the_job_at_once(bench, make_series):
     bench.add(make_series("p1"))
-    bench.worker._contour_series = failing(DeviceError("the volume needs about 99.0 GiB on cuda:0, which has 8.0 GiB"))
+    bench.worker._contour_series = failing(
+        DeviceError(HoldReason.DEVICE_TOO_SMALL, needed_gib=99.0, device="cuda:0", total_gib=8.0)
+    )
     held = bench.work()
     assert held.state == JobState.HELD
     assert class_of(held.reason) == "device"

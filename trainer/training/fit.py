@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from contourd.errors import DeviceError, SeriesUnusable
+from contourd.hold_reasons import HoldReason
 from contourd.model.bundle import CARD_FILE, ModelBundle, load_bundle, save_bundle
 from contourd.model.predictor import Predictor
 from contourd.model.structures import mirrored_order, unpaired
@@ -283,9 +284,7 @@ def _module(state: State, own: Ranks, config: TrainConfig) -> nn.Module:
 
 def _check_precision(config: TrainConfig, device: torch.device) -> None:
     if config.compute.precision == "fp16" and device.type != "cuda":
-        raise DeviceError(
-            f"compute.precision = 'fp16' needs a CUDA device, and this run is on {device}: use 'fp32' or 'bf16'"
-        )
+        raise DeviceError(HoldReason.PRECISION_NEEDS_CUDA, key="compute.precision", instead="'fp32' or 'bf16'")
 
 
 def write_bundle(folder: Path, state: State, config: TrainConfig, split: Split) -> ModelBundle:

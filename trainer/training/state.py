@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from contourd.errors import DatasetError, ModelError
+from contourd.hold_reasons import HoldReason
 from contourd.model.anatomynet import AnatomyNet
 from contourd.model.bundle import ModelBundle, load_bundle
 from contourd.model.runtime import place
@@ -145,7 +146,7 @@ def begin_with(network: AnatomyNet, bundle: ModelBundle) -> None:
         key for key in type(own).model_fields if key != "structures" and getattr(own, key) != getattr(other, key)
     ]
     if differing:
-        raise ModelError(f"{bundle.folder} cannot be the beginning: its network has another {', '.join(differing)}")
+        raise ModelError(HoldReason.MODEL_NO_BEGINNING, folder=str(bundle.folder), differing=", ".join(differing))
     weights = bundle.network().state_dict()
     mine = network.state_dict()
     rows = [0, *(1 + other.structures.index(name) if name in other.structures else -1 for name in own.structures)]
