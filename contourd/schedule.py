@@ -12,13 +12,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from threading import Event, Lock
+from threading import Event, Lock, Thread, current_thread
 from typing import Any
 
-from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, EVENT_SCHEDULER_STARTED
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.jobstores.base import JobLookupError
-from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from contourd.errors import ContourdError
@@ -51,14 +51,22 @@ class _Fault:
 
 
 class Schedule:
-    """Calls functions at intervals, each in a thread of its own pool and never twice at a time."""
+    """Calls functions at intervals, each in a thread of its own pool and never twice at a time.
+
+    Attributes
+    ----------
+    workers
+        The threads of the pool that have begun.
+    """
 
     def __init__(self, threads: int) -> None:
         # Its own logger would tell every failure with a traceback, each second.
         logging.getLogger("apscheduler.executors").setLevel(logging.CRITICAL)
-        self._threads = ThreadPoolExecutor(threads)
-        self._scheduler = BackgroundScheduler(executors={"default": self._threads}, timezone=UTC)
+        self.workers: list[Thread] = []
+        pool = ThreadPoolExecutor(threads, {"initializer": lambda: self.workers.append(current_thread())})
+        self._scheduler = BlockingScheduler(executors={"default": pool}, timezone=UTC)
         self._scheduler.add_listener(self._ended, EVENT_JOB_ERROR | EVENT_JOB_EXECUTED)
+        self._thread = Thread(target=self._scheduler.start, name="APScheduler", daemon=True)
         self._faults: dict[str, _Fault] = {}
         self._lock = Lock()
 
@@ -69,14 +77,16 @@ class Schedule:
         )
 
     def start(self) -> None:
-        """Begin."""
-        self._scheduler.start()
+        """Begin, in a thread."""
+        started = Event()
+        self._scheduler.add_listener(lambda _: started.set(), EVENT_SCHEDULER_STARTED)
+        self._thread.start()
+        started.wait()
 
     @property
     def alive(self) -> bool:
         """Whether the threads are there that start the jobs and run them."""
-        thread, pool = self._scheduler._thread, list(self._threads._pool._threads)  # one may begin meanwhile
-        return thread is not None and thread.is_alive() and all(one.is_alive() for one in pool)
+        return self._thread.is_alive() and all(thread.is_alive() for thread in list(self.workers))
 
     def clock_was_set(self) -> None:
         """Let every job be due at once, and then at its interval by the new time."""
@@ -90,9 +100,10 @@ class Schedule:
 
     def stop(self, grace_s: float, hasten: Event) -> bool:
         """Start nothing more, and wait for what is under way or until asked to hasten; returns whether all ended."""
-        self._scheduler.shutdown(wait=False)
         deadline = time.monotonic() + grace_s
-        threads = list(self._threads._pool._threads)
+        self._scheduler.shutdown(wait=False)
+        self._thread.join(grace_s)
+        threads = [self._thread, *self.workers]
         while any(thread.is_alive() for thread in threads) and time.monotonic() < deadline and not hasten.wait(0.05):
             pass
         return not any(thread.is_alive() for thread in threads)

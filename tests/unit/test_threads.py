@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -44,41 +44,40 @@ def test_what_a_thread_must_outlive_is_told(caplog) -> None:
     assert survived(lambda: None, "keeping a receiver")
 
 
-def test_a_schedule_that_lost_a_thread_is_not_alive(monkeypatch) -> None:
+def test_a_schedule_that_lost_a_thread_is_not_alive() -> None:
     schedule = Schedule(2)
-    monkeypatch.setattr("concurrent.futures._base.LOGGER.critical", lambda *told, **more: None)
     runs, hasten = threading.Semaphore(0), threading.Event()
     hasten.set()
-    schedule.every(0.01, "anything", runs.release)
+    schedule.every(3600.0, "anything", runs.release)
     schedule.start()
     try:
-        # A pool notes its thread only after that began; the second time is asked for after the first was.
-        assert runs.acquire(timeout=10)
         assert runs.acquire(timeout=10)
         assert schedule.alive
-        schedule._threads._pool._work_queue.put(object())  # what no worker can run
-        deadline = time.monotonic() + 10
-        while schedule.alive and time.monotonic() < deadline:
-            time.sleep(0.01)
+        (lost,) = schedule.workers
+        for _ in range(10):
+            if lost.is_alive():  # within a job it would only fail that
+                ended = ctypes.c_ulong(lost.ident or 0), ctypes.py_object(SystemExit)
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(*ended)
+                schedule.hasten("anything")  # it is raised when the thread takes this up
+                lost.join(1)
+        assert not lost.is_alive()
         assert not schedule.alive
-        assert schedule._scheduler._thread.is_alive()
     finally:
         schedule.stop(0, hasten)
 
 
 def test_a_thread_of_a_schedule_that_begins_meanwhile_is_no_fault() -> None:
     schedule = Schedule(2)
-    threads = schedule._threads._pool._threads
 
     class First(threading.Thread):
         def is_alive(self) -> bool:
-            threads.add(threading.Thread())
+            schedule.workers.append(threading.Thread())
             return True
 
     schedule.start()
     try:
-        threads.add(First())
+        schedule.workers.append(First())
         assert schedule.alive
     finally:
-        threads.clear()
+        schedule.workers.clear()
         schedule.stop(0, threading.Event())
