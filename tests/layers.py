@@ -84,6 +84,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         *("contourd.dicom.listener", "contourd.dicom.reactor", "contourd.dicom.success"),
         *("contourd.dicom.arriving", "contourd.dicom.naming", "contourd.dicom.malformed", "contourd.dicom.titles"),
         *("contourd.dicom.guard", "contourd.dicom.answers", "contourd.dicom.served"),
+        "contourd.dicom.pynetdicom_internals",
         "contourd.dicom.file_meta",
         "contourd.dicom.tls",
         *("contourd.dicom.own_echo", "contourd.dicom.scu"),
@@ -236,7 +237,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "pynetdicom": (
         *("contourd.dicom.listener", "contourd.dicom.reactor", "contourd.dicom.success"),
         *("contourd.dicom.arriving", "contourd.dicom.malformed"),
-        *("contourd.dicom.guard", "contourd.dicom.served"),
+        *("contourd.dicom.guard", "contourd.dicom.served", "contourd.dicom.pynetdicom_internals"),
         "contourd.dicom.file_meta",
         "contourd.dicom.scp",
         *("contourd.dicom.own_echo", "contourd.dicom.scu"),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from contourd.dicom.guard import NOTHING, Breach, Guard, Serve
+from contourd.dicom.guard import Breach, Guard, Serve
+from contourd.dicom.pynetdicom_internals import NOTHING, Seam, queued_messages, take_over
 from contourd.logs import one_line
 
 # What an answer may repeat of the request, and then must: (of the answer, of the request where it is named otherwise).
@@ -53,16 +53,15 @@ class Questions:
     """
 
     def __init__(self, association: Any, guard: Guard, answer_s: float) -> None:
-        self._dimse, self._guard, self._answer_s = association.dimse, guard, answer_s
+        self._association, self._guard, self._answer_s = association, guard, answer_s
         self._asked: tuple[Any, int] | None = None
-        dimse = association.dimse
-        dimse.send_msg = partial(self._send, dimse.send_msg)
-        dimse.get_msg = partial(self._get, dimse.get_msg)
+        take_over(association, Seam.SEND_MESSAGE, self._send)
+        take_over(association, Seam.GET_MESSAGE, self._get)
         guard.serve_by(self._serve)
 
     def _send(self, send: Serve, primitive: Any, context_id: int) -> None:
         if primitive.MessageIDBeingRespondedTo is None:
-            if any(waiting != NOTHING for waiting in list(self._dimse.msg_queue.queue)):
+            if any(waiting != NOTHING for waiting in queued_messages(self._association)):
                 self._guard.cut(Breach.ANSWER, "it sent a message that nothing asked for")
             else:
                 self._guard.allow(self._answer_s)

@@ -15,9 +15,9 @@ from io import BytesIO
 from typing import Any
 
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
-from pynetdicom.dimse_primitives import C_STORE
 
 from contourd.dicom.malformed import begin_flawed, flaw_of
+from contourd.dicom.pynetdicom_internals import begin_message, message_under_way, store_request, turn_into
 
 # PS3.8 E.2: a command, and its last fragment.
 LAST_OF_COMMAND = 0b11
@@ -93,14 +93,10 @@ class StoreMessage(C_STORE_RQ):
 
     def message_to_primitive(self) -> Any:
         """Return the request."""
-        request: Any = C_STORE()
-        request.MessageID = self.command.message_id
+        request = store_request(self.command.message_id, self.context_id, self.data_set)
         request.Priority = self.command.priority if self.command.priority in PRIORITIES else ANY_PRIORITY
         request.AffectedSOPClassUID = self.command.sop_class_uid
         request.AffectedSOPInstanceUID = self.command.sop_instance_uid
-        request.DataSet = self.data_set
-        request._context_id = self.context_id
-        request._dataset_path = request._dataset_file = None
         return request
 
 
@@ -118,18 +114,15 @@ class ArrivingMessage(DIMSEMessage):
         content = self.encoded_command_set.getvalue() + b"".join(bytes(data[1:]) for _, data in items[: last + 1])
         command = read_store(content) if len(items) == 1 else None
         if command is not None:
-            read: Any = self
-            read.context_id, read.command, read.__class__ = items[last][0], command, StoreMessage
+            read = turn_into(self, StoreMessage)
+            read.context_id, read.command = items[last][0], command
             return False
         flaw = flaw_of(content)
         return super().decode_msg(primitive, assoc) if flaw is None else begin_flawed(self, primitive, last, flaw)
 
 
-def receive(dimse: Any, take: Callable[[Any], None], primitive: Any) -> None:
+def receive(association: Any, take: Callable[[Any], None], primitive: Any) -> None:
     """Take a part of a message; the first one begins a message."""
-    if dimse.message is None:
-        message: Any = DIMSEMessage()
-        message.__class__ = ArrivingMessage  # as pynetdicom does when it knows what a message is
-        message.data_set = DatasetBytes()
-        dimse.message = message
+    if message_under_way(association) is None:
+        begin_message(association, ArrivingMessage).data_set = DatasetBytes()
     take(primitive)

@@ -6,16 +6,16 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 from pydicom.uid import UID
-from pynetdicom import AE, _config, evt
+from pynetdicom import evt
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 
 from contourd.dicom.answers import Questions
 from contourd.dicom.commitment import MOST_BYTES
-from contourd.dicom.guard import BROKEN, LEAST_PDU_BYTES, Bounds, Breach, Guard, largest_pdu
+from contourd.dicom.guard import BROKEN, LEAST_PDU_BYTES, Bounds, Breach, Guard
+from contourd.dicom.pynetdicom_internals import CallingEntity, Seam, connection_of, largest_pdu, take_over
 from contourd.dicom.tls import calling_context
 from contourd.dicom.uids import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.errors import NodeError
@@ -30,9 +30,6 @@ LONGEST_COMMENT = 64
 # of storage commitment with what is around its fragments.
 LONGEST_PDU_BYTES, LARGEST_MESSAGE_BYTES = 1 << 20, 2 * MOST_BYTES
 Peer = Destination | SenderNode
-
-# Its own handlers format every message for a log that nobody reads, with what the messages carry.
-_config.LOG_HANDLER_LEVEL = "none"
 
 
 class Call:
@@ -51,12 +48,14 @@ class Call:
         bounds = Bounds(LONGEST_PDU_BYTES, peer.response_timeout_s, LARGEST_MESSAGE_BYTES)
         self._guard, self._association = Guard(association, transport, bounds, self._breached), association
         Questions(association, self._guard, peer.response_timeout_s)
-        association.run = partial(self._run, association.run)
+        take_over(association, Seam.SERVE_ALL, self._run)
         association.bind(evt.EVT_CONN_OPEN, self._opened)
         association.bind(evt.EVT_ACCEPTED, lambda _: self.allow(None))
 
     def _opened(self, event: Any) -> None:
-        event.assoc.dul.socket.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection = connection_of(event.assoc)
+        if connection is not None:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.allow(self._peer.connect_timeout_s)
 
     def _run(self, run: Callable[[], None]) -> None:
@@ -98,19 +97,6 @@ class Call:
     def told(self) -> str:
         """What the peer did wrong."""
         return "; ".join(filter(None, (self.breach.value if self.breach else "", self.details)))
-
-
-class _Entity(AE):
-    """An application entity whose associations are held to their bounds from their beginning."""
-
-    def __init__(self, ae_title: str, call: Call) -> None:
-        super().__init__(ae_title)
-        self._call = call
-
-    def _create_socket(self, assoc: Any, address: Any, tls_args: Any) -> Any:
-        transport: Any = super()._create_socket(assoc, address, tls_args)
-        self._call.begin(assoc, transport)
-        return transport
 
 
 class Caller:
@@ -198,7 +184,7 @@ class Caller:
         roles: Sequence[SCP_SCU_RoleSelectionNegotiation],
         handlers: Sequence[Any],
     ) -> Any:
-        ae = _Entity(self._calling_ae, call)
+        ae = CallingEntity(self._calling_ae, call.begin)
         ae.implementation_class_uid = IMPLEMENTATION
         ae.implementation_version_name = IMPLEMENTATION_NAME
         ae.connection_timeout = ae.acse_timeout = peer.connect_timeout_s

@@ -1,4 +1,4 @@
-"""What a peer may do on an association, whichever side opened it; where pynetdicom's private parts are reached for it.
+"""What a peer may do on an association, whichever side opened it.
 
 pynetdicom 3.0.4 reads a PDU of whatever length the peer announces, waits for the rest of it for ever, gathers the
 fragments of a message without an end, measures its timers by the time of day, and breaks down on a maximum length that
@@ -22,10 +22,19 @@ from typing import Any
 
 from pynetdicom import evt
 from pynetdicom.fsm import InvalidEventError
-from pynetdicom.pdu_primitives import MaximumLengthNotification
-from pynetdicom.timer import Timer
 
 from contourd.dicom.instance import UNREADABLE
+from contourd.dicom.pynetdicom_internals import (
+    Seam,
+    note_closed,
+    queued_messages,
+    read_and_write_by,
+    steady_timers,
+    stop_speaking,
+    take_over,
+    wake_serving,
+    wake_waiting,
+)
 
 # What pynetdicom's threads raise on PDUs and messages that come out of order or that it cannot make sense of.
 BROKEN = (*UNREADABLE, InvalidEventError, RuntimeError, queue.Empty)
@@ -35,7 +44,6 @@ MOST_WAITING = 2
 LEAST_PDU_BYTES = 128
 # A goodbye (A-ABORT) may take so long, whatever is over.
 GOODBYE_S = 1.0
-NOTHING = (None, None)
 # Elements of an answer by which it is believed (PS3.7 E.1).
 SINGLE = ("CommandField", "MessageIDBeingRespondedTo", "Status", "AffectedSOPClassUID", "AffectedSOPInstanceUID")
 # Is given a message of the peer, and its presentation context.
@@ -72,38 +80,6 @@ class Breach(Enum):
     ANSWER = "it does not answer what it was asked"
 
 
-class SteadyTimer(Timer):
-    """pynetdicom's timer, by a clock that nobody can set."""
-
-    @property
-    def remaining(self) -> float:
-        """Return the seconds that are left, less than none where the time is over."""
-        if self.timeout is None:
-            return 1.0
-        if self._start_time is None:
-            return float(self.timeout)
-        now = time.monotonic() if self._end_time is None else self._end_time
-        return float(self.timeout - (now - self._start_time))
-
-    def start(self) -> None:
-        """Begin anew."""
-        self._start_time, self._end_time = time.monotonic(), None
-
-    def stop(self) -> None:
-        """Stop."""
-        self._end_time = time.monotonic()
-
-
-def largest_pdu(association: Any) -> int:
-    """Return how long a PDU the peer takes, 0 for any (PS3.8 D.1.1); one that does not say so takes any."""
-    peer = association.acceptor if association.is_requestor else association.requestor
-    if peer.maximum_length is None:
-        unlimited: Any = MaximumLengthNotification()
-        unlimited.maximum_length_received = 0
-        peer.primitive.user_information.append(unlimited)
-    return int(peer.maximum_length)
-
-
 class Guard:
     """Holds one association, which has not begun, to its bounds.
 
@@ -124,15 +100,11 @@ class Guard:
         self._unread_bytes = self._reports = 0
         self._cut = False
         self._lock = threading.Lock()
-        provider = association.dul
-        for name in ("artim_timer", "_idle_timer"):
-            setattr(provider, name, SteadyTimer(getattr(provider, name).timeout))
-        transport.recv, transport.send = self._receive, self._send
-        provider._read_pdu_data = partial(self._read_pdu, provider._read_pdu_data)
-        machine = provider.state_machine
-        machine.do_action = partial(self._act, machine.do_action)
-        self._served: Serve = association._serve_request
-        association._serve_request = self._serve
+        steady_timers(association)
+        read_and_write_by(transport, self._receive, self._send)
+        take_over(association, Seam.READ_PDU, self._read_pdu)
+        take_over(association, Seam.ACT, self._act)
+        self._served: Serve = take_over(association, Seam.SERVE, self._serve)
         association.bind(evt.EVT_DIMSE_RECV, self._note_message)
 
     def serve_by(self, serve: Callable[[Serve, Any, int], None]) -> None:
@@ -159,11 +131,11 @@ class Guard:
         if connection is not None:
             with suppress(OSError):
                 socket.socket.shutdown(connection, socket.SHUT_RDWR)  # that of TLS would let go of what another reads
-        self._association.dimse.msg_queue.put(NOTHING)
+        wake_waiting(self._association)
 
     def end(self) -> None:
         """Let go of the threads and the connection of an association that is over."""
-        self._association.dul.kill_dul()
+        stop_speaking(self._association)
         connection = self._transport.socket
         if connection is not None:
             connection.close()
@@ -222,16 +194,15 @@ class Guard:
                     connection.settimeout(left)
                     sent += connection.send(view[sent:])
         except (OSError, AttributeError):  # it was closed meanwhile
-            self._association.dul.event_queue.put("Evt17")
+            note_closed(self._association)
 
     def _act(self, do_action: Callable[[str], None], event: str) -> None:
         """Let the state machine act on an event; one that it cannot act on ends the association."""
         try:
             do_action(event)
         except BROKEN as error:
-            association = self._association
-            association.dul.kill_dul()
-            association.dul.to_user_queue.put(None)  # or its own thread would wait out its time for a request
+            stop_speaking(self._association)
+            wake_serving(self._association)  # or its own thread would wait out its time for a request
             self.cut(Breach.BROKE, type(error).__name__)
 
     def _note_message(self, event: Any) -> None:
@@ -246,10 +217,10 @@ class Guard:
         with self._lock:
             self._reports += reports
             waiting = self._reports > MOST_WAITING
-        if waiting or self._association.dimse.msg_queue.qsize() >= MOST_WAITING:
+        if waiting or len(queued_messages(self._association)) >= MOST_WAITING:
             self.cut(Breach.WAITING)
 
-    def _serve(self, message: Any, context_id: int) -> None:
+    def _serve(self, _: Serve, message: Any, context_id: int) -> None:
         try:
             if not self._cut:
                 self._served(message, context_id)

@@ -18,11 +18,21 @@ from types import MappingProxyType
 from typing import Any
 
 from pynetdicom import evt
-from pynetdicom.transport import RequestHandler, ThreadedAssociationServer
+from pynetdicom.transport import ThreadedAssociationServer
 
 from contourd.addresses import Network, lies_in, party
 from contourd.dicom.guard import BROKEN, Bounds, Breach, Guard
 from contourd.dicom.own_echo import OwnCalls
+from contourd.dicom.pynetdicom_internals import (
+    BeginningHandler,
+    Seam,
+    close_transport,
+    forget_server,
+    stop_speaking,
+    take_over,
+    transport_of,
+    trigger,
+)
 from contourd.dicom.reactor import wait_instead_of_polling
 
 # Connections of one address, and of all, that have not asked for an association yet.
@@ -116,7 +126,7 @@ class AssociationListener(ThreadedAssociationServer):
         self._began: dict[Any, float] = {}  # by the connection's socket
         self._guards: dict[Any, Guard] = {}  # by the association
         self._lock = threading.Lock()
-        named["request_handler"] = partial(_Handler, self)
+        named["request_handler"] = partial(BeginningHandler, self.begin)
         super().__init__(*arguments, **named)
 
     def get_request(self) -> Any:
@@ -175,9 +185,9 @@ class AssociationListener(ThreadedAssociationServer):
 
     def begin(self, request: Any, association: Any) -> None:
         """Hold the association that a connection is to become to its bounds, from the connection's beginning."""
-        guard = Guard(association, association.dul.socket, self._entrance.bounds, partial(self._told, association))
+        guard = Guard(association, transport_of(association), self._entrance.bounds, partial(self._told, association))
         wait_instead_of_polling(association)
-        association.run = partial(self._run, association, association.run)
+        take_over(association, Seam.SERVE_ALL, partial(self._run, association))
         guard.allow(self._began.pop(request) + self._entrance.request_s - time.monotonic())
         self._numbers[association], self._guards[association] = self._numbers.pop(request), guard
         with self._lock:
@@ -209,10 +219,10 @@ class AssociationListener(ThreadedAssociationServer):
         except BROKEN as error:
             self._told(association, Breach.BROKE, type(error).__name__)
         finally:
-            association.dul.kill_dul()
-            association.dul.socket.close()
+            stop_speaking(association)
+            close_transport(association)
             address = association.requestor.address_info
-            evt.trigger(association, evt.EVT_CONN_CLOSE, {"address": address and address.as_tuple})
+            trigger(association, evt.EVT_CONN_CLOSE, {"address": address and address.as_tuple})
             self._forget(association)
 
     def _told(self, association: Any, breach: Breach, details: str) -> None:
@@ -263,22 +273,8 @@ class HandedConnections(AssociationListener):
     def shutdown(self) -> None:
         """Let go of the socket that never listened."""
         self.server_close()
-        servers: Any = self.ae._servers
-        servers.remove(self)
+        forget_server(self.ae, self)
 
 
 def _told(error: Exception) -> str:
     return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-class _Handler(RequestHandler):
-    """Begins the association of a connection, whose PDUs are read within bounds."""
-
-    def __init__(self, listener: AssociationListener, *arguments: Any) -> None:
-        self._listener = listener
-        super().__init__(*arguments)
-
-    def _create_association(self) -> Any:
-        association: Any = super()._create_association()
-        self._listener.begin(self.request, association)
-        return association

@@ -16,8 +16,8 @@ from typing import Any
 
 from pydicom.uid import CTImageStorage
 from pynetdicom.dimse_messages import DIMSEMessage
-from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.pdu_primitives import P_DATA
+
+from contourd.dicom.pynetdicom_internals import Seam, send_data, store_request, take_over, turn_into
 
 log = logging.getLogger(__name__)
 
@@ -152,12 +152,10 @@ class FlawedMessage(DIMSEMessage):
         """Return what is to be answered: a C-STORE as one that is refused with its image, anything else by itself."""
         if self.flaw.field != STORE:
             return FlawedRequest(self.flaw)
-        request: Any = C_STORE()
-        request.MessageID, request.DataSet, request.flaw = self.flaw.message_id, self.data_set, self.flaw
+        request = store_request(self.flaw.message_id, self.context_id, self.data_set)
+        request.flaw = self.flaw
         # Without UIDs it would not be served; no answer repeats these.
         request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = CTImageStorage, NO_INSTANCE
-        request._context_id = self.context_id
-        request._dataset_path = request._dataset_file = None
         return request
 
 
@@ -179,7 +177,8 @@ def begin_flawed(message: Any, primitive: Any, last: int, flaw: Flaw) -> bool:
         A command goes on behind its end.
     """
     items = primitive.presentation_data_value_list
-    message.context_id, message.flaw, message.__class__ = items[last][0], flaw, FlawedMessage
+    flawed = turn_into(message, FlawedMessage)
+    flawed.context_id, flawed.flaw = items[last][0], flaw
     if not flaw.has_dataset:
         return True
     for _, data in items[last + 1 :]:
@@ -211,7 +210,7 @@ def answer_flawed(association: Any, witness: Callable[[str], None]) -> Callable[
             seen.add(flaw.told)
             witness(f"{flaw.told}: answered with status 0x{flaw.status:04X}")
 
-    association._serve_request = partial(_serve, association, tell, association._serve_request)
+    take_over(association, Seam.SERVE, partial(_serve, association, tell))
     return tell
 
 
@@ -226,9 +225,7 @@ def _serve(
         serve(message, context_id)
         return
     refused(message.flaw)
-    data = P_DATA()
-    data.presentation_data_value_list.append((context_id, bytes([LAST_OF_COMMAND]) + failure(message.flaw)))
-    association.dimse.dul.send_pdu(data)
+    send_data(association, context_id, bytes([LAST_OF_COMMAND]) + failure(message.flaw))
 
 
 def failure(flaw: Flaw) -> bytes:

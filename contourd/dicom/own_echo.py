@@ -19,6 +19,7 @@ from typing import Any
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from contourd.dicom.pynetdicom_internals import connection_of
 from contourd.dicom.uids import IMPLEMENTATION
 from contourd.errors import NodeError
 from contourd.settings import NodeSettings
@@ -67,8 +68,8 @@ def not_the_node_itself(association: Any, node: NodeSettings) -> str:
     title, allowed = str(association.requestor.primitive.calling_ae_title).strip(), node.allowed_callers
     if not allowed or title in allowed or title != node.ae_title:
         return ""
-    connection = association.dul.socket.socket
-    here = connection.getsockname()[0] == connection.getpeername()[0]
+    connection = connection_of(association)
+    here = connection is not None and connection.getsockname()[0] == connection.getpeername()[0]
     return "" if here else "the node's own AE title, from another machine"
 
 

@@ -9,7 +9,6 @@ unannounced.
 from __future__ import annotations
 
 import os
-import queue
 import select
 import ssl
 import struct
@@ -25,30 +24,28 @@ from pynetdicom.pdu_items import PresentationDataValueItem
 
 from contourd.dicom.arriving import receive
 from contourd.dicom.instance import UNREADABLE
+from contourd.dicom.pynetdicom_internals import (
+    Seam,
+    answer_wait_s,
+    connection_of,
+    has_nothing_to_do,
+    next_message,
+    notify_of_receiving,
+    notify_of_sending,
+    take_over,
+    take_up_sending,
+    trigger,
+    wake_serving,
+    wake_waiting,
+)
 from contourd.dicom.success import answer
 from contourd.dicom.titles import correct_titles
 
 LOOK_UP_S = 0.1
 # PS3.8 9.3.5 and 9.3.5.1: type, reserved, length; then of each item its length and its context.
 P_DATA, A_ASSOCIATE_RQ, HEADER_BYTES, ITEM = 0x04, 0x01, 6, struct.Struct(">LB")
-# PS3.8 9.2.3: awaiting the close of the connection; pynetdicom closes it itself as soon as it looks.
-AWAITING_CLOSE = "Sta13"
-NOTHING = (None, None)
 # PS3.8 9.2.1: unrecognized or invalid PDU received.
 INVALID_PDU = "Evt19"
-
-
-class _Told(queue.Queue[Any]):
-    """A queue that tells somebody of what is put into it."""
-
-    def __init__(self, tell: Callable[[], None]) -> None:
-        super().__init__()
-        self._tell = tell
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Put an item, and tell."""
-        super().put(item, block, timeout)
-        self._tell()
 
 
 class _Bell:
@@ -88,57 +85,52 @@ class _Bell:
 
 def wait_instead_of_polling(association: Any) -> None:
     """Have both threads of an association that has not begun sleep until there is something to do."""
-    provider, dimse, bell = association.dul, association.dimse, _Bell()
-    provider.to_provider_queue = _Told(bell.ring)
-    provider._is_transport_event = partial(_wait_for_peer, provider, bell, provider._is_transport_event)
-    provider.kill_dul = partial(_kill, bell, provider.kill_dul)
+    bell = _Bell()
+    notify_of_sending(association, bell.ring)
+    take_over(association, Seam.LOOK_FOR_PDU, partial(_wait_for_peer, association, bell))
+    take_over(association, Seam.STOP_SPEAKING, partial(_stop_speaking, bell))
     # What is no message, as a request for release, wakes the serving thread all the same.
-    provider.to_user_queue = _Told(lambda: dimse.msg_queue.put(NOTHING))
-    provider.run = partial(_run_provider, dimse, bell, provider.run)
-    provider._decode_pdu = partial(_decode, association, provider._decode_pdu)
-    dimse.get_msg = partial(_get_message, dimse)
-    dimse.send_msg = partial(answer, dimse, dimse.send_msg)
-    dimse.receive_primitive = partial(receive, dimse, dimse.receive_primitive)
+    notify_of_receiving(association, partial(wake_waiting, association))
+    take_over(association, Seam.SPEAK, partial(_speak, association, bell))
+    take_over(association, Seam.DECODE_PDU, partial(_decode, association))
+    take_over(association, Seam.GET_MESSAGE, partial(_get_message, association))
+    take_over(association, Seam.SEND_MESSAGE, partial(answer, association))
+    take_over(association, Seam.TAKE_PART, partial(receive, association))
 
 
-def _wait_for_peer(provider: Any, bell: _Bell, look: Callable[[], bool]) -> bool:
-    """Wait until the peer sent something or another thread wants something sent; say whether there was a PDU."""
-    transport = provider.socket
-    connection = transport.socket if transport is not None else None
+def _wait_for_peer(association: Any, bell: _Bell, look: Callable[[], bool]) -> bool:
+    """Wait until the peer sent something or another thread wants something sent; return whether there was a PDU."""
+    connection = connection_of(association)
     listened = bell.listened_to()
     if (
         connection is not None
-        and provider.event_queue.empty()
-        and provider.to_provider_queue.empty()
-        and not provider._kill_thread
-        and provider.state_machine.current_state != AWAITING_CLOSE
+        and has_nothing_to_do(association)
         and not (isinstance(connection, ssl.SSLSocket) and connection.pending())
     ):
+        watched: list[Any] = [connection, listened]
         with suppress(OSError, ValueError):  # it was closed meanwhile: pynetdicom finds that out
-            if listened in select.select([connection, listened], [], [], LOOK_UP_S)[0]:
+            if listened in select.select(watched, [], [], LOOK_UP_S)[0]:
                 bell.heard()
-    return not provider._process_recv_primitive() and look()
+    return not take_up_sending(association) and look()
 
 
-def _kill(bell: _Bell, kill: Callable[[], None]) -> None:
-    kill()
+def _stop_speaking(bell: _Bell, stop: Callable[[], None]) -> None:
+    stop()
     bell.ring()
 
 
-def _run_provider(dimse: Any, bell: _Bell, run: Callable[[], None]) -> None:
+def _speak(association: Any, bell: _Bell, run: Callable[[], None]) -> None:
     """Run the thread that speaks to the peer; its end wakes the one that serves, or that waits for a request."""
     try:
         run()
     finally:
         bell.put_away()
-        dimse.dul.to_user_queue.put(None)
+        wake_serving(association)
 
 
-def _get_message(dimse: Any, block: bool = False) -> Any:
+def _get_message(association: Any, _: Callable[..., Any], block: bool = False) -> Any:
     """Wait for a message as long as the serving thread may sleep; it asks without wanting to wait."""
-    with suppress(queue.Empty):
-        return dimse.msg_queue.get(timeout=dimse.dimse_timeout if block else LOOK_UP_S)
-    return NOTHING
+    return next_message(association, answer_wait_s(association) if block else LOOK_UP_S)
 
 
 def _decode(association: Any, decode: Callable[[bytearray], Any], content: bytearray) -> Any:
@@ -162,7 +154,7 @@ def _decode(association: Any, decode: Callable[[bytearray], Any], content: bytea
         item.presentation_data_value = view[at + 5 : end]
         pdu.presentation_data_value_items.append(item)
         at = end
-    evt.trigger(association, evt.EVT_PDU_RECV, {"pdu": pdu})
+    trigger(association, evt.EVT_PDU_RECV, {"pdu": pdu})
     return pdu, "Evt10"
 
 

@@ -17,6 +17,7 @@ from pydicom.uid import UID, CTImageStorage, DeflatedExplicitVRLittleEndian
 from contourd.dicom.arriving import DatasetBytes
 from contourd.dicom.decoders import inflate
 from contourd.dicom.instance import LONGEST_UID, UNREADABLE, VALID_UID
+from contourd.dicom.pynetdicom_internals import accepted_contexts, message_under_way
 from contourd.dicom.reception import InstanceSink, OpenAssociation, RefusedInstance, Witness
 from contourd.dicom.refusal import OUT_OF_RESOURCES, PROCESSING_FAILURE, answer, status_of
 from contourd.errors import ContourdError, RequestMalformed, SeriesUnusable
@@ -121,11 +122,11 @@ def refused_image(
 
 def refused_in_part(opened: OpenAssociation, association: Any) -> RefusedInstance | None:
     """Name the image that an association is in the middle of, None where it is in the middle of none."""
-    message = association.dimse.message
+    message = message_under_way(association)
     command = getattr(message, "command", None)
     if command is None:
         return None
-    syntax = association._accepted_cx[message.context_id].transfer_syntax[0]
+    syntax = accepted_contexts(association)[message.context_id].transfer_syntax[0]
     named = Command(command.sop_class_uid, command.sop_instance_uid)
     return refused_image(opened, named, message.data_set, syntax)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
-from pynetdicom import AE, _config, evt
+from pynetdicom import AE, evt
 from pynetdicom.pdu import A_RELEASE_RQ, P_DATA_TF
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
@@ -23,11 +23,12 @@ from contourd.dicom.arriving import DatasetBytes
 from contourd.dicom.commitment_scp import CommitmentSCP
 from contourd.dicom.decoders import UNCOMPRESSED, readable_syntaxes
 from contourd.dicom.file_meta import file_meta
-from contourd.dicom.guard import LEAST_PDU_BYTES, Bounds, Breach, largest_pdu
+from contourd.dicom.guard import LEAST_PDU_BYTES, Bounds, Breach
 from contourd.dicom.listener import BREACHES, AssociationListener, Entrance, HandedConnections, Own
 from contourd.dicom.malformed import answer_flawed
 from contourd.dicom.naming import read_naming
 from contourd.dicom.own_echo import OwnCalls, echo_self, not_the_node_itself
+from contourd.dicom.pynetdicom_internals import know_server, largest_pdu, reject, wake_serving
 from contourd.dicom.reception import Connections, InstanceSink, OpenAssociation, Places, ReceivedInstance, Witness
 from contourd.dicom.refusal import OUT_OF_RESOURCES, SUCCESS, answer
 from contourd.dicom.refused import Refuser
@@ -40,9 +41,6 @@ from contourd.logs import one_line
 from contourd.settings import NodeSettings
 
 log = logging.getLogger(__name__)
-
-# Its own handlers format every message for a log that nobody reads, with what the messages carry.
-_config.LOG_HANDLER_LEVEL = "none"
 
 STOP_GRACE_S = 10.0
 # PS3.8 9.3.4: result transient, source presentation; reason local limit exceeded, temporary congestion. Or permanent,
@@ -137,7 +135,7 @@ class StorageSCP:
         self._server = self._ae.make_server(
             (node.host, node.port), ssl_context=context, evt_handlers=handlers, server_class=listener
         )
-        self._ae._servers.append(self._server)
+        know_server(self._ae, self._server)
 
     @property
     def listening(self) -> bool:
@@ -176,8 +174,7 @@ class StorageSCP:
             why, rejection = self._refusal_of(association)
         if why:
             self._tell_rejection(association, why)
-            association.acse.send_reject(*rejection)
-            association.kill()
+            reject(association, *rejection)
 
     def _refusal_of(self, association: Any) -> tuple[str, tuple[int, int, int]]:
         """Say why an association cannot be had, and how it is rejected; give it a place where it can."""
@@ -285,7 +282,7 @@ class StorageSCP:
             address = event.assoc.requestor.address_info
             self._turned_away(str(address.address) if address else "", unreadable)
         if event.assoc.requestor.primitive is None:
-            event.assoc.dul.to_user_queue.put(None)
+            wake_serving(event.assoc)
 
     def _rejected(self, event: Any) -> None:
         self._tell_rejection(event.assoc, "a wrong calling or called AE title")

@@ -19,6 +19,7 @@ from pynetdicom.sop_class import Verification, uid_to_service_class  # type: ign
 from contourd.dicom.commitment import PUSH_MODEL
 from contourd.dicom.guard import Guard, Serve
 from contourd.dicom.malformed import CLASS_NOT_SUPPORTED, NO_SUCH_CLASS, UNRECOGNIZED_OPERATION
+from contourd.dicom.pynetdicom_internals import accepted_contexts, send_message
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def _serve(
 ) -> None:
     if isinstance(message, C_CANCEL):  # has no answer (PS3.7 9.3.2.3), and nothing lasts that could be cancelled
         return
-    context = association._accepted_cx.get(context_id)
+    context = accepted_contexts(association).get(context_id)
     if context is None or not message.is_valid_request:
         serve(message, context_id)  # which aborts, or ignores it
         return
@@ -71,7 +72,7 @@ def _serve(
         return
     whose = "" if status == UNRECOGNIZED_OPERATION else " of another SOP class"
     refused(f"{message.msg_type}{whose} on {of.name}")
-    association.dimse.send_msg(_answer(message, status), context_id)
+    send_message(association, _answer(message, status), context_id)
 
 
 def _sop_class(message: Any) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pynetdicom.dimse_primitives import C_STORE
-from pynetdicom.pdu_primitives import P_DATA
+
+from contourd.dicom.pynetdicom_internals import fits_into_pdu, send_data
 
 SUCCESS = 0x0000
 # PS3.7 E.1: C-STORE-RSP, and no data set.
@@ -16,15 +17,13 @@ C_STORE_RSP, NO_DATA_SET = 0x8001, 0x0101
 LAST_OF_COMMAND, AROUND_FRAGMENT_BYTES = b"\x03", 6
 
 
-def answer(dimse: Any, send: Callable[[Any, int], None], primitive: Any, context_id: int) -> None:
+def answer(association: Any, send: Callable[[Any, int], None], primitive: Any, context_id: int) -> None:
     """Send a message; any other than such an answer, or one that does not fit into a PDU, as pynetdicom does."""
     fragment = _fragment(primitive)
-    if not fragment or 0 < dimse.maximum_pdu_size < len(fragment) + AROUND_FRAGMENT_BYTES:
+    if not fragment or not fits_into_pdu(association, len(fragment) + AROUND_FRAGMENT_BYTES):
         send(primitive, context_id)
         return
-    data = P_DATA()
-    data.presentation_data_value_list.append((context_id, fragment))
-    dimse.dul.send_pdu(data)
+    send_data(association, context_id, fragment)
 
 
 def _fragment(primitive: Any) -> bytes:

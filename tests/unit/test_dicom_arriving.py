@@ -30,7 +30,7 @@ def sha256(content: bytes) -> str:
 @pytest.fixture
 def dimse() -> DIMSEServiceProvider:
     dimse = DIMSEServiceProvider(SimpleNamespace(get_handlers=lambda _event: []))
-    dimse.receive_primitive = partial(receive, dimse, dimse.receive_primitive)
+    dimse.receive_primitive = partial(receive, SimpleNamespace(dimse=dimse), dimse.receive_primitive)
     return dimse
 
 

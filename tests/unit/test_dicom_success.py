@@ -25,7 +25,7 @@ def sent(primitive, most: int = 16384) -> tuple[list[bytes], list[object]]:
     packed, left = [], []
     dul = SimpleNamespace(send_pdu=lambda data: packed.append(data.presentation_data_value_list))
     dimse = SimpleNamespace(maximum_pdu_size=most, dul=dul)
-    answer(dimse, lambda one, context: left.append((one, context)), primitive, 3)
+    answer(SimpleNamespace(dimse=dimse, dul=dul), lambda one, context: left.append((one, context)), primitive, 3)
     return packed, left
 
 
