@@ -15,6 +15,7 @@ from contourd.imaging.volume import Volume
 from contourd.model.bundle import load_bundle
 from contourd.model.predictor import Predictor
 from contourd.model.runtime import Runtime
+from contourd.model.runtime_description import RuntimeDescription
 from contourd.model.torch_runtime import TorchRuntime
 from contourd.model.transforms import grid_axes_mm
 from contourd.reference import IDENTITY, reference_volume
@@ -26,7 +27,7 @@ Answers = list[NDArray[np.float32]]
 class LookedUp:
     """A runtime that looks up what another answered to the same images, in their order."""
 
-    described = "looked up"
+    description = RuntimeDescription("torch", "", "fp32", "cpu", "", words="looked up")
 
     def __init__(self, answers: Answers) -> None:
         self._answers, self._asked = answers, 0
@@ -43,7 +44,7 @@ class Noted:
     """A runtime that notes what another answers."""
 
     def __init__(self, runtime: Runtime) -> None:
-        self._runtime, self.described = runtime, runtime.described
+        self._runtime, self.description = runtime, runtime.description
         self.answers: Answers = []
 
     def probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:

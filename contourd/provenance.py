@@ -34,9 +34,9 @@ class Difference:
         return f"{self.what}: {self.before} -> {self.now}"
 
 
-def libraries() -> str:
-    """Name the versions of what computes and writes."""
-    return ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in LIBRARIES)])
+def libraries() -> dict[str, str]:
+    """Return the versions of what computes and writes."""
+    return {"Python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
 def sha256(content: bytes) -> str:
@@ -59,7 +59,7 @@ def contouring_of(
     return Contouring(
         predictor.bundle.identity,
         __version__,
-        predictor.runtime.described,
+        predictor.runtime.description,
         libraries(),
         written_order(order),
         len(hashes),
@@ -109,11 +109,15 @@ def differences(before: Contouring, now: Contouring) -> tuple[Difference, ...]:
     pairs = (
         ("model", before.model.told(), now.model.told(), before.model == now.model),
         ("contourd", before.contourd, now.contourd, before.contourd == now.contourd),
-        ("device", before.device, now.device, before.device == now.device),
-        ("libraries", before.libraries, now.libraries, before.libraries == now.libraries),
+        ("device", before.runtime.told(), now.runtime.told(), before.runtime == now.runtime),
+        ("libraries", _told(before.libraries), _told(now.libraries), before.libraries == now.libraries),
     )
     found = [Difference(what, old, new) for what, old, new, same in pairs if not same]
     return (*found, *other_settings(before.settings, now.settings))
+
+
+def _told(libraries: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in libraries.items())
 
 
 def other_settings(before: str, now: str) -> tuple[Difference, ...]:

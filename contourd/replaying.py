@@ -140,7 +140,7 @@ class Replayer:
         try:
             order = read_order(before.settings) if basis is Basis.RECORDED else self._order_of_today(job)
             instances = self._instances(job, before)
-            predictor = self._predictor(self._model(job, before, basis), worker_of(before.device))
+            predictor = self._predictor(self._model(job, before, basis), worker_of(before.runtime))
             contoured = contour_series(instances, predictor, order)
         except (SeriesUnusable, StructureSetRejected, ModelError, DeviceError, DatasetError) as error:
             return Replay(job_id, before, str(error), differences(before, replace(before, contourd=__version__)))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from contourd.model.bundle import ModelBundle
 from contourd.model.openvino_runtime import CpuPrecision, OpenVinoRuntime, is_installed
 from contourd.model.predictor import SMALLEST_SIDE, Predictor
 from contourd.model.runtime import Runtime, choose_device
+from contourd.model.runtime_description import RuntimeDescription
 from contourd.model.torch_runtime import TorchRuntime
 from contourd.model.transforms import Prepared, Preprocess
 from contourd.reference import load_reference
@@ -79,19 +79,13 @@ def make_predictor(bundle: ModelBundle, worker: WorkerSettings, cache: Path | No
             log.warning("torch takes the place of OpenVINO: %s", error, extra={"action": "runtime"})
     if device.type == "cuda":  # kernels are loaded and chosen now, not while the first patient waits
         runtime.probabilities(_reference_image(bundle))
-    log.info("%s %s runs on %s", bundle.name, bundle.version, runtime.described, extra={"action": "runtime"})
+    log.info("%s %s runs on %s", bundle.name, bundle.version, runtime.description.told(), extra={"action": "runtime"})
     return Predictor(bundle, str(device), runtime)
 
 
-def worker_of(described: str) -> WorkerSettings:
-    """Return the settings that lead to what a runtime said of itself."""
-    device = re.match(r"cpu|cuda(:\d+)?", described)
-    precision = re.search(r"\b(bf16|fp16)\b", described)
-    return WorkerSettings(
-        device=device.group() if device else "auto",
-        runtime="openvino" if "OpenVINO" in described else "torch",
-        precision=precision.group() if precision else "fp32",
-    )
+def worker_of(description: RuntimeDescription) -> WorkerSettings:
+    """Return the settings that lead to a runtime again."""
+    return WorkerSettings(device=description.device, runtime=description.name, precision=description.precision)
 
 
 def _openvino(
@@ -123,7 +117,11 @@ def _require_agreement(runtime: Runtime, plain: Runtime, bundle: ModelBundle) ->
     dice = masks_agree(runtime, plain, bundle)
     if not dice >= LEAST_DICE:
         raise DeviceError(
-            HoldReason.MASKS_DIFFER, runtime=runtime.described, plain=plain.described, dice=dice, least=LEAST_DICE
+            HoldReason.MASKS_DIFFER,
+            runtime=runtime.description.told(),
+            plain=plain.description.told(),
+            dice=dice,
+            least=LEAST_DICE,
         )
 
 

@@ -194,7 +194,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.durable_files",
         "contourd.imaging.grid",
         *("contourd.model.structures", "contourd.model.site_structures", "contourd.model.identity"),
-        *("contourd.model.commissioning", "contourd.jobs.job"),
+        *("contourd.model.commissioning", "contourd.jobs.job", "contourd.model.runtime_description"),
         "contourd.settings",
         "contourd.settings.destination",
         "contourd.settings.loading",

@@ -68,7 +68,7 @@ def device(name: str, settings: Settings) -> Finding:
     took_s = time.monotonic() - began
     peak_gib = peak_bytes(predictor.device) / 2**30
     size = f"{SLICES} slices of {ROWS} x {COLUMNS}"
-    told = f"{name} on {predictor.runtime.described}: {size} in {took_s:.1f} s, peak memory {peak_gib:.1f} GiB"
+    told = f"{name} on {predictor.runtime.description.told()}: {size} in {took_s:.1f} s, peak memory {peak_gib:.1f} GiB"
     if took_s > time_limit_s / 2:
         return failed(
             f"{told}; over half of worker.time_limit_s ({time_limit_s:g} s)",

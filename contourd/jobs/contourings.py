@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from contourd.jobs.database import Database
 from contourd.jobs.tables import ContouringRow, InstanceRow, JobRow, SeriesRow
 from contourd.model.identity import ModelIdentity
+from contourd.model.runtime_description import RuntimeDescription
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,10 @@ class Contouring:
     ----------
     contourd
         Its version.
-    device, libraries
-        Where the network ran and on what, in words.
+    runtime
+        What ran the network, and where.
+    libraries
+        Name -> version of what computes and writes.
     settings
         JSON: those that decide the bytes.
     images, images_sha256
@@ -42,8 +45,8 @@ class Contouring:
 
     model: ModelIdentity
     contourd: str
-    device: str
-    libraries: str
+    runtime: RuntimeDescription
+    libraries: Mapping[str, str]
     settings: str
     images: int
     images_sha256: str
@@ -92,8 +95,8 @@ def add_contouring(session: Session, job_id: int, made: Contouring, at: datetime
             model_version=made.model.version,
             model_sha256=made.model.sha256,
             contourd=made.contourd,
-            device=made.device,
-            libraries=made.libraries,
+            runtime=made.runtime.to_json(),
+            versions=json.dumps(dict(made.libraries)),
             settings=made.settings,
             images=made.images,
             images_sha256=made.images_sha256,
@@ -138,8 +141,8 @@ def _contouring(row: ContouringRow) -> Contouring:
     return Contouring(
         ModelIdentity(row.model_name, row.model_version, row.model_sha256),
         row.contourd,
-        row.device,
-        row.libraries,
+        RuntimeDescription.from_json(row.runtime),
+        json.loads(row.versions),
         row.settings,
         row.images,
         row.images_sha256,

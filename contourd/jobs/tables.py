@@ -14,7 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from contourd.jobs.job import CheckState, CommitmentState, DeliveryState, JobState, RequestState, SeriesState
 
 # The revision of migrations/ that makes these tables.
-SCHEMA_REVISION = "0005"
+SCHEMA_REVISION = "0006"
 # Of what has no DIMSE status, in the key of ``tallies``.
 NO_STATUS = -1
 
@@ -326,8 +326,8 @@ class ContouringRow(Table):
     model_version: Mapped[str] = mapped_column(String(16))
     model_sha256: Mapped[str] = mapped_column(String(64))
     contourd: Mapped[str] = mapped_column(String(32))  # its version
-    device: Mapped[str] = mapped_column(Text)
-    libraries: Mapped[str] = mapped_column(Text)
+    runtime: Mapped[str] = mapped_column(Text)  # JSON: what ran the network, and where
+    versions: Mapped[str] = mapped_column(Text)  # JSON: library -> version
     settings: Mapped[str] = mapped_column(Text)  # JSON: those that decide the bytes
     images: Mapped[int]
     images_sha256: Mapped[str] = mapped_column(String(64))

@@ -28,6 +28,7 @@ from contourd.hold_reasons import HoldReason
 from contourd.model.anatomynet import AnatomyNet
 from contourd.model.folding import folded
 from contourd.model.runtime import check_memory, processor
+from contourd.model.runtime_description import RuntimeDescription
 from contourd.model.slabs import slabs
 
 # Peak of a run with the paper's channels and ten classes: 153 measured, and a third to spare.
@@ -99,7 +100,8 @@ class OpenVinoRuntime:
             raise DeviceError(HoldReason.OPENVINO_NOT_LOADED, said=str(error)) from error
         self._core = openvino.Core()
         self._version = openvino.__version__.split("-")[0]
-        self._classes, self._processor, self._precision = network.config.classes, processor(), precision
+        self._classes, self._precision = network.config.classes, precision
+        self._processor, self._threads = processor(), torch.get_num_threads()
         try:
             if precision == "bf16" and not has_bf16():
                 raise DeviceError(HoldReason.PROCESSOR_WITHOUT_BF16, processor=self._processor)
@@ -109,9 +111,16 @@ class OpenVinoRuntime:
             raise DeviceError(HoldReason.OPENVINO_REFUSES, version=self._version, said=str(error)) from error
 
     @property
-    def described(self) -> str:
-        """Where the network runs and how, in words: what decides the last bits of its answer."""
-        return f"cpu ({self._processor}, OpenVINO {self._version} {self._precision})"
+    def description(self) -> RuntimeDescription:
+        """Where the network runs and how: what decides the last bits of its answer."""
+        return RuntimeDescription(
+            name="openvino",
+            version=self._version,
+            precision=self._precision,
+            device="cpu",
+            hardware=self._processor,
+            threads=self._threads,
+        )
 
     def probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return each organ's probability (organs, d, h, w) in an image (d, h, w); 0 in the air around the body.

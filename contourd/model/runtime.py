@@ -18,6 +18,7 @@ from torch import nn
 
 from contourd.errors import DeviceError, DeviceUnavailable
 from contourd.hold_reasons import HoldReason
+from contourd.model.runtime_description import RuntimeDescription
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -26,8 +27,8 @@ class Runtime(Protocol):
     """Runs one network; all give the same masks."""
 
     @property
-    def described(self) -> str:
-        """Where the network runs and how, in words: what decides the last bits of its answer."""
+    def description(self) -> RuntimeDescription:
+        """Where the network runs and how: what decides the last bits of its answer."""
 
     def probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return each organ's probability (organs, d, h, w) in an image (d, h, w), no side of it under 16.
@@ -98,9 +99,8 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def processor() -> str:
-    """Say in words what computes on the CPU."""
-    kind = torch.backends.cpu.get_cpu_capability()
-    return f"{platform.machine()}, {kind}, {torch.get_num_threads()} threads"
+    """Name the processor's architecture, and what of its instructions is used."""
+    return f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def place(network: NetworkT, device: torch.device) -> NetworkT:

@@ -13,6 +13,7 @@ from contourd.hold_reasons import HoldReason
 from contourd.model.anatomynet import AnatomyNet
 from contourd.model.folding import folded
 from contourd.model.runtime import check_memory, place, processor
+from contourd.model.runtime_description import RuntimeDescription
 from contourd.model.slabs import slabs
 
 # Peak of a run with the paper's channels and ten classes: 186 measured on a CPU, and a third to spare.
@@ -37,13 +38,18 @@ class TorchRuntime:
         self._device, self._half = device, precision == "fp16"
 
     @property
-    def described(self) -> str:
-        """Where the network runs and how, in words: what decides the last bits of its answer."""
-        how = f"torch {version('torch')} {'fp16' if self._half else 'fp32'}"
-        if self._device.type == "cuda":
-            name = torch.cuda.get_device_name(self._device)
-            return f"{self._device} ({name}, CUDA {torch.version.cuda}, {how})"
-        return f"{self._device} ({processor()}, {how})"
+    def description(self) -> RuntimeDescription:
+        """Where the network runs and how: what decides the last bits of its answer."""
+        on_gpu = self._device.type == "cuda"
+        return RuntimeDescription(
+            name="torch",
+            version=version("torch"),
+            precision="fp16" if self._half else "fp32",
+            device=str(self._device),
+            hardware=torch.cuda.get_device_name(self._device) if on_gpu else processor(),
+            threads=None if on_gpu else torch.get_num_threads(),
+            cuda=str(torch.version.cuda) if on_gpu else "",
+        )
 
     def probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return each organ's probability (organs, d, h, w) in an image (d, h, w); 0 in the air around the body.

@@ -35,6 +35,7 @@ from contourd.jobs.database import Database
 from contourd.jobs.job import CheckState
 from contourd.jobs.tables import InstanceRow, NewerImageRow
 from contourd.model.identity import ModelIdentity
+from contourd.model.runtime_description import RuntimeDescription
 from contourd.settings import load_settings
 from tests import showcase
 from tests.archives import write_dicom
@@ -247,7 +248,10 @@ def status(site: Site) -> list[object]:
     database = Database(load_settings(site.queue()).database_url)
     with database.transaction() as session:
         model = ModelIdentity("hn7", "1", "0" * 64)
-        add_contouring(session, 1, Contouring(model, "1", "cpu", "torch", "{}", 20, "0" * 64, ()), datetime.now(UTC))
+        runtime = RuntimeDescription("torch", "2", "fp32", "cpu", "x86_64, AVX2", 2)
+        add_contouring(
+            session, 1, Contouring(model, "1", runtime, {"torch": "2"}, "{}", 20, "0" * 64, ()), datetime.now(UTC)
+        )
     database.close()
     return site.operate("status")
 

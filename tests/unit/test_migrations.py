@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 from alembic import command
 from sqlalchemy import Boolean, Connection, DateTime, Integer, MetaData, select, text
+from sqlalchemy.exc import IntegrityError
 
 from contourd.errors import QueueUnavailable, SchemaMismatch
+from contourd.jobs.contourings import read_contoured
 from contourd.jobs.database import Database, alembic_config, revisions
 from contourd.jobs.tables import SCHEMA_REVISION, JobRow
+from contourd.model.runtime_description import RuntimeDescription
 
 MOMENT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 STATES = {
@@ -23,6 +26,11 @@ STATES = {
     "constancy_checks": "GREEN",
     "tallies": "COMPLETE",
     "events": "COMPLETE",
+}
+# What is read as a record, where "text" would be none.
+RECORDS = {
+    ("contourings", "runtime"): RuntimeDescription("torch", "2", "fp32", "cpu", "x86_64, AVX2", 2).to_json(),
+    ("contourings", "versions"): "{}",
 }
 Content = dict[str, list[dict[str, Any]]]
 
@@ -60,6 +68,7 @@ def fill(database: Database) -> None:
                 row[column.name] = (
                     1 if isinstance(kind, Integer | Boolean) else MOMENT if isinstance(kind, DateTime) else "text"
                 )
+            row |= {column: text for (name, column), text in RECORDS.items() if name == table.name and column in row}
             state = {"state": STATES[table.name]} if "state" in row else {}
             patients = {"series_id": None} if table.name == "constancy_series" else {}  # the series is a patient's
             connection.execute(table.insert(), row | state | patients)
@@ -214,3 +223,40 @@ def test_the_destinations_of_older_jobs_are_carried_over_in_their_order(database
         session.scalars(select(JobRow)).one().destinations.append("second")
     database.downgrade("0004")
     assert content(database)["jobs"][0]["destinations"] == "tps,archive,pacs,second"
+
+
+WORDS = (
+    ("cpu (x86_64, AVX512, 2 threads, OpenVINO 2026.1 bf16)",
+     RuntimeDescription("openvino", "2026.1", "bf16", "cpu", "x86_64, AVX512", 2)),
+    ("cpu (aarch64, DEFAULT, 8 threads, torch 2.9.1+cpu fp32)",
+     RuntimeDescription("torch", "2.9.1+cpu", "fp32", "cpu", "aarch64, DEFAULT", 8)),
+    ("cuda:1 (NVIDIA H200, CUDA 13.0, torch 2.9.1 fp16)",
+     RuntimeDescription("torch", "2.9.1", "fp16", "cuda:1", "NVIDIA H200", cuda="13.0")),
+    ("cuda:0 (Tesla T4, torch fp16)",
+     RuntimeDescription("torch", "", "fp16", "cuda:0", "", words="cuda:0 (Tesla T4, torch fp16)")),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "record"), WORDS)
+def test_what_ran_an_older_job_is_carried_over_from_words_to_a_record_and_back(database, words, record):
+    migrate(database, command.upgrade, "0005")
+    fill(database)
+    with database.engine.connect() as connection:
+        same = "job_id, at, model_name, model_version, model_sha256, contourd, settings, images, images_sha256"
+        connection.execute(
+            text(
+                f"INSERT INTO contourings ({same}, outputs, device, libraries) "
+                f"SELECT {same}, '[]', :device, 'Python 3.12.1, torch 2.9.1' FROM contourings"
+            ),
+            {"device": words},
+        )
+        connection.commit()
+    database.upgrade()
+    kept = read_contoured(database, 1).contouring
+    assert (kept.runtime, kept.libraries) == (record, {"Python": "3.12.1", "torch": "2.9.1"})
+    assert kept.runtime.told() == words
+    with pytest.raises(IntegrityError, match="only appended to"), database.transaction() as session:
+        session.execute(text("UPDATE contourings SET images = 2"))
+    database.downgrade("0005")
+    row = content(database)["contourings"][-1]
+    assert (row["device"], row["libraries"]) == (words, "Python 3.12.1, torch 2.9.1")

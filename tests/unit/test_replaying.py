@@ -62,6 +62,14 @@ def test_the_same_bytes(bench, tmp_path):
     assert (last.action, last.subject, last.detail) == ("replay", "job 1", "the same bytes")
 
 
+def test_a_job_of_the_version_before_gives_the_same_bytes(bench):
+    """Its row was written by the version that kept the runtime and the libraries in words."""
+    bench.database.downgrade("0005")
+    bench.database.upgrade()
+    told = replay(bench)
+    assert (told.same, told.changed) == (True, ())
+
+
 def test_another_model_does_not_change_what_was_made(bench, fit_bundle, tmp_path):
     activate(bench, brighter_bundle(fit_bundle, tmp_path / "second"))
     told = replay(bench)

@@ -17,6 +17,7 @@ from contourd.model import openvino_runtime
 from contourd.model.bundle import load_bundle
 from contourd.model.openvino_runtime import OpenVinoRuntime, has_bf16
 from contourd.model.predictor import Predictor
+from contourd.model.runtime_description import RuntimeDescription
 from contourd.model.torch_runtime import TorchRuntime
 from contourd.reference import load_reference
 from contourd.runtimes import LEAST_DICE, make_predictor, masks_agree, user_cache, worker_of
@@ -87,28 +88,31 @@ def test_what_is_kept_and_damaged_is_exported_anew(bundle, tmp_path):
     assert predictor.runtime.probabilities(image()).max() > 0.5
     for model in tmp_path.glob("*.xml"):
         model.write_bytes(b"<net")
-    assert "OpenVINO" in make_predictor(bundle, WorkerSettings(**CPU, runtime="openvino"), tmp_path).runtime.described
+    assert (
+        make_predictor(bundle, WorkerSettings(**CPU, runtime="openvino"), tmp_path).runtime.description.name
+        == "openvino"
+    )
 
 
 def test_a_folder_that_cannot_be_written_stops_nothing(bundle, tmp_path):
     (tmp_path / "file").touch()
     predictor = make_predictor(bundle, WorkerSettings(**CPU, runtime="openvino"), tmp_path / "file" / "cache")
-    assert "OpenVINO" in predictor.runtime.described
+    assert predictor.runtime.description.name == "openvino"
 
 
 def test_auto_takes_openvino_where_it_is_installed(bundle, cache):
-    assert "OpenVINO" in make_predictor(bundle, WorkerSettings(**CPU), cache).runtime.described
+    assert make_predictor(bundle, WorkerSettings(**CPU), cache).runtime.description.name == "openvino"
 
 
 def test_without_openvino_torch_runs_it(bundle, monkeypatch):
     monkeypatch.setattr(runtimes, "is_installed", lambda: False)
-    assert "torch" in make_predictor(bundle, WorkerSettings(**CPU)).runtime.described
+    assert make_predictor(bundle, WorkerSettings(**CPU)).runtime.description.name == "torch"
 
 
 def test_a_runtime_that_disagrees_is_not_used(bundle, monkeypatch, caplog):
     answer_with(monkeypatch, bundle, 0.0)
     with caplog.at_level(logging.WARNING):
-        assert "torch" in make_predictor(bundle, WorkerSettings(**CPU)).runtime.described
+        assert make_predictor(bundle, WorkerSettings(**CPU)).runtime.description.name == "torch"
     assert "torch takes the place of OpenVINO" in caplog.text
     with pytest.raises(DeviceError, match="does not give the masks"):
         make_predictor(bundle, WorkerSettings(**CPU, runtime="openvino"))
@@ -133,12 +137,24 @@ def test_what_is_named_and_not_there_is_said(bundle, monkeypatch):
 @pytest.mark.parametrize("runtime", ["torch", "openvino"])
 def test_what_a_runtime_says_of_itself_leads_back_to_it(bundle, runtime, cache):
     asked = WorkerSettings(**CPU, runtime=runtime, precision="fp32")
-    assert worker_of(make_predictor(bundle, asked, cache).runtime.described) == asked
+    assert worker_of(make_predictor(bundle, asked, cache).runtime.description) == asked
 
 
 def test_bf16_leads_back_to_it():
-    told = "cpu (x86_64, AVX512, 2 threads, OpenVINO 2026.1 bf16)"
-    assert worker_of(told) == WorkerSettings(device="cpu", runtime="openvino", precision="bf16")
+    said = RuntimeDescription("openvino", "2026.1", "bf16", "cpu", "x86_64, AVX512", 2)
+    assert worker_of(said) == WorkerSettings(device="cpu", runtime="openvino", precision="bf16")
+
+
+@pytest.mark.parametrize(("said", "told"), [
+    (RuntimeDescription("openvino", "2026.1", "bf16", "cpu", "x86_64, AVX512", 2),
+     "cpu (x86_64, AVX512, 2 threads, OpenVINO 2026.1 bf16)"),
+    (RuntimeDescription("torch", "2.9.1", "fp16", "cuda:0", "NVIDIA H200", cuda="13.0"),
+     "cuda:0 (NVIDIA H200, CUDA 13.0, torch 2.9.1 fp16)"),
+    (RuntimeDescription("torch", "", "fp32", "cpu", "", words="cpu"), "cpu"),
+])  # fmt: skip
+def test_a_runtime_is_told_in_words_and_kept_as_a_record(said, told):
+    assert said.told() == told
+    assert RuntimeDescription.from_json(said.to_json()) == said
 
 
 @pytest.fixture
@@ -156,7 +172,7 @@ def test_bf16_gives_the_masks_of_single_precision_and_other_bits(cache):
     bundle = load_bundle("hn7")
     plain = TorchRuntime(bundle.network(), torch.device("cpu"))
     runtime = OpenVinoRuntime(bundle.network(), bundle.sha256, cache, "bf16")
-    assert runtime.described.endswith("bf16)")
+    assert runtime.description.precision == "bf16"
     assert masks_agree(runtime, plain, bundle) >= LEAST_DICE
     volume = load_reference().volume  # as it is contoured: from both lattices and their mirror images
     both = [Predictor(bundle, "cpu", one).predict(volume) for one in (runtime, plain)]
@@ -168,14 +184,14 @@ def test_bf16_gives_the_masks_of_single_precision_and_other_bits(cache):
 
 def test_auto_takes_bf16_where_the_processor_has_it(bundle, cache):
     expected = "bf16" if has_bf16() else "fp32"
-    assert make_predictor(bundle, WorkerSettings(**CPU), cache).runtime.described.endswith(f"{expected})")
+    assert make_predictor(bundle, WorkerSettings(**CPU), cache).runtime.description.precision == expected
 
 
 @pytest.mark.usefixtures("without_bf16")
 def test_without_bf16_auto_takes_fp32_and_who_named_it_is_told(bundle, cache):
     made = make_predictor(bundle, WorkerSettings(**CPU), cache)
-    assert "OpenVINO" in made.runtime.described
-    assert made.runtime.described.endswith("fp32)")
+    assert made.runtime.description.name == "openvino"
+    assert made.runtime.description.precision == "fp32"
     with pytest.raises(DeviceError, match=r"no bf16 .*set worker\.precision to auto or fp32"):
         make_predictor(bundle, WorkerSettings(**CPU, precision="bf16"), cache)
 
@@ -186,19 +202,18 @@ def test_bf16_that_disagrees_is_not_used(bundle, monkeypatch, cache):
     right = OpenVinoRuntime.probabilities
 
     def answer(self, image):
-        return right(self, image) * (0 if "bf16" in self.described else 1)
+        return right(self, image) * (0 if self.description.precision == "bf16" else 1)
 
     monkeypatch.setattr(OpenVinoRuntime, "probabilities", answer)
-    made = make_predictor(bundle, WorkerSettings(**CPU), cache).runtime.described
-    assert "OpenVINO" in made
-    assert made.endswith("fp32)")
+    made = make_predictor(bundle, WorkerSettings(**CPU), cache).runtime.description
+    assert (made.name, made.precision) == ("openvino", "fp32")
     with pytest.raises(DeviceError, match=r"bf16.* does not give the masks"):
         make_predictor(bundle, WorkerSettings(**CPU, precision="bf16"), cache)
 
 
 def test_half_precision_on_a_device_leads_back_to_it():
-    told = "cuda:1 (NVIDIA H100, CUDA 12.8, torch 2.13.0 fp16)"
-    assert worker_of(told) == WorkerSettings(device="cuda:1", runtime="torch", precision="fp16")
+    said = RuntimeDescription("torch", "2.13.0", "fp16", "cuda:1", "NVIDIA H100", cuda="12.8")
+    assert worker_of(said) == WorkerSettings(device="cuda:1", runtime="torch", precision="fp16")
 
 
 def test_the_cache_of_a_user(monkeypatch, tmp_path):
