@@ -15,14 +15,20 @@ from sqlalchemy import text
 
 from contourd.dicom.spool import Spool
 from contourd.jobs.database import Database
-from contourd.jobs.job import JobState, SeriesEvent, SeriesState
-from contourd.jobs.queue import Queue, record
+from contourd.jobs.deliveries import Deliveries
+from contourd.jobs.job import JobState, RetryPolicy, SeriesEvent, SeriesState
+from contourd.jobs.queue import Queue
 from contourd.jobs.retention import Retention
 from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
+from contourd.jobs.transitions import record
+from contourd.outcomes import Outcome, OutcomeKind
+from contourd.remarks import Finding, Measure, Remark, RemarkCheck, Remarks, RemarkVerdict
 from contourd.settings import RetentionSettings
 
 SERIES, IMAGES, A_DAY = 60, 200, 20
 UID = "2.25.{:039d}"
+LARYNX = Finding("Larynx", RemarkCheck.VOLUME, Measure.VOLUME_CC, 1.0, (5.0, 9.0))
+REMARKS = Remarks((Remark(LARYNX, RemarkVerdict.FLAG),))
 
 
 def add_series(database: Database, number: int) -> None:
@@ -52,14 +58,14 @@ def add_series(database: Database, number: int) -> None:
         record(session, "job", job.id, "queued", JobState.QUEUED, "hn7", now)
 
 
-def deliver_next(queue: Queue) -> None:
+def deliver_next(queue: Queue, deliveries: Deliveries) -> None:
     """Take the next job to its end."""
     job = queue.claim("worker-1-1", 60)
     assert job is not None
-    queue.contoured(job.id, "worker-1-1", {"pacs": f"outgoing/{job.id}.dcm"}, "check: Larynx (volume 1.0 cc)")
-    delivery = queue.claim_delivery("pacs")
+    queue.contoured(job.id, "worker-1-1", {"pacs": f"outgoing/{job.id}.dcm"}, REMARKS)
+    delivery = deliveries.claim("pacs")
     assert delivery is not None
-    queue.delivered(delivery.id, "")
+    deliveries.accepted(delivery.id, Outcome(OutcomeKind.ACCEPTED, "", 0x0000))
 
 
 def size_bytes(database: Database, file: Path) -> int:
@@ -78,14 +84,14 @@ def main() -> None:
         file = Path(folder) / "contourd.sqlite"
         database = Database(f"sqlite:///{file}")
         database.upgrade()
-        queue = Queue(database)
+        queue, deliveries = Queue(database), Deliveries(database, RetryPolicy(30, 1800, 86400))
         settings = RetentionSettings(input_days=0, output_days=0, failed_days=0)
         retention = Retention(database, Spool(Path(folder) / "spool"), settings)
         sizes = []
         for batch in range(2):  # the first fills pages that an empty database has anyway
             for number in range(SERIES):
                 add_series(database, batch * SERIES + number)
-                deliver_next(queue)
+                deliver_next(queue, deliveries)
             retention.run()
             sizes.append(size_bytes(database, file))
         database.close()

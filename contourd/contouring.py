@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from contourd.dicom.acquisition import acquisition_of
 from contourd.dicom.rtstruct_check import check_structure_set
 from contourd.dicom.rtstruct_second_reader import check_with_second_reader
-from contourd.dicom.rtstruct_write import Provenance, Remarks, structure_set_dataset
+from contourd.dicom.rtstruct_write import Provenance, structure_set_dataset
 from contourd.dicom.series import Instance, Series, gate, read_volume
 from contourd.errors import OrgansRejected, OutsideLimits, SeriesUnusable
 from contourd.hold_reasons import HoldReason
@@ -28,12 +28,13 @@ from contourd.model.agreement import Agreement, disagreement
 from contourd.model.bundle import ModelBundle
 from contourd.model.commissioning import told_unjudged
 from contourd.model.limits import outside
-from contourd.model.plausibility import Finding, Organ, assess, organ, recognised
+from contourd.model.plausibility import Organ, assess, organ, recognised
 from contourd.model.predictor import Prediction, Predictor, Progress
 from contourd.model.sides import Sides
 from contourd.model.structures import Structure, catalogue
 from contourd.profiles import STRICT, Profile
-from contourd.settings import PlausibilitySettings, Verdict
+from contourd.remarks import Finding, Remark, RemarkCheck, Remarks, RemarkVerdict
+from contourd.settings import PlausibilitySettings
 
 LEVEL = 0.5
 INTERPOLATION_ORDER = 3
@@ -149,7 +150,7 @@ def contour_series(
     unclear = [finding for o in found for finding in disagreement(o.name, o.agreement)]
     remarks = _remarks(_organs(masks, series.grid), unclear, bundle, order, beyond, prediction.midline_mm())
     _refuse_beside(prediction, bundle, order)  # after what is no head and neck at all
-    remarks = replace(remarks, formal=series.formal)
+    remarks += Remarks.noted(RemarkCheck.HEADER, series.formal)
     structures = {style: _traced(found, series.grid, style) for style in {HoleStyle(p.holes) for p in order.profiles}}
     report("trace", 1.0)
     datasets, remarks = _written(_Drawn(series, structures, masks), bundle, order, remarks, report)
@@ -236,21 +237,27 @@ def _remarks(
     if len(known) < min(FEWEST_ORGANS, len(distribution)) and not order.override:
         found = ", ".join(known) or "none"
         raise SeriesUnusable(HoldReason.NO_HEAD_AND_NECK, model=bundle.name, organs=found)
-    released = f"{order.override} ({'; '.join(beyond)})" if beyond else ""
-    findings = (*findings, *unclear)
-    withheld = _by_organ(findings, order.plausibility, "withhold")
-    flagged = {k: why for k, why in _by_organ(findings, order.plausibility, "flag").items() if k not in withheld}
+    released = [f"{order.override} ({'; '.join(beyond)})"] if beyond else []
     unjudged = told_unjudged(bundle.config.model.structures, distribution)
-    return Remarks(flagged, withheld, released, unjudged=unjudged)
+    return (
+        Remarks.noted(RemarkCheck.LIMITS, released)
+        + Remarks.noted(RemarkCheck.DISTRIBUTION, [unjudged] if unjudged else [])
+        + judged((*findings, *unclear), order.plausibility)
+    )
 
 
-def _by_organ(findings: Sequence[Finding], settings: PlausibilitySettings, verdict: Verdict) -> dict[str, str]:
-    """Structure -> its reasons for one verdict."""
-    reasons: dict[str, list[str]] = {}
-    for finding in findings:
-        if settings.verdict(finding.check) == verdict:
-            reasons.setdefault(finding.structure, []).append(finding.reason)
-    return {name: "; ".join(told) for name, told in reasons.items()}
+def judged(findings: Sequence[Finding], settings: PlausibilitySettings) -> Remarks:
+    """Say what becomes of findings by the settings; an organ that is withheld is not to be looked at besides."""
+    verdicts = {"flag": RemarkVerdict.FLAG, "withhold": RemarkVerdict.WITHHOLD}
+    remarks = [
+        Remark(finding, verdicts[verdict])
+        for finding in findings
+        if (verdict := settings.verdict(finding.check)) in verdicts
+    ]
+    withheld = {r.finding.structure for r in remarks if r.verdict is RemarkVerdict.WITHHOLD}
+    return Remarks(
+        tuple(r for r in remarks if r.verdict is RemarkVerdict.WITHHOLD or r.finding.structure not in withheld)
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

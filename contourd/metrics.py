@@ -116,6 +116,12 @@ class NodeMetrics(Collector):
         for name in NAMES:
             held.add_metric([name], self._history.held[name])
         yield held
+        remarks = CounterMetricFamily(
+            "contourd_remarks", "Remarks on structure sets by what was looked at.", labels=["check", "verdict"]
+        )
+        for labels, number in sorted(self._history.remarks.items()):
+            remarks.add_metric(labels, number)
+        yield remarks
         seconds = HistogramMetricFamily("contourd_job_stage_seconds", "Time of jobs by stage.", labels=["stage"])
         for stage, counts in self._stages.items():
             seconds.add_metric([stage], _cumulative(counts), self._seconds[stage])

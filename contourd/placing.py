@@ -13,10 +13,11 @@ import numpy as np
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Box
 from contourd.model.bundle import ModelBundle
-from contourd.model.plausibility import Check, Organ, assess, organ
+from contourd.model.plausibility import Organ, assess, organ
 from contourd.model.predictor import Predictor
 from contourd.model.sides import Sides
 from contourd.reference import ReferencePatient, load_reference, mean_organs
+from contourd.remarks import RemarkCheck
 
 # Of the shipped model's organs no centroid is 5 mm apart; that of a cord which is drawn 80 mm further would be 40 mm.
 FARTHEST_MM = 50.0
@@ -50,7 +51,7 @@ def misplaced(predictor: Predictor) -> tuple[str, ...]:
     masks = {name: prediction.mask(name) for name in prediction.structures}
     found = [one for name, mask in masks.items() if (one := organ(name, mask, grid)) is not None]
     sides = Sides(predictor.bundle.config.known_pairs, prediction.midline_mm())
-    wrong = [f"{f.structure}: {f.reason}" for f in assess(found, {}, inf, sides) if f.check is Check.LATERALITY]
+    wrong = [f"{f.structure}: {f.reason}" for f in assess(found, {}, inf, sides) if f.check is RemarkCheck.LATERALITY]
     return (*wrong, *_elsewhere(found, masks, reference))
 
 

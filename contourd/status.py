@@ -17,6 +17,7 @@ from contourd.jobs.destinations import DestinationLine
 from contourd.jobs.first_images import first_images
 from contourd.jobs.report import EVERYTHING, Chosen, Report, read_report
 from contourd.models import routed_models
+from contourd.remarks import Remark
 from contourd.settings import Settings
 
 
@@ -78,7 +79,7 @@ def to_json(report: Report, settings: Settings) -> str:
                 "model": job.model,
                 "contoured_with": asdict(job.contoured_with) if job.contoured_with else None,
                 "attempts": job.attempts,
-                "remarks": job.remarks,
+                "remarks": [_remark_as_json(remark) for remark in job.remarks.records],
                 "created_at": job.created_at.isoformat(),
                 "updated_at": job.updated_at.isoformat(),
                 "deliveries": [
@@ -150,6 +151,19 @@ def constancy_content(standing: Constancy) -> dict[str, Any]:
         "at": last.ended_at.isoformat() if last and last.ended_at else None,
         "overdue": standing.overdue.isoformat() if standing.overdue else None,
         "under_way": standing.under_way,
+    }
+
+
+def _remark_as_json(remark: Remark) -> dict[str, Any]:
+    found = remark.finding
+    return {
+        "organ": found.structure,
+        "check": str(found.check),
+        "verdict": str(remark.verdict),
+        "measure": str(found.measure),
+        "value": found.value,
+        "expected": list(found.expected or ()),
+        "reason": found.reason,
     }
 
 

@@ -120,7 +120,7 @@ def _jobs_table(lines: Sequence[JobLine], now: datetime) -> Table:
     table = _lines("Jobs", "job", "state", "came", "patient", "reason or remarks; deliveries")
     for job in lines:
         deliveries = ", ".join(_delivery_text(d, now) for d in job.deliveries)
-        told = "; ".join(filter(None, [job.reason, job.remarks, deliveries]))
+        told = "; ".join(filter(None, [job.reason, job.remarks.told(), deliveries]))
         when = _when(job.created_at, now)
         table.add_row(str(job.id), _styled(job.state), when, Text(one_line(job.patient)), _cut(told))
     return table
@@ -144,7 +144,7 @@ def job_in_full(job: JobLine, now: datetime) -> RenderableType:
             for d in job.deliveries
         ),
         ("reason", _outside(job.reason)),
-        ("remarks", _outside(job.remarks)),
+        ("remarks", _outside(job.remarks.told())),
         ("what to do", Text(remedy_of(job.reason) if advice else "")),
         ("command", Text(advice, "bold")),
     ]

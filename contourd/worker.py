@@ -43,6 +43,7 @@ from contourd.model.site_structures import site_colours
 from contourd.patience import Backoff
 from contourd.profiles import STRICT
 from contourd.provenance import contouring_of
+from contourd.remarks import Remarks
 from contourd.runtimes import FOLDER, make_predictor
 from contourd.settings import Settings
 from contourd.signals import end_with, hint, on_signals
@@ -200,8 +201,8 @@ class Worker:
         self.contoured()
         self._waiting.pop(job.id, None)
         log.info("contoured", extra={"action": "contoured", "job": job.id})
-        if remarks:
-            log.warning("a person is to look: %s", remarks, extra={"action": "remark", "job": job.id})
+        if remarks.records:
+            log.warning("a person is to look: %s", remarks.told(), extra={"action": "remark", "job": job.id})
 
     def _lack_memory(self, job: Job, said: str) -> None:
         """Hold a job that needs more than the worker may have; where that is not limited, others have it for now."""
@@ -236,7 +237,7 @@ class Worker:
             except SpoolError:
                 continue
 
-    def _contour(self, job: Job, found: FoundModel) -> tuple[dict[str, str], str, Contouring]:
+    def _contour(self, job: Job, found: FoundModel) -> tuple[dict[str, str], Remarks, Contouring]:
         """Contour a job; returns destination -> structure set, the remarks, and what made them."""
         paths = [self._settings.spool.root / path for path in job.paths]
         images = dict(zip(paths, job.hashes, strict=True))
@@ -262,7 +263,7 @@ class Worker:
             stored[identity] = self._spool.store_output(job.id, buffer.getvalue(), part)
             written[stored[identity]] = buffer.getvalue()
         made = contouring_of(predictor, order, job.hashes, written)
-        return {name: stored[p.identity()] for name, p in wanted.items()}, contoured.remarks.told(), made
+        return {name: stored[p.identity()] for name, p in wanted.items()}, contoured.remarks, made
 
     def _same(self, model: ModelIdentity, found: FoundModel) -> FoundModel:
         """Keep to the model of what was sent already, whatever its name stands for now; raises ModelError."""

@@ -217,6 +217,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.commands",
         *("contourd.hold_codes", "contourd.hold_sentences", "contourd.hold_series"),
         *("contourd.hold_jobs", "contourd.hold_reasons"),
+        "contourd.remarks",
         "contourd",
         "contourd.dicom",
         "contourd.imaging",
@@ -265,7 +266,7 @@ TRAINER_MAY_IMPORT = (
     *("contourd.dicom.rtstruct_read", "contourd.dicom.rtstruct_loops"),
     "contourd.dicom.ct_write",  # evaluation through the structure set begins with a CT series on disk
     "contourd.contouring",
-    *("contourd.errors", "contourd.hold_reasons", "contourd.regular"),
+    *("contourd.errors", "contourd.hold_reasons", "contourd.regular", "contourd.remarks"),
 )
 # The trainer's packages are entered by their faces (``__init__``), and by these alone; None is what they share.
 TRAINER_PACKAGES: Mapping[str | None, frozenset[str]] = {

@@ -16,7 +16,7 @@ from pydicom.dataset import Dataset
 from sqlalchemy import delete
 
 from contourd.dicom.ct_write import write_ct_series
-from contourd.dicom.rtstruct_write import Provenance, Remarks, structure_set_dataset
+from contourd.dicom.rtstruct_write import Provenance, structure_set_dataset
 from contourd.dicom.series import Instance, along_z, gate, read_instance
 from contourd.dicom.spool import Spool
 from contourd.errors import SlicesMissing
@@ -29,13 +29,22 @@ from contourd.jobs.job import DeliveryState, JobState, SeriesState
 from contourd.jobs.tables import AttemptRow, DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
 from contourd.model.structures import catalogue
 from contourd.reference import IDENTITY, load_reference, reference_masks
+from contourd.remarks import NO_REMARKS, Finding, Measure, Remark, RemarkCheck, Remarks, RemarkVerdict
 
 STEP_MM = 2.5  # of the shipped file
-REMARKS = Remarks({"Parotid_R": "volume 22.6 cc, expected 25.3 to 129.2 cc"}, {})
-Contourer = Callable[[list[Instance]], tuple[Dataset, str]]
 
 
-def drawn(instances: list[Instance]) -> tuple[Dataset, str]:
+def flagged_volume(organ: str, volume_cc: float, expected_cc: tuple[float, float]) -> Remarks:
+    """Return the remark that an organ has another size than is usual."""
+    found = Finding(organ, RemarkCheck.VOLUME, Measure.VOLUME_CC, volume_cc, expected_cc)
+    return Remarks((Remark(found, RemarkVerdict.FLAG),))
+
+
+REMARKS = flagged_volume("Parotid_R", 22.6, (25.3, 129.2))
+Contourer = Callable[[list[Instance]], tuple[Dataset, Remarks]]
+
+
+def drawn(instances: list[Instance]) -> tuple[Dataset, Remarks]:
     """Make the reference patient's structure set of its mean contours: no network is run."""
     series = gate(instances)
     rois = []
@@ -43,9 +52,7 @@ def drawn(instances: list[Instance]) -> tuple[Dataset, str]:
         box = _around(mask)
         rois.append(ROI(name, trace(mask[box], box, series.grid), series.grid.volume_mm3(mask) / 1000))
     provenance = Provenance("hn7", "1", "0" * 64, "0" * 64, 1)
-    return structure_set_dataset(
-        StructureSet(tuple(rois)), series, provenance, catalogue(), remarks=REMARKS
-    ), REMARKS.told()
+    return structure_set_dataset(StructureSet(tuple(rois)), series, provenance, catalogue(), remarks=REMARKS), REMARKS
 
 
 def _around(mask: NDArray[np.bool_]) -> Box:
@@ -53,14 +60,14 @@ def _around(mask: NDArray[np.bool_]) -> Box:
     return z, y, x
 
 
-def contoured(instances: list[Instance]) -> tuple[Dataset, str]:
+def contoured(instances: list[Instance]) -> tuple[Dataset, Remarks]:
     """Contour it with the shipped model."""
     from contourd.contouring import contour_series
     from contourd.model.bundle import load_bundle
     from contourd.model.predictor import Predictor
 
     made = contour_series(instances, Predictor(load_bundle("hn7"), "cpu"))
-    return made.dataset, made.remarks.told()
+    return made.dataset, made.remarks
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ class Files:
     places_mm: tuple[float, ...]
     structure_set: bytes
     series_uid: str
-    remarks: str
+    remarks: Remarks
 
 
 def files_of(ct: Path, contourer: Contourer) -> Files:
@@ -119,7 +126,7 @@ def fill(database: Database, spool: Spool, files: Files | None = None) -> None:
 
 
 def fill_queue(
-    database: Database, spool: Spool, paths: Sequence[str] = (), uid: str = "2.25.1", remarks: str = ""
+    database: Database, spool: Spool, paths: Sequence[str] = (), uid: str = "2.25.1", remarks: Remarks = NO_REMARKS
 ) -> None:
     """Make the rows alone; ``paths`` are the images of series 1."""
     now = datetime.now(UTC)
@@ -159,7 +166,7 @@ def _series(number: int, uid: str, state: SeriesState, reason: str, patient: str
     )  # fmt: skip
 
 
-def _job(number: int, series: int, state: JobState, reason: str, remarks: str, begun: datetime) -> JobRow:
+def _job(number: int, series: int, state: JobState, reason: str, remarks: Remarks, begun: datetime) -> JobRow:
     return JobRow(
         id=number, series_id=series, revision=1, model="hn7", destinations=["pacs", "tps"], state=state, reason=reason,
         remarks=remarks, confirm=reason == CONFIRM, created_at=begun, updated_at=begun + timedelta(minutes=1),
@@ -210,11 +217,11 @@ SERIES = (
 MISSING = (28, 29)
 CONFIRM = "waits for confirmation: a person is to look at the pictures before it is sent"
 JOBS = (
-    (1, JobState.HELD, CONFIRM, ""),
-    (3, JobState.CONTOURING, "", ""),
-    (4, JobState.DELIVERING, "", ""),
-    (5, JobState.DELIVERED, "", "check: Larynx (volume 71.2 cc, expected 8.9 to 60.1 cc)"),
-    (7, JobState.FAILED, f"tps: {REFUSAL}", ""),
+    (1, JobState.HELD, CONFIRM, NO_REMARKS),
+    (3, JobState.CONTOURING, "", NO_REMARKS),
+    (4, JobState.DELIVERING, "", NO_REMARKS),
+    (5, JobState.DELIVERED, "", flagged_volume("Larynx", 71.2, (8.9, 60.1))),
+    (7, JobState.FAILED, f"tps: {REFUSAL}", NO_REMARKS),
 )
 DELIVERIES = (
     (1, "pacs", DeliveryState.PENDING, 0, ""),

@@ -16,9 +16,9 @@ from contourd.errors import NodeError, SeriesUnusable
 from contourd.profiles import PROFILES
 
 if TYPE_CHECKING:
-    from contourd.dicom.rtstruct_write import Remarks
     from contourd.dicom.series import Instance
     from contourd.imaging.contours import ROI
+    from contourd.remarks import Remarks
 
 
 def contour(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from unicodedata import normalize
@@ -30,6 +30,7 @@ from contourd.hold_reasons import HoldReason
 from contourd.imaging.contours import ROI, StructureSet
 from contourd.model.structures import Structure
 from contourd.profiles import STRICT, Profile
+from contourd.remarks import NO_REMARKS, Remarks
 
 ROI_CONTOURS = Tag("ROIContourSequence")
 DETACHED_STUDY = UID("1.2.840.10008.3.1.2.3.1")
@@ -60,52 +61,6 @@ class Provenance:
         """Derive a UID from the input's instances, the model and the settings."""
         instances = sorted(i.sop_instance_uid for i in series.instances)
         return derived_uid(kind, *instances, self.model_hash, self.settings_hash, self.revision)
-
-
-@dataclass(frozen=True, slots=True)
-class Remarks:
-    """What a person must know of a structure set.
-
-    Attributes
-    ----------
-    flagged
-        Organ -> why it is to be looked at first: the ROI is labelled CHECK.
-    withheld
-        Organ -> why it is not in the structure set.
-    released
-        Why the series lies outside the model's limits, and who released it; empty where it does not.
-    formal
-        What of the CT's header is not copied as it is written there, and why.
-    unjudged
-        Which organs of the model could not be compared with its training set; empty where all were.
-    rejected
-        Those of ``withheld`` that did not read back as they were contoured.
-    """
-
-    flagged: Mapping[str, str] = field(default_factory=dict)
-    withheld: Mapping[str, str] = field(default_factory=dict)
-    released: str = ""
-    formal: tuple[str, ...] = ()
-    unjudged: str = ""
-    rejected: frozenset[str] = frozenset()
-
-    def without(self, rejected: Mapping[str, str]) -> Remarks:
-        """Return them with further organs withheld, which are not to be looked at then."""
-        flagged = {name: why for name, why in self.flagged.items() if name not in rejected}
-        withheld = {**self.withheld, **rejected}
-        return replace(self, flagged=flagged, withheld=withheld, rejected=self.rejected | set(rejected))
-
-    def told(self) -> str:
-        """Return them in words, empty where there is nothing to tell."""
-        parts = [f"outside the model's limits, released: {self.released}"] if self.released else []
-        parts += [self.unjudged] if self.unjudged else []
-        parts += [f"withheld: {name} ({why})" for name, why in self.withheld.items()]
-        parts += [f"check: {name} ({why})" for name, why in self.flagged.items()]
-        parts += [f"header: {change}" for change in self.formal]
-        return "; ".join(parts)
-
-
-NO_REMARKS = Remarks()
 
 
 def structure_set_dataset(

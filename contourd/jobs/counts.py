@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -106,6 +106,7 @@ class History:
         self._left_out = False
         self._begun: dict[tuple[int, str], datetime] = {}
         self.held: Counter[str] = Counter()
+        self.remarks: Counter[tuple[str, str]] = Counter()  # of what was looked at, and what became of it
         self.associations: Counter[str] = Counter()
         with suppress(QueueUnavailable):  # the first look tries again
             self._begin()
@@ -140,8 +141,13 @@ class History:
                 self.held[class_of(row.detail)] += 1
             if row.subject == "job":
                 self._stage(row)
+        self._count_remarks(session, [r.subject_id for r in rows if (r.subject, r.event) == ("job", "contoured")])
         session.expunge_all()
         return len(rows) == BATCH
+
+    def _count_remarks(self, session: Session, jobs: Sequence[int]) -> None:
+        for remarks in session.scalars(select(JobRow.remarks).where(JobRow.id.in_(jobs))) if jobs else ():
+            self.remarks.update((str(r.finding.check), str(r.verdict)) for r in remarks.records)
 
     def _stage(self, row: EventRow) -> None:
         for stage, (begins, ends) in STAGES.items():

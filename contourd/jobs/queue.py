@@ -21,6 +21,7 @@ from contourd.jobs.own_series import own_series
 from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
 from contourd.jobs.transitions import add_delivery, advance_delivery, advance_job, end_job, withdraw_job
 from contourd.model.identity import ModelIdentity
+from contourd.remarks import NO_REMARKS, Remarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ class Queue:
         job_id: int,
         worker: str,
         outputs: Mapping[str, str],
-        remarks: str = "",
+        remarks: Remarks = NO_REMARKS,
         made: Contouring | None = None,
     ) -> None:
         """Record the structure sets and make a pending delivery for each destination, together.
@@ -139,7 +140,7 @@ class Queue:
             job.lease_until, job.reason, job.remarks = None, "", remarks
             if made is not None:
                 add_contouring(session, job_id, made, now)
-            self._advance(session, job, JobEvent.CONTOURED, remarks)
+            self._advance(session, job, JobEvent.CONTOURED, remarks.told())
             if job.confirm and not job.confirmed_by:
                 job.reason = "waits for confirmation: a person is to look at the pictures before it is sent"
                 self._advance(session, job, JobEvent.HOLD, job.reason)

@@ -18,6 +18,7 @@ from contourd.jobs.own_series import own_series
 from contourd.jobs.tables import DeliveryRow, InstanceRow, JobDestinationRow, JobRow, SeriesRow
 from contourd.jobs.tallies import JOBS, read_tallies
 from contourd.model.identity import ModelIdentity
+from contourd.remarks import Remarks
 
 # Of jobs that somebody may still wait for.
 OPEN = tuple(state for state in JobState if state not in (JobState.DELIVERED, JobState.SUPERSEDED))
@@ -46,7 +47,7 @@ class JobLine:
     patient: str
     model: str
     attempts: int
-    remarks: str
+    remarks: Remarks
     created_at: datetime
     updated_at: datetime
     deliveries: tuple[DeliveryLine, ...]

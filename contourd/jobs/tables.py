@@ -12,9 +12,10 @@ from sqlalchemy.ext.orderinglist import ordering_list
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from contourd.jobs.job import CheckState, CommitmentState, DeliveryState, JobState, RequestState, SeriesState
+from contourd.remarks import NO_REMARKS, Remarks
 
 # The revision of migrations/ that makes these tables.
-SCHEMA_REVISION = "0006"
+SCHEMA_REVISION = "0007"
 # Of what has no DIMSE status, in the key of ``tallies``.
 NO_STATUS = -1
 
@@ -38,10 +39,25 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
 
+class RemarkRecords(TypeDecorator[Remarks]):
+    """Remarks, stored as JSON."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Remarks | None, dialect: Dialect) -> str:  # noqa: ARG002
+        """Write them."""
+        return (value or NO_REMARKS).to_json()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Remarks:  # noqa: ARG002
+        """Read them."""
+        return Remarks.from_json(value) if value else NO_REMARKS
+
+
 class Table(DeclarativeBase):
     """Base of the tables."""
 
-    type_annotation_map = {datetime: UTCDateTime}  # noqa: RUF012
+    type_annotation_map = {datetime: UTCDateTime, Remarks: RemarkRecords}  # noqa: RUF012
 
 
 def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
@@ -156,7 +172,7 @@ class JobRow(Table):
     worker: Mapped[str] = mapped_column(String(64), default="")
     lease_until: Mapped[datetime | None]
     override: Mapped[str] = mapped_column(Text, default="")  # why, and who lets the model run outside of its limits
-    remarks: Mapped[str] = mapped_column(Text, default="")  # organs to be looked at, organs withheld
+    remarks: Mapped[Remarks] = mapped_column("remark_records", default=NO_REMARKS)  # of organs, and of the series
     confirm: Mapped[bool] = mapped_column(default=False)  # a person is to see the pictures before it is sent
     confirmed_by: Mapped[str] = mapped_column(String(64), default="")
     created_at: Mapped[datetime]

@@ -13,11 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contourd.imaging.grid import Box, within
-from contourd.model.plausibility import Check, Finding
+from contourd.remarks import LEVEL as LEVEL
+from contourd.remarks import UNDECIDED, Finding, Measure, RemarkCheck
 
-LEVEL = 0.5
-# A probability is undecided within so much of the level.
-UNDECIDED = 0.05
 # In ten of the OpenKBP validation patients the least Dice was 0.56 (an oesophagus of 102 voxels), and the largest
 # undecided part 0.27.
 LEAST_DICE, MOST_UNDECIDED = 0.5, 0.5
@@ -72,14 +70,11 @@ def agreement(parts: Sequence[tuple[Box, NDArray[np.float32]]], box: Box, mean: 
 def disagreement(name: str, found: Agreement) -> tuple[Finding, ...]:
     """Name an organ whose lattices disagree, or whose probability is a plateau at the level; empty where it is well."""
     if 0 < found.found < found.lattices:
-        told = f"its lattices disagree: {found.found} of {found.lattices} found it"
+        measure, value, expected = Measure.LATTICES, float(found.found), (float(found.lattices), float(found.lattices))
     elif found.dice < LEAST_DICE:
-        told = f"its lattices disagree: Dice {found.dice:.2f}, at least {LEAST_DICE} expected"
+        measure, value, expected = Measure.DICE, found.dice, (LEAST_DICE, 1.0)
     elif found.undecided > MOST_UNDECIDED:
-        told = (
-            f"its probability is a plateau at {LEVEL}: {found.undecided:.0%} of its voxels between "
-            f"{LEVEL - UNDECIDED:.2f} and {LEVEL + UNDECIDED:.2f}, at most {MOST_UNDECIDED:.0%} expected"
-        )
+        measure, value, expected = Measure.UNDECIDED_PART, found.undecided, (0.0, MOST_UNDECIDED)
     else:
         return ()
-    return (Finding(name, Check.AGREEMENT, told),)
+    return (Finding(name, RemarkCheck.AGREEMENT, measure, value, expected),)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import permutations
 from math import exp, log
 from typing import Self
@@ -20,6 +19,7 @@ from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Grid
 from contourd.model.sides import Sides
 from contourd.model.structures import Laterality, Pairs, catalogue, catalogue_pairs
+from contourd.remarks import Finding, Measure, RemarkCheck
 
 FEWEST_CASES = 10
 SMALLEST_SD_LOG, SMALLEST_SD_MM = 0.1, 2.0
@@ -28,16 +28,6 @@ LARGEST_SD_LOG, LARGEST_SD_MM = 3.0, 300.0
 # The middle of the body is not that of the head to the millimetre; no sided organ of a head and neck is as near to it.
 MIDLINE_MARGIN_MM = 10.0
 MAD_TO_SD = 1.4826
-
-
-class Check(StrEnum):
-    """What was found implausible."""
-
-    VOLUME = "volume"
-    POSITION = "position"
-    LATERALITY = "laterality"
-    SYMMETRY = "symmetry"
-    AGREEMENT = "agreement"
 
 
 class Spread(BaseModel):
@@ -97,15 +87,6 @@ class Organ:
     volume_cc: float
     centroid_mm: tuple[float, float, float]
     cut: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One organ that failed one check, with the reason for a person."""
-
-    structure: str
-    check: Check
-    reason: str
 
 
 def organ(name: str, mask: MaskInBox, grid: Grid) -> Organ | None:
@@ -192,7 +173,9 @@ def assess(
 
 def recognised(organs: Sequence[Organ], findings: Sequence[Finding], distribution: Distribution) -> tuple[str, ...]:
     """Name the organs that have their size and their place; what was not compared has none."""
-    odd = {f.structure for f in findings if f.check in (Check.VOLUME, Check.POSITION, Check.LATERALITY)}
+    odd = {
+        f.structure for f in findings if f.check in (RemarkCheck.VOLUME, RemarkCheck.POSITION, RemarkCheck.LATERALITY)
+    }
     return tuple(o.name for o in organs if o.name in distribution and o.name not in odd)
 
 
@@ -201,7 +184,7 @@ def _volume(o: Organ, spread: Spread, limit_sd: float) -> list[Finding]:
     if spread.score(value) <= limit_sd or (o.cut and value < spread.median):
         return []
     low, high = (exp(spread.median + sign * limit_sd * spread.sd) for sign in (-1, 1))
-    return [Finding(o.name, Check.VOLUME, f"volume {o.volume_cc:.1f} cc, expected {low:.1f} to {high:.1f} cc")]
+    return [Finding(o.name, RemarkCheck.VOLUME, Measure.VOLUME_CC, o.volume_cc, (low, high))]
 
 
 def _position(o: Organ, others: Mapping[str, Organ], spread: OrganSpread, limit_sd: float) -> list[Finding]:
@@ -213,8 +196,8 @@ def _position(o: Organ, others: Mapping[str, Organ], spread: OrganSpread, limit_
     # The median: one misplaced organ accuses itself, not all the others.
     if len(scores) < 2 or float(np.median(scores)) <= limit_sd:
         return []
-    told = f"its place among the other organs is {np.median(scores):.1f} standard deviations from the usual one"
-    return [Finding(o.name, Check.POSITION, told)]
+    far = float(np.median(scores))
+    return [Finding(o.name, RemarkCheck.POSITION, Measure.STANDARD_DEVIATIONS, far, (0.0, limit_sd))]
 
 
 def _laterality(o: Organ, others: Mapping[str, Organ], sides: Sides) -> list[Finding]:
@@ -234,7 +217,7 @@ def _laterality(o: Organ, others: Mapping[str, Organ], sides: Sides) -> list[Fin
         depths_mm.append(sign * (o.centroid_mm[0] - sides.midline_mm) + MIDLINE_MARGIN_MM)
     if all(depth_mm > 0 for depth_mm in depths_mm):
         return []
-    return [Finding(o.name, Check.LATERALITY, "it lies on the other side of the patient")]
+    return [Finding(o.name, RemarkCheck.LATERALITY)]
 
 
 def _is_midline(name: str) -> bool:
@@ -243,9 +226,12 @@ def _is_midline(name: str) -> bool:
 
 
 def _symmetry(o: Organ, partner: Organ | None, spread: OrganSpread, limit_sd: float) -> list[Finding]:
-    if spread.log_asymmetry is None or partner is None or o.cut or partner.cut:
+    usual = spread.log_asymmetry
+    if usual is None or partner is None or o.cut or partner.cut:
         return []
-    if spread.log_asymmetry.score(log(o.volume_cc / partner.volume_cc)) <= limit_sd:
+    ratio = o.volume_cc / partner.volume_cc
+    if usual.score(log(ratio)) <= limit_sd:
         return []
-    told = f"{o.name} has {o.volume_cc:.1f} cc and {partner.name} {partner.volume_cc:.1f} cc"
-    return [Finding(name, Check.SYMMETRY, told) for name in (o.name, partner.name)]
+    expected = exp(usual.median - limit_sd * usual.sd), exp(usual.median + limit_sd * usual.sd)
+    both = {o.name: o.volume_cc, partner.name: partner.volume_cc}
+    return [Finding(name, RemarkCheck.SYMMETRY, Measure.VOLUME_RATIO, ratio, expected, both) for name in both]

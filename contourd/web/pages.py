@@ -22,12 +22,12 @@ from contourd.jobs.reasons import remedy_of
 from contourd.jobs.report import JobLine, read_report
 from contourd.model.commissioning import REMEDY
 from contourd.models import ModelLine, routed_models
+from contourd.remarks import RemarkVerdict
 from contourd.settings import Settings
 from contourd.web.site import may_read, page, shown_state, site_of
 
 MOST_JOBS = 100
 LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*\)")
-REMARK = re.compile(r"; (?=withheld: |check: )")  # the viewer shows those of drawn organs itself
 NEEDS_A_PERSON = ("CONFIRM", "HELD", "FAILED")
 DONE = ("DELIVERED", "SUPERSEDED", "CANCELLED")
 
@@ -94,7 +94,7 @@ def job_page(request: Request, patient: dict[str, str] | None = None) -> Respons
         state=shown_state(detail.job.state, detail.job.reason),
         destinations=[d.name for d in site.settings.destination],
         models=models,
-        remarks=[part for part in REMARK.split(detail.job.remarks) if part and not part.startswith("check: ")],
+        remarks=detail.job.remarks.lines(but=RemarkVerdict.FLAG),  # the viewer shows those of drawn organs itself
         patient=patient,
         remedy=remedy,
     )

@@ -17,6 +17,7 @@ from contourd.jobs.report import read_report
 from contourd.jobs.tables import AuditRow, JobRow, SeriesRow
 from contourd.pulse import TOLD, Wrong
 from contourd.reference import load_reference
+from contourd.remarks import RemarkCheck, Remarks
 from contourd.web.access import TRIES
 from contourd.web.pages import rendered
 from tests import showcase
@@ -180,7 +181,7 @@ def test_without_a_token_nobody_acts(shown):
 def test_hostile_strings_are_text(acting):
     with acting.database.transaction() as session:
         session.get_one(JobRow, 1).reason = HOSTILE
-        session.get_one(JobRow, 1).remarks = HOSTILE
+        session.get_one(JobRow, 1).remarks = Remarks.noted(RemarkCheck.HEADER, [HOSTILE])
         session.get_one(SeriesRow, 1).calling_ae = "<b>'\"&"
     acting.sign_in(HOSTILE[:25])
     for path in ("/", "/jobs/1"):

@@ -48,4 +48,5 @@ def test_a_series_outside_the_limits_waits_for_a_person(
             (job,) = node.wait_until(lambda status: [j["state"] for j in status["jobs"]] == ["DELIVERED"])["jobs"]
         (dataset,) = pacs.datasets()
     assert "released: small adult (" in dataset.StructureSetDescription
-    assert "released: small adult (" in job["remarks"]
+    assert [(one["check"], one["verdict"]) for one in job["remarks"]][:1] == [("limits", "note")]
+    assert job["remarks"][0]["reason"].startswith("small adult (")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from contourd.contouring import Order, _by_organ
+from contourd.contouring import Order, judged
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.model.agreement import LEAST_DICE, Agreement, agreement, disagreement
-from contourd.model.plausibility import Check
 from contourd.model.predictor import OnLattice, Prediction
 from contourd.model.transforms import Preprocess, PreprocessConfig
+from contourd.remarks import RemarkCheck
 from contourd.settings import PlausibilitySettings
 
 BOX = (slice(0, 1), slice(0, 10), slice(0, 10))
@@ -43,7 +43,7 @@ def test_one_row_of_four_in_common():
     found = agreement(parts, BOX, mean(*parts))
     assert found == Agreement(0.25, 2, 2, pytest.approx(6 / 7))
     (finding,) = disagreement("Larynx", found)
-    assert finding.check is Check.AGREEMENT
+    assert finding.check is RemarkCheck.AGREEMENT
     assert finding.reason == f"its lattices disagree: Dice 0.25, at least {LEAST_DICE} expected"
 
 
@@ -93,7 +93,7 @@ def test_a_prediction_compares_its_lattices_on_the_ct():
 def test_the_setting_decides(verdict):
     findings = disagreement("Larynx", Agreement(0.2, 2, 2, 0.0))
     settings = PlausibilitySettings(agreement=verdict)
-    for other in ("withhold", "flag", "send"):
-        told = _by_organ(findings, settings, other)
-        assert told == ({"Larynx": findings[0].reason} if other == verdict else {})
+    told = judged(findings, settings)
+    for other, organs in (("withhold", told.withheld), ("flag", told.flagged)):
+        assert organs == ({"Larynx": findings[0].reason} if other == verdict else {})
     assert Order().plausibility.agreement == "withhold"

@@ -17,11 +17,12 @@ from pydicom.tag import Tag
 
 from contourd.dicom.acquisition import acquisition_of
 from contourd.dicom.legal_form import bring_to_legal_form
-from contourd.dicom.rtstruct_write import Remarks, save_structure_set, structure_set_dataset
+from contourd.dicom.rtstruct_write import save_structure_set, structure_set_dataset
 from contourd.dicom.series import Series
 from contourd.errors import SeriesUnusable
 from contourd.imaging.contours import StructureSet
 from contourd.model.structures import catalogue
+from contourd.remarks import RemarkCheck, Remarks
 from tests.peers import dciodvfy_errors
 from tests.phantom import PROVENANCE, grid, read_series, traced, write_series
 
@@ -126,14 +127,14 @@ def drawn() -> StructureSet:
 
 def built(series: Series) -> Dataset:
     """Return a structure set as it is read back."""
-    remarks, file = Remarks(formal=series.formal), BytesIO()
+    remarks, file = Remarks.noted(RemarkCheck.HEADER, series.formal), BytesIO()
     structure_set_dataset(drawn(), series, PROVENANCE, catalogue(), remarks=remarks).save_as(file)
     return pydicom.dcmread(BytesIO(file.getvalue()))
 
 
 def written(series: Series, path: Path) -> Dataset:
     """Return the same from a file."""
-    remarks = Remarks(formal=series.formal)
+    remarks = Remarks.noted(RemarkCheck.HEADER, series.formal)
     save_structure_set(structure_set_dataset(drawn(), series, PROVENANCE, catalogue(), remarks=remarks), path)
     return pydicom.dcmread(path)
 
@@ -312,6 +313,6 @@ def test_a_frame_of_reference_that_is_no_uid_is_held_with_its_true_reason(tmp_pa
 
 
 def test_operators_words_are_written_in_ascii(plain) -> None:
-    remarks = Remarks(released="Dr. Müller hat es angesehen")
+    remarks = Remarks.noted(RemarkCheck.LIMITS, ["Dr. Müller hat es angesehen"])
     dataset = structure_set_dataset(drawn(), plain, PROVENANCE, catalogue(), remarks=remarks)
     assert "Dr. Muller hat es angesehen" in dataset.StructureSetDescription

@@ -114,6 +114,16 @@ def test_nothing_is_counted_twice_and_nothing_new_is_missed(node):
     assert after["contourd_delivery_attempts_total,destination=pacs,outcome=refused,status=0xA900"] == 1
 
 
+def test_remarks_are_counted_when_a_job_is_contoured(node):
+    database, metrics = node
+    counted = "contourd_remarks_total,check=volume,verdict=flag"
+    assert figures(metrics)[counted] == 1  # of the larynx of job 4
+    now = datetime.now(UTC)
+    with database.transaction() as session:
+        session.add(EventRow(at=now, subject="job", subject_id=4, event="contoured", state="DELIVERING"))
+    assert figures(metrics)[counted] == figures(metrics)[counted] == 2
+
+
 def test_counters_begin_with_the_process_and_numbers_do_not(node, tmp_path):
     database, metrics = node
     counted = ("contourd_job_stage_seconds_count,stage=waiting", "contourd_held_total,reason=confirmation")

@@ -15,6 +15,7 @@ from contourd.jobs.contourings import read_contoured
 from contourd.jobs.database import Database, alembic_config, revisions
 from contourd.jobs.tables import SCHEMA_REVISION, JobRow
 from contourd.model.runtime_description import RuntimeDescription
+from contourd.remarks import Finding, Measure, Remark, RemarkCheck, Remarks, RemarkVerdict
 
 MOMENT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 STATES = {
@@ -31,6 +32,7 @@ STATES = {
 RECORDS = {
     ("contourings", "runtime"): RuntimeDescription("torch", "2", "fp32", "cpu", "x86_64, AVX2", 2).to_json(),
     ("contourings", "versions"): "{}",
+    ("jobs", "remark_records"): "[]",
 }
 Content = dict[str, list[dict[str, Any]]]
 
@@ -260,3 +262,53 @@ def test_what_ran_an_older_job_is_carried_over_from_words_to_a_record_and_back(d
     database.downgrade("0005")
     row = content(database)["contourings"][-1]
     assert (row["device"], row["libraries"]) == (words, "Python 3.12.1, torch 2.9.1")
+
+
+def remarked(database: Database, words: str) -> Remarks:
+    """Bring a job that an older version remarked upon in words to this version; returns what stands there now."""
+    migrate(database, command.upgrade, "0006")
+    fill(database)
+    with database.engine.connect() as connection:
+        connection.execute(text("UPDATE jobs SET remarks = :words"), {"words": words})
+        connection.commit()
+    database.upgrade()
+    with database.reading() as session:
+        return session.scalars(select(JobRow)).one().remarks
+
+
+def test_the_remarks_of_older_jobs_are_carried_over_and_told_as_they_were(database):
+    words = (
+        "outside the model's limits, released: small adult; seen (mp) (the patient's age is 9 years); "
+        "not commissioned: the model does not know the usual size and place of any organ, only sides are checked; "
+        "withheld: SpinalCord (it lies on the other side of the patient); "
+        "check: Parotid_L (volume 3.1 cc, expected 5.3 to 129.2 cc; its lattices disagree: 1 of 2 found it); "
+        "check: Parotid_R (volume 3.1 cc, expected 5.3 to 129.2 cc); header: the Study ID is left out"
+    )
+    remarks = remarked(database, words)
+    assert remarks.told() == words
+    assert [(r.finding.structure, r.finding.check, r.verdict) for r in remarks.records] == [
+        ("", "limits", "note"),
+        ("", "distribution", "note"),
+        ("SpinalCord", "earlier", "withhold"),
+        ("Parotid_L", "earlier", "flag"),
+        ("Parotid_R", "earlier", "flag"),
+        ("", "header", "note"),
+    ]
+    database.downgrade("0006")
+    assert content(database)["jobs"][0]["remarks"] == words
+
+
+@pytest.mark.parametrize("words", ["", "what nobody knows"])
+def test_other_words_are_kept_as_they_are(database, words):
+    assert remarked(database, words).told() == words
+
+
+def test_a_measured_remark_is_told_by_its_figures_to_an_older_version(database):
+    database.upgrade()
+    fill(database)
+    found = Finding("Larynx", RemarkCheck.VOLUME, Measure.VOLUME_CC, 71.2, (8.9, 60.1))
+    with database.transaction() as session:
+        session.scalars(select(JobRow)).one().remarks = Remarks((Remark(found, RemarkVerdict.FLAG),))
+    database.downgrade("0006")
+    told = "check: Larynx (volume: volume_cc 71.2, expected 8.9 to 60.1)"
+    assert content(database)["jobs"][0]["remarks"] == told

@@ -16,7 +16,6 @@ from contourd.model.plausibility import (
     FEWEST_CASES,
     SMALLEST_SD_LOG,
     SMALLEST_SD_MM,
-    Check,
     Organ,
     OrganSpread,
     Spread,
@@ -26,6 +25,7 @@ from contourd.model.plausibility import (
     recognised,
 )
 from contourd.model.sides import Sides
+from contourd.remarks import RemarkCheck
 
 CENTRES = {
     "Brainstem": (0.0, 0.0, 100.0),
@@ -83,7 +83,7 @@ def test_volume(distribution):
     # 4.5 x 0.297 = 1.3365 (kept to three decimals): 20 cc x exp(1.3365) = 76.1 cc, and 5.26 cc.
     for volume_cc, implausible in ((75.5, False), (76.5, True), (5.4, False), (5.1, True)):
         o = Organ("Brainstem", volume_cc, CENTRES["Brainstem"], cut=False)
-        assert findings(patient(Brainstem=o), distribution) == [("Brainstem", Check.VOLUME)] * implausible
+        assert findings(patient(Brainstem=o), distribution) == [("Brainstem", RemarkCheck.VOLUME)] * implausible
     told = assess(patient(Brainstem=o), distribution, 4.5)[0].reason
     assert told == "volume 5.1 cc, expected 5.3 to 76.1 cc"
 
@@ -91,14 +91,14 @@ def test_volume(distribution):
 def test_a_cut_organ_may_be_small_but_not_large(distribution):
     small, large = (Organ("Brainstem", v, CENTRES["Brainstem"], cut=True) for v in (1.0, 200.0))
     assert findings(patient(Brainstem=small), distribution) == []
-    assert findings(patient(Brainstem=large), distribution) == [("Brainstem", Check.VOLUME)]
+    assert findings(patient(Brainstem=large), distribution) == [("Brainstem", RemarkCheck.VOLUME)]
 
 
 def test_one_misplaced_organ_accuses_itself_alone(distribution):
     # 2 mm x 4.5 = 9 mm.
     near, far = (Organ("Brainstem", 20.0, (0.0, 0.0, 100.0 + mm), cut=False) for mm in (8.9, 9.1))
     assert findings(patient(Brainstem=near), distribution) == []
-    assert findings(patient(Brainstem=far), distribution) == [("Brainstem", Check.POSITION)]
+    assert findings(patient(Brainstem=far), distribution) == [("Brainstem", RemarkCheck.POSITION)]
 
 
 def test_sides(distribution):
@@ -106,12 +106,12 @@ def test_sides(distribution):
     swapped = patient(
         Parotid_L=replace(left, centroid_mm=right.centroid_mm), Parotid_R=replace(right, centroid_mm=left.centroid_mm)
     )
-    assert {f for f in findings(swapped, distribution) if f[1] is Check.LATERALITY} == {
-        ("Parotid_L", Check.LATERALITY),
-        ("Parotid_R", Check.LATERALITY),
+    assert {f for f in findings(swapped, distribution) if f[1] is RemarkCheck.LATERALITY} == {
+        ("Parotid_L", RemarkCheck.LATERALITY),
+        ("Parotid_R", RemarkCheck.LATERALITY),
     }
     alone = [o for o in swapped if o.name != "Parotid_R"]  # no partner: the midline organs tell
-    assert ("Parotid_L", Check.LATERALITY) in findings(alone, {})
+    assert ("Parotid_L", RemarkCheck.LATERALITY) in findings(alone, {})
     assert findings([o for o in swapped if o.name == "Parotid_L"], {}) == []  # nothing to compare with
 
 
@@ -120,7 +120,7 @@ def sides(midline_mm=None, pairs=(("Parotid_L", "Parotid_R"),)):
 
 
 def wrong_sides(organs, known):
-    return [f.structure for f in assess(organs, {}, 4.5, known) if f.check is Check.LATERALITY]
+    return [f.structure for f in assess(organs, {}, 4.5, known) if f.check is RemarkCheck.LATERALITY]
 
 
 def test_sides_by_the_patient_s_own_midline():
@@ -162,7 +162,7 @@ def test_pairs_of_the_model_have_their_asymmetry():
     assert known["Rib03_L"].log_asymmetry.median == 0
     larger = [replace(o, volume_cc=40.0) if o.name == "Rib03_L" else o for o in cases[0]]
     found = [f.structure for f in assess(larger, known, 4.5, sides(pairs=(("Rib03_L", "Rib03_R"),)))
-             if f.check is Check.SYMMETRY]  # fmt: skip
+             if f.check is RemarkCheck.SYMMETRY]  # fmt: skip
     assert found == ["Rib03_L", "Rib03_R"]
 
 
@@ -192,8 +192,12 @@ def test_symmetry(distribution):
     # SMALLEST_SD_LOG x 4.5 = 0.45: a ratio of 1.57 is the limit.
     for ratio, implausible in ((1.55, 0), (1.6, 2)):
         o = Organ("Parotid_L", 20.0 * ratio, CENTRES["Parotid_L"], cut=False)
-        assert findings(patient(Parotid_L=o), distribution).count(("Parotid_L", Check.SYMMETRY)) == implausible / 2
-        assert findings(patient(Parotid_L=o), distribution).count(("Parotid_R", Check.SYMMETRY)) == implausible / 2
+        assert (
+            findings(patient(Parotid_L=o), distribution).count(("Parotid_L", RemarkCheck.SYMMETRY)) == implausible / 2
+        )
+        assert (
+            findings(patient(Parotid_L=o), distribution).count(("Parotid_R", RemarkCheck.SYMMETRY)) == implausible / 2
+        )
 
 
 def test_what_is_recognised(distribution):

@@ -9,12 +9,13 @@ import numpy as np
 import pydicom
 import pytest
 
-from contourd.dicom.rtstruct_write import Remarks, structure_set_dataset
+from contourd.dicom.rtstruct_write import structure_set_dataset
 from contourd.dicom.series import Series
 from contourd.errors import StructureSetRejected
 from contourd.imaging.contours import ROI, Contour, StructureSet
 from contourd.model.structures import catalogue
 from contourd.profiles import PROFILES, STRICT, Profile
+from contourd.remarks import Finding, Measure, Remark, RemarkCheck, Remarks, RemarkVerdict
 from tests.peers import dciodvfy_errors
 from tests.phantom import NOT_FOUND, PROVENANCE, traced
 
@@ -79,17 +80,24 @@ def test_names_that_clash_are_refused(series: Series, names: dict[str, str], tol
         written(traced(series.grid)[0], series, replace(STRICT, names=names))
 
 
+VOLUME = "volume 1.0 cc, expected 5.0 to 9.0 cc"
+
+
 def test_remarks_stand_where_a_person_sees_them(series: Series) -> None:
-    remarks = Remarks({"Parotid_R": "volume 1.0 cc"}, {"SpinalCord": "on the other side"}, "adult (mp)")
+    small = Finding("Parotid_R", RemarkCheck.VOLUME, Measure.VOLUME_CC, 1.0, (5.0, 9.0))
+    exchanged = Finding("SpinalCord", RemarkCheck.LATERALITY)
+    remarks = Remarks.noted(RemarkCheck.LIMITS, ["adult (mp)"])
+    remarks += Remarks((Remark(small, RemarkVerdict.FLAG), Remark(exchanged, RemarkVerdict.WITHHOLD)))
     dataset = written(traced(series.grid)[0], series, remarks=remarks)
     assert [r.ROIName for r in dataset.StructureSetROISequence] == ["Parotid_L", "Parotid_R"]
     left, right = dataset.RTROIObservationsSequence
     assert (left.ROIObservationLabel, "ROIObservationDescription" in left) == ("Parotid_L", False)
-    assert (right.ROIObservationLabel, right.ROIObservationDescription) == ("CHECK", "volume 1.0 cc")
+    assert (right.ROIObservationLabel, right.ROIObservationDescription) == ("CHECK", VOLUME)
     told = remarks.told()
     assert told == (
-        "outside the model's limits, released: adult (mp); withheld: SpinalCord (on the other side); "
-        "check: Parotid_R (volume 1.0 cc)"
+        "outside the model's limits, released: adult (mp); "
+        "withheld: SpinalCord (it lies on the other side of the patient); "
+        f"check: Parotid_R ({VOLUME})"
     )
     assert told in dataset.StructureSetDescription
     assert f"not found: {NOT_FOUND}" in dataset.StructureSetDescription

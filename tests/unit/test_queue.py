@@ -12,6 +12,7 @@ from contourd.jobs.job import DeliveryState, JobState
 from contourd.jobs.queue import Lease
 from contourd.jobs.report import read_report
 from contourd.jobs.tables import DeliveryRow, EventRow, JobRow
+from contourd.remarks import Finding, Measure, Remark, RemarkCheck, Remarks, RemarkVerdict
 from tests.queueing import START, add_job, state
 
 
@@ -100,8 +101,11 @@ def test_an_override_stays_with_its_job(database, queue):
 def test_what_a_person_is_to_look_at_is_reported(database, queue):
     job = add_job(database)
     queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "x"}, "check: Larynx (volume 1.0 cc)")
-    assert [line.remarks for line in read_report(database).jobs] == ["check: Larynx (volume 1.0 cc)"]
+    found = Finding("Larynx", RemarkCheck.VOLUME, Measure.VOLUME_CC, 1.0, (5.0, 9.0))
+    remarks = Remarks((Remark(found, RemarkVerdict.FLAG),))
+    queue.contoured(job, "a", {"pacs": "x"}, remarks)
+    assert [line.remarks for line in read_report(database).jobs] == [remarks]
+    assert remarks.told() == "check: Larynx (volume 1.0 cc, expected 5.0 to 9.0 cc)"
 
 
 def test_the_database_keeps_its_own_invariants(database):

@@ -11,13 +11,14 @@ import pydicom
 import pytest
 
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
-from contourd.dicom.rtstruct_write import Provenance, Remarks, structure_set_dataset
+from contourd.dicom.rtstruct_write import Provenance, structure_set_dataset
 from contourd.dicom.series import gate, read_instance
 from contourd.errors import SeriesUnusable
 from contourd.imaging.contours import ROI, StructureSet, trace
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.model.structures import catalogue
+from contourd.remarks import Finding, Measure, Remark, RemarkCheck, Remarks, RemarkVerdict
 from contourd.web.scene import NOTHING_HU, PLANES, open_held_scene, open_scene
 from tests.orientations import TURNED, write_turned
 
@@ -40,7 +41,8 @@ def written(folder: Path, images: Path) -> Path:
     mask = hu > 200
     whole = tuple(slice(0, n) for n in mask.shape)
     roi = ROI("Parotid_L", trace(mask, whole, series.grid), 0.0)
-    remarks = Remarks({"Parotid_L": "volume 4.3 cc, expected 5.0 to 9.0 cc"})
+    found = Finding("Parotid_L", RemarkCheck.VOLUME, Measure.VOLUME_CC, 4.3, (5.0, 9.0))
+    remarks = Remarks((Remark(found, RemarkVerdict.FLAG),))
     dataset = structure_set_dataset(
         StructureSet((roi,)), series, Provenance("m", "1", "0" * 64, "0" * 64, 1), catalogue(), remarks=remarks
     )

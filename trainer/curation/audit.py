@@ -16,9 +16,10 @@ from scipy import ndimage
 
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Grid
-from contourd.model.plausibility import Check, Organ, assess, distribution_of, organ
+from contourd.model.plausibility import Organ, assess, distribution_of, organ
 from contourd.model.sides import Sides
 from contourd.model.structures import Structure, catalogue_pairs
+from contourd.remarks import RemarkCheck
 
 LIMIT_SD = 5.0
 IMPOSSIBLE_VOLUME = 4.0
@@ -101,7 +102,7 @@ def audit(cases: Mapping[str, Sequence[Shape]], known: Mapping[str, Structure] |
     found: list[AuditFinding] = []
     for case, shapes in cases.items():
         for finding in assess([shape.organ for shape in shapes], distribution, LIMIT_SD, Sides(pairs)):
-            rule = Rule.SIDES if finding.check is Check.LATERALITY else Rule.UNUSUAL
+            rule = Rule.SIDES if finding.check is RemarkCheck.LATERALITY else Rule.UNUSUAL
             found.append(AuditFinding(case, finding.structure, rule, finding.reason))
         for shape in shapes:
             spread = distribution.get(shape.organ.name)
