@@ -21,15 +21,25 @@ from contourd.durable_files import make_private_folder, move_folder_durably, wri
 from contourd.errors import ModelError, SeriesUnusable, SpoolError
 from contourd.hold_reasons import HoldReason, Json
 from contourd.imaging.volume import oval_body
-from contourd.jobs.activations import Activation, Activations, FoundModel, Origin, places_of, require_there
+from contourd.jobs.activations import Activations
 from contourd.jobs.database import Database
-from contourd.model.bundle import BUNDLES, MODEL_FILE, ModelBundle, bundle_files, load_bundle
+from contourd.model.bundle import ModelBundle, bundle_files, load_bundle
 from contourd.model.identity import ModelIdentity
+from contourd.model.library import (
+    MODEL_STORE,
+    Activation,
+    FoundModel,
+    Origin,
+    is_bundle,
+    places_of,
+    require_there,
+    shipped_model,
+    stored_folder,
+)
 from contourd.model.predictor import Predictor
 from contourd.placing import ELSEWHERE, misplaced, told_misplaced
 from contourd.regular import open_regular
 from contourd.settings import Settings
-from contourd.settings.loading import MODEL_STORE
 
 FILE_MODE, FOLDER_MODE = 0o400, 0o700
 PARTIAL = ".partial-"
@@ -164,11 +174,11 @@ def activate(database: Database, settings: Settings, source: str, actor: str, re
     root = settings.spool.root
     activations = Activations(database, root)
     given = Path(source)
-    folder = given if (given / MODEL_FILE).is_file() else activations.find(source).folder
+    folder = given if is_bundle(given) else activations.find(source).folder
     stored = store(folder, root, settings.worker.device)
     name = stored.name
     before = _told(activations, name)
-    made = activations.activate(stored.identity, f"{MODEL_STORE}/{stored.folder.name}", actor, reason, before or "")
+    made = activations.activate(stored.identity, stored_folder(stored.identity), actor, reason, before or "")
     return Change(made, before, routes_of(settings, name))
 
 
@@ -188,8 +198,8 @@ def roll_back(database: Database, settings: Settings, name: str, actor: str, rea
     shipped = None
     if restored is not None:
         verify(FoundModel(name, root / restored.folder, Origin.STORED, restored.model.sha256))
-    elif (BUNDLES / name / MODEL_FILE).is_file():
-        shipped = verify(FoundModel(name, BUNDLES / name, Origin.SHIPPED)).identity
+    elif (own := shipped_model(name)) is not None:
+        shipped = verify(own).identity
     before = _told(activations, name)
     made = activations.roll_back(name, shipped, actor, reason, before or "")
     return Change(made, before, routes_of(settings, name))
@@ -226,7 +236,7 @@ def store(folder: Path, root: Path, device: str) -> ModelBundle:
         try:
             _copy(folder, partial)
             copied = _tried(partial.resolve(), folder, device)
-            final = within / copied.identity.stored_name
+            final = root / stored_folder(copied.identity)
             if not _is_whole(final, copied):
                 _give_to_owner([within, partial, *partial.iterdir()], root)
                 _put(partial, final)

@@ -15,9 +15,9 @@ from contourd.dicom.acquisition import acquisition_of
 from contourd.dicom.instance import Instance, survey_series
 from contourd.dicom.series import Series, gate
 from contourd.errors import ModelError, SeriesUnusable
-from contourd.jobs.activations import Activation, find_model, in_force
 from contourd.jobs.routing import choose_route, unfit
 from contourd.model.identity import ModelIdentity
+from contourd.model.library import Activation, find_model, in_force
 from contourd.model.limits import outside
 from contourd.settings import Route, Settings
 

@@ -9,7 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from contourd.jobs.activations import (
+from contourd.logs import one_line
+from contourd.model.commissioning import told_unjudged
+from contourd.model.identity import ModelIdentity
+from contourd.model.library import (
+    CARD_FILE,
     MODEL_FILE,
     Activation,
     FoundModel,
@@ -17,15 +21,11 @@ from contourd.jobs.activations import (
     find_model,
     in_force,
     shipped_names,
+    stored_models,
 )
-from contourd.logs import one_line
-from contourd.model.commissioning import told_unjudged
-from contourd.model.identity import ModelIdentity
 from contourd.regular import read_regular
 from contourd.settings import Settings
-from contourd.settings.loading import MODEL_STORE
 
-CARD_FILE = "CARD.md"
 NOT_READABLE, NOT_ROUTED = "not readable", -1
 
 
@@ -103,8 +103,7 @@ def known_models(settings: Settings, activations: Iterable[Activation]) -> tuple
     last, root = in_force(activations), settings.spool.root
     in_use = [find_model(name, root, last.get(name)) for name in dict.fromkeys((*last, *shipped_names()))]
     idle = [find_model(name, root, None) for name in shipped_names()]
-    stored = sorted((root / MODEL_STORE).glob(f"[!.]*/{MODEL_FILE}"))
-    idle += [FoundModel(file.parent.name, file.parent, Origin.STORED) for file in stored]
+    idle += stored_models(root)
     lines: dict[Path, ModelLine] = {}
     for line in (
         *routed_models(settings, activations),

@@ -27,7 +27,7 @@ from contourd.dicom.spool_access import keep_private
 from contourd.errors import ContourdError, DeviceUnavailable, LeaseLost, ModelError, QueueUnavailable, SpoolError
 from contourd.exhaustion import DISK_FULL, lacks_memory, told_memory
 from contourd.hold_reasons import HoldReason
-from contourd.jobs.activations import Activations, FoundModel
+from contourd.jobs.activations import Activations
 from contourd.jobs.arriving import arriving_images
 from contourd.jobs.audit import AuditTrail
 from contourd.jobs.contourings import Contouring
@@ -38,6 +38,7 @@ from contourd.jobs.queue import Job, Queue
 from contourd.logs import set_up_logging, told
 from contourd.model.bundle import ModelBundle
 from contourd.model.identity import ModelIdentity
+from contourd.model.library import FoundModel
 from contourd.model.predictor import Predictor
 from contourd.model.site_structures import site_colours
 from contourd.patience import Backoff

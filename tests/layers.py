@@ -193,7 +193,12 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.heap",
         "contourd.durable_files",
         "contourd.imaging.grid",
-        *("contourd.model.structures", "contourd.model.site_structures", "contourd.model.identity"),
+        *(
+            "contourd.model.structures",
+            "contourd.model.site_structures",
+            "contourd.model.identity",
+            "contourd.model.library",
+        ),
         *("contourd.model.commissioning", "contourd.jobs.job", "contourd.model.runtime_description"),
         "contourd.settings",
         "contourd.settings.destination",

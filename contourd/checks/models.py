@@ -8,10 +8,11 @@ from pathlib import Path
 from contourd.activating import load_found, verify
 from contourd.checks.finding import Finding, failed, ok
 from contourd.imaging.volume import Volume, oval_body
-from contourd.jobs.activations import NAMED, Activations, FoundModel, Origin, find_model
+from contourd.jobs.activations import Activations
 from contourd.jobs.database import Database
 from contourd.jobs.tables import SCHEMA_REVISION
 from contourd.model.commissioning import REMEDY, told_unjudged
+from contourd.model.library import NAMED, FoundModel, Origin, find_model
 from contourd.model.runtime import peak_bytes
 from contourd.placing import ELSEWHERE, misplaced, told_misplaced
 from contourd.runtimes import make_predictor, user_cache

@@ -16,7 +16,7 @@ from contourd.hold_reasons import HoldReason
 
 if TYPE_CHECKING:
     from contourd.activating import Change
-    from contourd.jobs.activations import Activation
+    from contourd.model.library import Activation
     from contourd.models import ModelLine
     from contourd.settings import Settings
 
@@ -93,7 +93,7 @@ def verify(
 ) -> None:
     """See that models are whole: hashes and weights."""
     from contourd import activating
-    from contourd.jobs.activations import FoundModel, Origin
+    from contourd.model.library import FoundModel, Origin
     from contourd.models import known_models
     from contourd.settings import load_settings
 
@@ -179,13 +179,14 @@ def _tell(change: Change, settings: Settings) -> None:
 
 def _named(name: str, settings: Settings, activations: tuple[Activation, ...]) -> ModelLine:
     """Find one by its name (the one in use), by its name in the store, or by its folder."""
+    from contourd.model.library import is_bundle
     from contourd.models import known_models, model_at
 
     lines = known_models(settings, activations)
     for line in lines:
         if (line.active and name in (line.asked, line.name)) or name in (line.model.stored_name, line.folder.name):
             return line
-    if (Path(name) / "model.json").is_file():
+    if is_bundle(Path(name)):
         return model_at(Path(name), settings)
     known = ", ".join(dict.fromkeys(line.model.stored_name for line in lines))
     raise NodeError(f"there is no model {name!r}; there are: {known}; or give a bundle's folder")

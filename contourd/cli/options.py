@@ -16,9 +16,9 @@ from contourd.commands import command, typed_with
 from contourd.errors import NodeError, SettingsError
 
 if TYPE_CHECKING:
-    from contourd.jobs.activations import Activation
     from contourd.jobs.database import Database
     from contourd.jobs.operations import Operations
+    from contourd.model.library import Activation
     from contourd.settings import Destination, Settings, WorkerSettings
 
 

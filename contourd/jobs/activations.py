@@ -1,130 +1,20 @@
-"""Which bundle a model's name stands for: every activation and every way back, appended and never changed.
-
-A route that names a model gets the bundle that was activated last for that name, else the shipped one. A route that
-gives a folder gets that folder.
-"""
+"""What was put into use under a model's name: every activation and every way back, appended and never changed."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime
-from enum import Enum
 from pathlib import Path
 
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from contourd.clock import Clock, utc_now
-from contourd.errors import InvalidTransition, ModelError
-from contourd.hold_reasons import HoldReason
+from contourd.errors import InvalidTransition
 from contourd.jobs.audit import Deed, audit_row
 from contourd.jobs.database import Database
 from contourd.jobs.tables import ActivationRow
 from contourd.model.identity import ModelIdentity
-from contourd.settings.loading import MODEL_STORE, SHIPPED_MODELS
-
-MODEL_FILE = "model.json"
-NAMED = re.compile(r"[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*")  # no folder: neither . nor ..
-
-
-class Origin(Enum):
-    """Where a model lies."""
-
-    SHIPPED = "shipped"
-    STORED = "stored"  # in the spool, by an activation
-    FOLDER = "folder"  # of the administrator's
-
-
-@dataclass(frozen=True, slots=True)
-class Activation:
-    """A model that was put into use under its name.
-
-    Attributes
-    ----------
-    model
-        Without version and hash: the name stands for nothing any more.
-    folder
-        Relative to the spool; empty: the shipped one, or none.
-    undoes
-        The activation that this one took back, None where it is a new one.
-    """
-
-    id: int
-    at: datetime
-    model: ModelIdentity
-    folder: str
-    actor: str
-    reason: str
-    undoes: int | None = None
-
-    @property
-    def out_of_use(self) -> bool:
-        """Whether the name's first activation was taken back, and no model of that name ships with contourd."""
-        return not self.model.sha256
-
-
-@dataclass(frozen=True, slots=True)
-class FoundModel:
-    """Where a model lies that a route or a person names.
-
-    Attributes
-    ----------
-    sha256
-        What it must have; empty: whatever is there.
-    activation
-        The one in force for its name, None where there was none.
-    """
-
-    asked: str
-    folder: Path
-    origin: Origin
-    sha256: str = ""
-    activation: Activation | None = None
-
-
-def find_model(asked: str, root: Path, activation: Activation | None) -> FoundModel:
-    """Find a model by its name, by its name with version and hash, or by its folder; it is not read.
-
-    Parameters
-    ----------
-    root
-        The spool's.
-    activation
-        The last one of the name ``asked``.
-    """
-    if activation is not None and activation.folder:
-        return FoundModel(asked, root / activation.folder, Origin.STORED, activation.model.sha256, activation)
-    if NAMED.fullmatch(asked):
-        for folder, origin in ((SHIPPED_MODELS, Origin.SHIPPED), (root / MODEL_STORE, Origin.STORED)):
-            if (folder / asked / MODEL_FILE).is_file():
-                return FoundModel(asked, folder / asked, origin, "", activation)
-        for name in shipped_names():
-            if asked.startswith(f"{name}-") and re.search(r"-[0-9a-f]{12}$", asked):
-                return FoundModel(asked, SHIPPED_MODELS / name, Origin.SHIPPED, "", activation)
-    return FoundModel(asked, Path(asked), Origin.FOLDER, "", activation)
-
-
-def places_of(model: ModelIdentity, asked: str, root: Path) -> tuple[FoundModel, ...]:
-    """Return where that very model may lie: in the store, shipped, or in the folder that was asked for."""
-    known = (
-        (root / MODEL_STORE / model.stored_name, Origin.STORED),
-        (SHIPPED_MODELS / model.name, Origin.SHIPPED),
-        (Path(asked), Origin.FOLDER),
-    )
-    places = (FoundModel(model.stored_name, folder, origin, model.sha256) for folder, origin in known)
-    return tuple(place for place in places if is_there(place))
-
-
-def shipped_names() -> tuple[str, ...]:
-    """Name the models that ship with the package, without reading them."""
-    return tuple(sorted(file.parent.name for file in SHIPPED_MODELS.glob(f"*/{MODEL_FILE}")))
-
-
-def is_there(found: FoundModel) -> bool:
-    """Say whether there is a bundle, without reading it."""
-    return (found.folder / MODEL_FILE).is_file()
+from contourd.model.library import Activation, FoundModel, find_model
 
 
 class Activations:
@@ -233,12 +123,6 @@ def read_activations(session: Session, name: str = "") -> tuple[Activation, ...]
     return tuple(map(_activation, session.scalars(wanted)))
 
 
-def in_force(activations: Iterable[Activation]) -> dict[str, Activation]:
-    """Return the last activation of each name that is in use."""
-    last = {one.model.name: one for one in activations}
-    return {name: one for name, one in last.items() if not one.out_of_use}
-
-
 def _locked(session: Session, name: str) -> tuple[Activation, ...]:
     """Read a name's activations; whoever else activates waits (SQLite: for the whole transaction)."""
     wanted = select(ActivationRow).where(ActivationRow.name == name).order_by(ActivationRow.id).with_for_update()
@@ -266,22 +150,3 @@ def _before(rows: tuple[Activation, ...], name: str) -> Activation | None:
 def _activation(row: ActivationRow) -> Activation:
     model = ModelIdentity(row.name, row.version, row.sha256)
     return Activation(row.id, row.at, model, row.folder, row.actor, row.reason, row.undoes)
-
-
-def require_there(found: FoundModel) -> None:
-    """Refuse a model that is not there.
-
-    Raises
-    ------
-    ModelError
-        With what may be given.
-    """
-    if found.activation is not None and found.activation.out_of_use:
-        raise ModelError(
-            HoldReason.MODEL_TAKEN_OUT,
-            model=found.asked,
-            at=f"{found.activation.at:%Y-%m-%d %H:%M}",
-            actor=found.activation.actor,
-        )
-    if not is_there(found):
-        raise ModelError(HoldReason.MODEL_NOT_THERE, model=found.asked, file=MODEL_FILE, folder=str(found.folder))

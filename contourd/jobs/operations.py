@@ -16,7 +16,7 @@ from contourd.clock import Clock, utc_now
 from contourd.commands import command
 from contourd.dicom.identity import refuse_names
 from contourd.errors import InvalidTransition
-from contourd.jobs.activations import Activations, is_there
+from contourd.jobs.activations import Activations
 from contourd.jobs.audit import Deed, audit_row
 from contourd.jobs.contourings import models_of_jobs
 from contourd.jobs.database import Database
@@ -45,6 +45,7 @@ from contourd.jobs.transitions import (
     record,
     withdraw_job,
 )
+from contourd.model.library import is_there
 from contourd.settings import Route
 
 CANCELLED = "cancelled by "

@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Select, and_, false, func, select
 from sqlalchemy.orm import Session
 
-from contourd.jobs.activations import Activation, read_activations
+from contourd.jobs.activations import read_activations
 from contourd.jobs.constancy_standing import Constancy
 from contourd.jobs.contourings import models_of_jobs
 from contourd.jobs.database import Database
@@ -18,6 +18,7 @@ from contourd.jobs.own_series import own_series
 from contourd.jobs.tables import DeliveryRow, InstanceRow, JobDestinationRow, JobRow, SeriesRow
 from contourd.jobs.tallies import JOBS, read_tallies
 from contourd.model.identity import ModelIdentity
+from contourd.model.library import Activation
 from contourd.remarks import Remarks
 
 # Of jobs that somebody may still wait for.

@@ -23,17 +23,16 @@ from contourd.hold_reasons import HoldReason
 from contourd.logs import one_line
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
 from contourd.model.identity import ModelIdentity
+from contourd.model.library import CARD_FILE, MODEL_FILE, WEIGHTS_FILE, bundle_folder, shipped_names
 from contourd.model.limits import Limits
 from contourd.model.plausibility import OrganSpread
 from contourd.model.structures import Pairs, catalogue_pairs, refuse_other_pairs, unpaired
 from contourd.model.transforms import PreprocessConfig
 from contourd.regular import read_regular
 
-BUNDLES = Path(__file__).resolve().parent / "bundles"
 LARGEST_MODEL_FILE_BYTES, LARGEST_WEIGHTS_BYTES = 4 * 2**20, 2 * 2**30
 # Of the errors in a file, the first few tell what is wrong.
 MOST_ERRORS = 5
-MODEL_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "weights.safetensors", "CARD.md"
 
 
 class BundleConfig(BaseModel):
@@ -143,11 +142,6 @@ def _refuse_other_shapes(path: Path, network: AnatomyNet) -> None:
         )
 
 
-def bundle_names() -> tuple[str, ...]:
-    """Name the bundles that ship with the package."""
-    return tuple(sorted(p.parent.name for p in BUNDLES.glob(f"*/{MODEL_FILE}")))
-
-
 def load_bundle(name_or_folder: str | Path) -> ModelBundle:
     """Find a bundle by the name of a shipped one or by its folder, and check the weights' hash.
 
@@ -156,14 +150,13 @@ def load_bundle(name_or_folder: str | Path) -> ModelBundle:
     ModelError
         There is none, or it is damaged.
     """
-    shipped = BUNDLES / str(name_or_folder)
-    folder = shipped if (shipped / MODEL_FILE).is_file() else Path(name_or_folder)
+    folder = bundle_folder(name_or_folder)
     try:
         text = _own(folder, MODEL_FILE, LARGEST_MODEL_FILE_BYTES).read_bytes()
         with _own(folder, WEIGHTS_FILE, LARGEST_WEIGHTS_BYTES).open("rb") as file:
             weights = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        known = ", ".join(bundle_names()) or "none"
+        known = ", ".join(shipped_names()) or "none"
         raise ModelError(
             HoldReason.MODEL_UNKNOWN,
             model=str(name_or_folder),

@@ -3,7 +3,7 @@
 from contourd.settings.alerts import AlertSettings, MailSettings
 from contourd.settings.constancy import ConstancySettings
 from contourd.settings.destination import Destination, DestinationTLS, Route, SenderNode
-from contourd.settings.loading import find_settings_file, load_settings, model_exists, require_models
+from contourd.settings.loading import find_settings_file, load_settings, require_models
 from contourd.settings.node import NodeSettings, NodeTLS
 from contourd.settings.shown import shown_settings
 from contourd.settings.tree import (
@@ -43,7 +43,6 @@ __all__ = [
     "WorkerSettings",
     "find_settings_file",
     "load_settings",
-    "model_exists",
     "require_models",
     "shown_settings",
 ]

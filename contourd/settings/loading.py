@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -11,24 +10,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from contourd.errors import SettingsError
+from contourd.model.library import model_exists
 from contourd.model.site_structures import extended_catalogue
 from contourd.settings.tree import Settings
 
 SEARCHED = (Path("contourd.toml"), Path("/etc/contourd/contourd.toml"))
-SHIPPED_MODELS = Path(__file__).resolve().parents[1] / "model" / "bundles"
-MODEL_STORE = "models"  # in the spool
-
-
-def model_exists(name_or_folder: str, spool_root: Path) -> bool:
-    """Tell whether a bundle is there, shipped, stored by an activation or in its folder, without loading it."""
-    if any((folder / "model.json").is_file() for folder in (SHIPPED_MODELS / name_or_folder, Path(name_or_folder))):
-        return True
-    version = r"-[A-Za-z0-9._-]{1,16}-[0-9a-f]{12}"
-    stored = re.compile(rf"{re.escape(name_or_folder)}({version})?")
-    if any(stored.fullmatch(file.parent.name) for file in (spool_root / MODEL_STORE).glob("*/model.json")):
-        return True
-    shipped = (file.parent.name for file in SHIPPED_MODELS.glob("*/model.json"))
-    return any(re.fullmatch(rf"{re.escape(name)}{version}", name_or_folder) for name in shipped)
 
 
 def find_settings_file(path: Path | None) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from contourd.settings.loading import SHIPPED_MODELS
+from contourd.model.library import SHIPPED_MODELS
 from tests.integration.destination import receiver
 from tests.integration.quick_node import QuickNode, watched
 from tests.interop.node import contourd, serve

@@ -7,10 +7,10 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import IntegrityError
 
 from contourd.errors import InvalidTransition, ModelError
-from contourd.jobs.activations import Activations, Origin, in_force, require_there
+from contourd.jobs.activations import Activations
 from contourd.jobs.tables import AuditRow
 from contourd.model.identity import ModelIdentity
-from contourd.settings.loading import SHIPPED_MODELS, model_exists
+from contourd.model.library import SHIPPED_MODELS, Origin, in_force, model_exists, require_there
 from tests.queueing import Clock
 
 SHIPPED = ModelIdentity("hn7", "1", "0" * 64)

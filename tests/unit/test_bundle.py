@@ -9,7 +9,8 @@ import torch
 
 from contourd.errors import ModelError
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
-from contourd.model.bundle import ModelBundle, bundle_names, load_bundle, save_bundle
+from contourd.model.bundle import ModelBundle, load_bundle, save_bundle
+from contourd.model.library import shipped_names
 
 MODEL = ModelConfig(structures=("Parotid_L", "Parotid_R"), channels=(4, 4, 4, 4))
 
@@ -65,7 +66,7 @@ def test_unknown_keys_are_refused(bundle):
 def test_no_such_model(tmp_path):
     with pytest.raises(ModelError, match="no model") as error:
         load_bundle(tmp_path / "nowhere")
-    for name in bundle_names():
+    for name in shipped_names():
         assert name in str(error.value)
 
 

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 import pytest
 from pydicom.valuerep import DSfloat
 
-from contourd.jobs.activations import FoundModel
 from contourd.jobs.contourings import Contouring
 from contourd.jobs.database import Database
 from contourd.jobs.queue import Job
 from contourd.jobs.tables import JobRow, SeriesRow
 from contourd.logs import LineFormatter
+from contourd.model.library import FoundModel
 from contourd.settings import Settings
 from contourd.worker import Worker
 

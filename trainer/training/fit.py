@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from contourd.errors import DeviceError, SeriesUnusable
 from contourd.hold_reasons import HoldReason
-from contourd.model.bundle import CARD_FILE, ModelBundle, load_bundle, save_bundle
+from contourd.model.bundle import ModelBundle, load_bundle, save_bundle
+from contourd.model.library import CARD_FILE
 from contourd.model.predictor import Predictor
 from contourd.model.structures import mirrored_order, unpaired
 from contourd.model.transforms import Preprocess
