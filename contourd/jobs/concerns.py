@@ -8,10 +8,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from contourd.jobs.counts import OPEN_JOBS
 from contourd.jobs.database import Database
 from contourd.jobs.device_waits import waiting_for_device
-from contourd.jobs.job import DeliveryState, JobState, SeriesState
+from contourd.jobs.job import JOBS_SENDING, JOBS_STOPPED, JOBS_UNDER_WAY, DeliveryState, JobState, SeriesState
 from contourd.jobs.own_series import LOOPBACK_RECEIVER, own_series
 from contourd.jobs.reasons import class_of
 from contourd.jobs.tables import DeliveryRow, EventRow, JobRow, SeriesRow
@@ -84,7 +83,7 @@ def _held_series(session: Session) -> list[Concern]:
 
 
 def _jobs(session: Session) -> list[Concern]:
-    stopped = JobRow.state.in_((JobState.HELD, JobState.FAILED)), JobRow.series_id.not_in(own_series())
+    stopped = JobRow.state.in_(JOBS_STOPPED), JobRow.series_id.not_in(own_series())
     wanted = select(JobRow).where(*stopped).order_by(JobRow.id)
     concerns = []
     for row in session.scalars(wanted):
@@ -108,7 +107,7 @@ def _occasion(session: Session, subject: str, number: int) -> str:
 def _destinations(session: Session, before: datetime) -> list[Concern]:
     of_open_jobs = select(DeliveryRow.destination, func.count()).join(JobRow, JobRow.id == DeliveryRow.job_id)
     stuck = of_open_jobs.where(
-        JobRow.state.in_((JobState.DELIVERING, JobState.FAILED)),  # what a person holds says nothing of a destination
+        JobRow.state.in_(JOBS_SENDING),  # what a person holds says nothing of a destination
         DeliveryRow.state.in_((DeliveryState.PENDING, DeliveryState.SENDING)),
         DeliveryRow.destination != LOOPBACK_RECEIVER,
         DeliveryRow.attempts > 0,
@@ -122,7 +121,7 @@ def _destinations(session: Session, before: datetime) -> list[Concern]:
 
 
 def _oldest(session: Session, now: datetime, oldest_s: float) -> list[Concern]:
-    open_ones = JobRow.state.in_(OPEN_JOBS), JobRow.series_id.not_in(own_series())
+    open_ones = JobRow.state.in_(JOBS_UNDER_WAY), JobRow.series_id.not_in(own_series())
     at = session.scalar(select(func.min(JobRow.created_at)).where(*open_ones))
     if at is None or (now - at).total_seconds() <= oldest_s:
         return []

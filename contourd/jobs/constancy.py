@@ -15,14 +15,13 @@ from contourd.jobs.audit import Deed, audit_row
 from contourd.jobs.constancy_result import CheckResult
 from contourd.jobs.constancy_standing import BASELINE, CHECK, OPEN, Check, check_of, read_last, read_open
 from contourd.jobs.database import Database
-from contourd.jobs.job import CheckState, JobEvent, JobState, SeriesState
+from contourd.jobs.job import JOBS_NOT_ENDED, CheckState, JobEvent, JobState, SeriesState
 from contourd.jobs.own_series import digest
 from contourd.jobs.series_steps import hold_series
 from contourd.jobs.tables import ConstancyCheckRow, ConstancySeriesRow, JobRow, SeriesRow
 from contourd.jobs.transitions import withdraw_job
 
 OVER = "the constancy check is over"
-LEFT_OPEN = tuple(state for state in JobState if state not in (JobState.DELIVERED, JobState.SUPERSEDED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +158,9 @@ class Checks:
         now = self._now()
         if series.state == SeriesState.RECEIVING:
             hold_series(session, series, OVER, now)
-        for job in session.scalars(select(JobRow).where(JobRow.series_id == series.id, JobRow.state.in_(LEFT_OPEN))):
+        for job in session.scalars(
+            select(JobRow).where(JobRow.series_id == series.id, JobRow.state.in_(JOBS_NOT_ENDED))
+        ):
             withdraw_job(session, job, JobEvent.CANCEL, OVER, now)
 
     def recover(self) -> None:

@@ -19,14 +19,13 @@ from sqlalchemy.orm import Session
 from contourd.errors import QueueUnavailable
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import last_delivered
-from contourd.jobs.job import JobState, SeriesState
+from contourd.jobs.job import JOBS_UNDER_WAY, JobState, SeriesState
 from contourd.jobs.own_series import LOOPBACK_RECEIVER, own_jobs, own_series
 from contourd.jobs.reasons import class_of
 from contourd.jobs.report import jobs_by_state
 from contourd.jobs.tables import AuditRow, EventRow, InstanceRow, JobRow, SeriesRow
 from contourd.jobs.tallies import ATTEMPTS, DELIVERIES, INSTANCES, SERIES, count_all, read_tallies
 
-OPEN_JOBS = (JobState.QUEUED, JobState.CONTOURING, JobState.DELIVERING)
 BATCH = 5000
 ASSOCIATION = "association "  # accepted, rejected, aborted, cut off
 REPEATED = re.compile(r"(\d+) more since [\d:]+ UTC$")  # one row of the audit trail may stand for many
@@ -76,7 +75,7 @@ def read_standing(database: Database) -> Standing:
         for state, number in session.execute(own):
             series[state] -= number
         own_images = select(func.count(InstanceRow.id)).where(InstanceRow.series_id.in_(own_series()))
-        open_ones = JobRow.state.in_(OPEN_JOBS), JobRow.series_id.not_in(own_series())
+        open_ones = JobRow.state.in_(JOBS_UNDER_WAY), JobRow.series_id.not_in(own_series())
         return Standing(
             count_all(session, INSTANCES) - (session.scalar(own_images) or 0),
             {str(s): 0 for s in SeriesState} | series,

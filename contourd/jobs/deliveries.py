@@ -9,15 +9,19 @@ from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
 from contourd.jobs.database import Database
-from contourd.jobs.job import DeliveryEvent, DeliveryState, JobState, RetryPolicy
+from contourd.jobs.job import (
+    DELIVERIES_WAITING,
+    JOBS_SENDING,
+    DeliveryEvent,
+    DeliveryState,
+    RetryPolicy,
+)
 from contourd.jobs.queue import Clock, utc_now
 from contourd.jobs.tables import AttemptRow, DeliveryRow, JobRow
 from contourd.jobs.transitions import advance_delivery, end_delivery, refuse_delivery, return_delivery
 from contourd.outcomes import Outcome
 
 INTERRUPTED = "interrupted"
-OPEN = (DeliveryState.PENDING, DeliveryState.SENT)
-SENDING_JOBS = (JobState.DELIVERING, JobState.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +152,7 @@ class Deliveries:
         """Refuse a delivery that waits, or whose commitment is awaited, without another try."""
         with self._database.transaction() as session:
             row = session.get_one(DeliveryRow, delivery_id)
-            if row.state in OPEN:
+            if row.state in DELIVERIES_WAITING:
                 refuse_delivery(session, row, reason, self._now())
 
     def waiting(self, destination: str) -> list[Waiting]:
@@ -179,7 +183,7 @@ class Deliveries:
 
     def _to_be_sent(self, destination: str) -> ColumnElement[bool]:
         """Select what waits for its destination and not for a person: nothing of a held job is sent."""
-        at_work = DeliveryRow.job_id.in_(select(JobRow.id).where(JobRow.state.in_(SENDING_JOBS)))
+        at_work = DeliveryRow.job_id.in_(select(JobRow.id).where(JobRow.state.in_(JOBS_SENDING)))
         return (DeliveryRow.state == DeliveryState.PENDING) & (DeliveryRow.destination == destination) & at_work
 
     def _tried(self, session: Session, delivery_id: int, outcome: Outcome) -> DeliveryRow:

@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session
 
-from contourd.jobs.job import DeliveryState
+from contourd.jobs.job import DELIVERIES_UNDER_WAY, DeliveryState
 from contourd.jobs.own_series import LOOPBACK_RECEIVER
 from contourd.jobs.tables import AttemptRow, DeliveryRow
 from contourd.jobs.tallies import ATTEMPTS, DELIVERIES, Tally, read_tallies
@@ -18,7 +18,6 @@ from contourd.outcomes import OutcomeKind
 UP, DOWN, UNTRIED = "UP", "DOWN", "UNTRIED"
 UNREACHABLE = OutcomeKind.UNREACHABLE.value
 ANSWERED = tuple(kind.value for kind in OutcomeKind if kind is not OutcomeKind.UNREACHABLE)
-OPEN = (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.SENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +52,7 @@ def read_destinations(session: Session) -> tuple[DestinationLine, ...]:
     """Read every destination that deliveries name, but the receiver of a constancy check."""
     waiting: Counter[str] = Counter()
     for tally in read_tallies(session, DELIVERIES):
-        if tally.state in OPEN and tally.destination != LOOPBACK_RECEIVER:
+        if tally.state in DELIVERIES_UNDER_WAY and tally.destination != LOOPBACK_RECEIVER:
             waiting[tally.destination] += tally.number
     tries: dict[str, list[Tries]] = {name: [] for name in waiting}
     for tally in read_tallies(session, ATTEMPTS):

@@ -110,6 +110,16 @@ class CheckState(StrEnum):
     RED = "RED"  # the reason says why
 
 
+# Of jobs that are contoured and sent without anybody's doing, that wait for a person, and both.
+JOBS_UNDER_WAY = (JobState.QUEUED, JobState.CONTOURING, JobState.DELIVERING)
+JOBS_STOPPED = (JobState.HELD, JobState.FAILED)
+JOBS_NOT_ENDED = (*JOBS_UNDER_WAY, *JOBS_STOPPED)
+# Of jobs whose deliveries are sent: one that failed at one destination goes on to the others.
+JOBS_SENDING = (JobState.DELIVERING, JobState.FAILED)
+# Of deliveries that the destination does not have for certain, and of those for which a time is set.
+DELIVERIES_UNDER_WAY = (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.SENT)
+DELIVERIES_WAITING = (DeliveryState.PENDING, DeliveryState.SENT)
+
 SERIES_TRANSITIONS: Mapping[tuple[SeriesState, SeriesEvent], SeriesState] = MappingProxyType(
     {
         (SeriesState.RECEIVING, SeriesEvent.INSTANCE): SeriesState.RECEIVING,

@@ -22,7 +22,7 @@ from contourd.jobs.contourings import models_of_jobs
 from contourd.jobs.database import Database
 from contourd.jobs.first_images import image_of_job, image_of_series
 from contourd.jobs.job import (
-    DeliveryEvent,
+    DELIVERIES_WAITING,
     DeliveryState,
     JobEvent,
     JobState,
@@ -39,10 +39,10 @@ from contourd.jobs.tables import ConstancySeriesRow, DeliveryRow, JobRow, Series
 from contourd.jobs.transitions import (
     add_delivery,
     add_job,
-    advance_delivery,
     advance_job,
     advance_series,
     record,
+    release_delivery,
     withdraw_job,
 )
 from contourd.model.library import is_there
@@ -188,7 +188,7 @@ class Operations:
             self._audit(session, "resend", f"job {job_id}", f"to {destination}")
 
     def _send_again(self, session: Session, job: JobRow, row: DeliveryRow) -> None:
-        if row.state in (DeliveryState.PENDING, DeliveryState.SENT):
+        if row.state in DELIVERIES_WAITING:
             row.not_before = self._now()  # of what was sent, storage commitment is asked for
             return
         self._due(session, row)
@@ -326,15 +326,10 @@ class Operations:
         return list(session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job_id).order_by(DeliveryRow.id)))
 
     def _due(self, session: Session, row: DeliveryRow) -> None:
-        row.created_at = row.not_before = self._now()
-        row.attempts, row.reason = 0, ""
-        self._advance_delivery(session, row, DeliveryEvent.RELEASE, f"released by {self._actor}")
+        release_delivery(session, row, f"released by {self._actor}", self._now())
 
     def _advance(self, session: Session, job: JobRow, event: JobEvent, detail: str) -> None:
         advance_job(session, job, event, detail, self._now())
-
-    def _advance_delivery(self, session: Session, row: DeliveryRow, event: DeliveryEvent, detail: str) -> None:
-        advance_delivery(session, row, event, detail, self._now())
 
     def _audit(self, session: Session, action: str, subject: str, detail: str) -> None:
         session.add(audit_row(self._now(), Deed(self._actor, action, subject, detail)))

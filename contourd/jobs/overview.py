@@ -12,7 +12,7 @@ from contourd.errors import QueueUnavailable, SchemaMismatch
 from contourd.jobs.contourings import models_of_jobs
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import UNTRIED, DestinationLine, last_delivered, read_destinations
-from contourd.jobs.job import DeliveryState, JobState
+from contourd.jobs.job import DELIVERIES_UNDER_WAY, DeliveryState, JobState
 from contourd.jobs.newer_images import latest_newer, renames
 from contourd.jobs.report import JobLine, SeriesLine, job_line, series_line
 from contourd.jobs.tables import AttemptRow, DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
@@ -182,7 +182,7 @@ def _destination(session: Session, name: str, line: DestinationLine | None) -> D
         of_it, DeliveryRow.state == DeliveryState.PENDING, DeliveryRow.reason != ""
     )
     trouble = session.scalars(stuck.order_by(DeliveryRow.updated_at.desc()).limit(1)).first()
-    waiting = sum(counts.get(s, 0) for s in (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.SENT))
+    waiting = sum(counts.get(s, 0) for s in DELIVERIES_UNDER_WAY)
     state, since = (line.state, line.since) if line else (UNTRIED, None)
     refused = counts.get(DeliveryState.REFUSED, 0)
     return DestinationDetail(name, state, since, last_delivered(session, name), waiting, refused, trouble or "")

@@ -16,10 +16,10 @@ from contourd.errors import InvalidTransition, LeaseLost
 from contourd.jobs.contourings import Contouring, add_contouring, models_of_jobs
 from contourd.jobs.database import Database
 from contourd.jobs.device_waits import WAITS_FOR_DEVICE, given_up, waits_since
-from contourd.jobs.job import DeliveryEvent, DeliveryState, JobEvent, JobState
+from contourd.jobs.job import DELIVERIES_WAITING, JOBS_NOT_ENDED, DeliveryState, JobEvent, JobState
 from contourd.jobs.own_series import own_series
 from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
-from contourd.jobs.transitions import add_delivery, advance_delivery, advance_job, end_job, withdraw_job
+from contourd.jobs.transitions import add_delivery, advance_job, end_job, release_delivery, withdraw_job
 from contourd.model.identity import ModelIdentity
 from contourd.remarks import NO_REMARKS, Remarks
 
@@ -257,11 +257,10 @@ class Queue:
         self._refuse_retry(session, job, bool(deliveries), contoured)
         for row in deliveries:
             if row.state == DeliveryState.REFUSED:
-                advance_delivery(session, row, DeliveryEvent.RELEASE, "released by a person", now)
-                row.created_at, row.attempts = now, 0  # tries, and the time to give up, are counted anew
+                release_delivery(session, row, "released by a person", now)
             elif row.state == DeliveryState.PENDING and job.state == JobState.HELD:
                 row.created_at = now
-            if row.state in (DeliveryState.PENDING, DeliveryState.SENT):
+            if row.state in DELIVERIES_WAITING:
                 row.not_before = now
         if job.state == JobState.DELIVERING:
             return
@@ -286,9 +285,8 @@ class Queue:
     def supersede(self, session: Session, jobs: Sequence[JobRow], why: str) -> None:
         """End jobs of an older revision inside the caller's transaction; what was delivered stays delivered."""
         for job in jobs:
-            if job.state in (JobState.DELIVERED, JobState.SUPERSEDED):
-                continue
-            withdraw_job(session, job, JobEvent.SUPERSEDE, why, self._now())
+            if job.state in JOBS_NOT_ENDED:
+                withdraw_job(session, job, JobEvent.SUPERSEDE, why, self._now())
 
     def _owned(self, session: Session, job_id: int, worker: str) -> JobRow:
         job = session.get(JobRow, job_id)

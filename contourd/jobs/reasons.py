@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from contourd.commands import command
-from contourd.jobs.job import JobState
+from contourd.jobs.job import JOBS_STOPPED
 
 # The first that is found in a reason gives its class.
 CLASSES: tuple[tuple[str, str], ...] = (
@@ -80,7 +80,7 @@ def advice_of(job: int, state: str, reason: str) -> str:
 
     A job that the model was not made for, or that shows no head and neck, is held again unless a person answers for it.
     """
-    if state not in (JobState.HELD, JobState.FAILED):
+    if state not in JOBS_STOPPED:
         return ""
     kind = class_of(reason)
     if kind == "confirmation":

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from contourd.clock import utc_now
 from contourd.jobs.database import Database
-from contourd.jobs.job import JobEvent, JobState, SeriesState
+from contourd.jobs.job import JOBS_UNDER_WAY, JobEvent, JobState, SeriesState
 from contourd.jobs.marks import Mark, SeriesMarks
 from contourd.jobs.queue import Queue
 from contourd.jobs.refusals import restore_refused
@@ -19,7 +19,6 @@ from contourd.jobs.transitions import advance_job
 from contourd.jobs.verdicts import ENDED
 
 Standing = Mapping[str, SeriesMarks]
-TO_BE_DONE = (JobState.QUEUED, JobState.CONTOURING, JobState.DELIVERING)
 
 
 def take_up(database: Database, recorded: Collection[str], broken_off: Collection[str], standing: Standing) -> None:
@@ -55,7 +54,7 @@ def _recall(session: Session, queue: Queue, series: SeriesRow, marks: SeriesMark
     if word is None:
         return
     reason = f"{word}; the database was put back since: look, then let it go on"
-    jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id, JobRow.state.in_(TO_BE_DONE))))
+    jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id, JobRow.state.in_(JOBS_UNDER_WAY))))
     for job in jobs:
         job.reason, job.lease_until = reason, None
         if job.state == JobState.CONTOURING:

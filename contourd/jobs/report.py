@@ -13,16 +13,13 @@ from contourd.jobs.constancy_standing import Constancy
 from contourd.jobs.contourings import models_of_jobs
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import DestinationLine, read_destinations
-from contourd.jobs.job import DeliveryState, JobState, SeriesState
+from contourd.jobs.job import JOBS_NOT_ENDED, DeliveryState, JobState, SeriesState
 from contourd.jobs.own_series import own_series
 from contourd.jobs.tables import DeliveryRow, InstanceRow, JobDestinationRow, JobRow, SeriesRow
 from contourd.jobs.tallies import JOBS, read_tallies
 from contourd.model.identity import ModelIdentity
 from contourd.model.library import Activation
 from contourd.remarks import Remarks
-
-# Of jobs that somebody may still wait for.
-OPEN = tuple(state for state in JobState if state not in (JobState.DELIVERED, JobState.SUPERSEDED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +142,8 @@ def read_report(database: Database, most_jobs: int = 50, chosen: Chosen = EVERYT
         open_series = select(SeriesRow.state, func.count()).where(*patients).group_by(SeriesRow.state)
         for state, number in session.execute(open_series):
             counts[state] += number
-        rows = _newest(session, and_(JobRow.state.in_(OPEN), *chosen.jobs()), most_jobs)
-        rows += _newest(session, and_(JobRow.state.not_in(OPEN), *chosen.jobs()), most_jobs - len(rows))
+        rows = _newest(session, and_(JobRow.state.in_(JOBS_NOT_ENDED), *chosen.jobs()), most_jobs)
+        rows += _newest(session, and_(JobRow.state.not_in(JOBS_NOT_ENDED), *chosen.jobs()), most_jobs - len(rows))
         ids = [job.id for job, _ in rows]
         deliveries: dict[int, list[DeliveryRow]] = {}
         for row in session.scalars(select(DeliveryRow).where(DeliveryRow.job_id.in_(ids)).order_by(DeliveryRow.id)):

@@ -20,7 +20,12 @@ from contourd.clock import Clock, Monotonic, utc_now
 from contourd.dicom.spool import Spool
 from contourd.jobs.constancy_standing import OPEN as OPEN_CHECKS
 from contourd.jobs.database import Database
-from contourd.jobs.job import DeliveryState, JobState, SeriesState
+from contourd.jobs.job import (
+    DELIVERIES_UNDER_WAY,
+    JOBS_STOPPED,
+    JOBS_UNDER_WAY,
+    SeriesState,
+)
 from contourd.jobs.marks import Mark, Marks
 from contourd.jobs.newer_images import drop_newer, remove_decided
 from contourd.jobs.own_series import own_series
@@ -41,9 +46,6 @@ log = logging.getLogger(__name__)
 ORPHANS_EVERY_S = 3600.0
 # After the clock was set nothing counts as old for so long: somebody may set it right again.
 DISTRUST_S = 86400.0
-UNDER_WAY = (JobState.QUEUED, JobState.CONTOURING, JobState.DELIVERING)
-UNSUCCESSFUL = (JobState.HELD, JobState.FAILED)
-UNDELIVERED = (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.SENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,7 @@ class Retention:
     def _settled_series(self) -> list[Settled]:
         """Find the series with images, whole or held, of which nothing is under way."""
         last_job = func.max(JobRow.updated_at)
-        unsuccessful = func.sum(case((JobRow.state.in_(UNSUCCESSFUL), 1), else_=0))
+        unsuccessful = func.sum(case((JobRow.state.in_(JOBS_STOPPED), 1), else_=0))
         found = (
             select(SeriesRow.id, SeriesRow.state, SeriesRow.last_instance_at, last_job, unsuccessful)
             .outerjoin(JobRow, JobRow.series_id == SeriesRow.id)
@@ -166,7 +168,7 @@ class Retention:
     def _settled_jobs(self) -> list[Settled]:
         found = select(JobRow.id, JobRow.updated_at, JobRow.state).where(JobRow.purged_at.is_(None), ~_under_way())
         with self._database.reading() as session:
-            return [Settled(job, since, state in UNSUCCESSFUL) for job, since, state in session.execute(found)]
+            return [Settled(job, since, state in JOBS_STOPPED) for job, since, state in session.execute(found)]
 
     def _remove_images(self, series_id: int, why: str) -> None:
         images = select(func.count()).where(InstanceRow.series_id == series_id)
@@ -184,7 +186,7 @@ class Retention:
             record(session, "series", series_id, "purge", series.state, told, now)
             if series.state == SeriesState.HELD:
                 series.reason = self._removed(series.reason)
-            held = select(JobRow).where(JobRow.series_id == series_id, JobRow.state.in_(UNSUCCESSFUL))
+            held = select(JobRow).where(JobRow.series_id == series_id, JobRow.state.in_(JOBS_STOPPED))
             for job in session.scalars(held):
                 job.reason = self._removed(job.reason)
         log.info("%s", told, extra={"action": "retention", "series": series_id})
@@ -252,8 +254,8 @@ class Retention:
 
 
 def _under_way() -> ColumnElement[bool]:
-    undelivered = select(DeliveryRow.job_id).where(DeliveryRow.state.in_(UNDELIVERED))
-    return or_(JobRow.state.in_(UNDER_WAY), JobRow.id.in_(undelivered))
+    undelivered = select(DeliveryRow.job_id).where(DeliveryRow.state.in_(DELIVERIES_UNDER_WAY))
+    return or_(JobRow.state.in_(JOBS_UNDER_WAY), JobRow.id.in_(undelivered))
 
 
 def _reasons(session: Session) -> Sequence[str]:

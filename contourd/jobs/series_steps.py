@@ -7,7 +7,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from contourd.jobs.job import JobState, SeriesEvent, SeriesState
+from contourd.jobs.job import JOBS_NOT_ENDED, SeriesEvent, SeriesState
 from contourd.jobs.queue import Queue
 from contourd.jobs.tables import JobRow, SeriesRow
 from contourd.jobs.transitions import add_job, advance_series, record
@@ -42,7 +42,7 @@ def stop_jobs(session: Session, queue: Queue, series: SeriesRow, why: str) -> No
     """End the jobs of a series that are not delivered; what is made of it next is of a new revision."""
     of_revision = JobRow.series_id == series.id, JobRow.revision == series.revision
     jobs = list(session.scalars(select(JobRow).where(*of_revision)))
-    under_way = [job for job in jobs if job.state not in (JobState.DELIVERED, JobState.SUPERSEDED)]
+    under_way = [job for job in jobs if job.state in JOBS_NOT_ENDED]
     if under_way:
         series.revision += 1
         queue.supersede(session, under_way, why)

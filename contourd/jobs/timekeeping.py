@@ -7,17 +7,15 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from contourd.jobs.database import Database
-from contourd.jobs.job import CommitmentState, DeliveryState, RequestState
+from contourd.jobs.job import DELIVERIES_UNDER_WAY, CommitmentState, RequestState
 from contourd.jobs.tables import CommitmentRequestRow, CommitmentRow, DeliveryRow
-
-OPEN = (DeliveryState.PENDING, DeliveryState.SENDING, DeliveryState.SENT)
 
 
 def follow_clock(database: Database, step_s: float) -> None:
     """Shift the moments that open deliveries and commitments wait for, or are given up by, by as much as the clock."""
     step = timedelta(seconds=step_s)
     with database.transaction() as session:
-        for delivery in session.scalars(select(DeliveryRow).where(DeliveryRow.state.in_(OPEN))):
+        for delivery in session.scalars(select(DeliveryRow).where(DeliveryRow.state.in_(DELIVERIES_UNDER_WAY))):
             delivery.not_before += step
             delivery.created_at += step
         for asked in session.scalars(select(CommitmentRow).where(CommitmentRow.state == CommitmentState.REQUESTED)):

@@ -119,6 +119,13 @@ def end_job(session: Session, job: JobRow, at: datetime) -> None:
         advance_job(session, job, JobEvent.ALL_DELIVERED, "", at)
 
 
+def release_delivery(session: Session, row: DeliveryRow, detail: str, at: datetime) -> None:
+    """Have a delivery sent again at once; its tries, and the time to give up, are counted anew."""
+    row.attempts, row.reason = 0, ""
+    row.created_at = row.not_before = at
+    advance_delivery(session, row, DeliveryEvent.RELEASE, detail, at)
+
+
 def refuse_delivery(session: Session, row: DeliveryRow, reason: str, at: datetime) -> None:
     """Advance a delivery to REFUSED; its job fails with the reason."""
     row.reason = reason

@@ -12,10 +12,10 @@ from contourd.jobs.arriving import arriving_images
 from contourd.jobs.counts import read_standing
 from contourd.jobs.database import Database
 from contourd.jobs.deliveries import Deliveries
-from contourd.jobs.job import SeriesState
+from contourd.jobs.job import JOBS_NOT_ENDED, SeriesState
 from contourd.jobs.overview import read_details
 from contourd.jobs.queue import Queue
-from contourd.jobs.report import OPEN, newest_jobs, read_report
+from contourd.jobs.report import newest_jobs, read_report
 from contourd.jobs.tables import JobRow, SeriesRow
 from tests import showcase
 from tests.queueing import POLICY, START
@@ -69,7 +69,9 @@ def test_the_images_to_read_ahead_are_searched_by_an_index(database):
 
 
 def test_the_newest_finished_jobs_are_read_from_the_end(database):
-    query = newest_jobs(JobRow.state.not_in(OPEN), 50).compile(database.engine, compile_kwargs={"literal_binds": True})
+    query = newest_jobs(JobRow.state.not_in(JOBS_NOT_ENDED), 50).compile(
+        database.engine, compile_kwargs={"literal_binds": True}
+    )
     with database.engine.connect() as connection:
         found = [str(row[-1]) for row in connection.execute(text(f"EXPLAIN QUERY PLAN {query}"))]
     assert found[0] == "SCAN jobs"  # backwards by its primary key, until there are enough
