@@ -215,7 +215,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
         "contourd.logs",
         *("contourd.notify", "contourd.budget"),
         *("contourd.signals", "contourd.loopback", "contourd.exhaustion", "contourd.threads"),
-        "contourd.regular",
+        *("contourd.regular", "contourd.folders"),
     ),
     0: (
         "contourd.errors",
@@ -271,7 +271,7 @@ TRAINER_MAY_IMPORT = (
     *("contourd.dicom.rtstruct_read", "contourd.dicom.rtstruct_loops"),
     "contourd.dicom.ct_write",  # evaluation through the structure set begins with a CT series on disk
     "contourd.contouring",
-    *("contourd.errors", "contourd.hold_reasons", "contourd.regular", "contourd.remarks"),
+    *("contourd.errors", "contourd.hold_reasons", "contourd.regular", "contourd.folders", "contourd.remarks"),
 )
 # The trainer's packages are entered by their faces (``__init__``), and by these alone; None is what they share.
 TRAINER_PACKAGES: Mapping[str | None, frozenset[str]] = {

@@ -6,8 +6,6 @@ Files are looked at before they are read: their kind, their size, and the size o
 from __future__ import annotations
 
 import math
-import os
-import stat
 import zlib
 from pathlib import Path
 from typing import BinaryIO
@@ -22,23 +20,6 @@ MOST_ARRAY_BYTES = 5 * 2**30
 MOST_TEXT_BYTES = 2**28
 MOST_HEADER_BYTES = 10_000
 CHUNK = 2**20
-KINDS = {
-    stat.S_IFIFO: "a pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
-
-
-def irregular(path: Path) -> str:
-    """Say why something in a folder cannot be read as a file; empty where it can."""
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    if stat.S_ISREG(mode):
-        return "" if os.access(path, os.R_OK) else "cannot be read: permission denied"
-    return f"is {KINDS.get(stat.S_IFMT(mode), 'no file')}, and not read"
 
 
 def read_text(path: Path) -> str:

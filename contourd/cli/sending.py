@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ import typer
 from contourd.cli.options import CallingOption, ConfigOption, addressed, calling_title, settings_or_none
 from contourd.cli.output import JsonOption, as_json
 from contourd.errors import NodeError
+from contourd.logs import one_line
 from contourd.profiles import PROFILES
 
 if TYPE_CHECKING:
@@ -132,20 +133,21 @@ def send(
 
     if not folder.exists():
         raise NodeError(f"{folder} is not there")
-    paths, others = dicom_files(folder)
+    paths, left_out = dicom_files(folder)
     if not paths:
-        raise NodeError(f"there is no DICOM file in {folder} ({len(others)} others)")
+        first = next((f"; {path} {reason}" for path, reason in left_out.items()), "")
+        raise NodeError(f"there is no DICOM file in {folder} ({len(left_out)} others{first})")
     settings = settings_or_none(config)
     peer = addressed(to, settings)
     results = transfer(paths, peer, calling_title(calling, settings))
     if json:
-        typer.echo(as_json(_counted(peer, results, len(others))))
+        typer.echo(as_json(_counted(peer, results, left_out)))
     else:
-        _tell_sent(peer, results, len(others))
+        _tell_sent(peer, results, left_out)
     raise typer.Exit(0 if all(sent.taken for sent in results) else 1)
 
 
-def _counted(peer: Destination, results: list[Sent], others: int) -> dict[str, object]:
+def _counted(peer: Destination, results: list[Sent], left_out: Mapping[Path, str]) -> dict[str, object]:
     refused = [
         {"file": str(sent.path), "status": _status(sent), "reason": sent.reason} for sent in results if not sent.taken
     ]
@@ -153,7 +155,8 @@ def _counted(peer: Destination, results: list[Sent], others: int) -> dict[str, o
         "destination": _address(peer),
         "files": len(results),
         "taken": sum(sent.taken for sent in results),
-        "not_dicom": others,
+        "not_dicom": len(left_out),
+        "left_out": [{"file": str(path), "reason": reason} for path, reason in left_out.items()],
         "answers": dict(sorted(Counter(_status(sent) for sent in results).items())),
         "refused": refused,
     }
@@ -163,15 +166,19 @@ def _status(sent: Sent) -> str:
     return f"0x{sent.status:04X}" if sent.status is not None else NO_ANSWER
 
 
-def _tell_sent(peer: Destination, results: list[Sent], others: int) -> None:
-    if others:
-        typer.echo(f"{others} files are no DICOM files and were not sent", err=True)
+def _tell_sent(peer: Destination, results: list[Sent], left_out: Mapping[Path, str]) -> None:
+    if left_out:
+        typer.echo(f"{len(left_out)} files are no DICOM files to be sent, and were left out:", err=True)
+        _tell_some([f"{path} {reason}" for path, reason in left_out.items()])
     typer.echo(f"{address_of(peer)}: {told(results)}")
-    refused = [sent for sent in results if not sent.taken]
-    for sent in refused[:SHOWN]:
-        typer.echo(f"  {sent.path}: {sent.reason}", err=True)
-    if len(refused) > SHOWN:
-        typer.echo(f"  and {len(refused) - SHOWN} more", err=True)
+    _tell_some([f"{sent.path}: {sent.reason}" for sent in results if not sent.taken])
+
+
+def _tell_some(lines: list[str]) -> None:
+    for line in lines[:SHOWN]:
+        typer.echo(f"  {one_line(line)}", err=True)  # a name may be any bytes
+    if len(lines) > SHOWN:
+        typer.echo(f"  and {len(lines) - SHOWN} more; --json names all of them", err=True)
 
 
 def transfer(paths: tuple[Path, ...], peer: Destination, calling: str) -> list[Sent]:

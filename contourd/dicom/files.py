@@ -12,8 +12,11 @@ import pydicom
 from pydicom.dataset import FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_partial
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from contourd.dicom.lenient import PREAMBLE_BYTES, PREFIX, mended
+from contourd.dicom.decoders import inflate
+from contourd.dicom.lenient import PREAMBLE_BYTES, PREFIX, dataset_of, mended
+from contourd.errors import SeriesUnusable
 from contourd.regular import open_regular
 
 # Larger ones are neither images of a CT nor structure sets: they are not read.
@@ -51,6 +54,7 @@ def read_sized(
         if content[PREAMBLE_BYTES:].startswith(PREFIX + bytes(4)):
             raise InvalidDicomError("nothing but zeros follows the prefix DICM")
         whole = mended(content)
+        _refuse_inflating(whole)
         if whole is not content:
             read = pydicom.dcmread(BytesIO(whole), stop_before_pixels=stop_before_pixels, specific_tags=tags)
             return read, len(whole)
@@ -59,11 +63,30 @@ def read_sized(
         return read, path.stat().st_size
 
 
+def _refuse_inflating(content: bytes) -> None:
+    """Refuse a deflated dataset before it takes memory that no file should: zlib packs thousandfold.
+
+    Raises
+    ------
+    OSError
+        It is damaged, cut off, or larger than any image or structure set.
+    ValueError, struct.error
+        The file meta information is damaged.
+    """
+    start, syntax = dataset_of(content)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        try:
+            inflate(memoryview(content)[start:], "it")
+        except SeriesUnusable as error:
+            raise OSError(errno.EFBIG, str(error)) from error
+
+
 def read_meta(path: Path) -> FileMetaDataset:
     """Read the file meta information of a file, or what would be it; raises as ``read_dicom`` does."""
     with open_regular(path) as file:
-        head = BytesIO(mended(file.read(HEAD_BYTES)))
-    return read_partial(head, stop_when=lambda *element: True).file_meta
+        head = mended(file.read(HEAD_BYTES))
+    start, _ = dataset_of(head)
+    return read_partial(BytesIO(head[:start] if start else head)).file_meta
 
 
 def is_dicom(path: Path) -> bool:

@@ -32,6 +32,7 @@ from contourd.dicom.wholeness import LONGEST_UID as LONGEST_UID
 from contourd.dicom.wholeness import VALID_UID as VALID_UID
 from contourd.dicom.wholeness import refuse_foreign_groups, refuse_nameless, refuse_truncated
 from contourd.errors import SeriesUnusable
+from contourd.folders import files_below
 from contourd.hold_reasons import HoldReason
 from contourd.logs import one_line
 from contourd.regular import open_regular, read_regular
@@ -226,7 +227,8 @@ def survey_series(folder: Path) -> tuple[dict[str, tuple[Instance, ...]], dict[P
     """Read the same, and return beside the series each CT image that is cut off or cannot be read, with the reason."""
     found: dict[str, list[Instance]] = {}
     unreadable: dict[Path, SeriesUnusable] = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    paths, _ = files_below(folder)
+    for path in paths:
         try:
             instance = read_instance(path)
         except SeriesUnusable as error:

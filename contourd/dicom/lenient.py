@@ -27,8 +27,13 @@ HEAD = struct.Struct("<HH2sH")
 UNDEFINED, ITEM, ITEM_END, SEQUENCE_END = 0xFFFFFFFF, 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 META_GROUP, TRANSFER_SYNTAX, SOP_CLASS, SOP_INSTANCE = 0x0002, 0x00020010, 0x00080016, 0x00080018
 FIRST_GROUP, MOST_ELEMENTS, DEEPEST = 0x0008, 100_000, 64
+MOST_ELEMENTS_TO_THE_END = 2_000_000
 GUESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
 LONGEST_UID = 64
+
+
+class _CutOff(ValueError):
+    """An element goes beyond the end of the content."""
 
 
 def mended(content: bytes) -> bytes:
@@ -61,7 +66,7 @@ def _with_meta(content: bytes) -> tuple[bytes, int, str]:
         content = bytes(PREAMBLE_BYTES) + content
     elif content.startswith(META):
         content = bytes(PREAMBLE_BYTES) + PREFIX + content
-    start, syntax = _dataset_of(content)
+    start, syntax = dataset_of(content)
     if syntax:
         return content, start, syntax
     for guessed in GUESSED:
@@ -81,7 +86,24 @@ def mended_dataset(content: bytes | memoryview, transfer_syntax: UID) -> bytes |
         return content
 
 
-def _dataset_of(content: bytes) -> tuple[int, str]:
+def is_cut_off(content: bytes) -> bool:
+    """Say whether a file ends within an element or a sequence; a deflated dataset is not looked into.
+
+    What is no DICOM file, or is damaged otherwise, is not.
+    """
+    try:
+        whole, start, syntax = _with_meta(content)
+        if syntax == DeflatedExplicitVRLittleEndian:
+            return False
+        _Walk(whole, start, UID(syntax), MOST_ELEMENTS_TO_THE_END).go_to_the_end()
+    except (_CutOff, struct.error):
+        return True
+    except UNREADABLE:
+        return False
+    return False
+
+
+def dataset_of(content: bytes) -> tuple[int, str]:
     """Return where the dataset of a file begins, 0 where it has no prefix; and its transfer syntax, as far as told."""
     if content[PREAMBLE_BYTES : PREAMBLE_BYTES + len(PREFIX)] != PREFIX:
         return 0, ""
@@ -144,11 +166,22 @@ def _implicit(content: bytes | memoryview, at: int, order: str) -> tuple[int, by
 class _Walk:
     """Goes from element to element of a dataset; raises ValueError or struct.error where it cannot."""
 
-    def __init__(self, content: bytes | memoryview, start: int, syntax: UID) -> None:
-        self._content, self._start = content, start
+    def __init__(
+        self, content: bytes | memoryview, start: int, syntax: UID, most_elements: int = MOST_ELEMENTS
+    ) -> None:
+        self._content, self._start, self._most_elements = content, start, most_elements
         self._order = "<" if syntax.is_little_endian else ">"
         self._is_explicit = not syntax.is_implicit_VR
         self._elements = 0
+
+    def go_to_the_end(self) -> None:
+        """Go over all elements, and zeros behind the last of them."""
+        at, before = self._start, -1
+        while at < len(self._content):
+            tag = self._tag(at) if at + 4 <= len(self._content) else 0
+            if tag <= before and not bytes(self._content[at:]).strip(b"\0"):
+                return
+            at, before = self._after(at, self._is_explicit, 0), tag
 
     def mended(self) -> Any:
         """Return the content with its elements in order, the very object if they were."""
@@ -201,7 +234,7 @@ class _Walk:
     def _after(self, at: int, explicit: bool, depth: int) -> int:
         """Return where an element ends."""
         self._elements += 1
-        if self._elements > MOST_ELEMENTS or depth > DEEPEST:
+        if self._elements > self._most_elements or depth > DEEPEST:
             raise ValueError("too many elements")
         _, vr, start, length = (_explicit if explicit else _implicit)(self._content, at, self._order)
         if explicit and vr not in LONG and vr not in SHORT:
@@ -209,7 +242,7 @@ class _Walk:
         if length == UNDEFINED:
             return self._after_items(start, explicit and vr != UNKNOWN, depth)
         if start + length > len(self._content):
-            raise ValueError("cut off")
+            raise _CutOff
         return int(start + length)
 
     def _after_items(self, at: int, explicit: bool, depth: int) -> int:
@@ -218,8 +251,10 @@ class _Walk:
             tag, _, start, length = _implicit(self._content, at, self._order)
             if tag == SEQUENCE_END:
                 return start
-            if tag != ITEM or (length != UNDEFINED and start + length > len(self._content)):
+            if tag != ITEM:
                 raise ValueError("no item")
+            if length != UNDEFINED and start + length > len(self._content):
+                raise _CutOff
             at = start + length
             if length == UNDEFINED:
                 at = start

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydicom.dataset import Dataset
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 from pynetdicom.status import code_to_category
 
 from contourd.dicom.calling import Caller
-from contourd.dicom.files import read_dicom, read_meta
+from contourd.dicom.files import LARGEST_BYTES, is_dicom, read_dicom, read_meta
 from contourd.dicom.instance import UNREADABLE
+from contourd.dicom.lenient import is_cut_off
 from contourd.dicom.scu import WARNINGS
 from contourd.errors import NodeError
+from contourd.folders import files_below, irregular
 from contourd.outcomes import Outcome, OutcomeKind
+from contourd.regular import read_regular
 from contourd.settings import Destination
 
 SUCCESS = 0x0000
 MOST_CONTEXTS = 128
 NO_ANSWER, ENDED_BEFORE = "no answer, or the connection broke", "the association ended before it"
 LAST_MESSAGE = 0xFFFF
+PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +53,24 @@ class Sent:
         return self.status == SUCCESS or self.status in WARNINGS
 
 
-def dicom_files(folder: Path) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
-    """Find the DICOM files of a folder, searched to the bottom, and the files that are none (a DICOMDIR is none).
+def dicom_files(folder: Path) -> tuple[tuple[Path, ...], dict[Path, str]]:
+    """Find the DICOM files of a folder, searched to the bottom, also damaged ones; and what is left out, and why.
 
-    A single file may be given too.
+    A single file may be given too. A DICOMDIR is left out.
     """
+    if not folder.is_dir() and (reason := irregular(folder)):
+        return (), {folder: reason}
+    paths, left_out = files_below(folder) if folder.is_dir() else ((folder,), {})
     found: list[Path] = []
-    others: list[Path] = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else [folder]:
-        (found if _context(path) is not None else others).append(path)
-    return tuple(found), tuple(others)
+    for path in paths:
+        kind = _context(path)
+        if kind is not None and kind[0] == MediaStorageDirectoryStorage:
+            left_out[path] = "is a DICOMDIR"
+        elif kind is None and not is_dicom(path):
+            left_out[path] = "is no DICOM file"
+        else:
+            found.append(path)
+    return tuple(found), left_out
 
 
 class FileSender:
@@ -68,15 +82,22 @@ class FileSender:
     def send_files(self, paths: Sequence[Path], destination: Destination, report: Callable[[Sent], None]) -> None:
         """Send DICOM files in their order; ``report`` is told once of each what became of it.
 
+        A file that is damaged or cut off is not sent, and reported so.
+
         Raises
         ------
         NodeError
             There are more kinds of files than an association can name (PS3.8 9.3.2.2: 128).
         """
-        kinds = dict.fromkeys(context for path in paths if (context := _context(path)) is not None)
+        kinds_of = {path: _context(path) for path in paths}
+        kinds = dict.fromkeys(kind for kind in kinds_of.values() if kind is not None)
         if len(kinds) > MOST_CONTEXTS:
             raise NodeError(f"{len(kinds)} kinds of files are more than {MOST_CONTEXTS}; send them in parts")
-        waiting = list(reversed(paths))
+        for path in (path for path, kind in kinds_of.items() if kind is None):
+            report(Sent(path, None, _unsendable(path)))
+        waiting = [path for path in reversed(paths) if kinds_of[path] is not None]
+        if not waiting:
+            return
 
         def each(association: Any) -> Outcome:
             numbers = itertools.cycle(range(1, LAST_MESSAGE + 1))
@@ -100,10 +121,10 @@ class FileSender:
 
 def _store(association: Any, path: Path, message_id: int) -> Sent:
     try:
-        dataset = read_dicom(path)
+        dataset = _whole(path)
         kind = f"{dataset.SOPClassUID.name} in {dataset.file_meta.TransferSyntaxUID.name}"
     except UNREADABLE as error:
-        return Sent(path, None, f"it cannot be read: {type(error).__name__}")
+        return Sent(path, None, _told(error))
     try:
         answer = association.send_c_store(dataset, message_id)
     except ValueError:
@@ -115,6 +136,37 @@ def _store(association: Any, path: Path, message_id: int) -> Sent:
     status = int(answer.Status)
     told = f"{code_to_category(status)} {answer.get('ErrorComment') or ''}".strip()
     return Sent(path, status, "" if status == SUCCESS else told)
+
+
+def _whole(path: Path) -> Dataset:
+    """Read a file that is not cut off; of one that is, pydicom returns what there is and says nothing.
+
+    Raises
+    ------
+    OSError
+        It is, or it cannot be read.
+    """
+    if path.stat().st_size <= LARGEST_BYTES and is_cut_off(read_regular(path)):
+        raise OSError(errno.EIO, "it is cut off; export it anew")
+    dataset = read_dicom(path)
+    if "Rows" in dataset and not any(keyword in dataset for keyword in PIXELS):
+        raise OSError(errno.EIO, "it has no pixels: it is cut off, or a header alone; export it anew")
+    return dataset
+
+
+def _unsendable(path: Path) -> str:
+    """Say why a file is not sent whose file meta information cannot be read."""
+    try:
+        _whole(path)
+    except UNREADABLE as error:
+        return _told(error)
+    return "not sent: its file meta information names no SOP class or no transfer syntax; export it anew"
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"not sent: {error.strerror}"
+    return f"not sent: it cannot be read ({type(error).__name__}); export it anew"
 
 
 def send_series(
@@ -144,7 +196,6 @@ def _context(path: Path) -> tuple[UID, UID] | None:
     """Return SOP class and transfer syntax of a file with file meta information (PS3.10 7.1)."""
     try:
         meta = read_meta(path)
-        kind = UID(meta.MediaStorageSOPClassUID), UID(meta.TransferSyntaxUID)
-    except (*UNREADABLE, AttributeError):
+        return UID(meta.MediaStorageSOPClassUID), UID(meta.TransferSyntaxUID)
+    except UNREADABLE:
         return None
-    return None if kind[0] == MediaStorageDirectoryStorage else kind

@@ -165,7 +165,7 @@ def test_files_without_a_formality_are_read_whole(series: Path, how: str) -> Non
     volume = read_volume(gate(instances))
     np.testing.assert_array_equal(volume.hu, phantom().hu)
     paths, others = dicom_files(series)
-    assert (len(paths), others) == (24, ())
+    assert (len(paths), others) == (24, {})
     for path in spoilt:
         assert is_dicom(path)
         meta = read_meta(path)
@@ -206,7 +206,7 @@ def test_what_is_no_dicom_stays_none(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
     assert not is_dicom(path)
-    assert dicom_files(tmp_path) == ((), (path,))
+    assert dicom_files(tmp_path) == ((), {path: "is no DICOM file"})
 
 
 def test_a_usual_file_is_not_copied(tmp_path: Path) -> None:

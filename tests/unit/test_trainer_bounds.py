@@ -17,9 +17,10 @@ import pytest
 from contourd.dicom.files import read_dicom
 from contourd.dicom.instance import survey_series
 from contourd.errors import DatasetError
+from contourd.folders import irregular
 from tests.archives import found, write_csv, write_dicom, write_pddca
 from tests.training import write_case
-from trainer.bounds import MOST_ARRAY_BYTES, check_nrrd, irregular
+from trainer.bounds import MOST_ARRAY_BYTES, check_nrrd
 from trainer.case import read_case
 from trainer.curation.archive import Item, Kind
 from trainer.curation.openkbp import read_patient as read_csv
@@ -79,6 +80,7 @@ def test_a_socket_a_device_and_a_link_in_a_circle_are_told(tmp_path):
     assert items == []
     assert {r.name: r.reason for r in refused} == {
         "circle": "cannot be read: Too many levels of symbolic links",
+        "deep": "is a link to a folder, and not followed; name that folder itself",
         "null": "is a device, and not read",
         "socket": "is a socket, and not read",
     }

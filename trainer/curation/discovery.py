@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from contourd.errors import DatasetError
-from trainer.bounds import irregular
+from contourd.folders import irregular, walk
 from trainer.case import read_case
 from trainer.curation import dicom, openkbp, pddca
 from trainer.curation.archive import Item, Kind, Refused, splits_of
@@ -47,12 +46,10 @@ def parse_sources(texts: Sequence[str]) -> list[Source]:
 def find_items(source: Source) -> Iterator[Item | Refused]:
     """Find everything that may be a case, in a fixed order."""
     dicom_files: list[Path] = []
-    unreadable: list[OSError] = []
-    for at, folders, names in os.walk(source.root, onerror=unreadable.append):
-        folders.sort()
-        folder = Path(at)
+    passed: dict[Path, str] = {}
+    for folder, folders, names in walk(source.root, passed.__setitem__):
         odd = {name: reason for name in names if (reason := irregular(folder / name))}
-        for name in sorted(odd):
+        for name in odd:
             yield Refused(source.name, str((folder / name).relative_to(source.root)), odd[name])
         names = [name for name in names if name not in odd]
         if openkbp.CT_FILE in names:
@@ -61,13 +58,13 @@ def find_items(source: Source) -> Iterator[Item | Refused]:
             folders[:] = [f for f in folders if f != pddca.STRUCTURES_FOLDER]
             yield pddca.find_patient(folder, source.name, splits_of([folder / names[0]], source.root))
         else:
-            for name in sorted(names):
+            for name in names:
                 if name.endswith(".npz"):
                     yield _case(folder / name, source)
                 else:
                     dicom_files.append(folder / name)
-    for error in unreadable:
-        yield Refused(source.name, str(error.filename), f"the folder cannot be read: {error.strerror}")
+    for folder, reason in passed.items():
+        yield Refused(source.name, str(folder.relative_to(source.root)), reason)
     yield from dicom.find_patients(source.root, dicom_files, source.name)
 
 
