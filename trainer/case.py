@@ -93,7 +93,13 @@ def read_case(path: Path) -> Case:
                 content = {name: arrays[name] for name in arrays.files}
         return _from_openkbp(path, content) if "ct" in content else _from_curated(path, content)
     except (OSError, ValueError, KeyError, EOFError, NotImplementedError, BadZipFile, zlib.error) as error:
-        raise DatasetError(f"{path}: {error}") from error
+        raise unusable(path, error) from error
+
+
+def unusable(path: Path, error: Exception) -> DatasetError:
+    """Name a case that cannot be read, why, and what to do about it."""
+    why = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return DatasetError(f"{path}: {why}; curate its source anew, or take it out of the data set")
 
 
 def write_case(case: Case, path: Path) -> None:

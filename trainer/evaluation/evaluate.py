@@ -23,8 +23,9 @@ from contourd.dicom.series import find_series
 from contourd.errors import DatasetError, SeriesUnusable
 from contourd.model.bundle import ModelBundle, load_bundle
 from contourd.model.predictor import Predictor
+from contourd.regular import open_regular
 from trainer.atomic import replacing, write_text
-from trainer.case import Annotation, Case, find_cases, read_case
+from trainer.case import Annotation, Case, find_cases, read_case, unusable
 from trainer.evaluation.metrics import agreement
 from trainer.evaluation.report import Evaluated, write_report
 from trainer.evaluation.results import CaseResult, OrganResult, Outcome, Statistics, statistics
@@ -148,7 +149,11 @@ class Results:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise unusable(path, error) from error
 
 
 def evaluate(bundle: ModelBundle, split: Path, results: Results, device: str = "auto") -> Iterator[CaseResult]:
