@@ -8,6 +8,8 @@ from pathlib import Path
 
 from contourd.dicom.instance import Instance, read_instance
 from contourd.errors import SeriesUnusable
+from contourd.folders import irregular
+from contourd.hold_reasons import HoldReason
 
 
 class Headers:
@@ -21,7 +23,17 @@ class Headers:
         return len(self._read)
 
     def read(self, paths: Sequence[str]) -> list[Instance]:
-        """Return the headers of images; raises SeriesUnusable."""
+        """Return the headers of images.
+
+        Raises
+        ------
+        SeriesUnusable
+            One cannot be read, or is no file any more.
+        """
+        gone = sum(bool(irregular(self._root / path)) for path in paths if path not in self._read)
+        if gone:
+            told = {"damaged": gone, "images": len(paths), "what": "are gone", "z_mm": [], "more": False}
+            raise SeriesUnusable(HoldReason.IMAGES_DAMAGED, **told)
         return [self._of(path) for path in paths]
 
     def read_ahead(self, paths: Iterable[str], most: int) -> int:

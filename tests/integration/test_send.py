@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pydicom
@@ -17,20 +16,19 @@ from pydicom.uid import (
     RLELossless,
     RTStructureSetStorage,
 )
-from pynetdicom import AE, evt
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom import evt
 from typer.testing import CliRunner, Result
 
 from contourd.acceptance import SOLIDS
 from contourd.cli import app
 from contourd.dicom.send import dicom_files
 from contourd.errors import NodeError
+from tests.integration.answering import answering
 from tests.integration.receiving import Receiver, Start
 from tests.peers import LOOPBACK, free_port
 
 # pynetdicom leaves the sockets of broken connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-Answer = Callable[[int, evt.Event], int]
 
 
 @pytest.fixture(autouse=True)
@@ -47,27 +45,6 @@ def contourd(*arguments: object) -> Result:
 
 def peer(receiver: Receiver) -> str:
     return f"CONTOURD@{LOOPBACK}:{receiver.port}"
-
-
-@contextmanager
-def answering(answer: Answer, *classes: str) -> Iterator[str]:
-    """Run a node that answers as told by the number of the request, from 1; gives its address."""
-    count = 0
-
-    def store(event: evt.Event) -> int:
-        nonlocal count
-        count += 1
-        return answer(count, event)
-
-    ae = AE("PEER")
-    for sop_class in classes or (CTImageStorage, RTStructureSetStorage):
-        ae.add_supported_context(sop_class, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
-    ae.add_supported_context(Verification)
-    server = ae.start_server((LOOPBACK, 0), block=False, evt_handlers=[(evt.EVT_C_STORE, store)])
-    try:
-        yield f"PEER@{LOOPBACK}:{server.socket.getsockname()[1]}"
-    finally:
-        server.shutdown()
 
 
 def test_each_file_goes_in_its_own_transfer_syntax(receiver: Receiver, images: list[Path]) -> None:

@@ -19,8 +19,8 @@ from typer.testing import CliRunner, Result
 from contourd.cli import app
 from contourd.dicom.lenient import is_cut_off
 from contourd.dicom.rtstruct_write import save_structure_set
+from tests.integration.answering import answering
 from tests.integration.receiving import Receiver
-from tests.integration.test_send import answering, peer
 from tests.peers import LOOPBACK, free_port
 from tests.phantom import read_series, structure_set
 
@@ -49,6 +49,10 @@ def little_memory() -> Iterator[None]:
 
 def send(folder: Path, to: str, *more: str) -> Result:
     return CliRunner().invoke(app, ["send", str(folder), "--to", to, *more])
+
+
+def peer(receiver: Receiver) -> str:
+    return f"CONTOURD@{LOOPBACK}:{receiver.port}"
 
 
 def sparse(path: Path, head: bytes, size: int) -> None:

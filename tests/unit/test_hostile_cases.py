@@ -17,9 +17,7 @@ from typer.testing import CliRunner
 
 from contourd.cli import app
 from contourd.errors import DatasetError
-from tests.interop.conftest import bright_bundle  # noqa: F401  a fixture
-from tests.training import write_dataset
-from tests.unit.test_trainer_evaluate import ball
+from tests.training import ball, write_dataset
 from trainer.case import write_case
 from trainer.evaluation.evaluate import CASES
 
@@ -66,7 +64,7 @@ def put(dataset: Path, split: str, kind: str) -> Path:
 @pytest.mark.usefixtures("little_memory")
 @pytest.mark.parametrize("kind", HOSTILE)
 @pytest.mark.parametrize("command", ["evaluate", "train"])
-def test_a_case_that_is_none_is_named(tmp_path: Path, bright_bundle: Path, command: str, kind: str) -> None:  # noqa: F811
+def test_a_case_that_is_none_is_named(tmp_path: Path, bright_bundle: Path, command: str, kind: str) -> None:
     dataset = write_dataset(tmp_path / "dataset", 1)
     path = put(dataset, "validation" if command == "evaluate" else "train", kind)
     words = [str(bright_bundle), str(dataset)] if command == "evaluate" else [str(dataset), "--recipe", "quick"]
@@ -75,7 +73,7 @@ def test_a_case_that_is_none_is_named(tmp_path: Path, bright_bundle: Path, comma
     assert str(ran.exception) == f"{path}: {HOSTILE[kind][1]}{REMEDY}"
 
 
-def test_a_case_that_was_evaluated_before_and_is_a_pipe_now(tmp_path: Path, bright_bundle: Path) -> None:  # noqa: F811
+def test_a_case_that_was_evaluated_before_and_is_a_pipe_now(tmp_path: Path, bright_bundle: Path) -> None:
     dataset = tmp_path / "dataset"
     (dataset / "validation").mkdir(parents=True)
     write_case(ball("pt_0"), dataset / "validation" / "pt_0.npz")
@@ -87,7 +85,7 @@ def test_a_case_that_was_evaluated_before_and_is_a_pipe_now(tmp_path: Path, brig
     assert str(ran.exception) == f"{path}: it is no regular file{REMEDY}"
 
 
-def test_the_command_ends_with_its_status_and_one_sentence(tmp_path: Path, bright_bundle: Path) -> None:  # noqa: F811
+def test_the_command_ends_with_its_status_and_one_sentence(tmp_path: Path, bright_bundle: Path) -> None:
     dataset = write_dataset(tmp_path / "dataset", 1)
     path = put(dataset, "validation", "a pipe")
     ran = subprocess.run(
