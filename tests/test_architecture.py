@@ -248,6 +248,22 @@ def test_series_jobs_and_deliveries_are_moved_in_one_place_only() -> None:
     assert moved == {"contourd.jobs.transitions"} | others
 
 
+def test_one_module_knows_where_a_model_lies_and_it_loads_no_network() -> None:
+    names = {"model.json", "weights.safetensors", "CARD.md"}
+    spelt = {
+        module
+        for module, path in sources().items()
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and node.value in names
+    }
+    assert spelt == {"contourd.model.library"}
+    code = (
+        "import sys; import contourd.model.library; print(*sorted({'torch', 'numpy', 'sqlalchemy'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == []
+
+
 def test_future_annotations_everywhere() -> None:
     wrong = [
         module

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from contourd import __version__
 from contourd.model.bundle import ModelBundle
+from contourd.model.library import CARD_FILE
 from trainer.atomic import write_text
 from trainer.case import find_cases, read_case
 from trainer.evaluation.card import write_card
@@ -92,7 +93,7 @@ def write_report(output: Path, evaluated: Evaluated, masks: Callable[[str], Mask
         cases=evaluated.results,
     )
     write_text(output / "report.json", report.model_dump_json(indent=1) + "\n")
-    write_card(output / "CARD.md", bundle, evaluated.summary, evaluated.split)
+    write_card(output / CARD_FILE, bundle, evaluated.summary, evaluated.split)
     scores = {o.name: _scores(evaluated.results, o.name) for o in evaluated.summary.organs}
     context = {
         "model": bundle,
