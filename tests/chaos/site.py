@@ -57,7 +57,7 @@ class Site:
         self.to_confirm: list[str] = []  # series whose job a person must confirm
         self.in_part: list[str] = []  # series that were not sent whole
         self.kills = 0
-        self._senders: list[threading.Thread] = []
+        self._senders: list[tuple[str, threading.Thread]] = []  # with the series that each sends
 
     def write(self, empty: bool = False) -> str:
         """Write a new series; returns its UID."""
@@ -77,7 +77,7 @@ class Site:
         arguments = (self.images[uid][part], self.server.port, self.acknowledged, ae_title)
         sender = threading.Thread(target=send, args=arguments, daemon=True)
         sender.start()
-        self._senders.append(sender)
+        self._senders.append((uid, sender))
         return sender
 
     def send_part(self, uid: str, part: slice) -> None:
@@ -91,6 +91,7 @@ class Site:
         def looked() -> bool:
             if self.server.struck:
                 raise Struck
+            self.release_broken_off()
             return bool(reached())
 
         wait_until(looked, what)
@@ -112,7 +113,7 @@ class Site:
 
     def sending(self) -> int:
         """How many senders have not sent all."""
-        return sum(sender.is_alive() for sender in self._senders)
+        return sum(sender.is_alive() for _, sender in self._senders)
 
     def open(self) -> int:
         """How many series are not delivered."""
@@ -142,7 +143,12 @@ class Site:
         """Wait until jobs and deliveries took more than so many steps, or none is left to take one."""
         query = "SELECT count(*) FROM events WHERE subject IN ('job', 'delivery')"
         before = self._count(query)
-        wait_until(lambda: not self.open() or self._count(query) > before + steps, f"{steps} steps of the work")
+
+        def worked() -> bool:
+            self.release_broken_off()
+            return not self.open() or self._count(query) > before + steps
+
+        wait_until(worked, f"{steps} steps of the work")
 
     def _count(self, query: str) -> int:
         rows = self.server.ask(query)
@@ -176,7 +182,7 @@ class Site:
         self.server.start()
         for uid in self.in_part:
             self.send(uid)
-        for sender in self._senders:
+        for _, sender in self._senders:
             sender.join(timeout_s)
             assert not sender.is_alive(), f"a sender is still waiting:\n{self.server.tail()}"
         try:
@@ -188,9 +194,11 @@ class Site:
         return self.server.wait_dead()
 
     def release_broken_off(self) -> None:
-        """Have a person who has looked say that a series which was broken off, and came as a whole, is all."""
-        for (number,) in self.server.ask(BROKEN_OFF):
-            assert self.server.operate(("release",), number) == 0, self.server.tail()
+        """Have a person who has looked say that a series which was broken off is all, once its sender has sent it."""
+        sending = {uid for uid, sender in self._senders if sender.is_alive()}
+        for number, uid in self.server.ask(BROKEN_OFF):
+            if uid not in sending:
+                assert self.server.operate(("release",), number) == 0, self.server.tail()
 
     def _settled(self) -> bool:
         self.release_broken_off()
@@ -220,7 +228,10 @@ class Site:
         gc.collect()  # pynetdicom leaves the sockets of refused connections to it
 
 
-BROKEN_OFF = "SELECT id FROM series WHERE state = 'HELD' AND reason LIKE '% in mid-series; 24 contiguous slices %'"
+BROKEN_OFF = (
+    "SELECT id, series_uid FROM series WHERE state = 'HELD' AND interrupted IN ('aborted', 'ended') "
+    "AND series_uid NOT IN (SELECT series_uid FROM refusals)"
+)
 UNDER_WAY = "state IN ('PENDING', 'SENDING', 'SENT')"
 TO_BE_DELIVERED = "jobs.state = 'DELIVERING' AND deliveries.state IN ('PENDING', 'SENDING', 'SENT')"
 NEWEST_JOB = (
