@@ -15,7 +15,7 @@ from contourd.jobs.constancy_standing import Constancy, read_constancy
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import DestinationLine
 from contourd.jobs.first_images import first_images
-from contourd.jobs.report import EVERYTHING, Chosen, Report, read_report
+from contourd.jobs.report import EVERYTHING, PATIENT_REPLACED, Chosen, Report, read_report
 from contourd.models import routed_models
 from contourd.remarks import Remark
 from contourd.settings import Settings
@@ -36,7 +36,10 @@ def with_patients(report: Report, settings: Settings) -> Report:
                 patients[uid] = "(its images are gone)"
     finally:
         database.close()
-    jobs = tuple(replace(job, patient=patients.get(job.series_uid, job.patient)) for job in report.jobs)
+    jobs = tuple(
+        job if job.patient == PATIENT_REPLACED else replace(job, patient=patients.get(job.series_uid, job.patient))
+        for job in report.jobs
+    )
     series = tuple(replace(s, patient=patients.get(s.series_uid, s.patient)) for s in report.series)
     return replace(report, jobs=jobs, series=series)
 

@@ -112,6 +112,16 @@ def models_of_jobs(session: Session, job_ids: Sequence[int]) -> dict[int, ModelI
     return {row.job_id: ModelIdentity(row.model_name, row.model_version, row.model_sha256) for row in rows}
 
 
+def contoured_of_others(session: Session, job: JobRow) -> bool:
+    """Say whether a job was contoured on as many images as its series has now, of which some have other content."""
+    last = select(ContouringRow).where(ContouringRow.job_id == job.id).order_by(ContouringRow.id.desc()).limit(1)
+    made = session.scalars(last).first()
+    if made is None:
+        return False
+    hashes = session.scalars(select(InstanceRow.sha256).where(InstanceRow.series_id == job.series_id)).all()
+    return len(hashes) == made.images and images_sha256(hashes) != made.images_sha256
+
+
 def read_contoured(database: Database, job_id: int) -> Contoured | None:
     """Read one job, None where there is none of that number."""
     with database.reading() as session:

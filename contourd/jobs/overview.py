@@ -9,7 +9,7 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from contourd.errors import QueueUnavailable, SchemaMismatch
-from contourd.jobs.contourings import models_of_jobs
+from contourd.jobs.contourings import contoured_of_others, models_of_jobs
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import UNTRIED, DestinationLine, last_delivered, read_destinations
 from contourd.jobs.job import DELIVERIES_UNDER_WAY, DeliveryState, JobState
@@ -50,7 +50,9 @@ class JobDetail:
     Attributes
     ----------
     paths
-        The images, relative to the spool.
+        The images, relative to the spool; those of the series as it is now.
+    replaced
+        Whether these are not the ones that it was made of: another patient's, or newer ones of the same.
     output
         The first structure set, relative to the spool; empty where there is none yet.
     purged
@@ -66,6 +68,7 @@ class JobDetail:
     waits_for_confirmation: bool
     events: tuple[EventLine, ...]
     attempts: tuple[AttemptLine, ...]
+    replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,7 @@ def read_job(database: Database, job_id: int) -> JobDetail | None:
                 AttemptLine(a.at, a.destination, a.outcome, a.status, a.reason)
                 for a in session.scalars(tries.limit(MOST_EVENTS))
             ),
+            job.revision < series.corrected_revision or contoured_of_others(session, job),
         )
 
 

@@ -21,6 +21,9 @@ from contourd.model.identity import ModelIdentity
 from contourd.model.library import Activation
 from contourd.remarks import Remarks
 
+# In the place of the patient of a job whose images were replaced by those of another: the queue keeps the newer alone.
+PATIENT_REPLACED = "(not known any more: its images were replaced)"
+
 
 @dataclass(frozen=True, slots=True)
 class DeliveryLine:
@@ -192,7 +195,7 @@ def job_line(
         job.reason,
         series.series_uid,
         job.revision,
-        series.patient,
+        series.patient if job.revision >= series.corrected_revision else PATIENT_REPLACED,
         job.model,
         job.attempts,
         job.remarks,

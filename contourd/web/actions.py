@@ -15,6 +15,7 @@ from contourd.dicom.files import read_dicom
 from contourd.errors import InvalidTransition, PatientNamed
 from contourd.jobs.operations import Operations
 from contourd.jobs.overview import read_job
+from contourd.jobs.report import PATIENT_REPLACED
 from contourd.web.access import SESSION_S, SignedIn, SignInRefused
 from contourd.web.pages import job_page
 from contourd.web.site import COOKIE, Site, form_of, page, person_of, site_of
@@ -180,6 +181,8 @@ def _shown_patient(request: Request, person: SignedIn) -> Response:
     detail = read_job(site.database, job)
     if detail is None or not detail.paths:
         raise HTTPException(404, f"there is no job {job}")
+    if detail.job.patient == PATIENT_REPLACED:
+        raise HTTPException(409, f"the images of job {job} were replaced: whose they were is not known any more")
     site.operations(person.actor).note("show patient", f"job {job}")
     try:
         header = read_dicom(site.settings.spool.root / detail.paths[0], specific_tags=SHOWN)

@@ -40,6 +40,8 @@ class SceneCache:
             It cannot be shown, in words.
         """
         _refuse_purged(detail.purged)
+        if detail.replaced:
+            raise SeriesUnusable(HoldReason.IMAGES_REPLACED)
         structure_set = self._root / detail.output if detail.output else None
         key = ("job", detail.job.id, detail.output, _written_ns(structure_set))
         images = [self._root / path for path in detail.paths]

@@ -9,14 +9,21 @@ import pytest
 from sqlalchemy import select
 
 from contourd.dicom.identity import read_identity
-from contourd.errors import InvalidTransition
+from contourd.errors import InvalidTransition, SeriesUnusable
+from contourd.jobs.contourings import Contouring, images_sha256
 from contourd.jobs.deliveries import Deliveries
 from contourd.jobs.job import JobState, SeriesState
 from contourd.jobs.newer_images import remove_decided
 from contourd.jobs.operations import Operations
-from contourd.jobs.overview import read_series
+from contourd.jobs.overview import read_job, read_series
 from contourd.jobs.reasons import advice_of_series, class_of
+from contourd.jobs.report import read_report
 from contourd.jobs.tables import AuditRow, InstanceRow, NewerImageRow
+from contourd.model.identity import ModelIdentity
+from contourd.model.runtime_description import RuntimeDescription
+from contourd.settings import DatabaseSettings, Destination, NodeSettings, Route, Settings, SpoolSettings
+from contourd.status import with_patients
+from contourd.web.scenes import SceneCache
 from tests.intake_node import SETTINGS, Node, ct, edit
 from tests.queueing import POLICY, TAKEN
 
@@ -116,6 +123,61 @@ def test_nothing_more_is_done_with_the_earlier_ones(node, tmp_path, act, replace
     told = r"corrected at their source and replaced; take job 2" if replaced else "came again as another patient's: see"
     with pytest.raises(InvalidTransition, match=told):
         acts[act]()
+
+
+def settings_of(node: Node) -> Settings:
+    return Settings(
+        node=NodeSettings(),
+        spool=SpoolSettings(root=node.root),
+        database=DatabaseSettings(url=f"sqlite:///{node.root.parent / 'queue.sqlite'}"),
+        destination=(Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=1),),
+        route=(Route(model="hn7", destinations=("pacs",)),),
+    )
+
+
+def test_the_job_of_the_earlier_ones_names_no_patient_and_shows_no_picture(node, tmp_path):
+    """The queue keeps the newer images alone: they are not what the earlier job was about."""
+    paths = ct(tmp_path / "ct")
+    node.send(paths)
+    node.wait(10)
+    deliver(node)
+    before = with_patients(read_report(node.database), settings_of(node))
+    assert [job.patient for job in before.jobs] == ["A^B (p)"]
+    node.send(corrected(paths))
+    replace(node)
+    node.wait(0)
+    report = read_report(node.database)
+    told = with_patients(report, settings_of(node))
+    unknown = "(not known any more: its images were replaced)"
+    assert {job.id: job.patient for job in report.jobs} == {1: unknown, 2: "pseudonym"}
+    assert {job.id: job.patient for job in told.jobs} == {1: unknown, 2: "A^B (corrected)"}
+    assert [read_job(node.database, job).replaced for job in (1, 2)] == [True, False]
+    with pytest.raises(SeriesUnusable, match="its images were replaced by newer ones"):
+        SceneCache(node.root, 10**9).scene(read_job(node.database, 1))
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_pictures_are_those_of_the_images_that_were_contoured(node, tmp_path, late):
+    """Other pixels of the same patient are other pictures; a slice that came late is one more."""
+    paths = ct(tmp_path / "ct", slices=21)
+    node.send(paths[:20])
+    node.wait(10)
+    job = node.queue.claim("w", 60)
+    with node.database.reading() as session:
+        hashes = session.scalars(select(InstanceRow.sha256)).all()
+    runtime = RuntimeDescription("torch", "2", "fp32", "cpu", "x86_64, AVX2", 2)
+    made = Contouring(ModelIdentity("hn7", "1", ""), "1", runtime, {}, "{}", 20, images_sha256(hashes), ())
+    node.queue.contoured(job.id, "w", {"pacs": "structures.dcm"}, made=made)
+    assert not read_job(node.database, 1).replaced
+    if late:
+        node.send(paths[20:])
+    else:
+        node.send([brightened(path) for path in paths[:20]])
+        replace(node)
+    node.wait(10)
+    assert len(node.jobs()) == 2
+    assert read_job(node.database, 1).replaced is not late
+    assert [job.patient for job in read_report(node.database).jobs] == ["pseudonym"] * 2
 
 
 def test_a_series_that_came_again_in_part_is_no_patients(node, tmp_path):
