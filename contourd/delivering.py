@@ -18,8 +18,9 @@ from contourd.dicom.commitment import Request
 from contourd.dicom.commitment_scu import Committer, reference_to
 from contourd.dicom.instance import UNREADABLE
 from contourd.dicom.scu import Sender
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.commitments import Awaited, Commitments
-from contourd.jobs.deliveries import Deliveries, Delivery, Waiting
+from contourd.jobs.deliveries import Deliveries, Delivery, Waiting, reason_of
 from contourd.jobs.insistence import insist
 from contourd.outcomes import BROKE_OFF, Outcome, OutcomeKind
 from contourd.patience import Backoff, Seconds, Trying
@@ -116,9 +117,9 @@ class Deliverer:
                 outcome.reason,
                 extra={"action": "down", "destination": self._name},
             )
-        self._put_off(self._backoff.fail(), outcome.reason)
+        self._put_off(self._backoff.fail(), reason_of(outcome))
 
-    def _put_off(self, wait_s: float, reason: str) -> None:
+    def _put_off(self, wait_s: float, reason: Reason) -> None:
         self._deliveries.put_off(self._name, wait_s, reason)
         waiting = self._deliveries.waiting(self._name)
         for one in waiting:
@@ -132,7 +133,7 @@ class Deliverer:
         due = {one.id for one in waiting if one.is_due}
         if not waiting or (self._backoff.left_s > 0 and not due & self._told_to_wait):
             if due:  # new ones: they wait with the rest
-                self._put_off(self._backoff.left_s, f"{self._name} is down")
+                self._put_off(self._backoff.left_s, Reason.of(HoldReason.DESTINATION_DOWN, destination=self._name))
             return False
         outcome = BROKE_OFF
         try:
@@ -153,7 +154,7 @@ class Deliverer:
         """Refuse what has waited for too long for a destination that has just been found down."""
         for one in waiting:
             if self._deliveries.policy.gives_up(self._trying.waited_s(one.id, one.created_at)):
-                self._deliveries.give_up(one.id, f"given up: {outcome.reason}")
+                self._deliveries.give_up(one.id, Reason.of(HoldReason.GIVEN_UP, why=reason_of(outcome)))
                 log.error(
                     "given up: %s",
                     outcome.reason,
@@ -167,7 +168,7 @@ class Deliverer:
             if self._stopping.is_set():
                 return
             if awaited.asked and self._deliveries.policy.gives_up(waited_s):
-                self._never_committed(awaited, awaited.reason)
+                self._never_committed(awaited, Reason.of(HoldReason.COMMITMENT_FAILED, said=awaited.reason))
             elif not self._ask(awaited):
                 return
 
@@ -179,7 +180,8 @@ class Deliverer:
         try:
             reference = reference_to(self._post.root / awaited.output)
         except UNREADABLE as error:
-            self._never_committed(awaited, f"the structure set {awaited.output} cannot be read any more ({error})")
+            gone = Reason.of(HoldReason.STRUCTURE_SET_GONE, output=awaited.output, said=str(error))
+            self._never_committed(awaited, gone)
             return True
         transaction_uid = str(generate_uid(prefix=None))
         self._post.commitments.asked(
@@ -203,15 +205,13 @@ class Deliverer:
             log.info("storage commitment is asked for", extra={"action": "ask", **about})
         elif outcome.kind is OutcomeKind.REFUSED:
             commitments.not_asked(transaction_uid, outcome.reason, wait_s)
-            self._never_committed(
-                awaited, f"{outcome.reason}; allow Storage Commitment there, or set destination.commitment = false"
-            )
+            self._never_committed(awaited, Reason.of(HoldReason.COMMITMENT_NOT_TAKEN, why=reason_of(outcome)))
         else:
             again_s = self._deliveries.policy.wait_s(awaited.asked + 1)
             commitments.not_asked(transaction_uid, outcome.reason, again_s)
             log.warning("will be asked again: %s", outcome.reason, extra={"action": "ask", **about})
 
-    def _never_committed(self, awaited: Awaited, reason: str) -> None:
-        told = f"sent, never committed: {reason}"
+    def _never_committed(self, awaited: Awaited, reason: Reason) -> None:
+        told = Reason.of(HoldReason.NEVER_COMMITTED, why=reason)
         self._deliveries.give_up(awaited.delivery_id, told)
         log.error("%s", told, extra={"action": "refuse", "job": awaited.job_id, "destination": self._name})

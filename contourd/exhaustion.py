@@ -15,8 +15,3 @@ def lacks_memory(error: Exception) -> bool:
         return isinstance(error, MemoryError)
     said = str(error)
     return getattr(error, "errno", None) == errno.ENOMEM or any(words in said for words in OUT_OF_MEMORY)
-
-
-def told_memory(said: str) -> str:
-    """Say why a job is held that needs more memory than the worker may have."""
-    return f"out of memory: {said}; give the worker more (worker.memory_gb), or send thicker slices or a smaller field"

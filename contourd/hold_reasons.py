@@ -46,9 +46,8 @@ class Reason:
         """Read what a row keeps; None where it keeps no reason."""
         if not code:
             return None
-        content = json.loads(detail) if detail else {}
         try:
-            return cls(HoldReason(code), content)
+            return cls(HoldReason(code), json.loads(detail) if detail else {})
         except ValueError:  # a newer version's
             return cls.of(HoldReason.OTHER, said=f"{code} {detail}")
 

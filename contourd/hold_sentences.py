@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from contourd.commands import command
 from contourd.hold_codes import Detail, Json
 
-MOST_MISSING, MOST_CAUSES = 20, 3
+MOST_MISSING = 20
 
 
 def _number(value: Json) -> float:
@@ -40,10 +40,10 @@ def images_refused(detail: Detail) -> str:
     """Say how many images were refused, and why."""
     number, causes = _count(detail["images"]), [_named(cause) for cause in _items(detail["causes"])]
     images = "an image of the series was" if number == 1 else f"{number} images of the series were"
-    told = [f"{_count(cause['status']):04X}: {cause['why']}" for cause in causes[:MOST_CAUSES]]
+    told = [f"{_count(cause['status']):04X}: {cause['why']}" for cause in causes]
     if len(causes) > 1:
         told = [f"{_count(cause['images'])} with {text}" for cause, text in zip(causes, told, strict=False)]
-    more = f"; and {len(causes) - MOST_CAUSES} other reasons" if len(causes) > MOST_CAUSES else ""
+    more = f"; and {detail['others']} other reasons" if detail["others"] else ""
     unknown = _count(detail["uncertain"])
     maybe = f"; {unknown} could not be read, and may be of another series" if unknown else ""
     return (

@@ -37,6 +37,15 @@ ENTRIES |= entries(
     {HoldReason.IMAGES_DAMAGED: sentences.images_damaged},
 )
 ENTRIES |= entries(
+    HoldClass.IMAGES_GONE,
+    "it was held or had failed for so long that retention removed its images",
+    "Send the series again.",
+    {
+        HoldReason.REMOVED_WHILE_HELD: "{why}; retention removed the images on {on}, send the series again",
+    },
+    Way.SENDER,
+)
+ENTRIES |= entries(
     HoldClass.INTERRUPTED,
     "the association broke off, or contourd was killed or stopped in the middle of it; what came has no gap",
     "Look whether this is all that was scanned. If it is, release it; else send the whole series again, in one "

@@ -16,10 +16,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from contourd import __version__
+from contourd.hold_codes import HOLDING
 from contourd.jobs.constancy_standing import Light, read_constancy
 from contourd.jobs.counts import STAGES, History, Standing, read_standing
 from contourd.jobs.database import Database
-from contourd.jobs.reasons import NAMES
 from contourd.pulse import Pulse
 from contourd.settings import Settings
 
@@ -113,7 +113,7 @@ class NodeMetrics(Collector):
             associations.add_metric([outcome.replace(" ", "_")], self._history.associations[outcome])
         yield associations
         held = CounterMetricFamily("contourd_held", "Series and jobs that were held.", labels=["reason"])
-        for name in NAMES:
+        for name in HOLDING:
             held.add_metric([name], self._history.held[name])
         yield held
         remarks = CounterMetricFamily(

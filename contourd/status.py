@@ -11,6 +11,7 @@ from typing import Any
 
 from contourd.commands import command
 from contourd.errors import NodeError, SeriesUnusable
+from contourd.hold_reasons import Reason
 from contourd.jobs.constancy_standing import Constancy, read_constancy
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import DestinationLine
@@ -75,7 +76,7 @@ def to_json(report: Report, settings: Settings) -> str:
             {
                 "id": job.id,
                 "state": job.state,
-                "reason": job.reason,
+                **reason_content(job.reason),
                 "series": job.series_uid,
                 "revision": job.revision,
                 "patient": job.patient,
@@ -90,7 +91,7 @@ def to_json(report: Report, settings: Settings) -> str:
                         "destination": d.destination,
                         "state": d.state,
                         "attempts": d.attempts,
-                        "reason": d.reason,
+                        **reason_content(d.reason),
                         "next_try": d.next_try.isoformat() if d.next_try else None,
                     }
                     for d in job.deliveries
@@ -102,7 +103,7 @@ def to_json(report: Report, settings: Settings) -> str:
             {
                 "id": s.id,
                 "state": s.state,
-                "reason": s.reason,
+                **reason_content(s.reason),
                 "series": s.series_uid,
                 "patient": s.patient,
                 "calling_ae": s.calling_ae,
@@ -141,6 +142,13 @@ def to_json(report: Report, settings: Settings) -> str:
         "disk_free_gb": round(shutil.disk_usage(settings.spool.root).free / 1e9, 1),
     }
     return json.dumps(content, indent=1)
+
+
+def reason_content(reason: Reason | None) -> dict[str, Any]:
+    """Return a reason as JSON: its sentence, its code, and the detail of which the sentence is made."""
+    if reason is None:
+        return {"reason": "", "reason_code": "", "reason_detail": {}}
+    return {"reason": str(reason), "reason_code": reason.code.value, "reason_detail": dict(reason.detail)}
 
 
 def constancy_content(standing: Constancy) -> dict[str, Any]:

@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from contourd.commands import command
+from contourd.hold_reasons import command_for_job, command_for_series
 from contourd.jobs.constancy_standing import Constancy, Light
-from contourd.jobs.job import SeriesState
-from contourd.jobs.reasons import advice_of, advice_of_series, remedy_of
+from contourd.jobs.job import JOBS_STOPPED, SeriesState
 from contourd.jobs.report import DeliveryLine, JobLine, Report, SeriesLine
 from contourd.logs import one_line
 from contourd.models import ModelLine, routed_models
@@ -21,6 +21,7 @@ from contourd.settings import Settings
 from contourd.status import configured_destinations
 
 STYLE = {
+    "CONFIRMING": "bold yellow",
     "HELD": "bold red",
     "FAILED": "bold red",
     "REFUSED": "bold red",
@@ -30,6 +31,7 @@ STYLE = {
     "DOWN": "bold red",
     "UP": "green",
     "SUPERSEDED": "dim",
+    "CANCELLED": "dim",
 }
 
 
@@ -110,7 +112,7 @@ def _destinations_table(report: Report, settings: Settings, now: datetime) -> Ta
 def _series_table(lines: Sequence[SeriesLine], now: datetime) -> Table:
     table = _lines("Series received or held", "series", "state", "came", "patient", "from", "images", "reason")
     for s in lines:
-        calling, reason = Text(one_line(s.calling_ae)), _cut(s.reason)
+        calling, reason = Text(one_line(s.calling_ae)), _cut(str(s.reason or ""))
         number, came = str(s.id), _when(s.created_at, now)
         table.add_row(number, _styled(s.state), came, Text(one_line(s.patient)), calling, str(s.instances), reason)
     return table
@@ -120,7 +122,7 @@ def _jobs_table(lines: Sequence[JobLine], now: datetime) -> Table:
     table = _lines("Jobs", "job", "state", "came", "patient", "reason or remarks; deliveries")
     for job in lines:
         deliveries = ", ".join(_delivery_text(d, now) for d in job.deliveries)
-        told = "; ".join(filter(None, [job.reason, job.remarks.told(), deliveries]))
+        told = "; ".join(filter(None, [str(job.reason or ""), job.remarks.told(), deliveries]))
         when = _when(job.created_at, now)
         table.add_row(str(job.id), _styled(job.state), when, Text(one_line(job.patient)), _cut(told))
     return table
@@ -130,7 +132,8 @@ def job_in_full(job: JobLine, now: datetime) -> RenderableType:
     """Return all that is known of a job, with its remedy and the command that lets it go on."""
     model = f"{job.contoured_with.name} {job.contoured_with.version}" if job.contoured_with else job.model
     late = any(d.state == "PENDING" and d.attempts for d in job.deliveries)
-    advice = advice_of(job.id, job.state, job.reason) or (command("retry", job.id) if late else "")
+    stopped = job.state in JOBS_STOPPED
+    advice = command_for_job(job.id, job.reason) if stopped else command("retry", job.id) if late else ""
     rows = [
         ("state", _styled(job.state)),
         ("came", _dated(job.created_at, now)),
@@ -140,12 +143,13 @@ def job_in_full(job: JobLine, now: datetime) -> RenderableType:
         ("model", _outside(model)),
         ("attempts", Text(str(job.attempts))),
         *(
-            ("to", Text(_delivery_text(d, now) + (f": {one_line(d.reason)}" if d.reason else "")))
+            ("to", Text(_delivery_text(d, now) + (f": {one_line(str(d.reason))}" if d.reason else "")))
             for d in job.deliveries
         ),
-        ("reason", _outside(job.reason)),
+        ("reason", _outside(str(job.reason or ""))),
+        ("code", Text(job.reason.code.value if job.reason else "")),
         ("remarks", _outside(job.remarks.told())),
-        ("what to do", Text(remedy_of(job.reason) if advice else "")),
+        ("what to do", Text(job.reason.remedy if job.reason and advice else "")),
         ("command", Text(advice, "bold")),
     ]
     return Group(Text(f"Job {job.id}", "bold"), _facts(rows))
@@ -161,9 +165,10 @@ def series_in_full(series: SeriesLine, now: datetime) -> RenderableType:
         ("series", _outside(series.series_uid)),
         ("from", _outside(series.calling_ae)),
         ("images", Text(str(series.instances))),
-        ("reason", _outside(series.reason)),
-        ("what to do", Text(remedy_of(series.reason) if held else "")),
-        ("command", Text(advice_of_series(series.id, series.reason) if held else "", "bold")),
+        ("reason", _outside(str(series.reason or ""))),
+        ("code", Text(series.reason.code.value if series.reason else "")),
+        ("what to do", Text(series.reason.remedy if series.reason and held else "")),
+        ("command", Text(command_for_series(series.id, series.reason) if held else "", "bold")),
     ]
     return Group(Text(f"Series {series.id}", "bold"), _facts(rows))
 

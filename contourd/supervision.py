@@ -19,6 +19,7 @@ from multiprocessing.process import BaseProcess
 
 from contourd.clock import Ages, Monotonic
 from contourd.errors import QueueUnavailable
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.queue import Lease, Queue
 from contourd.settings import Settings
 from contourd.signals import heed, hint
@@ -87,7 +88,7 @@ class Supervisor:
         self._leash: Connection | None = None
         self._began = self._not_before = 0.0
         self._useless = 0
-        self._killed_for = ""
+        self._killed_for: Reason | None = None
 
     @property
     def pid(self) -> int | None:
@@ -110,7 +111,7 @@ class Supervisor:
             return
         finally:
             theirs.close()
-        self._worker, self._leash, self._began, self._killed_for = process, ours, self._monotonic(), ""
+        self._worker, self._leash, self._began, self._killed_for = process, ours, self._monotonic(), None
         threading.Thread(target=heed, args=(ours, self._contoured), name=f"hints of {self._name}", daemon=True).start()
 
     def hint(self) -> None:
@@ -132,7 +133,7 @@ class Supervisor:
                 if self._monotonic() - self._began > SPENT_ALIVE_S:
                     self._useless = 0
                 return
-            why = self._killed_for or told_death(self._worker.exitcode)
+            why = self._killed_for or Reason.of(HoldReason.WORKER_ENDED, how=told_death(self._worker.exitcode))
             broke = self._queue.abandon(self._name, why, self._settings.worker.max_attempts)
             self._let_go()
             for job in broke:
@@ -141,7 +142,7 @@ class Supervisor:
                 self._useless, self._not_before = 0, self._monotonic()
                 self.start()
             else:
-                self._put_off(why)
+                self._put_off(str(why))
 
     def _put_off(self, why: str) -> None:
         wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**self._useless)
@@ -172,7 +173,7 @@ class Supervisor:
 
     def _revoke(self, lease: Lease) -> None:
         settings = self._settings.worker
-        why = f"the worker hung, or took longer than worker.time_limit_s ({settings.time_limit_s:g} s)"
+        why = Reason.of(HoldReason.WORKER_HUNG, seconds=settings.time_limit_s)
         if not self._queue.revoke(lease, why, settings.max_attempts):
             return
         log.error("%s; it is killed", why, extra={"action": "lease", "job": lease.job_id})

@@ -25,8 +25,8 @@ from contourd.dicom.series import Instance
 from contourd.dicom.spool import Spool
 from contourd.dicom.spool_access import keep_private
 from contourd.errors import ContourdError, DeviceUnavailable, LeaseLost, ModelError, QueueUnavailable, SpoolError
-from contourd.exhaustion import DISK_FULL, lacks_memory, told_memory
-from contourd.hold_reasons import HoldReason
+from contourd.exhaustion import DISK_FULL, lacks_memory
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.activations import Activations
 from contourd.jobs.arriving import arriving_images
 from contourd.jobs.audit import AuditTrail
@@ -175,7 +175,7 @@ class Worker:
         try:
             outputs, remarks, made = self._contour(job, found)
         except SpoolError as error:
-            self._wait_for_spool(job, str(error))
+            self._wait_for_spool(job, error.reason)
             return
         except DeviceUnavailable as error:
             self._wait_for_device(job, error)
@@ -185,17 +185,17 @@ class Worker:
             return
         except ContourdError as error:
             log.error("the job is held: %s", error, extra={"action": "hold", "job": job.id})
-            reason = str(error)
+            reason = error.reason
             self._insist(lambda: self._queue.hold(job.id, self._name, reason))
             return
         except Exception as error:  # a fault of ours must not end the worker
             log.exception("the job failed", extra={"action": "fail", "job": job.id})
             if isinstance(error, OSError) and error.errno in DISK_FULL:
-                self._wait_for_spool(job, f"a file cannot be written: {error.strerror}")
+                self._wait_for_spool(job, Reason.of(HoldReason.FILE_NOT_WRITTEN, said=error.strerror))
             elif lacks_memory(error):
                 self._lack_memory(job, str(error))
             else:
-                self._fail(job, f"{told(error)}; the log says where", spent, JobEvent.FAIL)
+                self._fail(job, Reason.of(HoldReason.FAULT, said=told(error)), spent, JobEvent.FAIL)
             return
         if not self._insist(lambda: self._queue.contoured(job.id, self._name, outputs, remarks, made)):
             return
@@ -208,7 +208,8 @@ class Worker:
     def _lack_memory(self, job: Job, said: str) -> None:
         """Hold a job that needs more than the worker may have; where that is not limited, others have it for now."""
         if self._settings.worker.memory_gb:
-            self._fail(job, told_memory(said), self._settings.worker.max_attempts, JobEvent.HOLD)
+            lacks = Reason.of(HoldReason.WORKER_OUT_OF_MEMORY, said=said)
+            self._fail(job, lacks, self._settings.worker.max_attempts, JobEvent.HOLD)
         else:
             self._wait_for_device(job, DeviceUnavailable(HoldReason.MACHINE_OUT_OF_MEMORY, said=said))
 
@@ -217,7 +218,7 @@ class Worker:
         waiting = self._waiting.setdefault(job.id, Backoff(DEVICE_RETRY, self._elapsed))
         again_s = waiting.fail()
         log.warning("the job waits %.0f s for the device: %s", again_s, error, extra={"action": "wait", "job": job.id})
-        why, patience_s = str(error), DEVICE_RETRY.give_up_after_s
+        why, patience_s = error.reason, DEVICE_RETRY.give_up_after_s
         patient: list[bool] = []
         self._insist(lambda: patient.append(self._queue.wait_for_device(job.id, self._name, why, patience_s)))
         if patient == [False]:
@@ -227,10 +228,11 @@ class Worker:
             log.error("the device is lost to this process; another takes its place", extra={"action": "worker"})
             self.stop()
 
-    def _wait_for_spool(self, job: Job, reason: str) -> None:
+    def _wait_for_spool(self, job: Job, reason: Reason) -> None:
         """Give the job back, for it is not at fault, and take no other until a structure set can be written again."""
         log.warning("the job waits: %s", reason, extra={"action": "wait", "job": job.id})
-        self._insist(lambda: self._queue.give_back(job.id, self._name, f"waits: {reason}"))
+        waits = Reason.of(HoldReason.WAITS_FOR_SPOOL, why=reason)
+        self._insist(lambda: self._queue.give_back(job.id, self._name, waits))
         while not self.stopping.wait(AGAIN_S):
             try:
                 self._spool.probe(PROBE_BYTES)
@@ -289,7 +291,7 @@ class Worker:
         except QueueUnavailable as error:
             log.error("a model is not audited: %s", error, extra={"action": "audit", "worker": self._name})
 
-    def _fail(self, job: Job, reason: str, max_attempts: int, when_spent: JobEvent) -> None:
+    def _fail(self, job: Job, reason: Reason, max_attempts: int, when_spent: JobEvent) -> None:
         log.warning("the attempt failed: %s", reason, extra={"action": "fail", "job": job.id})
         self._insist(lambda: self._queue.fail(job.id, self._name, reason, max_attempts, when_spent))
 

@@ -106,7 +106,7 @@ LAYERS: Mapping[int, tuple[str, ...]] = {
             "contourd.dicom.refused",
         ),
         "contourd.jobs.operations",
-        *("contourd.jobs.overview", "contourd.jobs.counts", "contourd.jobs.concerns", "contourd.jobs.reasons"),
+        *("contourd.jobs.overview", "contourd.jobs.counts", "contourd.jobs.concerns"),
         "contourd.jobs.retention",
         "contourd.jobs.recording",
         "contourd.jobs.routing",

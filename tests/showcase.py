@@ -19,8 +19,7 @@ from contourd.dicom.ct_write import write_ct_series
 from contourd.dicom.rtstruct_write import Provenance, structure_set_dataset
 from contourd.dicom.series import Instance, along_z, gate, read_instance
 from contourd.dicom.spool import Spool
-from contourd.errors import SlicesMissing
-from contourd.hold_reasons import HoldReason
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.imaging.contours import ROI, StructureSet, trace
 from contourd.imaging.grid import Box, Grid
 from contourd.imaging.volume import Volume
@@ -120,9 +119,8 @@ def fill(database: Database, spool: Spool, files: Files | None = None) -> None:
             for i, path in enumerate(paths)
             if i not in MISSING
         )
-        session.get_one(SeriesRow, 2).reason = str(
-            SlicesMissing(HoldReason.SLICES_MISSING, z_mm=[files.places_mm[i] for i in MISSING])
-        )
+        missing = [files.places_mm[i] for i in MISSING]
+        session.get_one(SeriesRow, 2).reason = Reason.of(HoldReason.SLICES_MISSING, z_mm=missing)
 
 
 def fill_queue(
@@ -159,37 +157,40 @@ def fill_queue(
             session.add_all(_attempts(n, destination, state, attempts, reason, begun))
 
 
-def _series(number: int, uid: str, state: SeriesState, reason: str, patient: str, begun: datetime) -> SeriesRow:
+def _series(
+    number: int, uid: str, state: SeriesState, reason: Reason | None, patient: str, begun: datetime
+) -> SeriesRow:
     return SeriesRow(
         id=number, series_uid=uid, state=state, reason=reason, calling_ae="PLANNINGCT" if number % 3 else "CT1",
         patient=patient, created_at=begun, last_instance_at=begun + timedelta(minutes=1),
     )  # fmt: skip
 
 
-def _job(number: int, series: int, state: JobState, reason: str, remarks: Remarks, begun: datetime) -> JobRow:
+def _job(number: int, series: int, state: JobState, reason: Reason | None, remarks: Remarks, begun: datetime) -> JobRow:
     return JobRow(
         id=number, series_id=series, revision=1, model="hn7", destinations=["pacs", "tps"], state=state, reason=reason,
-        remarks=remarks, confirm=reason == CONFIRM, created_at=begun, updated_at=begun + timedelta(minutes=1),
+        remarks=remarks, confirm=state == JobState.CONFIRMING, created_at=begun,
+        updated_at=begun + timedelta(minutes=1),
     )  # fmt: skip
 
 
-def _events(job: int, state: JobState, reason: str, begun: datetime) -> list[EventRow]:
+def _events(job: int, state: JobState, reason: Reason | None, begun: datetime) -> list[EventRow]:
     steps = [
-        ("queued", "QUEUED", 0, "hn7"),
-        ("claim", "CONTOURING", 1, "worker-1"),
-        ("contoured", "DELIVERING", 42, ""),
+        ("queued", "QUEUED", 0, None),
+        ("claim", "CONTOURING", 1, None),
+        ("contoured", "DELIVERING", 42, None),
     ]
-    ends = {JobState.HELD: "hold", JobState.DELIVERED: "all delivered", JobState.FAILED: "fail"}
+    ends = {JobState.CONFIRMING: "await confirmation", JobState.DELIVERED: "all delivered", JobState.FAILED: "fail"}
     steps = steps[:2] if state == JobState.CONTOURING else steps
     steps += [(ends[state], str(state), 47, reason)] if state in ends else []
     return [
-        EventRow(at=begun + timedelta(seconds=s), subject="job", subject_id=job, event=event, state=then, detail=detail)
-        for event, then, s, detail in steps
+        EventRow(at=begun + timedelta(seconds=s), subject="job", subject_id=job, event=event, state=then, reason=why)
+        for event, then, s, why in steps
     ]
 
 
 def _attempts(
-    delivery: int, destination: str, state: DeliveryState, attempts: int, reason: str, begun: datetime
+    delivery: int, destination: str, state: DeliveryState, attempts: int, reason: Reason | None, begun: datetime
 ) -> list[AttemptRow]:
     ends = {DeliveryState.DELIVERED: ("accepted", 0), DeliveryState.REFUSED: ("refused", None)}
     outcomes = [("retry", None)] * attempts
@@ -197,39 +198,43 @@ def _attempts(
     return [
         AttemptRow(
             delivery_id=delivery, destination=destination, at=begun + timedelta(minutes=i), outcome=outcome,
-            status=status, reason=reason,
+            status=status, reason=str(reason or ""),
         )
         for i, (outcome, status) in enumerate(outcomes)
     ]  # fmt: skip
 
 
-DOWN = "tps (TPS at 192.0.2.7:104) cannot be reached: Connection refused"
-REFUSAL = "tps (TPS at 192.0.2.7:104) does not take RT Structure Set Storage; allow it there"
+DOWN = Reason.of(
+    HoldReason.DESTINATION_UNREACHABLE, said="tps (TPS at 192.0.2.7:104) cannot be reached: Connection refused"
+)
+REFUSAL = Reason.of(
+    HoldReason.DESTINATION_REFUSED,
+    said="tps (TPS at 192.0.2.7:104) does not take RT Structure Set Storage; allow it there",
+)
 SERIES = (
-    (SeriesState.COMPLETE, "", 21),
-    (SeriesState.HELD, "missing slices at z = -42.50, -40.00 mm; send the whole series again", 64),
-    (SeriesState.COMPLETE, "", 9),
-    (SeriesState.COMPLETE, "", 240),
-    (SeriesState.COMPLETE, "", 300),
-    (SeriesState.RECEIVING, "", 1),
-    (SeriesState.COMPLETE, "", 95),
+    (SeriesState.COMPLETE, None, 21),
+    (SeriesState.HELD, Reason.of(HoldReason.SLICES_MISSING, z_mm=[-42.5, -40.0]), 64),
+    (SeriesState.COMPLETE, None, 9),
+    (SeriesState.COMPLETE, None, 240),
+    (SeriesState.COMPLETE, None, 300),
+    (SeriesState.RECEIVING, None, 1),
+    (SeriesState.COMPLETE, None, 95),
 )
 MISSING = (28, 29)
-CONFIRM = "waits for confirmation: a person is to look at the pictures before it is sent"
 JOBS = (
-    (1, JobState.HELD, CONFIRM, NO_REMARKS),
-    (3, JobState.CONTOURING, "", NO_REMARKS),
-    (4, JobState.DELIVERING, "", NO_REMARKS),
-    (5, JobState.DELIVERED, "", flagged_volume("Larynx", 71.2, (8.9, 60.1))),
-    (7, JobState.FAILED, f"tps: {REFUSAL}", NO_REMARKS),
+    (1, JobState.CONFIRMING, Reason(HoldReason.WAITS_FOR_CONFIRMATION), NO_REMARKS),
+    (3, JobState.CONTOURING, None, NO_REMARKS),
+    (4, JobState.DELIVERING, None, NO_REMARKS),
+    (5, JobState.DELIVERED, None, flagged_volume("Larynx", 71.2, (8.9, 60.1))),
+    (7, JobState.FAILED, Reason.of(HoldReason.DELIVERY_REFUSED, destination="tps", why=REFUSAL), NO_REMARKS),
 )
 DELIVERIES = (
-    (1, "pacs", DeliveryState.PENDING, 0, ""),
-    (1, "tps", DeliveryState.PENDING, 0, ""),
-    (3, "pacs", DeliveryState.DELIVERED, 1, ""),
+    (1, "pacs", DeliveryState.PENDING, 0, None),
+    (1, "tps", DeliveryState.PENDING, 0, None),
+    (3, "pacs", DeliveryState.DELIVERED, 1, None),
     (3, "tps", DeliveryState.PENDING, 3, DOWN),
-    (4, "pacs", DeliveryState.DELIVERED, 1, ""),
-    (4, "tps", DeliveryState.DELIVERED, 1, ""),
+    (4, "pacs", DeliveryState.DELIVERED, 1, None),
+    (4, "tps", DeliveryState.DELIVERED, 1, None),
     (5, "tps", DeliveryState.REFUSED, 1, REFUSAL),
-    (5, "pacs", DeliveryState.DELIVERED, 1, ""),
+    (5, "pacs", DeliveryState.DELIVERED, 1, None),
 )

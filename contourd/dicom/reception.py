@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from contourd.addresses import party
+from contourd.hold_reasons import Reason
 
 if TYPE_CHECKING:  # the page's process does without pynetdicom
     from contourd.dicom.malformed import Flaw
@@ -61,7 +62,7 @@ class RefusedInstance:
     sop_instance_uid: str
     sha256: str
     status: int = 0
-    reason: str = ""
+    reason: Reason | None = None
 
 
 class InstanceSink(Protocol):

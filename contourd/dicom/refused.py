@@ -21,6 +21,7 @@ from contourd.dicom.pynetdicom_internals import accepted_contexts, message_under
 from contourd.dicom.reception import InstanceSink, OpenAssociation, RefusedInstance, Witness
 from contourd.dicom.refusal import OUT_OF_RESOURCES, PROCESSING_FAILURE, answer, status_of
 from contourd.errors import ContourdError, RequestMalformed, SeriesUnusable
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.logs import told
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,7 @@ class Refuser:
         why, request = "internal error; see the log of contourd" if unexpected else str(error), event.request
         self._witness("instance refused", str(event.assoc.requestor.address), opened.calling_ae, f"{status:04X}: {why}")
         name = partial(refused_image, opened, request, getattr(request, "DataSet", None), event.context.transfer_syntax)
-        self._mark(name, status, why)
+        self._mark(name, status, _reason_of(error, unexpected))
         made = answer(status, why)
         if isinstance(error, RequestMalformed):
             made.AffectedSOPClassUID = made.AffectedSOPInstanceUID = None
@@ -76,16 +77,23 @@ class Refuser:
 
     def cut_off(self, association: Any, opened: OpenAssociation, why: str) -> None:
         """Mark the series of the image in whose middle an association is ended."""
-        self._mark(partial(refused_in_part, opened, association), OUT_OF_RESOURCES, f"it was cut off: {why}")
+        reason = Reason.of(HoldReason.IMAGE_CUT_OFF, said=why[:LONGEST_REASON])
+        self._mark(partial(refused_in_part, opened, association), OUT_OF_RESOURCES, reason)
 
-    def _mark(self, name: Callable[[], RefusedInstance | None], status: int, why: str) -> None:
+    def _mark(self, name: Callable[[], RefusedInstance | None], status: int, why: Reason) -> None:
         """Have a series marked; the sender gets its answer in any case."""
         try:
             refused = name()
             if refused is not None:
-                self._sink.instance_refused(replace(refused, status=status, reason=why[:LONGEST_REASON]))
+                self._sink.instance_refused(replace(refused, status=status, reason=why))
         except (*UNREADABLE, ContourdError, RuntimeError, Warning) as error:
             log.error("a refusal is not recorded: %s", told(error), extra={"action": "refuse"}, exc_info=error)
+
+
+def _reason_of(error: Exception, unexpected: bool) -> Reason:
+    if unexpected or not isinstance(error, ContourdError):
+        return Reason(HoldReason.INTERNAL_ERROR)
+    return error.reason
 
 
 def _where(opened: OpenAssociation) -> dict[str, object]:

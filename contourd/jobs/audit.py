@@ -41,12 +41,15 @@ class Deed:
         ``contourd``, a calling AE title, or an operator's user name.
     subject
         As ``job 12``, ``model hn7``, ``peer 10.1.2.3``.
+    times
+        How often it was done, where one line stands for several.
     """
 
     actor: str
     action: str
     subject: str = ""
     detail: str = ""
+    times: int = 1
 
 
 @dataclass(slots=True)
@@ -155,7 +158,8 @@ class AuditTrail:
             del self._waiting.seen[deed]
             if repeated.more:
                 told = f"{repeated.more} more since {repeated.since:%H:%M:%S} UTC"
-                self._append(Deed(deed.actor, deed.action, deed.subject, "; ".join(filter(None, [deed.detail, told]))))
+                again = "; ".join(filter(None, [deed.detail, told]))
+                self._append(Deed(deed.actor, deed.action, deed.subject, again, repeated.more))
                 self._waiting.seen[deed] = _Repeated(now)
 
     def record_configuration(self, keys: Mapping[str, str]) -> tuple[str, ...]:
@@ -207,5 +211,10 @@ class AuditTrail:
 def audit_row(at: datetime, deed: Deed) -> AuditRow:
     """Make the row of a deed, for a transaction of the trail's own or that of what is done."""
     return AuditRow(
-        at=at, actor=deed.actor[:64], action=deed.action[:32], subject=deed.subject[:64], detail=deed.detail
+        at=at,
+        actor=deed.actor[:64],
+        action=deed.action[:32],
+        subject=deed.subject[:64],
+        detail=deed.detail,
+        times=deed.times,
     )

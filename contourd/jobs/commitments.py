@@ -19,6 +19,7 @@ from contourd.dicom.commitment import (
     failure_text,
 )
 from contourd.errors import CommitmentRefused
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.database import Database
 from contourd.jobs.job import SPREAD, CommitmentState, DeliveryEvent, DeliveryState, RetryPolicy
 from contourd.jobs.queue import Clock, utc_now
@@ -100,7 +101,7 @@ class Commitments:
             )
             if row.state == DeliveryState.SENT:
                 row.not_before = now + timedelta(seconds=wait_s)
-                row.reason = "sent; the answer to the request for storage commitment is awaited"
+                row.reason = Reason(HoldReason.COMMITMENT_AWAITED)
 
     def not_asked(self, transaction_uid: str, reason: str, wait_s: float) -> None:
         """Record that a request was not taken; it is asked again later, unless it was answered all the same."""
@@ -111,7 +112,8 @@ class Commitments:
             row.state, row.reason = CommitmentState.EXPIRED, reason
             delivery = session.get_one(DeliveryRow, row.delivery_id)
             if delivery.state == DeliveryState.SENT:
-                delivery.not_before, delivery.reason = self._now() + timedelta(seconds=wait_s), reason
+                delivery.not_before = self._now() + timedelta(seconds=wait_s)
+                delivery.reason = Reason.of(HoldReason.COMMITMENT_FAILED, said=reason)
 
     def reported(self, calling_ae: str, report: Report) -> None:
         """Record a destination's report: what is committed is delivered, what is not is sent again.
@@ -149,7 +151,7 @@ class Commitments:
         else:
             row.state, row.reason = CommitmentState.COMMITTED, ""
             if delivery.state == DeliveryState.SENT:
-                end_delivery(session, delivery, DeliveryEvent.COMMITTED, "", self._now())
+                end_delivery(session, delivery, DeliveryEvent.COMMITTED, None, self._now())
 
     def _failed(self, session: Session, row: CommitmentRow, delivery: DeliveryRow, failure: int) -> None:
         newest = session.scalar(select(func.max(CommitmentRow.id)).where(CommitmentRow.delivery_id == delivery.id))
@@ -157,4 +159,5 @@ class Commitments:
         row.reason = f"it took the structure set and says that it does not hold it ({failure_text(failure)})"
         if delivery.state == DeliveryState.SENT and row.id == newest:
             later = self._now() + timedelta(seconds=self._policy.wait_s(delivery.attempts))
-            return_delivery(session, delivery, f"{delivery.destination}: {row.reason}", later, self._now())
+            failed = Reason.of(HoldReason.COMMITMENT_FAILED, said=f"{delivery.destination}: {row.reason}")
+            return_delivery(session, delivery, failed, later, self._now())

@@ -94,8 +94,8 @@ class Completion:
 
     def _judge(self, session: Session, series: SeriesRow, verdict: Verdict, images: int) -> None:
         reason = reason_to_hold(series, verdict, images, open_refusals(session, series))
-        if reason or verdict.route is None:
+        if reason is not None:
             hold_series(session, series, reason, self._now())
-        else:
+        elif verdict.route is not None:
             complete_series(session, series, verdict.route, self._now())
             forget_refusals(session, series.series_uid)

@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from contourd.hold_reasons import HoldClass, Reason
 from contourd.jobs.database import Database
 from contourd.jobs.device_waits import waiting_for_device
 from contourd.jobs.job import JOBS_SENDING, JOBS_STOPPED, JOBS_UNDER_WAY, DeliveryState, JobState, SeriesState
 from contourd.jobs.own_series import LOOPBACK_RECEIVER, own_series
-from contourd.jobs.reasons import class_of
 from contourd.jobs.tables import DeliveryRow, EventRow, JobRow, SeriesRow
 
 
@@ -95,8 +95,8 @@ def _jobs(session: Session) -> list[Concern]:
     return concerns
 
 
-def _words(reason: str) -> str:
-    return class_of(reason).replace("_", " ")
+def _words(reason: Reason | None) -> str:
+    return (reason.held_as if reason else HoldClass.SERIES_UNUSABLE).replace("_", " ")
 
 
 def _occasion(session: Session, subject: str, number: int) -> str:
@@ -111,7 +111,7 @@ def _destinations(session: Session, before: datetime) -> list[Concern]:
         DeliveryRow.state.in_((DeliveryState.PENDING, DeliveryState.SENDING)),
         DeliveryRow.destination != LOOPBACK_RECEIVER,
         DeliveryRow.attempts > 0,
-        DeliveryRow.reason != "",
+        DeliveryRow.reason_code != "",
         DeliveryRow.created_at <= before,
     )
     return [

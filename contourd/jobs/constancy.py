@@ -11,11 +11,12 @@ from sqlalchemy.orm import Session
 from contourd.clock import Clock, utc_now
 from contourd.commands import command
 from contourd.errors import InvalidTransition
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.audit import Deed, audit_row
 from contourd.jobs.constancy_result import CheckResult
 from contourd.jobs.constancy_standing import BASELINE, CHECK, OPEN, Check, check_of, read_last, read_open
 from contourd.jobs.database import Database
-from contourd.jobs.job import JOBS_NOT_ENDED, CheckState, JobEvent, JobState, SeriesState
+from contourd.jobs.job import JOBS_NOT_ENDED, JOBS_STOPPED, CheckState, JobEvent, JobState, SeriesState
 from contourd.jobs.own_series import digest
 from contourd.jobs.series_steps import hold_series
 from contourd.jobs.tables import ConstancyCheckRow, ConstancySeriesRow, JobRow, SeriesRow
@@ -157,11 +158,11 @@ class Checks:
         """Leave nothing of a series open: no image is waited for, nothing is contoured, nothing is sent."""
         now = self._now()
         if series.state == SeriesState.RECEIVING:
-            hold_series(session, series, OVER, now)
+            hold_series(session, series, Reason(HoldReason.CHECK_OVER), now)
         for job in session.scalars(
             select(JobRow).where(JobRow.series_id == series.id, JobRow.state.in_(JOBS_NOT_ENDED))
         ):
-            withdraw_job(session, job, JobEvent.CANCEL, OVER, now)
+            withdraw_job(session, job, JobEvent.CANCEL, Reason(HoldReason.CHECK_OVER), now)
 
     def recover(self) -> None:
         """End as red what was under way when contourd ended; what was only asked for is begun now."""
@@ -174,7 +175,7 @@ class Checks:
 
 def _progress_of(job: JobRow) -> Progress:
     queued = job.state == JobState.QUEUED
-    if job.state in (JobState.HELD, JobState.FAILED, JobState.SUPERSEDED):
+    if job.state in (*JOBS_STOPPED, JobState.SUPERSEDED, JobState.CANCELLED):
         return Progress(f"job {job.id} is {job.state.lower()}: {job.reason}", claimed=True)
     if queued and job.attempts:
         return Progress(f"job {job.id} did not end at its first try: {job.reason}", claimed=True)

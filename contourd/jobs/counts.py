@@ -6,7 +6,6 @@ after years. Prometheus knows such counters, which begin at zero with each proce
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -19,16 +18,15 @@ from sqlalchemy.orm import Session
 from contourd.errors import QueueUnavailable
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import last_delivered
-from contourd.jobs.job import JOBS_UNDER_WAY, JobState, SeriesState
+from contourd.jobs.job import JOBS_ENDED, JOBS_UNDER_WAY, JobEvent, JobState, SeriesState
 from contourd.jobs.own_series import LOOPBACK_RECEIVER, own_jobs, own_series
-from contourd.jobs.reasons import class_of
 from contourd.jobs.report import jobs_by_state
 from contourd.jobs.tables import AuditRow, EventRow, InstanceRow, JobRow, SeriesRow
 from contourd.jobs.tallies import ATTEMPTS, DELIVERIES, INSTANCES, SERIES, count_all, read_tallies
 
+HOLDS = (JobEvent.HOLD, JobEvent.AWAIT_CONFIRMATION)
 BATCH = 5000
 ASSOCIATION = "association "  # accepted, rejected, aborted, cut off
-REPEATED = re.compile(r"(\d+) more since [\d:]+ UTC$")  # one row of the audit trail may stand for many
 # Stage -> the event that begins it and those that end it.
 STAGES: Mapping[str, tuple[str, str]] = {
     "waiting": ("queued", "claim"),
@@ -136,8 +134,8 @@ class History:
         rows = session.scalars(wanted.order_by(EventRow.id).limit(BATCH)).all()
         for row in rows:
             self._last_event = row.id
-            if row.event == "hold":
-                self.held[class_of(row.detail)] += 1
+            if row.event in HOLDS and row.reason is not None:
+                self.held[row.reason.held_as] += 1
             if row.subject == "job":
                 self._stage(row)
         self._count_remarks(session, [r.subject_id for r in rows if (r.subject, r.event) == ("job", "contoured")])
@@ -154,7 +152,7 @@ class History:
                 self._observe(stage, max(0.0, (row.at - since).total_seconds()))
             if row.event == begins:
                 self._begun[row.subject_id, stage] = row.at
-        if row.state in (JobState.DELIVERED, JobState.SUPERSEDED, JobState.FAILED):
+        if row.state in (*JOBS_ENDED, JobState.FAILED):
             for stage in STAGES:
                 self._begun.pop((row.subject_id, stage), None)
 
@@ -163,7 +161,6 @@ class History:
         rows = session.scalars(wanted.order_by(AuditRow.id).limit(BATCH)).all()
         for row in rows:
             self._last_audit = row.id
-            more = REPEATED.search(row.detail)
-            self.associations[row.action.removeprefix(ASSOCIATION)] += int(more[1]) if more else 1
+            self.associations[row.action.removeprefix(ASSOCIATION)] += row.times
         session.expunge_all()
         return len(rows) == BATCH

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.database import Database
 from contourd.jobs.job import (
     DELIVERIES_WAITING,
@@ -19,9 +22,20 @@ from contourd.jobs.job import (
 from contourd.jobs.queue import Clock, utc_now
 from contourd.jobs.tables import AttemptRow, DeliveryRow, JobRow
 from contourd.jobs.transitions import advance_delivery, end_delivery, refuse_delivery, return_delivery
-from contourd.outcomes import Outcome
+from contourd.outcomes import Outcome, OutcomeKind
 
 INTERRUPTED = "interrupted"
+
+
+CODES: Mapping[OutcomeKind, HoldReason] = MappingProxyType(
+    {
+        OutcomeKind.ACCEPTED: HoldReason.DESTINATION_TOOK,
+        OutcomeKind.RETRY: HoldReason.DESTINATION_BUSY,
+        OutcomeKind.UNREACHABLE: HoldReason.DESTINATION_UNREACHABLE,
+        OutcomeKind.IMPROPER: HoldReason.DESTINATION_IMPROPER,
+        OutcomeKind.REFUSED: HoldReason.DESTINATION_REFUSED,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +91,8 @@ class Deliveries:
         with self._database.transaction() as session:
             for row in session.scalars(sending):
                 self._note(session, row, INTERRUPTED, None, why)
-                return_delivery(session, row, why, self._now(), self._now())
+                broke_off = Reason.of(HoldReason.SENDING_BROKE_OFF, because=why)
+                return_delivery(session, row, broke_off, self._now(), self._now())
 
     def claim(self, destination: str) -> Delivery | None:
         """Take the oldest delivery to a destination that is due, None where there is none."""
@@ -104,14 +119,14 @@ class Deliveries:
         """Record the destination's acceptance; the job is delivered with its last delivery."""
         with self._database.transaction() as session:
             row = self._tried(session, delivery_id, outcome)
-            end_delivery(session, row, DeliveryEvent.ACCEPTED, outcome.reason, self._now())
+            end_delivery(session, row, DeliveryEvent.ACCEPTED, _reason_of(outcome), self._now())
 
     def sent(self, delivery_id: int, outcome: Outcome) -> None:
         """Record the destination's acceptance where it is delivered only when the destination commits itself to it."""
         with self._database.transaction() as session:
             row = self._tried(session, delivery_id, outcome)
-            row.reason, row.not_before = "sent; storage commitment is to be asked for", self._now()
-            advance_delivery(session, row, DeliveryEvent.AWAIT, outcome.reason, self._now())
+            row.reason, row.not_before = Reason(HoldReason.COMMITMENT_TO_ASK), self._now()
+            advance_delivery(session, row, DeliveryEvent.AWAIT, _reason_of(outcome), self._now())
 
     def postpone(self, delivery_id: int, outcome: Outcome, waited_s: float) -> bool:
         """Set the time of the next try, or refuse the delivery when the policy gives up.
@@ -128,27 +143,28 @@ class Deliveries:
         with self._database.transaction() as session:
             row, now = self._tried(session, delivery_id, outcome), self._now()
             if self.policy.gives_up(waited_s):
-                refuse_delivery(session, row, f"given up after {row.attempts} tries: {outcome.reason}", now)
+                why = reason_of(outcome)
+                refuse_delivery(session, row, Reason.of(HoldReason.GIVEN_UP_AFTER, tries=row.attempts, why=why), now)
                 return False
             later = now + timedelta(seconds=self.policy.wait_s(row.attempts))
-            return_delivery(session, row, outcome.reason, later, now)
+            return_delivery(session, row, reason_of(outcome), later, now)
             return True
 
     def refuse(self, delivery_id: int, outcome: Outcome) -> None:
         """Record that retrying cannot help; the job fails with the reason."""
         with self._database.transaction() as session:
             row = self._tried(session, delivery_id, outcome)
-            refuse_delivery(session, row, outcome.reason, self._now())
+            refuse_delivery(session, row, reason_of(outcome), self._now())
 
     def settle(self, destination: str) -> None:
         """Call delivered what a destination took, where its commitment was awaited and is not wanted any more."""
         sent = (DeliveryRow.state == DeliveryState.SENT) & (DeliveryRow.destination == destination)
         with self._database.transaction() as session:
             for row in session.scalars(select(DeliveryRow).where(sent)):
-                told = "taken; its storage commitment is not asked for any more"
-                end_delivery(session, row, DeliveryEvent.COMMITTED, told, self._now())
+                taken = Reason(HoldReason.COMMITMENT_NOT_WANTED)
+                end_delivery(session, row, DeliveryEvent.COMMITTED, taken, self._now())
 
-    def give_up(self, delivery_id: int, reason: str) -> None:
+    def give_up(self, delivery_id: int, reason: Reason) -> None:
         """Refuse a delivery that waits, or whose commitment is awaited, without another try."""
         with self._database.transaction() as session:
             row = session.get_one(DeliveryRow, delivery_id)
@@ -162,14 +178,14 @@ class Deliveries:
             rows = session.execute(select(*columns).where(self._open(destination)).order_by(DeliveryRow.id))
             return [Waiting(number, job, created_at, bool(due)) for number, job, created_at, due in rows]
 
-    def put_off(self, destination: str, wait_s: float, reason: str) -> None:
+    def put_off(self, destination: str, wait_s: float, reason: Reason) -> None:
         """Let all that waits for a destination wait for so long at least: it cannot be reached."""
         until = self._now() + timedelta(seconds=wait_s)
         with self._database.transaction() as session:
             session.execute(
                 update(DeliveryRow)
                 .where(self._open(destination), or_(DeliveryRow.not_before < until, self._is_due()))
-                .values(not_before=until, reason=reason)
+                .values(not_before=until, reason_code=reason.code.value, reason_detail=reason.dump())
             )
 
     def make_due(self, destination: str) -> None:
@@ -195,3 +211,13 @@ class Deliveries:
         attempt = AttemptRow(delivery_id=row.id, destination=row.destination, at=self._now(), outcome=outcome)
         attempt.status, attempt.reason = status, reason
         session.add(attempt)
+
+
+def reason_of(outcome: Outcome) -> Reason:
+    """Return the reason that is kept of how a try ended."""
+    return Reason.of(CODES[outcome.kind], said=outcome.reason)
+
+
+def _reason_of(outcome: Outcome) -> Reason | None:
+    """Return the same, None where there is nothing to say."""
+    return reason_of(outcome) if outcome.reason else None

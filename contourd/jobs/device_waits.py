@@ -1,4 +1,4 @@
-"""Jobs that wait for the device: since when, how many, and what is said of those that waited too long."""
+"""Jobs that wait for the device: since when, and how many."""
 
 from __future__ import annotations
 
@@ -7,20 +7,12 @@ from datetime import datetime
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from contourd.hold_reasons import HoldReason
 from contourd.jobs.job import JobEvent, JobState
 from contourd.jobs.tables import EventRow, JobRow
 
-WAITS_FOR_DEVICE = "waits for the device"
 # Of a job that waits a claim and a return follow each other; more of them than any patience makes.
 MOST_EVENTS = 1000
-
-
-def given_up(waited_s: float, why: str) -> str:
-    """Say why a job is held."""
-    return (
-        f"the device could not be used for {waited_s / 60:.0f} minutes: {why}; nothing is wrong with the series: "
-        "look at the device, then retry the job"
-    )
 
 
 def waits_since(session: Session, job_id: int) -> datetime | None:
@@ -28,7 +20,7 @@ def waits_since(session: Session, job_id: int) -> datetime | None:
     events = select(EventRow).where(EventRow.subject == "job", EventRow.subject_id == job_id)
     since = None
     for event in session.scalars(events.order_by(EventRow.id.desc()).limit(MOST_EVENTS)):
-        if event.event == JobEvent.REQUEUE and event.detail.startswith(WAITS_FOR_DEVICE):
+        if event.event == JobEvent.REQUEUE and event.reason_code == HoldReason.WAITS_FOR_DEVICE:
             since = event.at
         elif event.event != JobEvent.CLAIM:
             break
@@ -38,4 +30,5 @@ def waits_since(session: Session, job_id: int) -> datetime | None:
 def waiting_for_device(session: Session) -> int:
     """Count the jobs that wait, or are tried just now."""
     open_ones = JobRow.state.in_((JobState.QUEUED, JobState.CONTOURING))
-    return session.scalar(select(func.count()).where(open_ones, JobRow.reason.startswith(WAITS_FOR_DEVICE))) or 0
+    waits = JobRow.reason_code == HoldReason.WAITS_FOR_DEVICE
+    return session.scalar(select(func.count()).where(open_ones, waits)) or 0

@@ -14,12 +14,12 @@ from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.pixels import same_image
 from contourd.dicom.reception import ReceivedInstance
 from contourd.errors import QueueUnavailable, SeriesFull
-from contourd.hold_reasons import HoldReason
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.arrivals import add_further, after_removal
 from contourd.jobs.database import Database
 from contourd.jobs.group_commit import GroupCommit, NotUsual
 from contourd.jobs.job import SeriesState
-from contourd.jobs.newer_images import note_newer, told_newer, withdraw_newer
+from contourd.jobs.newer_images import note_newer, reason_of_newer, withdraw_newer
 from contourd.jobs.own_series import note_arrival
 from contourd.jobs.queue import Queue
 from contourd.jobs.refusals import adopt_unnamed, settle_refusal
@@ -103,9 +103,9 @@ class ImageRecorder:
             return received.path
         if not note_newer(session, self._root, series, known, received, now):
             return received.path
-        first, series.hold = not series.hold, told_newer(session, series)
-        if first or series.state != SeriesState.HELD:
-            stop_jobs(session, self._queue, series, "its images came again with different content; look at its series")
+        first, series.hold = not series.hold, reason_of_newer(session, series)
+        if series.hold and (first or series.state != SeriesState.HELD):
+            stop_jobs(session, self._queue, series, Reason(HoldReason.IMAGES_DIFFER_NOW))
             hold_series(session, series, series.hold, now)
         series.reason = series.hold  # how many they are by now
         return ""

@@ -39,9 +39,11 @@ class JobState(StrEnum):
     CONTOURING = "CONTOURING"  # a worker holds its lease
     DELIVERING = "DELIVERING"  # the structure set is on disk, its deliveries are under way
     DELIVERED = "DELIVERED"  # every destination has it
-    HELD = "HELD"  # the gate or the read-back check refused it
+    CONFIRMING = "CONFIRMING"  # the structure set is on disk, and a person is to look at it before it is sent
+    HELD = "HELD"  # the gate or the read-back check refused it, or a person stopped it
     FAILED = "FAILED"  # the attempts are spent
-    SUPERSEDED = "SUPERSEDED"  # a newer revision of the series took its place, or a person cancelled it
+    SUPERSEDED = "SUPERSEDED"  # a newer revision of the series took its place
+    CANCELLED = "CANCELLED"  # a person ended it
 
 
 class JobEvent(StrEnum):
@@ -51,6 +53,7 @@ class JobEvent(StrEnum):
     REQUEUE = "requeue"  # the lease ran out, or the worker died
     CONTOURED = "contoured"
     ALL_DELIVERED = "all delivered"
+    AWAIT_CONFIRMATION = "await confirmation"
     HOLD = "hold"
     FAIL = "fail"
     SUPERSEDE = "supersede"
@@ -112,8 +115,9 @@ class CheckState(StrEnum):
 
 # Of jobs that are contoured and sent without anybody's doing, that wait for a person, and both.
 JOBS_UNDER_WAY = (JobState.QUEUED, JobState.CONTOURING, JobState.DELIVERING)
-JOBS_STOPPED = (JobState.HELD, JobState.FAILED)
+JOBS_STOPPED = (JobState.CONFIRMING, JobState.HELD, JobState.FAILED)
 JOBS_NOT_ENDED = (*JOBS_UNDER_WAY, *JOBS_STOPPED)
+JOBS_ENDED = (JobState.DELIVERED, JobState.SUPERSEDED, JobState.CANCELLED)
 # Of jobs whose deliveries are sent: one that failed at one destination goes on to the others.
 JOBS_SENDING = (JobState.DELIVERING, JobState.FAILED)
 # Of deliveries that the destination does not have for certain, and of those for which a time is set.
@@ -136,32 +140,35 @@ JOB_TRANSITIONS: Mapping[tuple[JobState, JobEvent], JobState] = MappingProxyType
         (JobState.QUEUED, JobEvent.CLAIM): JobState.CONTOURING,
         (JobState.QUEUED, JobEvent.HOLD): JobState.HELD,
         (JobState.QUEUED, JobEvent.SUPERSEDE): JobState.SUPERSEDED,
-        (JobState.QUEUED, JobEvent.CANCEL): JobState.SUPERSEDED,
+        (JobState.QUEUED, JobEvent.CANCEL): JobState.CANCELLED,
         (JobState.CONTOURING, JobEvent.REQUEUE): JobState.QUEUED,
         (JobState.CONTOURING, JobEvent.CONTOURED): JobState.DELIVERING,
         (JobState.CONTOURING, JobEvent.HOLD): JobState.HELD,
         (JobState.CONTOURING, JobEvent.FAIL): JobState.FAILED,
         (JobState.CONTOURING, JobEvent.SUPERSEDE): JobState.SUPERSEDED,
-        (JobState.CONTOURING, JobEvent.CANCEL): JobState.SUPERSEDED,
+        (JobState.CONTOURING, JobEvent.CANCEL): JobState.CANCELLED,
         (JobState.DELIVERING, JobEvent.ALL_DELIVERED): JobState.DELIVERED,
         (JobState.DELIVERING, JobEvent.FAIL): JobState.FAILED,
         (JobState.DELIVERING, JobEvent.SUPERSEDE): JobState.SUPERSEDED,
         (JobState.DELIVERING, JobEvent.HOLD): JobState.HELD,
         (JobState.DELIVERING, JobEvent.REWRITE): JobState.QUEUED,
-        (JobState.DELIVERING, JobEvent.CANCEL): JobState.SUPERSEDED,
+        (JobState.DELIVERING, JobEvent.CANCEL): JobState.CANCELLED,
+        (JobState.DELIVERING, JobEvent.AWAIT_CONFIRMATION): JobState.CONFIRMING,
+        (JobState.CONFIRMING, JobEvent.CONFIRM): JobState.DELIVERING,
+        (JobState.CONFIRMING, JobEvent.SUPERSEDE): JobState.SUPERSEDED,
+        (JobState.CONFIRMING, JobEvent.CANCEL): JobState.CANCELLED,
         (JobState.DELIVERED, JobEvent.REDELIVER): JobState.DELIVERING,
         (JobState.DELIVERED, JobEvent.REWRITE): JobState.QUEUED,
         (JobState.HELD, JobEvent.RELEASE): JobState.QUEUED,
         (JobState.HELD, JobEvent.SUPERSEDE): JobState.SUPERSEDED,
         (JobState.HELD, JobEvent.REDELIVER): JobState.DELIVERING,
-        (JobState.HELD, JobEvent.CONFIRM): JobState.DELIVERING,
-        (JobState.HELD, JobEvent.CANCEL): JobState.SUPERSEDED,
+        (JobState.HELD, JobEvent.CANCEL): JobState.CANCELLED,
         (JobState.FAILED, JobEvent.RELEASE): JobState.QUEUED,
         (JobState.FAILED, JobEvent.REDELIVER): JobState.DELIVERING,
         (JobState.FAILED, JobEvent.SUPERSEDE): JobState.SUPERSEDED,
         (JobState.FAILED, JobEvent.REWRITE): JobState.QUEUED,
-        (JobState.FAILED, JobEvent.CANCEL): JobState.SUPERSEDED,
-        (JobState.SUPERSEDED, JobEvent.REVIVE): JobState.QUEUED,
+        (JobState.FAILED, JobEvent.CANCEL): JobState.CANCELLED,
+        (JobState.CANCELLED, JobEvent.REVIVE): JobState.QUEUED,
     }
 )
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from contourd.commands import command
 from contourd.dicom.identity import PLACE, WHO, differing_identity, differing_place, read_identity, read_place
 from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.reception import ReceivedInstance
 from contourd.errors import InvalidTransition, SeriesUnusable
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.database import Database
 from contourd.jobs.tables import InstanceRow, NewerImageRow, SeriesRow
 
@@ -81,31 +81,18 @@ def renames(row: NewerImageRow) -> tuple[str, ...]:
     return tuple(keyword for keyword in row.differs.split(",") if keyword in WHO)
 
 
-def told_newer(session: Session, series: SeriesRow) -> str:
-    """Say how many images came again, what of the patient differs, and what to do."""
+def reason_of_newer(session: Session, series: SeriesRow) -> Reason | None:
+    """Return how many images came again, and what of the patient differs; None where none did."""
     newer = latest_newer(session, series.id)
     if not newer:
-        return ""
-    keywords = {keyword for row in newer.values() for keyword in renames(row)}
-    number = len(newer)
+        return None
     if any(PLACE in row.differs.split(",") for row in newer.values()):
-        return (
-            f"one SOP Instance UID stands on several slices ({number} UIDs do); have the source give each slice one of "
-            "its own, and send all of them as a new series"
-        )
-    take = command("replace", series.id, "--reason", "WHY")
-    keep = command("release", series.id, "--reason", "WHY")
-    images = "an image was" if number == 1 else f"{number} images were"
+        return Reason.of(HoldReason.SAME_UID_ON_SLICES, uids=len(newer))
+    keywords = {keyword for row in newer.values() for keyword in renames(row)}
     if not keywords:
-        return (
-            f"{images} sent twice with different content; look at the sender, then take the newer "
-            f"(`{take}`) or keep the earlier (`{keep}`)"
-        )
-    differ = ", ".join(keyword for keyword in WHO if keyword in keywords)
-    return (
-        f"{images} sent twice with different content: {differ} {'differs' if len(keywords) == 1 else 'differ'}; "
-        f"if that is a correction, have the whole series sent again and take it: `{take}`"
-    )
+        return Reason.of(HoldReason.SENT_TWICE, images=len(newer), series=series.id)
+    differs = [keyword for keyword in WHO if keyword in keywords]
+    return Reason.of(HoldReason.SENT_TWICE_OTHER_PATIENT, images=len(newer), series=series.id, differs=differs)
 
 
 def withdraw_newer(session: Session, series: SeriesRow, sop_instance_uid: str) -> None:
@@ -124,11 +111,8 @@ def withdraw_newer(session: Session, series: SeriesRow, sop_instance_uid: str) -
     for row in rows:
         row.to_remove = PLACE not in row.differs.split(",")  # another slice of the series is not taken back by this one
     session.flush()
-    series.hold = told_newer(session, series) or (
-        "an image was sent twice with different content, and then again as it was at first; "
-        "look at the sender, then release the series with a reason"
-    )
-    series.reason = series.hold if series.reason else ""
+    series.hold = reason_of_newer(session, series) or Reason(HoldReason.SENT_TWICE_THEN_AS_BEFORE)
+    series.reason = series.hold if series.reason else None
 
 
 def foresee_replacement(database: Database, root: Path, series_id: int) -> Replacement:

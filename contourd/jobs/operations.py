@@ -16,6 +16,7 @@ from contourd.clock import Clock, utc_now
 from contourd.commands import command
 from contourd.dicom.identity import refuse_names
 from contourd.errors import InvalidTransition
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.activations import Activations
 from contourd.jobs.audit import Deed, audit_row
 from contourd.jobs.contourings import models_of_jobs
@@ -37,6 +38,7 @@ from contourd.jobs.queue import Queue
 from contourd.jobs.releasing import give_up, refuse_outdated, replace_within
 from contourd.jobs.tables import ConstancySeriesRow, DeliveryRow, JobRow, SeriesRow
 from contourd.jobs.transitions import (
+    Why,
     add_delivery,
     add_job,
     advance_job,
@@ -47,8 +49,6 @@ from contourd.jobs.transitions import (
 )
 from contourd.model.library import is_there
 from contourd.settings import Route
-
-CANCELLED = "cancelled by "
 
 
 class Operations:
@@ -100,7 +100,7 @@ class Operations:
         told = f"{reason} ({self._actor})" if reason else ""
         with self._database.transaction() as session:
             job = self._current(session, job_id)
-            if job.state == JobState.SUPERSEDED and job.reason.startswith(CANCELLED):
+            if job.state == JobState.CANCELLED:
                 self._revive(session, job)
             else:
                 self._queue.retry_within(session, job_id, told)
@@ -117,7 +117,7 @@ class Operations:
         for row in self._deliveries(session, job.id):
             if row.state == DeliveryState.REFUSED:
                 self._due(session, row)
-        job.attempts, job.reason = 0, ""
+        job.attempts, job.reason = 0, None
         self._advance(session, job, JobEvent.REVIVE, f"taken up again by {self._actor}")
 
     def hold(self, job_id: int, reason: str) -> None:
@@ -126,19 +126,20 @@ class Operations:
         self._refuse_names(reason, image_of_job(self._database, job_id))
         with self._database.transaction() as session:
             job = self._job(session, job_id)
-            job.reason, job.lease_until = f"held by {self._actor}: {reason.strip()}", None
-            self._advance(session, job, JobEvent.HOLD, job.reason)
+            held = Reason.of(HoldReason.HELD_BY_PERSON, actor=self._actor, words=reason.strip())
+            job.reason, job.lease_until = held, None
+            self._advance(session, job, JobEvent.HOLD, held)
             self._audit(session, "hold", f"job {job_id}", reason.strip())
-            self._marks.add(Mark.PERSON, self._series_of(session, job).series_uid, job.reason)
+            self._marks.add(Mark.PERSON, self._series_of(session, job).series_uid, str(job.reason))
 
     def confirm(self, job_id: int) -> None:
         """Have a job sent whose pictures this person has seen."""
         with self._database.transaction() as session:
             job = self._current(session, job_id)
             deliveries = self._deliveries(session, job_id)
-            if job.state != JobState.HELD or not job.confirm or job.confirmed_by or not deliveries:
+            if job.state != JobState.CONFIRMING:
                 raise InvalidTransition(f"job {job_id} does not wait for confirmation: it is {job.state}")
-            job.reason, job.confirmed_by = "", self._actor[:64]
+            job.reason, job.confirmed_by = None, self._actor[:64]
             for row in deliveries:
                 if row.state == DeliveryState.PENDING:
                     row.created_at = row.not_before = self._now()  # the time to give up begins now
@@ -151,9 +152,10 @@ class Operations:
         self._refuse_names(reason, image_of_job(self._database, job_id))
         with self._database.transaction() as session:
             job = self._job(session, job_id)
-            withdraw_job(session, job, JobEvent.CANCEL, f"{CANCELLED}{self._actor}: {reason.strip()}", self._now())
+            cancelled = Reason.of(HoldReason.CANCELLED_BY_PERSON, actor=self._actor, words=reason.strip())
+            withdraw_job(session, job, JobEvent.CANCEL, cancelled, self._now())
             self._audit(session, "cancel", f"job {job_id}", reason.strip())
-            self._marks.add(Mark.PERSON, self._series_of(session, job).series_uid, job.reason)
+            self._marks.add(Mark.PERSON, self._series_of(session, job).series_uid, str(job.reason))
 
     def resend(self, job_id: int, destination: str, profiles: Mapping[str, str]) -> None:
         """Send a job's structure set to another destination, or again to one that has it: the same UID.
@@ -201,9 +203,9 @@ class Operations:
         self._to_delivery(session, job, destination)
 
     def _to_delivery(self, session: Session, job: JobRow, destination: str) -> None:
-        if job.state in (JobState.DELIVERING, JobState.HELD):
+        if job.state in (JobState.DELIVERING, JobState.CONFIRMING, JobState.HELD):
             return  # a held job sends with the others, when it is released
-        job.reason = ""
+        job.reason = None
         self._advance(session, job, JobEvent.REDELIVER, f"to {destination}, by {self._actor}")
 
     def _rewrite(self, session: Session, job: JobRow, destination: str) -> None:
@@ -212,7 +214,7 @@ class Operations:
                 f"{destination} needs a structure set of its own, and retention removed the images of job {job.id}; "
                 "send the series again"
             )
-        job.attempts, job.reason = 0, ""
+        job.attempts, job.reason = 0, None
         self._advance(session, job, JobEvent.REWRITE, f"for {destination}, by {self._actor}")
 
     def recontour(self, job_id: int, model: str) -> int:
@@ -288,7 +290,7 @@ class Operations:
     def _release(self, session: Session, series: SeriesRow, gapped_s: float) -> None:
         now = self._now()
         advance_series(session, series, SeriesEvent.RELEASE, f"released by {self._actor}", now)
-        series.reason, series.interrupted, series.hold, series.purged_images = "", "", "", 0
+        series.reason, series.interrupted, series.hold, series.purged_images = None, "", None, 0
         series.last_instance_at = now - timedelta(seconds=gapped_s)
 
     def _require(self, reason: str) -> None:
@@ -328,7 +330,7 @@ class Operations:
     def _due(self, session: Session, row: DeliveryRow) -> None:
         release_delivery(session, row, f"released by {self._actor}", self._now())
 
-    def _advance(self, session: Session, job: JobRow, event: JobEvent, detail: str) -> None:
+    def _advance(self, session: Session, job: JobRow, event: JobEvent, detail: Why) -> None:
         advance_job(session, job, event, detail, self._now())
 
     def _audit(self, session: Session, action: str, subject: str, detail: str) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import and_, or_, select
 from sqlalchemy.orm import Session
 
 from contourd.errors import QueueUnavailable, SchemaMismatch
+from contourd.hold_reasons import Reason
 from contourd.jobs.contourings import contoured_of_others, models_of_jobs
 from contourd.jobs.database import Database
 from contourd.jobs.destinations import UNTRIED, DestinationLine, last_delivered, read_destinations
@@ -122,7 +123,7 @@ def read_job(database: Database, job_id: int) -> JobDetail | None:
             paths,
             next((d.output for d in deliveries if d.output), ""),
             series.purged_at or job.purged_at,
-            waits_for_confirmation(job, deliveries),
+            job.state == JobState.CONFIRMING,
             _events(session, job.series_id, job_id, names),
             tuple(
                 AttemptLine(a.at, a.destination, a.outcome, a.status, a.reason)
@@ -130,11 +131,6 @@ def read_job(database: Database, job_id: int) -> JobDetail | None:
             ),
             job.revision < series.corrected_revision or contoured_of_others(session, job),
         )
-
-
-def waits_for_confirmation(job: JobRow, deliveries: list[DeliveryRow]) -> bool:
-    """Say whether a job was contoured, and a person is to see the pictures before it is sent."""
-    return job.state == JobState.HELD and job.confirm and not job.confirmed_by and bool(deliveries)
 
 
 def read_series(database: Database, series_id: int) -> SeriesDetail | None:
@@ -166,7 +162,7 @@ def _events(session: Session, series_id: int, job_id: int | None, deliveries: di
             deliveries[row.subject_id] if row.subject == "delivery" else row.subject,
             row.event,
             row.state,
-            row.detail,
+            row.told,
         )
         for row in rows
     )
@@ -182,14 +178,15 @@ def read_details(database: Database, names: tuple[str, ...]) -> tuple[Destinatio
 def _destination(session: Session, name: str, line: DestinationLine | None) -> DestinationDetail:
     of_it = DeliveryRow.destination == name
     counts = {t.state: t.number for t in read_tallies(session, DELIVERIES) if t.destination == name}
-    stuck = select(DeliveryRow.reason).where(
-        of_it, DeliveryRow.state == DeliveryState.PENDING, DeliveryRow.reason != ""
+    stuck = select(DeliveryRow.reason_code, DeliveryRow.reason_detail).where(
+        of_it, DeliveryRow.state == DeliveryState.PENDING, DeliveryRow.reason_code != ""
     )
-    trouble = session.scalars(stuck.order_by(DeliveryRow.updated_at.desc()).limit(1)).first()
+    kept = session.execute(stuck.order_by(DeliveryRow.updated_at.desc()).limit(1)).first()
+    trouble = str(Reason.read(*kept)) if kept else ""
     waiting = sum(counts.get(s, 0) for s in DELIVERIES_UNDER_WAY)
     state, since = (line.state, line.since) if line else (UNTRIED, None)
     refused = counts.get(DeliveryState.REFUSED, 0)
-    return DestinationDetail(name, state, since, last_delivered(session, name), waiting, refused, trouble or "")
+    return DestinationDetail(name, state, since, last_delivered(session, name), waiting, refused, trouble)
 
 
 def database_problem(database: Database) -> str:

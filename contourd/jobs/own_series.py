@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.job import CheckState
 from contourd.jobs.tables import ConstancyCheckRow, ConstancySeriesRow, JobRow, SeriesRow
 from contourd.settings import Route
@@ -59,12 +60,12 @@ def read_registration(session: Session, series_uid: str) -> Registration | None:
     return Registration(row.model, row.instances_sha256, running)
 
 
-def route_of_check(registration: Registration | None, sop_instance_uids: Iterable[str]) -> Route | str:
+def route_of_check(registration: Registration | None, sop_instance_uids: Iterable[str]) -> Route | Reason:
     """Return the way of a check's series: to its model and the receiver on loopback, or the reason to hold it."""
     if registration is None:
-        return "the series bears the Patient ID of a constancy check that contourd does not know; it is sent nowhere"
+        return Reason(HoldReason.CHECK_UNKNOWN)
     if not registration.running:
-        return "the constancy check that sent the series is over; it is sent nowhere"
+        return Reason(HoldReason.CHECK_OVER)
     if digest(sop_instance_uids) != registration.instances_sha256:
-        return "the images are not those that the constancy check sent; the series is sent nowhere"
+        return Reason(HoldReason.CHECK_OTHER_IMAGES)
     return Route(model=registration.model, destinations=(LOOPBACK_RECEIVER,))

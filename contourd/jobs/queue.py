@@ -13,13 +13,14 @@ from contourd.clock import Clock as Clock
 from contourd.clock import utc_now as utc_now
 from contourd.commands import command
 from contourd.errors import InvalidTransition, LeaseLost
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.contourings import Contouring, add_contouring, models_of_jobs
 from contourd.jobs.database import Database
-from contourd.jobs.device_waits import WAITS_FOR_DEVICE, given_up, waits_since
+from contourd.jobs.device_waits import waits_since
 from contourd.jobs.job import DELIVERIES_WAITING, JOBS_NOT_ENDED, DeliveryState, JobEvent, JobState
 from contourd.jobs.own_series import own_series
 from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
-from contourd.jobs.transitions import add_delivery, advance_job, end_job, release_delivery, withdraw_job
+from contourd.jobs.transitions import Why, add_delivery, advance_job, end_job, release_delivery, withdraw_job
 from contourd.model.identity import ModelIdentity
 from contourd.remarks import NO_REMARKS, Remarks
 
@@ -137,24 +138,24 @@ class Queue:
         """
         with self._database.transaction() as session:
             job, now = self._owned(session, job_id, worker), self._now()
-            job.lease_until, job.reason, job.remarks = None, "", remarks
+            job.lease_until, job.reason, job.remarks = None, None, remarks
             if made is not None:
                 add_contouring(session, job_id, made, now)
             self._advance(session, job, JobEvent.CONTOURED, remarks.told())
             if job.confirm and not job.confirmed_by:
-                job.reason = "waits for confirmation: a person is to look at the pictures before it is sent"
-                self._advance(session, job, JobEvent.HOLD, job.reason)
+                job.reason = Reason(HoldReason.WAITS_FOR_CONFIRMATION)
+                self._advance(session, job, JobEvent.AWAIT_CONFIRMATION, job.reason)
             for name, output in outputs.items():
                 known = select(DeliveryRow).where(DeliveryRow.job_id == job_id, DeliveryRow.destination == name)
                 if session.scalars(known).first() is None:
                     add_delivery(session, job, name, output, now)
 
-    def hold(self, job_id: int, worker: str, reason: str) -> None:
+    def hold(self, job_id: int, worker: str, reason: Reason) -> None:
         """Hold a claimed job: a person must look. Raises LeaseLost."""
         self._end(job_id, worker, JobEvent.HOLD, reason)
 
     def fail(
-        self, job_id: int, worker: str, reason: str, max_attempts: int, when_spent: JobEvent = JobEvent.FAIL
+        self, job_id: int, worker: str, reason: Reason, max_attempts: int, when_spent: JobEvent = JobEvent.FAIL
     ) -> None:
         """Queue a claimed job again after an error of ours, or fail or hold it when the attempts are spent."""
         with self._database.transaction() as session:
@@ -163,14 +164,14 @@ class Queue:
             job.reason, job.lease_until = reason, None
             self._advance(session, job, when_spent if spent else JobEvent.REQUEUE, reason)
 
-    def give_back(self, job_id: int, worker: str, reason: str) -> None:
+    def give_back(self, job_id: int, worker: str, reason: Reason) -> None:
         """Queue a claimed job again that met no fault of its own: the attempt does not count. Raises LeaseLost."""
         with self._database.transaction() as session:
             job = self._owned(session, job_id, worker)
             job.attempts, job.reason, job.lease_until = max(0, job.attempts - 1), reason, None
             self._advance(session, job, JobEvent.REQUEUE, reason)
 
-    def wait_for_device(self, job_id: int, worker: str, why: str, patience_s: float) -> bool:
+    def wait_for_device(self, job_id: int, worker: str, why: Reason, patience_s: float) -> bool:
         """Queue a claimed job again that found no device to run on: the attempt does not count. Raises LeaseLost.
 
         Returns
@@ -182,11 +183,13 @@ class Queue:
             waited_s = (now - (waits_since(session, job_id) or now)).total_seconds()
             patient = waited_s < patience_s
             job.attempts, job.lease_until = max(0, job.attempts - 1), None
-            job.reason = f"{WAITS_FOR_DEVICE}: {why}" if patient else given_up(waited_s, why)
+            job.reason = Reason.of(HoldReason.WAITS_FOR_DEVICE, why=why)
+            if not patient:
+                job.reason = Reason.of(HoldReason.DEVICE_NEVER_FREE, minutes=waited_s / 60, why=why)
             self._advance(session, job, JobEvent.REQUEUE if patient else JobEvent.HOLD, job.reason)
             return patient
 
-    def _end(self, job_id: int, worker: str, event: JobEvent, reason: str) -> None:
+    def _end(self, job_id: int, worker: str, event: JobEvent, reason: Reason) -> None:
         with self._database.transaction() as session:
             job = self._owned(session, job_id, worker)
             job.reason, job.lease_until = reason, None
@@ -199,7 +202,7 @@ class Queue:
             rows = session.execute(claimed).all()
         return [Lease(job, worker, until) for job, worker, until in rows if until is not None]
 
-    def revoke(self, lease: Lease, why: str, max_attempts: int) -> bool:
+    def revoke(self, lease: Lease, why: Reason, max_attempts: int) -> bool:
         """Queue the job again, or hold it after ``max_attempts``; returns False where the lease was renewed."""
         with self._database.transaction() as session:
             job = session.get_one(JobRow, lease.job_id)
@@ -208,18 +211,17 @@ class Queue:
                 self._abandon(session, job, why, max_attempts)
             return held
 
-    def abandon(self, worker: str, why: str, max_attempts: int) -> list[int]:
+    def abandon(self, worker: str, why: Reason, max_attempts: int) -> list[int]:
         """Do the same for the jobs of a worker that is known to be dead; returns their ids."""
         with self._database.transaction() as session:
             owned = select(JobRow).where(JobRow.state == JobState.CONTOURING, JobRow.worker == worker)
             return [self._abandon(session, job, why, max_attempts) for job in session.scalars(owned)]
 
-    def _abandon(self, session: Session, job: JobRow, why: str, max_attempts: int) -> int:
+    def _abandon(self, session: Session, job: JobRow, why: Reason, max_attempts: int) -> int:
         spent = job.attempts >= max_attempts
         job.lease_until, job.reason = None, why
         if spent:
-            times = "once" if job.attempts == 1 else f"{job.attempts} times"
-            job.reason = f"the job broke its worker {times}, the last time so: {why}; look at the log, then release it"
+            job.reason = Reason.of(HoldReason.JOB_BROKE_WORKER, tries=job.attempts, why=why)
         self._advance(session, job, JobEvent.HOLD if spent else JobEvent.REQUEUE, job.reason)
         return job.id
 
@@ -254,7 +256,7 @@ class Queue:
         deliveries = list(session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job_id)))
         # Where a destination has no structure set yet, sending what there is would not be all.
         contoured = {row.destination for row in deliveries} >= set(job.destinations)
-        self._refuse_retry(session, job, bool(deliveries), contoured)
+        self._refuse_retry(session, job, contoured)
         for row in deliveries:
             if row.state == DeliveryState.REFUSED:
                 release_delivery(session, row, "released by a person", now)
@@ -264,17 +266,17 @@ class Queue:
                 row.not_before = now
         if job.state == JobState.DELIVERING:
             return
-        job.attempts, job.reason, job.override = 0, "", override or job.override
+        job.attempts, job.reason, job.override = 0, None, override or job.override
         event = JobEvent.REDELIVER if contoured else JobEvent.RELEASE
         self._advance(session, job, event, "released by a person" + (f": {override}" if override else ""))
         end_job(session, job, now)
 
-    def _refuse_retry(self, session: Session, job: JobRow, has_deliveries: bool, contoured: bool) -> None:
+    def _refuse_retry(self, session: Session, job: JobRow, contoured: bool) -> None:
         if job.state == JobState.DELIVERED:
             raise InvalidTransition(
                 f"job {job.id} is delivered; `{command('resend', job.id, '--to', 'DESTINATION')}` sends it again"
             )
-        if job.state == JobState.HELD and has_deliveries and job.confirm and not job.confirmed_by:
+        if job.state == JobState.CONFIRMING:
             raise InvalidTransition(
                 f"job {job.id} waits for confirmation: look at its pictures, then `{command('confirm', job.id)}`"
             )
@@ -282,7 +284,7 @@ class Queue:
         if removed is not None:
             raise InvalidTransition(f"retention removed the files of job {job.id}; send the series again")
 
-    def supersede(self, session: Session, jobs: Sequence[JobRow], why: str) -> None:
+    def supersede(self, session: Session, jobs: Sequence[JobRow], why: Reason) -> None:
         """End jobs of an older revision inside the caller's transaction; what was delivered stays delivered."""
         for job in jobs:
             if job.state in JOBS_NOT_ENDED:
@@ -294,8 +296,8 @@ class Queue:
             raise LeaseLost(f"job {job_id} is no longer {worker}'s")
         return job
 
-    def _advance(self, session: Session, job: JobRow, event: JobEvent, detail: str) -> None:
-        advance_job(session, job, event, detail, self._now())
+    def _advance(self, session: Session, job: JobRow, event: JobEvent, why: Why) -> None:
+        advance_job(session, job, event, why, self._now())
 
 
 def _sent_with(session: Session, job_id: int) -> ModelIdentity | None:

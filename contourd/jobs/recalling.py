@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from contourd.clock import utc_now
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.database import Database
 from contourd.jobs.job import JOBS_UNDER_WAY, JobEvent, JobState, SeriesState
 from contourd.jobs.marks import Mark, SeriesMarks
@@ -53,7 +54,7 @@ def _recall(session: Session, queue: Queue, series: SeriesRow, marks: SeriesMark
     word = marks.words.get(Mark.PERSON)
     if word is None:
         return
-    reason = f"{word}; the database was put back since: look, then let it go on"
+    reason = Reason.of(HoldReason.DATABASE_PUT_BACK, why=word)
     jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id, JobRow.state.in_(JOBS_UNDER_WAY))))
     for job in jobs:
         job.reason, job.lease_until = reason, None

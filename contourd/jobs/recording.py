@@ -7,7 +7,6 @@ the database that was put back leaves many, and those were acknowledged.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 
 from sqlalchemy import select
@@ -22,14 +21,13 @@ from contourd.jobs.database import Database
 from contourd.jobs.intake import Intake
 from contourd.jobs.marks import Mark, Marks, SeriesMarks
 from contourd.jobs.recalling import recall_all, take_up
-from contourd.jobs.tables import EventRow, InstanceRow, NewerImageRow, SeriesRow
+from contourd.jobs.tables import ContradictingFileRow, InstanceRow, NewerImageRow, SeriesRow
 
 log = logging.getLogger(__name__)
 
 NO_ASSOCIATION = 0
 # Before a kill: a series whose last image was written so shortly before the last one of all was being received.
 UNDER_WAY_S = 300.0
-NAMED = re.compile(rf"{INCOMING}/[0-9]+/[0-9a-f]+\.dcm")
 
 
 def record_unrecorded(database: Database, spool: Spool, intake: Intake) -> int:
@@ -91,11 +89,10 @@ def _images(database: Database) -> set[str]:
 
 
 def _contradicting(database: Database) -> set[str]:
-    """Return the files of images that came again with other content; older versions named them in words alone."""
-    told = select(EventRow.detail).where(EventRow.subject == "series", EventRow.detail.contains(f"{INCOMING}/"))
+    """Return the files of images that came again with other content."""
     with database.reading() as session:
-        named = {path for detail in session.scalars(told) for path in NAMED.findall(detail)}
-        return named | set(session.scalars(select(NewerImageRow.path)))
+        older = set(session.scalars(select(ContradictingFileRow.path)))
+        return older | set(session.scalars(select(NewerImageRow.path)))
 
 
 def _senders(database: Database) -> dict[str, str]:

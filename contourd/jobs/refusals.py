@@ -12,12 +12,13 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from contourd.dicom.reception import RefusedInstance
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.marks import Mark, Marks
 from contourd.jobs.tables import InstanceRow, RefusalRow, SeriesRow
 
 # Enough to hold a series, and bounded.
 MOST_OF_SERIES = 2000
-MOST_REASONS = 3
+MOST_CAUSES = 3  # that a reason names
 
 
 def write_refusal(session: Session, refused: RefusedInstance, certain: bool, now: datetime) -> SeriesRow | None:
@@ -90,24 +91,27 @@ def forget_refusals(session: Session, series_uid: str) -> int:
     return session.execute(delete(RefusalRow).where(RefusalRow.series_uid == series_uid)).rowcount  # type: ignore[attr-defined, no-any-return]
 
 
-def told(refusals: Sequence[RefusalRow]) -> str:
-    """Say how many images were refused, why, and what to do about it."""
-    number = len(refusals)
-    images = "an image of the series was" if number == 1 else f"{number} images of the series were"
-    why = Counter(f"{row.status:04X}: {row.reason}" for row in refusals).most_common()
-    reasons = "; ".join(f"{n} with {text}" if len(why) > 1 else text for text, n in why[:MOST_REASONS])
-    more = f"; and {len(why) - MOST_REASONS} other reasons" if len(why) > MOST_REASONS else ""
-    unknown = sum(not row.certain for row in refusals)
-    maybe = f"; {unknown} could not be read, and may be of another series" if unknown else ""
-    return (
-        f"{images} refused and did not come since ({reasons}{more}{maybe}); mend the cause and send the "
-        "whole series again, or release it with a reason if it is whole without"
+def reason_of_refusals(refusals: Sequence[RefusalRow], found: Reason | None) -> Reason:
+    """Return how many images were refused and why, and what else was found of the series."""
+    alike = Counter((row.status, row.reason_code, row.reason_detail) for row in refusals).most_common()
+    causes = [
+        {"status": status, "why": Reason.read(code, detail), "images": number}
+        for (status, code, detail), number in alike[:MOST_CAUSES]
+    ]
+    return Reason.of(
+        HoldReason.IMAGES_REFUSED,
+        images=len(refusals),
+        causes=causes,
+        others=len(alike) - len(causes),
+        uncertain=sum(not row.certain for row in refusals),
+        found=found,
     )
 
 
 def mark_refused(marks: Marks, refused: RefusedInstance, certain: bool) -> None:
     """Keep a refusal beside the images."""
-    kept = [refused.calling_ae, refused.sop_instance_uid, refused.sha256, refused.status, refused.reason, certain]
+    why = refused.reason.plain() if refused.reason else None
+    kept = [refused.calling_ae, refused.sop_instance_uid, refused.sha256, refused.status, why, certain]
     marks.add(Mark.REFUSED, refused.series_instance_uid, json.dumps(kept))
 
 
@@ -115,9 +119,16 @@ def restore_refused(session: Session, series_uid: str, details: Iterable[str], n
     """Write down again what the database has forgotten."""
     for detail in details:
         try:
-            calling_ae, sop_instance_uid, sha256, status, reason, certain = json.loads(detail)
+            calling_ae, sop_instance_uid, sha256, status, why, certain = json.loads(detail)
         except ValueError:
             continue
         blank = RefusedInstance(0, str(calling_ae), series_uid, str(sop_instance_uid), str(sha256))
-        refused = replace(blank, status=int(status), reason=str(reason))
+        refused = replace(blank, status=int(status), reason=_read_reason(why))
         write_refusal(session, refused, bool(certain), now)
+
+
+def _read_reason(why: object) -> Reason | None:
+    """Read a reason that the journal kept; older versions wrote its sentence there."""
+    if isinstance(why, dict):
+        return Reason.read(str(why.get("code", "")), json.dumps(why.get("detail", {})))
+    return Reason.of(HoldReason.OTHER, said=str(why)) if why else None

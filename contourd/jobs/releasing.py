@@ -12,6 +12,7 @@ from contourd.commands import command
 from contourd.dicom.files import read_dicom
 from contourd.dicom.instance import UNREADABLE
 from contourd.errors import InvalidTransition
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.job import DeliveryState
 from contourd.jobs.newer_images import Replacement, drop_newer, latest_newer, renames, take_newer
 from contourd.jobs.queue import Queue
@@ -90,7 +91,7 @@ def replace_within(session: Session, queue: Queue, series: SeriesRow, foreseen: 
     jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id)))
     if jobs:
         series.revision = max(series.revision, *(job.revision + 1 for job in jobs))
-        queue.supersede(session, jobs, "its images were replaced by newer ones")
+        queue.supersede(session, jobs, Reason(HoldReason.IMAGES_REPLACED))
     if foreseen.renamed:
         series.corrected_revision = series.revision
     return told

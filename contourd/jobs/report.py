@@ -8,6 +8,7 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, Select, and_, false, func, select
 from sqlalchemy.orm import Session
 
+from contourd.hold_reasons import Reason
 from contourd.jobs.activations import read_activations
 from contourd.jobs.constancy_standing import Constancy
 from contourd.jobs.contourings import models_of_jobs
@@ -32,7 +33,7 @@ class DeliveryLine:
     destination: str
     state: str
     attempts: int
-    reason: str
+    reason: Reason | None
     next_try: datetime | None
 
 
@@ -42,7 +43,7 @@ class JobLine:
 
     id: int
     state: str
-    reason: str
+    reason: Reason | None
     series_uid: str
     revision: int
     patient: str
@@ -61,7 +62,7 @@ class SeriesLine:
 
     id: int
     state: str
-    reason: str
+    reason: Reason | None
     series_uid: str
     patient: str
     calling_ae: str

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, case, delete, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, case, delete, func, or_, select
 
 from contourd.clock import Clock, Monotonic, utc_now
 from contourd.dicom.spool import Spool
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.constancy_standing import OPEN as OPEN_CHECKS
 from contourd.jobs.database import Database
 from contourd.jobs.job import (
@@ -32,6 +31,7 @@ from contourd.jobs.own_series import own_series
 from contourd.jobs.tables import (
     ConstancyCheckRow,
     ConstancySeriesRow,
+    ContradictingFileRow,
     DeliveryRow,
     InstanceRow,
     JobRow,
@@ -192,8 +192,8 @@ class Retention:
         log.info("%s", told, extra={"action": "retention", "series": series_id})
         self._finish_images(series_id)
 
-    def _removed(self, reason: str) -> str:
-        return f"{reason}; retention removed the images on {self._now():%Y-%m-%d}, send the series again"
+    def _removed(self, reason: Reason | None) -> Reason:
+        return Reason.of(HoldReason.REMOVED_WHILE_HELD, why=reason or "held", on=f"{self._now():%Y-%m-%d}")
 
     def _finish_images(self, series_id: int) -> None:
         stored = select(InstanceRow.id, InstanceRow.path).where(InstanceRow.series_id == series_id)
@@ -245,10 +245,10 @@ class Retention:
         with self._database.reading() as session:
             known = set(session.scalars(select(InstanceRow.path)))
             known |= set(session.scalars(select(NewerImageRow.path)))
-            told = _reasons(session)
+            known |= set(session.scalars(_contradicting()))
         cutoff = (self._now() - timedelta(days=self._days[True])).timestamp()
         for path in self._spool.incoming(cutoff):
-            if path not in known and not any(path in reason for reason in told):
+            if path not in known:
                 log.info("a file that belongs to no image is removed", extra={"action": "retention"})
                 self._spool.remove(path)
 
@@ -258,6 +258,7 @@ def _under_way() -> ColumnElement[bool]:
     return or_(JobRow.state.in_(JOBS_UNDER_WAY), JobRow.id.in_(undelivered))
 
 
-def _reasons(session: Session) -> Sequence[str]:
-    """Return why series are held: an image that came twice with different content is named there."""
-    return session.scalars(select(SeriesRow.reason).where(SeriesRow.state == SeriesState.HELD)).all()
+def _contradicting() -> Select[str]:
+    """Select the files of images that came twice with different content, of series that are held for it."""
+    of_series = select(ContradictingFileRow.path).join(SeriesRow, SeriesRow.id == ContradictingFileRow.series_id)
+    return of_series.where(SeriesRow.state == SeriesState.HELD)

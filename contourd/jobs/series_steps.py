@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.job import JOBS_NOT_ENDED, SeriesEvent, SeriesState
 from contourd.jobs.queue import Queue
 from contourd.jobs.tables import JobRow, SeriesRow
@@ -14,7 +15,7 @@ from contourd.jobs.transitions import add_job, advance_series, record
 from contourd.settings import Route
 
 
-def hold_series(session: Session, series: SeriesRow, reason: str, now: datetime) -> None:
+def hold_series(session: Session, series: SeriesRow, reason: Reason, now: datetime) -> None:
     """Hold a series, or tell another reason of one that is held."""
     if series.state == SeriesState.COMPLETE:
         advance_series(session, series, SeriesEvent.INSTANCE, reason, now)
@@ -33,12 +34,12 @@ def reopen_series(session: Session, queue: Queue, series: SeriesRow, why: str, n
     jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id)))
     if jobs:
         series.revision += 1
-        queue.supersede(session, jobs, f"{why}; a newer revision takes its place")
-    series.reason = ""
+        queue.supersede(session, jobs, Reason.of(HoldReason.NEWER_REVISION, because=why))
+    series.reason = None
     advance_series(session, series, SeriesEvent.INSTANCE, f"re-opened: {why}", now)
 
 
-def stop_jobs(session: Session, queue: Queue, series: SeriesRow, why: str) -> None:
+def stop_jobs(session: Session, queue: Queue, series: SeriesRow, why: Reason) -> None:
     """End the jobs of a series that are not delivered; what is made of it next is of a new revision."""
     of_revision = JobRow.series_id == series.id, JobRow.revision == series.revision
     jobs = list(session.scalars(select(JobRow).where(*of_revision)))
@@ -51,7 +52,7 @@ def stop_jobs(session: Session, queue: Queue, series: SeriesRow, why: str) -> No
 def complete_series(session: Session, series: SeriesRow, route: Route, now: datetime) -> None:
     """Make the job of a series; one that was released after a hold that left its job untouched has it already."""
     advance_series(session, series, SeriesEvent.COMPLETED, f"revision {series.revision}", now)
-    series.reason, series.interrupted, series.purged_at, series.purged_images = "", "", None, 0
+    series.reason, series.interrupted, series.purged_at, series.purged_images = None, "", None, 0
     same = select(JobRow).where(
         JobRow.series_id == series.id, JobRow.revision == series.revision, JobRow.model == route.model
     )

@@ -11,11 +11,12 @@ from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.ext.orderinglist import ordering_list
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
+from contourd.hold_reasons import Reason
 from contourd.jobs.job import CheckState, CommitmentState, DeliveryState, JobState, RequestState, SeriesState
 from contourd.remarks import NO_REMARKS, Remarks
 
 # The revision of migrations/ that makes these tables.
-SCHEMA_REVISION = "0007"
+SCHEMA_REVISION = "0008"
 # Of what has no DIMSE status, in the key of ``tallies``.
 NO_STATUS = -1
 
@@ -60,12 +61,28 @@ class Table(DeclarativeBase):
     type_annotation_map = {datetime: UTCDateTime, Remarks: RemarkRecords}  # noqa: RUF012
 
 
+class Reasoned:
+    """Columns of a row that has a reason: a code of the catalogue, and its detail as JSON; empty where it has none."""
+
+    reason_code: Mapped[str] = mapped_column(String(48), default="", server_default="")
+    reason_detail: Mapped[str] = mapped_column(Text, default="", server_default="")
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the row is as it is."""
+        return Reason.read(self.reason_code, self.reason_detail)
+
+    @reason.setter
+    def reason(self, reason: Reason | None) -> None:
+        self.reason_code, self.reason_detail = (reason.code.value, reason.dump()) if reason else ("", "")
+
+
 def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
     listed = ", ".join(f"'{s.value}'" for s in states)
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_is_known")
 
 
-class SeriesRow(Table):
+class SeriesRow(Reasoned, Table):
     """A received series; ``revision`` counts from 1, one more for each time that new instances re-opened it."""
 
     __tablename__ = "series"
@@ -75,9 +92,9 @@ class SeriesRow(Table):
     series_uid: Mapped[str] = mapped_column(String(64), unique=True)
     state: Mapped[str] = mapped_column(String(16))
     revision: Mapped[int] = mapped_column(default=1)
-    reason: Mapped[str] = mapped_column(Text, default="")
     interrupted: Mapped[str] = mapped_column(String(16), default="")  # open, aborted, ended, restart, or empty
-    hold: Mapped[str] = mapped_column(Text, default="", server_default="")  # why, until a person acts
+    hold_code: Mapped[str] = mapped_column(String(48), default="", server_default="")  # why, until a person acts
+    hold_detail: Mapped[str] = mapped_column(Text, default="", server_default="")
     corrected_revision: Mapped[int] = mapped_column(
         default=0, server_default="0"
     )  # from it on the images are newer ones
@@ -87,6 +104,15 @@ class SeriesRow(Table):
     last_instance_at: Mapped[datetime]
     purged_at: Mapped[datetime | None]  # when retention removed its images; until all of them came again
     purged_images: Mapped[int] = mapped_column(default=0, server_default="0")  # how many those were
+
+    @property
+    def hold(self) -> Reason | None:
+        """Why it is held until a person acts."""
+        return Reason.read(self.hold_code, self.hold_detail)
+
+    @hold.setter
+    def hold(self, reason: Reason | None) -> None:
+        self.hold_code, self.hold_detail = (reason.code.value, reason.dump()) if reason else ("", "")
 
 
 class InstanceRow(Table):
@@ -103,7 +129,7 @@ class InstanceRow(Table):
     received_at: Mapped[datetime]
 
 
-class RefusalRow(Table):
+class RefusalRow(Reasoned, Table):
     """An image that was refused: its series is held until that very image came, or a person releases it."""
 
     __tablename__ = "refusals"
@@ -115,7 +141,6 @@ class RefusalRow(Table):
     calling_ae: Mapped[str] = mapped_column(String(16))
     sha256: Mapped[str] = mapped_column(String(64))
     status: Mapped[int]  # of the C-STORE response
-    reason: Mapped[str] = mapped_column(Text)
     certain: Mapped[bool]  # the image itself named the series
     differs: Mapped[bool]  # an image of that UID was there already, with other bytes
     refused_at: Mapped[datetime]
@@ -137,6 +162,15 @@ class NewerImageRow(Table):
     received_at: Mapped[datetime]
 
 
+class ContradictingFileRow(Table):
+    """A file of an image that came again with other content, of which a version before ``newer_images`` spoke."""
+
+    __tablename__ = "contradicting_files"
+
+    path: Mapped[str] = mapped_column(String(255), primary_key=True)  # relative to the spool
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+
+
 class JobDestinationRow(Table):
     """A destination that a job goes to; ``position`` counts from 0 in the order of its route."""
 
@@ -152,7 +186,7 @@ def _to_destination(name: str) -> JobDestinationRow:
     return JobDestinationRow(destination=name)
 
 
-class JobRow(Table):
+class JobRow(Reasoned, Table):
     """One series revision, one model; ``destinations`` are names in the order of the route."""
 
     __tablename__ = "jobs"
@@ -167,7 +201,6 @@ class JobRow(Table):
     revision: Mapped[int]
     model: Mapped[str] = mapped_column(String(255))
     state: Mapped[str] = mapped_column(String(16))
-    reason: Mapped[str] = mapped_column(Text, default="")
     attempts: Mapped[int] = mapped_column(default=0)
     worker: Mapped[str] = mapped_column(String(64), default="")
     lease_until: Mapped[datetime | None]
@@ -186,7 +219,7 @@ class JobRow(Table):
     )
 
 
-class DeliveryRow(Table):
+class DeliveryRow(Reasoned, Table):
     """One job's structure set to one destination."""
 
     __tablename__ = "deliveries"
@@ -209,7 +242,6 @@ class DeliveryRow(Table):
     output: Mapped[str] = mapped_column(String(255), default="")  # relative to the spool
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(default=0)
-    reason: Mapped[str] = mapped_column(Text, default="")
     not_before: Mapped[datetime]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
@@ -311,6 +343,7 @@ class AuditRow(Table):
     action: Mapped[str] = mapped_column(String(32))
     subject: Mapped[str] = mapped_column(String(64), default="")  # as "job 12", "association 7", "model hn7"
     detail: Mapped[str] = mapped_column(Text, default="")
+    times: Mapped[int] = mapped_column(default=1, server_default="1")  # how often it came, within a minute
 
 
 class ActivationRow(Table):
@@ -350,7 +383,7 @@ class ContouringRow(Table):
     outputs: Mapped[str] = mapped_column(Text)  # JSON: [[path relative to the spool, sha256], ...]
 
 
-class EventRow(Table):
+class EventRow(Reasoned, Table):
     """The record of every transition: appended, never changed."""
 
     __tablename__ = "events"
@@ -363,6 +396,11 @@ class EventRow(Table):
     event: Mapped[str] = mapped_column(String(32))
     state: Mapped[str] = mapped_column(String(16))
     detail: Mapped[str] = mapped_column(Text, default="")
+
+    @property
+    def told(self) -> str:
+        """What there is to say of it; older rows keep the sentence of their reason in ``detail``."""
+        return self.detail or str(self.reason or "")
 
 
 class TallyRow(Table):

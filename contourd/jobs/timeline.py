@@ -38,7 +38,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One entry; ``state`` is that of the subject afterwards, empty where it has none."""
+    """One entry; ``state`` is that of the subject afterwards, ``code`` that of its reason; empty where it has none."""
 
     at: datetime
     actor: str
@@ -48,6 +48,7 @@ class Line:
     detail: str
     job: int | None
     destination: str | None
+    code: str = ""
 
 
 def read_timeline(database: Database, wanted: Selection) -> Iterator[Line]:
@@ -90,7 +91,7 @@ def _events(session: Session, wanted: Selection, job: JobRow | None) -> Iterator
     for row, job_id, destination in session.execute(ordered):
         of = row.subject_id if row.subject == "job" else job_id
         action, subject = f"{row.subject} {row.event}", f"{row.subject} {row.subject_id}"
-        yield Line(row.at, NODE, action, subject, row.state, row.detail, of, destination)
+        yield Line(row.at, NODE, action, subject, row.state, row.told, of, destination, row.reason_code)
 
 
 def _with_deliveries() -> Select[EventRow, int, str]:

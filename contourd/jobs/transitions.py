@@ -10,6 +10,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.job import (
     DeliveryEvent,
     DeliveryState,
@@ -24,12 +25,17 @@ from contourd.jobs.job import (
 from contourd.jobs.tables import DeliveryRow, EventRow, JobRow, SeriesRow
 from contourd.settings import Route
 
+Why = Reason | str | None  # a reason, or words for what happens of itself or by a person
 
-def record(session: Session, subject: str, subject_id: int, event: str, state: str, detail: str, at: datetime) -> None:
+
+def record(session: Session, subject: str, subject_id: int, event: str, state: str, why: Why, at: datetime) -> None:
     """Append one event row."""
-    session.add(
-        EventRow(at=at, subject=subject, subject_id=subject_id, event=str(event), state=str(state), detail=detail)
-    )
+    row = EventRow(at=at, subject=subject, subject_id=subject_id, event=str(event), state=str(state), detail="")
+    if isinstance(why, str):
+        row.detail = why
+    else:
+        row.reason = why
+    session.add(row)
 
 
 def add_series(session: Session, series_uid: str, calling_ae: str, patient: str, at: datetime) -> SeriesRow:
@@ -43,7 +49,6 @@ def add_series(session: Session, series_uid: str, calling_ae: str, patient: str,
         last_instance_at=at,
         interrupted="",
         revision=1,
-        reason="",
     )
     session.add(series)
     session.flush()
@@ -85,28 +90,28 @@ def add_delivery(session: Session, job: JobRow, destination: str, output: str, a
     return row
 
 
-def advance_series(session: Session, series: SeriesRow, event: SeriesEvent, detail: str, at: datetime) -> None:
+def advance_series(session: Session, series: SeriesRow, event: SeriesEvent, why: Why, at: datetime) -> None:
     """Advance a series; raises InvalidTransition."""
     series.state = next_series_state(SeriesState(series.state), event)
-    record(session, "series", series.id, event, series.state, detail, at)
+    record(session, "series", series.id, event, series.state, why, at)
 
 
-def advance_job(session: Session, job: JobRow, event: JobEvent, detail: str, at: datetime) -> None:
+def advance_job(session: Session, job: JobRow, event: JobEvent, why: Why, at: datetime) -> None:
     """Advance a job; raises InvalidTransition."""
     job.state, job.updated_at = next_job_state(JobState(job.state), event), at
-    record(session, "job", job.id, event, job.state, detail, at)
+    record(session, "job", job.id, event, job.state, why, at)
 
 
-def advance_delivery(session: Session, row: DeliveryRow, event: DeliveryEvent, detail: str, at: datetime) -> None:
+def advance_delivery(session: Session, row: DeliveryRow, event: DeliveryEvent, why: Why, at: datetime) -> None:
     """Advance a delivery; raises InvalidTransition."""
     row.state, row.updated_at = next_delivery_state(DeliveryState(row.state), event), at
-    record(session, "delivery", row.id, event, row.state, detail, at)
+    record(session, "delivery", row.id, event, row.state, why, at)
 
 
-def end_delivery(session: Session, row: DeliveryRow, event: DeliveryEvent, detail: str, at: datetime) -> None:
+def end_delivery(session: Session, row: DeliveryRow, event: DeliveryEvent, reason: Reason | None, at: datetime) -> None:
     """Advance a delivery to DELIVERED; the job is delivered with its last one."""
-    row.reason = detail
-    advance_delivery(session, row, event, detail, at)
+    row.reason = reason
+    advance_delivery(session, row, event, reason, at)
     end_job(session, session.get_one(JobRow, row.job_id), at)
 
 
@@ -115,28 +120,28 @@ def end_job(session: Session, job: JobRow, at: datetime) -> None:
     session.flush()
     states = set(session.scalars(select(DeliveryRow.state).where(DeliveryRow.job_id == job.id)))
     if states == {DeliveryState.DELIVERED} and job.state == JobState.DELIVERING:
-        job.reason = ""
-        advance_job(session, job, JobEvent.ALL_DELIVERED, "", at)
+        job.reason = None
+        advance_job(session, job, JobEvent.ALL_DELIVERED, None, at)
 
 
 def release_delivery(session: Session, row: DeliveryRow, detail: str, at: datetime) -> None:
     """Have a delivery sent again at once; its tries, and the time to give up, are counted anew."""
-    row.attempts, row.reason = 0, ""
+    row.attempts, row.reason = 0, None
     row.created_at = row.not_before = at
     advance_delivery(session, row, DeliveryEvent.RELEASE, detail, at)
 
 
-def refuse_delivery(session: Session, row: DeliveryRow, reason: str, at: datetime) -> None:
+def refuse_delivery(session: Session, row: DeliveryRow, reason: Reason, at: datetime) -> None:
     """Advance a delivery to REFUSED; its job fails with the reason."""
     row.reason = reason
     advance_delivery(session, row, DeliveryEvent.REFUSE, reason, at)
     job = session.get_one(JobRow, row.job_id)
     if job.state == JobState.DELIVERING:
-        job.reason = f"{row.destination}: {reason}"
+        job.reason = Reason.of(HoldReason.DELIVERY_REFUSED, destination=row.destination, why=reason)
         advance_job(session, job, JobEvent.FAIL, job.reason, at)
 
 
-def withdraw_job(session: Session, job: JobRow, event: JobEvent, reason: str, at: datetime) -> None:
+def withdraw_job(session: Session, job: JobRow, event: JobEvent, reason: Reason, at: datetime) -> None:
     """End a job, and what of it waits to be sent; what was delivered stays delivered, what is being sent may arrive."""
     job.reason, job.lease_until = reason, None
     advance_job(session, job, event, reason, at)
@@ -146,11 +151,12 @@ def withdraw_job(session: Session, job: JobRow, event: JobEvent, reason: str, at
         advance_delivery(session, row, DeliveryEvent.REFUSE, reason, at)
 
 
-def return_delivery(session: Session, row: DeliveryRow, reason: str, not_before: datetime, at: datetime) -> None:
+def return_delivery(session: Session, row: DeliveryRow, reason: Reason, not_before: datetime, at: datetime) -> None:
     """Have a delivery sent again later; one of a job that was superseded or cancelled is not."""
     job = session.get_one(JobRow, row.job_id)
-    if job.state == JobState.SUPERSEDED:
-        refuse_delivery(session, row, f"{job.reason}; {reason}", at)
+    if job.state in (JobState.SUPERSEDED, JobState.CANCELLED):
+        ended = Reason.of(HoldReason.DELIVERY_OF_ENDED_JOB, job=job.reason, why=reason)
+        refuse_delivery(session, row, ended, at)
         return
     row.reason, row.not_before = reason, not_before
     advance_delivery(session, row, DeliveryEvent.RETRY, reason, at)

@@ -17,19 +17,17 @@ from contourd.errors import QueueUnavailable
 from contourd.jobs.activations import Activations
 from contourd.jobs.constancy_standing import read_constancy
 from contourd.jobs.database import Database
+from contourd.jobs.job import JOBS_ENDED, JOBS_STOPPED, JobState, SeriesState
 from contourd.jobs.overview import read_details, read_job, read_series
-from contourd.jobs.reasons import remedy_of
 from contourd.jobs.report import JobLine, read_report
 from contourd.model.commissioning import REMEDY
 from contourd.models import ModelLine, routed_models
 from contourd.remarks import RemarkVerdict
 from contourd.settings import Settings
-from contourd.web.site import may_read, page, shown_state, site_of
+from contourd.web.site import may_read, page, site_of
 
 MOST_JOBS = 100
 LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*\)")
-NEEDS_A_PERSON = ("CONFIRM", "HELD", "FAILED")
-DONE = ("DELIVERED", "SUPERSEDED", "CANCELLED")
 
 
 def models_of(settings: Settings, database: Database) -> tuple[ModelLine, ...]:
@@ -50,8 +48,7 @@ def overview(request: Request) -> Response:
     report = read_report(site.database, MOST_JOBS)
     of_jobs: dict[str, list[JobLine]] = {"ask": [], "way": [], "done": []}
     for job in report.jobs:
-        shown = shown_state(job.state, job.reason)
-        of_jobs["ask" if shown in NEEDS_A_PERSON else "done" if shown in DONE else "way"].append(job)
+        of_jobs["ask" if job.state in JOBS_STOPPED else "done" if job.state in JOBS_ENDED else "way"].append(job)
     disk = shutil.disk_usage(site.settings.spool.root)
     return page(
         request,
@@ -85,13 +82,13 @@ def job_page(request: Request, patient: dict[str, str] | None = None) -> Respons
         for m in models_of(site.settings, site.database)
         if m.asked != detail.job.model or (made_with is not None and m.model != made_with)
     ]
-    remedy = remedy_of(detail.job.reason) if detail.job.state == "HELD" else ""
+    remedy = detail.job.reason.remedy if detail.job.reason and detail.job.state == JobState.HELD else ""
     return page(
         request,
         "job.html",
         detail=detail,
         job=detail.job,
-        state=shown_state(detail.job.state, detail.job.reason),
+        state=detail.job.state,
         destinations=[d.name for d in site.settings.destination],
         models=models,
         remarks=detail.job.remarks.lines(but=RemarkVerdict.FLAG),  # the viewer shows those of drawn organs itself
@@ -107,7 +104,7 @@ def series_page(request: Request) -> Response:
     detail = read_series(site_of(request).database, request.path_params["series"])
     if detail is None:
         raise HTTPException(404, f"there is no series {request.path_params['series']}")
-    remedy = remedy_of(detail.series.reason) if detail.series.state == "HELD" else ""
+    remedy = detail.series.reason.remedy if detail.series.reason and detail.series.state == SeriesState.HELD else ""
     return page(request, "series.html", detail=detail, series=detail.series, remedy=remedy)
 
 

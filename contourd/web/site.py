@@ -17,7 +17,7 @@ from starlette.templating import Jinja2Templates
 from contourd import __version__
 from contourd.commands import command
 from contourd.jobs.database import Database
-from contourd.jobs.operations import CANCELLED, Operations
+from contourd.jobs.operations import Operations
 from contourd.metrics import NodeMetrics
 from contourd.pulse import Pulse
 from contourd.settings import Settings
@@ -33,7 +33,7 @@ TONES: Mapping[str, str] = {
     "HELD": "bad",
     "FAILED": "bad",
     "REFUSED": "bad",
-    "CONFIRM": "ask",
+    "CONFIRMING": "ask",
     "DELIVERED": "good",
     "COMPLETE": "good",
     "CONTOURING": "busy",
@@ -133,16 +133,9 @@ def make_templates() -> Jinja2Templates:
     """Load the templates with the words and figures that they use."""
     templates = Jinja2Templates(directory=HERE / "templates")
     templates.env.filters.update(age=age, moment=_moment, word=lambda state: str(state).lower(), volume=_volume)
-    templates.env.globals.update(command=command, tone=lambda state: TONES.get(state, "off"), shown_state=shown_state)
+    templates.env.globals.update(command=command, tone=lambda state: TONES.get(state, "off"))
     templates.env.trim_blocks = templates.env.lstrip_blocks = True
     return templates
-
-
-def shown_state(state: str, reason: str) -> str:
-    """Tell apart what the queue keeps under one state: waiting for confirmation, and cancelled."""
-    if state == "HELD" and reason.startswith("waits for confirmation"):
-        return "CONFIRM"
-    return "CANCELLED" if state == "SUPERSEDED" and reason.startswith(CANCELLED) else state
 
 
 def _moment(at: datetime) -> str:

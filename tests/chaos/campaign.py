@@ -47,7 +47,7 @@ def strike(site: Site, point: Point) -> None:
 def _is_done(site: Site, uid: str) -> bool:
     """Say whether nothing more becomes of a series; one whose receiver was killed waits for a person."""
     site.release_broken_off()
-    return site.job_state(uid) in ("DELIVERED", "HELD", "FAILED")
+    return site.job_state(uid) in ("DELIVERED", "CONFIRMING", "HELD", "FAILED")
 
 
 def kill_at_points(site: Site, points: Sequence[Point], told: Callable[[str], None] = lambda text: None) -> None:

@@ -109,9 +109,12 @@ TRANSITIONS: Mapping[str, tuple[tuple[Fault, ...], Callable[[Site], str], tuple[
         "jobs HELD SUPERSEDED": ((), late_slice("HELD", empty=True), ()),
         "jobs FAILED SUPERSEDED": ((BROKEN,), late_slice("FAILED"), ()),
         "jobs QUEUED HELD": ((IDLE,), queued, HOLD),
+        "jobs QUEUED CANCELLED": ((IDLE,), queued, CANCEL),
+        "jobs DELIVERING CONFIRMING": ((), waits_for_confirmation, CONFIRM),
+        "jobs CONFIRMING DELIVERING": ((), waits_for_confirmation, CONFIRM),
         "jobs DELIVERING HELD": ((STALLED_DELIVERY,), delivering, HOLD),
         "jobs HELD DELIVERING": ((STALLED_DELIVERY,), delivering_and_held, RETRY),
-        "jobs SUPERSEDED QUEUED": ((IDLE,), queued_and_cancelled, RETRY),
+        "jobs CANCELLED QUEUED": ((IDLE,), queued_and_cancelled, RETRY),
         "jobs DELIVERED DELIVERING": ((), delivered, SEND_AGAIN),
         "jobs DELIVERED QUEUED": ((), delivered, SEND_REWRITTEN),
         "jobs DELIVERING QUEUED": ((STALLED_DELIVERY,), delivering, SEND_REWRITTEN),
@@ -188,20 +191,20 @@ NAMED = (
     Point("at the first start, before the tables are made", idle("enter", f"{DATABASE}.upgrade"), nothing),
     Point("at the first start, after the tables are made", idle("leave", f"{DATABASE}.upgrade"), nothing),
     Point(
-        "before the commit of a cancellation", (IDLE, Fault("kill", "before", "jobs QUEUED SUPERSEDED")), queued, CANCEL
+        "before the commit of a cancellation", (IDLE, Fault("kill", "before", "jobs QUEUED CANCELLED")), queued, CANCEL
     ),
     Point(
-        "after the commit of a cancellation", (IDLE, Fault("kill", "after", "jobs QUEUED SUPERSEDED")), queued, CANCEL
+        "after the commit of a cancellation", (IDLE, Fault("kill", "after", "jobs QUEUED CANCELLED")), queued, CANCEL
     ),
     Point(
         "before the commit of a confirmation",
-        (Fault("kill", "before", "jobs HELD DELIVERING"),),
+        (Fault("kill", "before", "jobs CONFIRMING DELIVERING"),),
         waits_for_confirmation,
         CONFIRM,
     ),
     Point(
         "after the commit of a confirmation",
-        (Fault("kill", "after", "jobs HELD DELIVERING"),),
+        (Fault("kill", "after", "jobs CONFIRMING DELIVERING"),),
         waits_for_confirmation,
         CONFIRM,
     ),

@@ -170,5 +170,5 @@ def delivered(site: Site) -> str:
 
 def waits_for_confirmation(site: Site) -> str:
     uid = site.arrive_to_be_confirmed()
-    site.wait_job(uid, "HELD")
+    site.wait_job(uid, "CONFIRMING")
     return uid

@@ -203,12 +203,12 @@ class Site:
     def _settled(self) -> bool:
         self.release_broken_off()
         for uid in self.to_confirm:
-            if self.job_state(uid) == "HELD":
+            if self.job_state(uid) == "CONFIRMING":
                 self.operate(("confirm",), uid)
         for uid in set(self.operated):
             state = self.job_state(uid)
-            by_a_person = state == "HELD" and uid not in self.kept_held and uid not in self.to_confirm
-            if by_a_person or state in ("FAILED", "SUPERSEDED"):
+            by_a_person = state == "HELD" and uid not in self.kept_held
+            if by_a_person or state in ("FAILED", "CANCELLED"):
                 self.operate(("retry",), uid)
         return not self._unsettled()
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from contourd.alerting import Alerts
 from contourd.cli import app
 from contourd.dicom.spool import Spool
+from contourd.hold_reasons import HoldReason
 from contourd.jobs.database import Database
 from contourd.jobs.job import DeliveryState
 from contourd.jobs.operations import Operations
@@ -20,6 +21,7 @@ from contourd.settings import Settings
 from tests import showcase
 from tests.paging import settings_for
 from tests.peers import free_port
+from tests.reasons import because
 from tests.sinks import smtp_sink, webhook_sink
 
 HELD = [
@@ -65,7 +67,9 @@ def database(tmp_path):
     database.upgrade()
     showcase.fill_queue(database, spool)
     with database.transaction() as session:
-        session.get_one(SeriesRow, 2).reason = "missing slices at z = 1; Reference^Patient"
+        session.get_one(SeriesRow, 2).reason = because(
+            "missing slices at z = 1; Reference^Patient", HoldReason.SLICES_MISSING
+        )
     yield database
     database.close()
 

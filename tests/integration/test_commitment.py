@@ -132,8 +132,8 @@ def test_a_destination_that_does_not_offer_it(start: Start, tmp_path: Path) -> N
     node.deliver(server.socket.getsockname()[1])
     server.shutdown()
     assert node.delivery.state == "REFUSED"
-    assert node.delivery.reason.startswith("sent, never committed: pacs (PACS at 127.0.0.1")
-    assert "does not take Storage Commitment Push Model" in node.delivery.reason
+    assert str(node.delivery.reason).startswith("sent, never committed: pacs (PACS at 127.0.0.1")
+    assert "does not take Storage Commitment Push Model" in str(node.delivery.reason)
 
 
 @pytest.mark.parametrize(("status", "state"), [(0x0110, "SENT"), (0x0213, "SENT"), (0x0124, "REFUSED")])
@@ -142,7 +142,7 @@ def test_requests_that_are_not_taken(start: Start, pacs: PacsMaker, tmp_path: Pa
     node.contour(tmp_path)
     node.deliver(peer.port)
     assert node.delivery.state == state
-    assert f"0x{status:04X}" in node.delivery.reason
+    assert f"0x{status:04X}" in str(node.delivery.reason)
 
 
 def test_reports_of_others_and_of_nothing_are_refused(start: Start, pacs: PacsMaker, tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_sender_that_takes_no_reports_is_tried_again(start: Start) -> None:
     with node.database.reading() as session:
         row = session.scalars(select(CommitmentRequestRow)).one()
     assert (row.state, row.attempts) == ("PENDING", 1)
-    assert "does not take Storage Commitment Push Model" in row.reason
+    assert "does not take Storage Commitment Push Model" in str(row.reason)
 
 
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")

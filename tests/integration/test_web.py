@@ -22,6 +22,7 @@ from contourd.web.access import TRIES
 from contourd.web.pages import rendered
 from tests import showcase
 from tests.paging import TOKEN, Page, served, write_token
+from tests.reasons import because
 
 HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 
@@ -175,12 +176,12 @@ def test_another_host_name_is_refused(shown):
 def test_without_a_token_nobody_acts(shown):
     assert shown.post("/jobs/1/confirm").status == 403
     assert shown.post("/sign-in", {"name": "Mallory", "token": ""}).status == 403
-    assert states(shown)[1] == JobState.HELD
+    assert states(shown)[1] == JobState.CONFIRMING
 
 
 def test_hostile_strings_are_text(acting):
     with acting.database.transaction() as session:
-        session.get_one(JobRow, 1).reason = HOSTILE
+        session.get_one(JobRow, 1).reason = because(HOSTILE)
         session.get_one(JobRow, 1).remarks = Remarks.noted(RemarkCheck.HEADER, [HOSTILE])
         session.get_one(SeriesRow, 1).calling_ae = "<b>'\"&"
     acting.sign_in(HOSTILE[:25])
@@ -242,7 +243,7 @@ def test_a_person_acts_and_is_named(acting):
     acting.act("/jobs/4/resend", destination="tps")
     acting.act("/jobs/5/retry")
     acting.act("/series/2/release", reason="complete")
-    assert states(acting) == {1: "DELIVERING", 2: "SUPERSEDED", 3: "HELD", 4: "DELIVERING", 5: "DELIVERING"}
+    assert states(acting) == {1: "DELIVERING", 2: "CANCELLED", 3: "HELD", 4: "DELIVERING", 5: "DELIVERING"}
     assert "cancelled by Marie Curie: sent by mistake" in acting.get("/jobs/2").text
     assert trail(acting)[1:] == [
         ("Marie Curie", "confirm", "job 1", ""),

@@ -55,7 +55,7 @@ def test_each_command_does_its_work_and_is_kept(configuration, tmp_path):
     with database.reading() as session:
         trail = [(a.actor, a.action, a.subject) for a in session.scalars(select(AuditRow).order_by(AuditRow.id))]
     database.close()
-    assert states == {1: "DELIVERING", 2: "SUPERSEDED", 3: "HELD", 4: "DELIVERING", 5: "DELIVERING", 6: "QUEUED"}
+    assert states == {1: "DELIVERING", 2: "CANCELLED", 3: "HELD", 4: "DELIVERING", 5: "DELIVERING", 6: "QUEUED"}
     subjects = ("job 1", "job 3", "job 2", "job 4", "job 4", "job 5", "series 2")
     actions = ("confirm", "hold", "cancel", "resend", "recontour", "retry", "release")
     assert trail == [(getpass.getuser(), action, subject) for action, subject in zip(actions, subjects, strict=True)]

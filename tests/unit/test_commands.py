@@ -15,6 +15,7 @@ from typer.testing import CliRunner, Result
 from contourd.cli import app
 from contourd.commands import command, typed_with
 from contourd.dicom.spool import Spool
+from contourd.hold_reasons import HoldReason
 from contourd.jobs.database import Database
 from contourd.jobs.tables import JobRow
 from contourd.settings import load_settings
@@ -180,15 +181,11 @@ def test_what_status_prints_of_a_job_that_waits_confirms_it(configuration: Path)
 
 
 @pytest.mark.parametrize(
-    "reason",
-    [
-        "the series does not look like a head and neck: of the organs of hn7, those are: none",
-        "the series is outside the limits of hn7: the patient is 4 years old",
-        "no patient found in the CT",
-    ],
+    "code",
+    [HoldReason.NO_HEAD_AND_NECK, HoldReason.OUTSIDE_LIMITS, HoldReason.NO_PATIENT],
 )
-def test_what_status_prints_of_a_job_that_would_be_held_again_overrides(configuration: Path, reason: str) -> None:
-    change(configuration, 5, state="HELD", reason=reason)
+def test_what_status_prints_of_a_job_that_would_be_held_again_overrides(configuration: Path, code: HoldReason) -> None:
+    change(configuration, 5, state="HELD", reason_code=code)
     (line,) = printed_in(shown(configuration, "5"), configuration)
     assert typed(line, REASON="seen by the physicist").exit_code == 0
     assert state_of(configuration, 5)[1].startswith("seen by the physicist")

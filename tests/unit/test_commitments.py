@@ -22,6 +22,7 @@ from contourd.jobs.tables import CommitmentRow, JobRow
 from contourd.outcomes import Outcome, OutcomeKind
 from contourd.settings import Destination
 from tests.queueing import AWAY, NEVER, Clock, Peer, add_job, state
+from tests.reasons import because
 
 DAY_S, WAIT_S = 86400, 3600
 POLICY = RetryPolicy(30, 1800, DAY_S)
@@ -106,7 +107,7 @@ def test_what_it_does_not_hold_is_sent_again(site):
     site.run(10)
     site.answer(0x0112)
     assert site.delivery.state == "PENDING"
-    assert "says that it does not hold it (0x0112 no such object instance)" in site.delivery.reason
+    assert "says that it does not hold it (0x0112 no such object instance)" in str(site.delivery.reason)
     site.answer(0x0112)  # told twice
     site.run(60)
     assert site.pacs.sent == ["1.dcm", "1.dcm"]
@@ -122,7 +123,7 @@ def test_one_that_never_answers_is_asked_again_and_then_a_person_is_told(site):
     assert 22 <= len(site.pacs.asked) <= 24
     site.run(2 * WAIT_S, 600)
     assert site.delivery.state == "REFUSED"
-    assert site.delivery.reason == "sent, never committed: it did not answer for the structure set"
+    assert str(site.delivery.reason) == "sent, never committed: it did not answer for the structure set"
     assert state(site.database, site.job) == JobState.FAILED
     assert site.pacs.sent == ["1.dcm"]
     assert set(site.states()[:-1]) == {"EXPIRED"}
@@ -140,7 +141,7 @@ def test_one_that_denies_it_for_a_day_is_told_to_a_person(site):
         if site.delivery.state == "SENT":
             site.answer(0x0110)
     assert site.delivery.state == "REFUSED"
-    assert "0x0110 processing failure" in site.delivery.reason
+    assert "0x0110 processing failure" in str(site.delivery.reason)
     assert site.clock.passed_s >= DAY_S
 
 
@@ -163,10 +164,10 @@ def test_a_destination_without_storage_commitment_is_told_plainly(site):
     site.pacs.commits = NEVER
     site.run(10)
     assert site.delivery.state == "REFUSED"
-    assert site.delivery.reason.startswith(
+    assert str(site.delivery.reason).startswith(
         "sent, never committed: status 0xA900; allow Storage Commitment there, or set"
     )
-    assert "destination.commitment = false" in site.delivery.reason
+    assert "destination.commitment = false" in str(site.delivery.reason)
     assert site.states() == ["EXPIRED"]
 
 
@@ -174,7 +175,7 @@ def test_a_request_that_is_not_taken_now_is_made_again(site):
     site.pacs.commits = Outcome(OutcomeKind.RETRY, "busy", 0x0213)
     site.run(120)
     assert len(site.pacs.asked) == 3  # at 0 s, at 40 s (30 s and up to a tenth later), at 110 s
-    assert site.delivery.reason == "busy"
+    assert str(site.delivery.reason) == "busy"
     site.pacs.come_back()
     site.run(200)
     site.answer()
@@ -216,7 +217,7 @@ def test_a_clock_that_is_set_does_not_strand_what_was_sent(site, days):
 def test_a_superseded_structure_set_is_not_sent_again(site):
     site.run(10)
     with site.database.transaction() as session:
-        site.queue.supersede(session, [session.get_one(JobRow, site.job)], "another slice arrived")
+        site.queue.supersede(session, [session.get_one(JobRow, site.job)], because("another slice arrived"))
     site.answer(0x0112)
     site.run(1000)
     assert (site.delivery.state, site.pacs.sent) == ("REFUSED", ["1.dcm"])
@@ -232,7 +233,7 @@ def test_a_structure_set_that_is_gone_is_told(site, tmp_path):
     site.deliverer._post = Post(tmp_path, site.deliveries, site.commitments, Vanishing(), site.pacs)
     site.run(10)
     assert site.delivery.state == "REFUSED"
-    assert "1.dcm cannot be read any more" in site.delivery.reason
+    assert "1.dcm cannot be read any more" in str(site.delivery.reason)
 
 
 def test_reports_that_answer_nothing_are_refused(site):

@@ -15,11 +15,12 @@ from contourd.dicom.reception import ReceivedInstance
 from contourd.dicom.series import Instance, read_instance
 from contourd.dicom.spool import Spool
 from contourd.errors import InvalidTransition
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.jobs.callers import last_call
 from contourd.jobs.concerns import read_concerns
-from contourd.jobs.constancy import OVER, Checks
+from contourd.jobs.constancy import Checks
 from contourd.jobs.constancy_result import CheckResult, ModelResult
 from contourd.jobs.constancy_standing import Light, read_constancy
 from contourd.jobs.counts import History, read_standing
@@ -35,6 +36,7 @@ from contourd.jobs.tables import AuditRow, JobRow, SeriesRow
 from contourd.settings import RetentionSettings, Route, SeriesSettings, Settings
 from tests.paging import settings_for
 from tests.queueing import Clock
+from tests.reasons import because
 
 TOKEN = "CONTOURD-CONSTANCY-0123456789abcdef"
 GREEN = CheckResult(models=(ModelResult(model="m", name="m", version="1", sha256="a", seconds=1, baseline_seconds=1),))
@@ -116,14 +118,14 @@ def test_a_registered_series_that_is_not_as_it_should_be_is_sent_nowhere(node, o
     node.send(paths)
     (series,), jobs = node.rows()
     assert (series.state, jobs) == ("HELD", [])
-    assert series.reason.startswith(reason)
+    assert str(series.reason).startswith(reason)
 
 
 def test_a_series_that_no_check_knows_is_sent_nowhere_and_shown_to_a_person(node):
     node.send(node.series(TOKEN))  # as after the restore of an older backup
     (series,), jobs = node.rows()
     assert (series.state, jobs) == ("HELD", [])
-    assert "a constancy check that contourd does not know" in series.reason
+    assert "a constancy check that contourd does not know" in str(series.reason)
     assert [line.state for line in read_report(node.database).series] == ["HELD"]
 
 
@@ -149,7 +151,7 @@ def test_a_check_is_in_no_list_no_count_and_no_alert_of_patients(node):
     number = node.begun(paths)
     node.send(paths)
     job = node.queue.claim("w", 60)
-    node.queue.hold(job.id, "w", "no patient found")
+    node.queue.hold(job.id, "w", because("no patient found"))
     report, standing = read_report(node.database), read_standing(node.database)
     history.catch_up()
     assert (set(report.counts.values()), report.jobs, report.series, report.destinations) == ({0}, (), (), ())
@@ -190,7 +192,7 @@ def test_a_restart_ends_it_as_red_and_leaves_nothing(node):
     check = node.checks.get(number)
     assert (check.state, check.reason.partition(";")[0]) == ("RED", "contourd was stopped or killed in mid-check")
     (series,), (row,) = node.rows()
-    assert (series.state, row.state, row.reason) == ("COMPLETE", "SUPERSEDED", OVER)
+    assert (series.state, row.state, str(row.reason)) == ("COMPLETE", "CANCELLED", str(Reason(HoldReason.CHECK_OVER)))
     node.retention.run()
     assert list((node.spool.root / "incoming").glob("*/*")) == list((node.spool.root / "outgoing").iterdir()) == []
     assert not node.checks.end(number, CheckState.GREEN, "")  # too late
@@ -216,7 +218,7 @@ def test_a_try_that_broke_a_worker_is_red(node):
     node.send(paths)
     job = node.queue.claim("w", 60)
     assert node.checks.progress(job.series_uid).trouble == ""
-    node.queue.abandon("w", "the worker died", 2)
+    node.queue.abandon("w", because("the worker died"), 2)
     told = node.checks.progress(job.series_uid).trouble
     assert told == f"job {job.id} did not end at its first try: the worker died"
 

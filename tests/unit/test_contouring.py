@@ -16,7 +16,6 @@ from contourd.errors import OrgansRejected, OutsideLimits, SeriesUnusable, Struc
 from contourd.hold_reasons import HoldReason
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from contourd.jobs.reasons import class_of
 from contourd.model.agreement import Agreement
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
 from contourd.model.bundle import ModelBundle, load_bundle, save_bundle
@@ -189,7 +188,7 @@ def test_a_head_beside_the_box_is_held_until_a_person_answers_for_it(bright_bund
     instances = written(tmp_path / "ct", phantom())
     with pytest.raises(SeriesUnusable, match=r"^\d+% of the head lie beside the 32 mm around its middle") as held:
         contour_series(instances, predictor)
-    assert class_of(str(held.value)) == "not_head_and_neck"
+    assert held.value.reason.held_as == "not_head_and_neck"
     assert contour_series(instances, predictor, Order(override="seen (mp)")).structures.rois
 
 

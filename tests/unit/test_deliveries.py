@@ -13,6 +13,7 @@ from contourd.jobs.job import DeliveryState, JobState
 from contourd.jobs.report import read_report
 from contourd.jobs.tables import AttemptRow, JobRow
 from tests.queueing import AWAY, FULL, NEVER, POLICY, START, TAKEN, add_job, events, state
+from tests.reasons import because
 
 
 @pytest.fixture
@@ -46,8 +47,8 @@ def test_giving_up_fails_the_job_and_retry_sends_the_same_file(database, queue, 
     assert not deliveries.postpone(delivery.id, AWAY, 3600)
     assert state(database, job) == JobState.FAILED
     (line,) = read_report(database).jobs
-    assert "given up after 1 tries" in line.deliveries[0].reason
-    assert "cannot be reached" in line.reason
+    assert "given up after 1 tries" in str(line.deliveries[0].reason)
+    assert "cannot be reached" in str(line.reason)
     queue.retry(job)
     assert state(database, job) == JobState.DELIVERING
     again = deliveries.claim("pacs")
@@ -96,7 +97,7 @@ def test_a_superseded_job_is_not_sent(database, queue, deliveries):
     queue.claim("a", 60)
     queue.contoured(job, "a", {"pacs": "x"})
     with database.transaction() as session:
-        queue.supersede(session, [session.get_one(JobRow, job)], "another slice arrived")
+        queue.supersede(session, [session.get_one(JobRow, job)], because("another slice arrived"))
     assert state(database, job) == JobState.SUPERSEDED
     assert deliveries.claim("pacs") is None
 
@@ -177,7 +178,7 @@ def test_what_was_being_sent_when_it_was_superseded_is_not_sent_again(database, 
     job = send(database, queue)
     delivery = deliveries.claim("pacs")
     with database.transaction() as session:
-        queue.supersede(session, [session.get_one(JobRow, job)], "another slice arrived")
+        queue.supersede(session, [session.get_one(JobRow, job)], because("another slice arrived"))
     deliveries.postpone(delivery.id, FULL, 0)
     clock.advance(3600)
     assert deliveries.claim("pacs") is None
@@ -205,10 +206,10 @@ def test_a_clock_that_is_set_back_a_little_delays_by_no_more_than_the_longest_wa
 def test_putting_off_and_making_due(database, queue, deliveries, clock):
     send(database, queue, 1)
     send(database, queue, 2)
-    deliveries.put_off("pacs", 100, "is down")
+    deliveries.put_off("pacs", 100, because("is down"))
     assert [one.is_due for one in deliveries.waiting("pacs")] == [False, False]
     assert deliveries.claim("pacs") is None
-    deliveries.put_off("pacs", 50, "is down")  # nothing is brought forward
+    deliveries.put_off("pacs", 50, because("is down"))  # nothing is brought forward
     clock.advance(99)
     assert deliveries.claim("pacs") is None
     deliveries.make_due("pacs")
@@ -218,10 +219,10 @@ def test_putting_off_and_making_due(database, queue, deliveries, clock):
 def test_giving_up_what_waits(database, queue, deliveries):
     job = send(database, queue)
     (waiting,) = deliveries.waiting("pacs")
-    deliveries.give_up(waiting.id, "given up: cannot be reached")
-    deliveries.give_up(waiting.id, "once more")  # somebody was quicker: nothing happens
+    deliveries.give_up(waiting.id, because("given up: cannot be reached"))
+    deliveries.give_up(waiting.id, because("once more"))  # somebody was quicker: nothing happens
     assert state(database, job) == JobState.FAILED
-    assert read_report(database).jobs[0].reason == "pacs: given up: cannot be reached"
+    assert str(read_report(database).jobs[0].reason) == "pacs: given up: cannot be reached"
 
 
 def test_each_destination_is_counted_in_the_report(database, queue, deliveries, clock):

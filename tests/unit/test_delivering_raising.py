@@ -69,6 +69,6 @@ def test_what_is_no_answer_is_tried_again_and_delays_nothing_else(node):
     node.run(3600)
     assert sorted(pacs.sent) == ["1.dcm"] * 7 + ["2.dcm"] * 7
     assert [node.delivery(job).state for job in jobs] == ["PENDING"] * 2
-    assert node.delivery(jobs[0]).reason == "it answers message 7, message 1 was sent"
+    assert str(node.delivery(jobs[0]).reason) == "it answers message 7, message 1 was sent"
     (line,) = read_report(node.database).destinations
     assert [t.told for t in line.tries] == ["improper"]

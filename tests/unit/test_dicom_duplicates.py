@@ -12,7 +12,6 @@ from pydicom.uid import generate_uid
 
 from contourd.dicom.series import Series, find_series, gate
 from contourd.errors import SeriesUnusable
-from contourd.jobs.reasons import class_of
 from tests.phantom import read_series, rewrite, setting, write_series
 
 FIRST, SECOND = "1.2.840.1.", "1.2.840.2."
@@ -130,7 +129,7 @@ def test_one_uid_on_several_slices_is_held_and_said(folder: Path, slices: int) -
     with pytest.raises(SeriesUnusable) as caught:
         read_series(folder)
     assert f"{slices} of 24 images bear the SOP Instance UID of another one (z = -18.75" in str(caught.value)
-    assert class_of(str(caught.value)) == "sent_twice"
+    assert caught.value.reason.held_as == "sent_twice"
     assert uid not in str(caught.value)
 
 

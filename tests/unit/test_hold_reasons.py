@@ -203,3 +203,14 @@ def test_the_command_fits_the_reason() -> None:
     assert series(HoldReason.SENT_TWICE) == "contourd replace 3 --reason REASON"
     assert series(HoldReason.IMAGES_REFUSED) == "contourd release 3 --reason REASON"
     assert series(HoldReason.TILTED) == "contourd release 3"
+
+
+def test_every_code_is_given_somewhere() -> None:
+    given = {
+        HoldReason[node.attr]
+        for path, tree in TREES.items()
+        if not path.name.startswith("hold_")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and name_of(node.value) == "HoldReason"
+    }
+    assert not sorted(set(HoldReason) - given)

@@ -18,7 +18,7 @@ def test_a_series_in_whose_middle_the_node_was_killed_is_held_even_if_contiguous
     node.restarted().recover()
     node.wait(60)
     assert node.series().state == SeriesState.HELD
-    assert node.series().reason.startswith("contourd was ended in mid-series; 18 contiguous slices are here")
+    assert str(node.series().reason).startswith("contourd was ended in mid-series; 18 contiguous slices are here")
     node.send(paths)
     node.wait(10)
     assert (node.series().state, len(node.jobs())) == (SeriesState.COMPLETE, 1)
@@ -63,7 +63,7 @@ def test_a_further_slice_does_not_make_a_broken_off_series_whole(node: Node, tmp
     node.send(paths[further])
     node.wait(60)
     assert (node.series().state, len(node.jobs())) == (SeriesState.HELD, 0)
-    assert node.series().reason.startswith("the sender aborted in mid-series")
+    assert str(node.series().reason).startswith("the sender aborted in mid-series")
     node.release(node.series().id)
     node.wait(0)
     assert node.series().state == SeriesState.COMPLETE

@@ -21,6 +21,7 @@ from contourd.jobs.report import read_report
 from contourd.settings import SeriesSettings
 from tests.intake_node import Node, ct
 from tests.queueing import AWAY, TAKEN
+from tests.reasons import because
 
 DAY_S = 86400.0
 POLICY = RetryPolicy(30, 1800, 86400)
@@ -58,7 +59,7 @@ def test_a_damaged_image_that_comes_again_takes_its_place_and_makes_a_new_revisi
     node.send(paths)
     node.wait(10)
     job = node.queue.claim("w", 60)
-    node.queue.hold(job.id, "w", "1 of 20 received images has changed on the disk")
+    node.queue.hold(job.id, "w", because("1 of 20 received images has changed on the disk"))
     damage(node.root / "4.dcm")
     node.send(paths)
     assert not (node.root / "4.dcm").exists()
@@ -66,7 +67,7 @@ def test_a_damaged_image_that_comes_again_takes_its_place_and_makes_a_new_revisi
     assert len(list(node.root.iterdir())) == 20
     node.wait(10)
     assert [(j.state, j.revision) for j in node.jobs()] == [(JobState.SUPERSEDED, 1), (JobState.QUEUED, 2)]
-    assert "damaged on the disk came again" in node.jobs()[0].reason
+    assert "damaged on the disk came again" in str(node.jobs()[0].reason)
     again = node.queue.claim("w", 60)
     assert all((node.root / path).exists() for path in again.paths)
 
@@ -135,7 +136,7 @@ def test_the_end_of_an_association_that_cannot_be_written_down_is_not_forgotten(
     assert impatient.series().state == SeriesState.RECEIVING  # quiet from now on
     impatient.wait(60)
     assert impatient.series().state == (SeriesState.HELD if aborted else SeriesState.COMPLETE)
-    assert ("aborted" in impatient.series().reason) == aborted
+    assert ("aborted" in str(impatient.series().reason)) == aborted
 
 
 @pytest.mark.parametrize("moment", ["queued", "contouring", "delivering", "sending", "waiting", "delivered"])

@@ -38,7 +38,7 @@ def test_every_state_but_the_first_can_be_reached(states, table):
 
 def test_what_is_over_is_opened_again_by_a_person_only():
     by_a_person = {job.JobEvent.REDELIVER, job.JobEvent.REWRITE, job.JobEvent.REVIVE}
-    for final in (JobState.DELIVERED, JobState.SUPERSEDED):
+    for final in job.JOBS_ENDED:
         assert {event for state, event in job.JOB_TRANSITIONS if state is final} <= by_a_person
     after = [event for state, event in job.DELIVERY_TRANSITIONS if state is DeliveryState.DELIVERED]
     assert after == [job.DeliveryEvent.RELEASE]

@@ -202,9 +202,13 @@ def test_an_older_version_contours_nothing_that_waits_for_a_person_or_an_image(d
     database.upgrade()
     fill(database)
     with database.transaction() as session:
-        session.execute(text("UPDATE series SET state = 'RECEIVING', hold = '', interrupted = 'open'"))
+        session.execute(
+            text("UPDATE series SET state = 'RECEIVING', hold_code = '', hold_detail = '', interrupted = 'open'")
+        )
         if because == "hold":
-            session.execute(text("UPDATE series SET hold = 'an image was sent twice with different content'"))
+            session.execute(
+                text("UPDATE series SET hold_code = 'sent_twice', hold_detail = '{\"images\": 2, \"series\": 1}'")
+            )
             session.execute(text("UPDATE refusals SET series_uid = '1.2.3'"))
     database.downgrade("0003")
     (series,) = content(database)["series"]

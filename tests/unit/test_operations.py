@@ -10,11 +10,12 @@ from contourd.errors import InvalidTransition, LeaseLost
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
 from contourd.jobs.tables import JobRow, SeriesRow
 from tests.operating import PROFILES, TAKEN, add, contour, deliver, deliveries, read, trail
+from tests.reasons import because
 
 
 def test_a_queued_job_is_held_and_retried(database, queue, marie, job):
     marie.hold(job, "wrong patient position")
-    assert (read(database, job).state, read(database, job).reason) == (
+    assert (read(database, job).state, str(read(database, job).reason)) == (
         JobState.HELD,
         "held by marie: wrong patient position",
     )
@@ -55,7 +56,7 @@ def test_what_arrived_while_it_was_held_counts(database, queue, sending, marie, 
 
 def test_an_override_is_kept_with_the_name(database, queue, marie, job):
     queue.claim("w", 60)
-    queue.hold(job, "w", "outside the limits")
+    queue.hold(job, "w", because("outside the limits"))
     marie.retry(job, "the child is 17")
     assert read(database, job).override == "the child is 17 (marie)"
     assert trail(database) == [("marie", "override", "job 1", "the child is 17")]
@@ -64,8 +65,8 @@ def test_an_override_is_kept_with_the_name(database, queue, marie, job):
 def test_nothing_is_sent_before_a_person_confirmed(database, queue, sending, clock, marie):
     job = add(database, clock, confirm=True)
     contour(queue, job)
-    assert read(database, job).state == JobState.HELD
-    assert read(database, job).reason.startswith("waits for confirmation")
+    assert read(database, job).state == JobState.CONFIRMING
+    assert str(read(database, job).reason).startswith("waits for confirmation")
     assert sending.claim("pacs") is None
     with pytest.raises(InvalidTransition, match="contourd confirm 1"):
         marie.retry(job)
@@ -103,7 +104,7 @@ def test_a_cancelled_job_is_not_sent_and_can_be_taken_up_again(database, queue, 
         contour(queue, job)
     marie.cancel(job, "sent by mistake")
     row = read(database, job)
-    assert (row.state, row.reason) == (JobState.SUPERSEDED, "cancelled by marie: sent by mistake")
+    assert (row.state, str(row.reason)) == (JobState.CANCELLED, "cancelled by marie: sent by mistake")
     assert queue.claim("w", 60) is None
     assert sending.claim("pacs") is None
     marie.retry(job)
@@ -114,7 +115,7 @@ def test_a_cancelled_job_is_not_sent_and_can_be_taken_up_again(database, queue, 
 
 def test_what_a_newer_revision_replaced_stays_so(database, queue, marie, job):
     with database.transaction() as session:
-        queue.supersede(session, [session.get_one(JobRow, job)], "another slice arrived")
+        queue.supersede(session, [session.get_one(JobRow, job)], because("another slice arrived"))
     with pytest.raises(InvalidTransition):
         marie.retry(job)
     assert trail(database) == []

@@ -14,6 +14,7 @@ from contourd.jobs.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
 from contourd.outcomes import Outcome, OutcomeKind
 from tests.operating import PROFILES, contour, deliver, deliveries, read, trail
 from tests.phantom import phantom
+from tests.reasons import because
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_what_retention_removed_is_neither_taken_up_again_nor_contoured_again(da
         marie.retry(job)
     with pytest.raises(InvalidTransition, match="retention removed the images"):
         marie.recontour(job, "hn7")
-    assert read(database, job).state == JobState.SUPERSEDED
+    assert read(database, job).state == JobState.CANCELLED
 
 
 def test_a_delivery_that_a_person_held_is_given_its_time_anew(queue, sending, marie, job, clock):
@@ -81,10 +82,10 @@ def test_a_held_delivery_is_not_touched_by_what_becomes_of_its_destination(
 ):  # fmt: skip
     contour(queue, job)
     marie.hold(job, "wait")
-    sending.put_off("pacs", 600, "pacs: no answer")
+    sending.put_off("pacs", 600, because("pacs: no answer"))
     with database.reading() as session:
         row = session.get_one(DeliveryRow, 1)
-    assert (row.reason, row.not_before) == ("", clock.now)
+    assert (row.reason, row.not_before) == (None, clock.now)
 
 
 def test_what_is_being_sent_while_its_job_is_cancelled_is_not_sent_again(database, queue, sending, marie, job):
@@ -94,7 +95,7 @@ def test_what_is_being_sent_while_its_job_is_cancelled_is_not_sent_again(databas
     sending.postpone(under_way.id, Outcome(OutcomeKind.RETRY, "pacs: busy", 0xA700), 0.0)
     with database.reading() as session:
         row = session.get_one(DeliveryRow, under_way.id)
-    assert (row.state, row.reason) == (DeliveryState.REFUSED, "cancelled by marie: mistake; pacs: busy")
+    assert (row.state, str(row.reason)) == (DeliveryState.REFUSED, "cancelled by marie: mistake; pacs: busy")
 
 
 def test_a_job_is_not_delivered_without_the_structure_set_that_was_to_be_written(
@@ -104,7 +105,7 @@ def test_a_job_is_not_delivered_without_the_structure_set_that_was_to_be_written
     deliver(sending)
     marie.resend(job, "tps", PROFILES)
     queue.claim("w", 60)
-    queue.hold(job, "w", "the structure set reads back otherwise")
+    queue.hold(job, "w", because("the structure set reads back otherwise"))
     marie.retry(job)
     assert read(database, job).state == JobState.QUEUED  # what pacs has would be no answer for tps
     contour(queue, job, {"pacs": "outgoing/1.dcm", "tps": "outgoing/1-2.dcm"})

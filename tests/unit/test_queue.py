@@ -14,6 +14,7 @@ from contourd.jobs.report import read_report
 from contourd.jobs.tables import DeliveryRow, EventRow, JobRow
 from contourd.remarks import Finding, Measure, Remark, RemarkCheck, Remarks, RemarkVerdict
 from tests.queueing import START, add_job, state
+from tests.reasons import because
 
 
 def test_the_oldest_is_claimed_first_and_once(database, queue):
@@ -32,26 +33,26 @@ def test_a_lease_that_is_renewed_holds(database, queue, clock):
     assert first == Lease(job, "a", START + timedelta(seconds=60))
     clock.advance(50)
     queue.renew(job, "a", 60)
-    assert not queue.revoke(first, "it hung", 3)
+    assert not queue.revoke(first, because("it hung"), 3)
     assert state(database, job) == JobState.CONTOURING
     (second,) = queue.leases()
-    assert queue.revoke(second, "it hung", 3)
+    assert queue.revoke(second, because("it hung"), 3)
     assert state(database, job) == JobState.QUEUED
     assert queue.leases() == []
-    assert not queue.revoke(second, "it hung", 3)
+    assert not queue.revoke(second, because("it hung"), 3)
 
 
 def test_who_lost_the_lease_changes_nothing(database, queue, clock):
     job = add_job(database)
     queue.claim("a", 60)
     clock.advance(61)
-    queue.revoke(*queue.leases(), "it hung", 3)
+    queue.revoke(*queue.leases(), because("it hung"), 3)
     assert queue.claim("b", 60).attempts == 2
     for call in (
         lambda: queue.renew(job, "a", 60),
         lambda: queue.contoured(job, "a", {"pacs": "x"}),
-        lambda: queue.hold(job, "a", "x"),
-        lambda: queue.fail(job, "a", "x", 3),
+        lambda: queue.hold(job, "a", because("x")),
+        lambda: queue.fail(job, "a", because("x"), 3),
     ):
         with pytest.raises(LeaseLost):
             call()
@@ -62,22 +63,22 @@ def test_who_lost_the_lease_changes_nothing(database, queue, clock):
 def test_a_job_that_workers_die_on_is_held_and_blocks_nothing(database, queue):
     poison, next_job = add_job(database, 1), add_job(database, 2)
     assert queue.claim("a", 60).id == poison
-    assert queue.abandon("a", "it crashed", 2) == [poison]
+    assert queue.abandon("a", because("it crashed"), 2) == [poison]
     (line,) = [j for j in read_report(database).jobs if j.id == poison]
-    assert (line.state, line.reason) == ("QUEUED", "it crashed")
+    assert (line.state, str(line.reason)) == ("QUEUED", "it crashed")
     assert queue.claim("b", 60).id == next_job  # it is younger, and goes first all the same
     assert queue.claim("c", 60).id == poison
-    assert queue.abandon("c", "it crashed", 2) == [poison]
+    assert queue.abandon("c", because("it crashed"), 2) == [poison]
     assert state(database, poison) == JobState.HELD
     (line,) = [j for j in read_report(database).jobs if j.id == poison]
-    assert "broke its worker 2 times, the last time so: it crashed" in line.reason
+    assert "broke its worker 2 times, the last time so: it crashed" in str(line.reason)
 
 
 def test_errors_of_ours_are_tried_again_and_then_fail(database, queue):
     job = add_job(database)
     for attempt in (1, 2):
         assert queue.claim("a", 60).attempts == attempt
-        queue.fail(job, "a", "ValueError: x", 2)
+        queue.fail(job, "a", because("ValueError: x"), 2)
     assert state(database, job) == JobState.FAILED
     queue.retry(job)
     assert state(database, job) == JobState.QUEUED
@@ -87,10 +88,10 @@ def test_errors_of_ours_are_tried_again_and_then_fail(database, queue):
 def test_an_override_stays_with_its_job(database, queue):
     job = add_job(database)
     assert queue.claim("a", 60).override == ""
-    queue.hold(job, "a", "outside the limits")
+    queue.hold(job, "a", because("outside the limits"))
     queue.retry(job, "seen (mp)")
     assert queue.claim("a", 60).override == "seen (mp)"
-    queue.hold(job, "a", "something else")
+    queue.hold(job, "a", because("something else"))
     queue.retry(job)
     assert queue.claim("a", 60).override == "seen (mp)"
     with database.reading() as session:

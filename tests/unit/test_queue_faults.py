@@ -8,11 +8,11 @@ import pytest
 
 from contourd.jobs.deliveries import Deliveries
 from contourd.jobs.job import JobEvent, JobState
-from contourd.jobs.reasons import class_of
 from contourd.jobs.report import read_report
 from contourd.jobs.tables import DeliveryRow, JobRow
 from contourd.jobs.timekeeping import follow_clock
 from tests.queueing import AWAY, POLICY, START, TAKEN, add_job, state
+from tests.reasons import because
 
 DAY_S = 86400.0
 
@@ -26,9 +26,9 @@ def test_what_met_no_fault_of_its_own_does_not_count(database, queue):
     job = add_job(database)
     for _ in range(3):
         assert queue.claim("a", 60).attempts == 1
-        queue.give_back(job, "a", "waits: the disk is full")
+        queue.give_back(job, "a", because("waits: the disk is full"))
     (line,) = read_report(database).jobs
-    assert (line.state, line.reason) == ("QUEUED", "waits: the disk is full")
+    assert (line.state, str(line.reason)) == ("QUEUED", "waits: the disk is full")
 
 
 def test_what_waits_for_the_device_for_too_long_is_held_as_that(database, queue, clock):
@@ -36,17 +36,17 @@ def test_what_waits_for_the_device_for_too_long_is_held_as_that(database, queue,
     for waited_s, patient in ((0, True), (1800, True), (1799, True), (1, False)):
         clock.advance(waited_s)
         queue.claim("a", 60)
-        assert queue.wait_for_device(job, "a", "cuda:0 ran out of memory", 3600) is patient
+        assert queue.wait_for_device(job, "a", because("cuda:0 ran out of memory"), 3600) is patient
     (line,) = read_report(database).jobs
     assert (line.state, line.attempts) == ("HELD", 0)
-    assert line.reason == (
+    assert str(line.reason) == (
         "the device could not be used for 60 minutes: cuda:0 ran out of memory; nothing is wrong with the series: "
         "look at the device, then retry the job"
     )
-    assert class_of(line.reason) == "device"
+    assert line.reason.held_as == "device"
     queue.retry(job)  # the time is counted anew
     queue.claim("a", 60)
-    assert queue.wait_for_device(job, "a", "cuda:0 ran out of memory", 3600)
+    assert queue.wait_for_device(job, "a", because("cuda:0 ran out of memory"), 3600)
 
 
 def test_a_job_that_waits_for_the_device_is_not_taken_before_its_time(database, queue):
@@ -60,7 +60,7 @@ def test_what_lacks_memory_twice_is_held(database, queue):
     job = add_job(database)
     for after in (JobState.QUEUED, JobState.HELD):
         queue.claim("a", 60)
-        queue.fail(job, "a", "out of memory", 2, JobEvent.HOLD)
+        queue.fail(job, "a", because("out of memory"), 2, JobEvent.HOLD)
         assert state(database, job) == after
 
 
@@ -71,7 +71,7 @@ def test_an_outdated_structure_set_is_not_sent_again(database, queue, deliveries
     queue.contoured(job, "a", {"pacs": "x"})
     sending = deliveries.claim("pacs")
     with database.transaction() as session:
-        queue.supersede(session, [session.get_one(JobRow, job)], "another slice arrived")
+        queue.supersede(session, [session.get_one(JobRow, job)], because("another slice arrived"))
     if then == "contourd is restarted":
         deliveries.recover()
     else:
@@ -79,7 +79,7 @@ def test_an_outdated_structure_set_is_not_sent_again(database, queue, deliveries
     assert deliveries.claim("pacs") is None
     (line,) = read_report(database).jobs
     assert (line.state, line.deliveries[0].state) == ("SUPERSEDED", "REFUSED")
-    assert line.deliveries[0].reason.startswith("another slice arrived")
+    assert str(line.deliveries[0].reason).startswith("another slice arrived")
 
 
 def test_an_outdated_structure_set_that_was_taken_meanwhile_counts_as_delivered(database, queue, deliveries):
@@ -88,7 +88,7 @@ def test_an_outdated_structure_set_that_was_taken_meanwhile_counts_as_delivered(
     queue.contoured(job, "a", {"pacs": "x"})
     sending = deliveries.claim("pacs")
     with database.transaction() as session:
-        queue.supersede(session, [session.get_one(JobRow, job)], "another slice arrived")
+        queue.supersede(session, [session.get_one(JobRow, job)], because("another slice arrived"))
     deliveries.accepted(sending.id, TAKEN)
     (line,) = read_report(database).jobs
     assert (line.state, line.deliveries[0].state) == ("SUPERSEDED", "DELIVERED")

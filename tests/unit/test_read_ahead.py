@@ -192,4 +192,4 @@ def test_a_damaged_file_is_told_though_it_was_read_ahead(bench, make_series):
     path.write_bytes(content)
     job = bench.work()
     assert job.state == JobState.HELD
-    assert f"1 of {SLICES} received images have changed on the disk" in job.reason
+    assert f"1 of {SLICES} received images have changed on the disk" in str(job.reason)

@@ -21,11 +21,11 @@ from contourd.jobs.database import Database
 from contourd.jobs.intake import Intake
 from contourd.jobs.marks import Mark, Marks
 from contourd.jobs.operations import Operations
-from contourd.jobs.reasons import class_of
 from contourd.jobs.recording import record_unrecorded
 from contourd.jobs.tables import EventRow, InstanceRow, JobRow, SeriesRow
 from contourd.settings import Route, SeriesSettings
 from tests.phantom import write_series
+from tests.reasons import because
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -152,7 +152,7 @@ class Restored:
     def refuse(self, association: int, image: Path) -> None:
         ds = pydicom.dcmread(image)
         named = (str(ds.SeriesInstanceUID), str(ds.SOPInstanceUID))
-        self.intake.instance_refused(RefusedInstance(association, "CT1", *named, "", 0xA700, "no space"))
+        self.intake.instance_refused(RefusedInstance(association, "CT1", *named, "", 0xA700, because("no space")))
 
     def receive(self, images: Sequence[Path], sender: str = "CT1", aborted: bool = False, left_out: int = 0) -> None:
         self.intake.association_opened(1, "CT1", "127.0.0.1")
@@ -209,8 +209,8 @@ def test_an_unknown_sender_is_held_where_a_route_asks_for_it_and_is_learnt(site,
         assert site.series().state == "COMPLETE"
         return
     assert site.series().state == "HELD"
-    assert site.series().reason.startswith("the sender of the series is not known")
-    assert class_of(site.series().reason) == "unknown_sender"
+    assert str(site.series().reason).startswith("the sender of the series is not known")
+    assert site.series().reason.held_as == "unknown_sender"
     assert site.node.rows(JobRow) == []
     site.receive(site.node.images)  # what it says to do
     site.wait(10)
@@ -229,7 +229,7 @@ def test_an_abort_survives(site):
     site.receive(site.node.images[:20], aborted=True)
     site.lose()
     site.wait(60)
-    assert site.series().reason.startswith("the sender aborted in mid-series; 20 contiguous slices are here")
+    assert str(site.series().reason).startswith("the sender aborted in mid-series; 20 contiguous slices are here")
     site.operations().release_series(site.series().id, 60)
     assert Marks(site.node.spool.root).read().keys() == {""}
 
@@ -248,7 +248,7 @@ def test_refusals_survive(site):
     site.receive(site.node.images, left_out=4)
     site.lose()
     site.wait(60)
-    assert site.series().reason.startswith(
+    assert str(site.series().reason).startswith(
         "4 images of the series were refused and did not come since (A700: no space)"
     )
 
@@ -261,8 +261,8 @@ def test_what_a_person_stopped_stays_so(site, deed):
     site.lose()
     site.wait(60)
     told = {"hold": "held", "cancel": "cancelled"}[deed]
-    assert site.series().reason.startswith(f"{told} by marie: wrong plan; the database was put back since")
-    assert class_of(site.series().reason) == "by_a_person"
+    assert str(site.series().reason).startswith(f"{told} by marie: wrong plan; the database was put back since")
+    assert site.series().reason.held_as == "by_a_person"
     site.operations().release_series(site.series().id, 60, "it may go on")
     site.wait(0)
     assert site.series().state == "COMPLETE"
@@ -288,7 +288,7 @@ def test_a_job_of_the_backup_that_was_stopped_since_is_stopped(site):
     site.lose()
     (job,) = site.node.rows(JobRow)
     assert job.state == "HELD"
-    assert job.reason.startswith("held by marie: wrong plan")
+    assert str(job.reason).startswith("held by marie: wrong plan")
 
 
 @pytest.mark.parametrize("killed", [True, False])
@@ -297,7 +297,7 @@ def test_what_a_kill_broke_off_is_held_also_without_its_database(site, killed):
     site.lose(killed=killed)
     site.wait(60)
     assert site.series().state == ("HELD" if killed else "COMPLETE")
-    assert site.series().reason.startswith("contourd was ended in mid-series") == killed
+    assert str(site.series().reason).startswith("contourd was ended in mid-series") == killed
 
 
 def test_images_that_a_kill_left_unrecorded_are_of_a_series_that_was_broken_off(site):

@@ -13,13 +13,14 @@ from sqlalchemy import select
 from contourd.dicom.integrity import stored_sha256
 from contourd.dicom.reception import RefusedInstance
 from contourd.errors import InvalidTransition, QueueUnavailable, SeriesFull
+from contourd.hold_reasons import command_for_series
 from contourd.jobs import database as database_module
 from contourd.jobs.job import JobState, SeriesState
 from contourd.jobs.operations import Operations
-from contourd.jobs.reasons import advice_of_series, class_of
 from contourd.jobs.tables import AuditRow, EventRow, RefusalRow
 from contourd.settings import SeriesSettings
 from tests.intake_node import SETTINGS, Node, ct
+from tests.reasons import because
 
 NO_SPACE = "/spool cannot take a file: No space left on device"
 
@@ -34,7 +35,9 @@ def refuse(
 ) -> None:
     ds = pydicom.dcmread(path)
     uid = str(ds.SeriesInstanceUID) if named else ""
-    refused = RefusedInstance(association, "CT1", uid, str(ds.SOPInstanceUID), stored_sha256(path), status, why)
+    refused = RefusedInstance(
+        association, "CT1", uid, str(ds.SOPInstanceUID), stored_sha256(path), status, because(why)
+    )
     node.intake.instance_refused(refused)
 
 
@@ -66,15 +69,15 @@ def test_what_is_left_of_a_refused_series_is_held_with_the_number_and_the_reason
     assert node.series().state == SeriesState.RECEIVING  # the sender may try again
     node.wait(1)
     assert node.series().state == SeriesState.HELD
-    assert node.series().reason.startswith(
+    assert str(node.series().reason).startswith(
         f"8 images of the series were refused and did not come since (A700: {NO_SPACE}); mend the cause "
         "and send the whole series again"
     )
-    assert class_of(node.series().reason) == "refused"
-    assert advice_of_series(1, node.series().reason).startswith("contourd release 1 --reason REASON")
+    assert node.series().reason.held_as == "refused"
+    assert command_for_series(1, node.series().reason).startswith("contourd release 1 --reason REASON")
     assert node.jobs() == []
     with node.database.reading() as session:
-        told = session.scalars(select(EventRow.detail).where(EventRow.event == "hold")).one()
+        told = session.scalars(select(EventRow).where(EventRow.event == "hold")).one().told
     assert told.startswith("8 images of the series were refused")
 
 
@@ -83,7 +86,7 @@ def test_it_goes_on_when_those_very_images_came_and_not_before(node, tmp_path):
     send(node, paths, refused=paths[22:])
     send(node, paths[:29])
     node.wait(60)
-    assert node.series().reason.startswith("an image of the series was refused and did not come since")
+    assert str(node.series().reason).startswith("an image of the series was refused and did not come since")
     send(node, paths[29:])
     node.wait(10)
     assert node.series().state == SeriesState.COMPLETE
@@ -107,7 +110,7 @@ def test_a_mark_outlives_the_node(node, tmp_path):
     send(node, paths, refused=paths[22:])
     node.restarted().recover()
     node.wait(60)
-    assert node.series().reason.startswith("8 images of the series were refused")
+    assert str(node.series().reason).startswith("8 images of the series were refused")
 
 
 def test_a_person_gives_them_up_with_a_reason(node, tmp_path):
@@ -144,7 +147,7 @@ def test_another_version_of_an_image_that_is_here_may_not(node, tmp_path):
     send(node, [tmp_path / "corrected.dcm"], refused=[tmp_path / "corrected.dcm"])
     assert [job.state for job in node.jobs()] == [JobState.SUPERSEDED]
     node.wait(60)
-    assert node.series().reason.startswith("an image of the series was refused")
+    assert str(node.series().reason).startswith("an image of the series was refused")
     send(node, paths)  # the earlier one again: the source takes its correction back
     node.wait(60)
     assert node.series().state == SeriesState.HELD
@@ -162,7 +165,7 @@ def test_a_late_slice_that_is_refused_stops_what_is_under_way(node, tmp_path, mo
             session.get_one(type(node.jobs()[0]), job.id).state = JobState.DELIVERED
     send(node, paths[20:], refused=paths[20:])
     node.wait(60)
-    assert node.series().reason.startswith("2 images of the series were refused")
+    assert str(node.series().reason).startswith("2 images of the series were refused")
     assert [job.state for job in node.jobs()] == [JobState.DELIVERED if moment == "delivered" else JobState.SUPERSEDED]
     send(node, paths[20:])
     node.wait(10)
@@ -194,7 +197,7 @@ def test_with_an_association_for_each_image_it_marks_what_its_sender_sends(node,
         send(node, [path], refused=[paths[20]], named=False)
     node.wait(60)
     assert node.series().state == SeriesState.HELD
-    assert "1 could not be read, and may be of another series" in node.series().reason
+    assert "1 could not be read, and may be of another series" in str(node.series().reason)
 
 
 def test_no_more_images_than_a_series_may_have_are_a_refusal_too(node, tmp_path):
@@ -208,8 +211,8 @@ def test_no_more_images_than_a_series_may_have_are_a_refusal_too(node, tmp_path)
             refuse(node, association, path, 0xC000, str(error))
     node.intake.association_closed(association, aborted=False)
     node.wait(60)
-    assert "2 images of the series were refused" in node.series().reason
-    assert "series.max_instances" in node.series().reason
+    assert "2 images of the series were refused" in str(node.series().reason)
+    assert "series.max_instances" in str(node.series().reason)
 
 
 @contextmanager
@@ -246,14 +249,16 @@ def test_what_refuses_may_be_unable_to_write_it_down(impatient, tmp_path, killed
     node.wait(0)
     node.wait(60)
     assert node.series().state == SeriesState.HELD
-    assert node.series().reason.startswith("contourd was ended" if killed else "2 images of the series were refused")
+    assert str(node.series().reason).startswith(
+        "contourd was ended" if killed else "2 images of the series were refused"
+    )
 
 
 def test_a_gap_is_told_with_the_refusals(node, tmp_path):
     paths = ct(tmp_path / "ct")
     send(node, paths, refused=[paths[7]])
     node.wait(60)
-    assert "(missing slices at z = -9.00 mm" in node.series().reason
+    assert "(missing slices at z = -9.00 mm" in str(node.series().reason)
 
 
 def test_a_burst_of_refusals_is_one_warning_with_the_number_of_its_series(

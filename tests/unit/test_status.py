@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.database import Database
 from contourd.jobs.job import DeliveryState, JobState, SeriesState
 from contourd.jobs.report import Chosen, read_report
@@ -18,6 +19,7 @@ from contourd.jobs.tables import DeliveryRow, JobRow, SeriesRow
 from contourd.settings import Settings, load_settings
 from contourd.status import to_json
 from contourd.status_tables import age, job_in_full, series_in_full, to_table
+from tests.reasons import because
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
 ROOT = Path(__file__).parents[2]
@@ -49,13 +51,14 @@ def database(settings):
     database.close()
 
 
+MISSING = because("missing slices at z = 6.00 mm", HoldReason.SLICES_MISSING)
+
+
 def fill(database) -> None:
     """A series that is held, a job that is held, a job whose delivery waits, a job that is delivered."""
     times = {"created_at": NOW - timedelta(minutes=17), "updated_at": NOW}
     with database.transaction() as session:
-        for n, (state, reason) in enumerate(
-            [(SeriesState.HELD, "missing slices at z = 6.00 mm"), *[(SeriesState.COMPLETE, "")] * 3], 1
-        ):
+        for n, (state, reason) in enumerate([(SeriesState.HELD, MISSING), *[(SeriesState.COMPLETE, None)] * 3], 1):
             session.add(
                 SeriesRow(
                     id=n,
@@ -69,7 +72,7 @@ def fill(database) -> None:
             )
         session.flush()
         for n, (state, reason) in enumerate(
-            [(JobState.HELD, "no patient found"), (JobState.DELIVERING, ""), (JobState.DELIVERED, "")], 2
+            [(JobState.HELD, Reason(HoldReason.NO_PATIENT)), (JobState.DELIVERING, None), (JobState.DELIVERED, None)], 2
         ):
             session.add(
                 JobRow(
@@ -91,7 +94,7 @@ def fill(database) -> None:
                     destination="pacs",
                     state=state,
                     attempts=attempts,
-                    reason="cannot be reached" if attempts > 1 else "",
+                    reason=because("cannot be reached") if attempts > 1 else None,
                     not_before=NOW + timedelta(seconds=240),
                     **times,
                 )
@@ -103,13 +106,16 @@ def test_json(database, settings):
     report = json.loads(to_json(read_report(database), settings))
     assert {state: n for state, n in report["counts"].items() if n} == {"HELD": 2, "DELIVERING": 1, "DELIVERED": 1}
     jobs = {job["id"]: job for job in report["jobs"]}
-    assert jobs[2]["reason"] == "no patient found"
+    assert jobs[2]["reason"].startswith("no patient found")
+    assert (jobs[2]["reason_code"], jobs[2]["reason_detail"]) == ("no_patient", {})
     assert jobs[3]["deliveries"] == [
         {
             "destination": "pacs",
             "state": "PENDING",
             "attempts": 4,
             "reason": "cannot be reached",
+            "reason_code": "other",
+            "reason_detail": {"verbatim": "cannot be reached"},
             "next_try": (NOW + timedelta(seconds=240)).isoformat(),
         }
     ]
@@ -128,7 +134,9 @@ def printed(shown, width: int = 80) -> str:
 def test_each_job_and_series_is_one_line_of_80_columns(database, settings):
     fill(database)
     with database.transaction() as session:
-        session.get_one(JobRow, 2).reason = "the series does not look like a head and neck: " + "of the organs " * 20
+        session.get_one(JobRow, 2).reason = because(
+            "the series does not look like a head and neck: " + "of the organs " * 20, HoldReason.NO_HEAD_AND_NECK
+        )
     lines = printed(to_table(read_report(database), settings, NOW)).splitlines()
     assert max(map(len, lines)) <= 80
     by_number = {line.split()[0]: line for line in lines if line.split() and line.split()[0].isdecimal()}
@@ -221,8 +229,8 @@ def test_the_table_shows_what_a_peer_sent_as_text_and_nothing_else(database, set
     hostile = "[bold red]X[/bold red][/]\x1b[2J"
     with database.transaction() as session:
         series = session.get_one(SeriesRow, 1)
-        series.calling_ae, series.reason = hostile, f"no route fits (from {hostile}); add a [[route]]"
-        session.get_one(JobRow, 2).reason = f"{hostile}\nsecond"
+        series.calling_ae, series.reason = hostile, because(f"no route fits (from {hostile}); add a [[route]]")
+        session.get_one(JobRow, 2).reason = because(f"{hostile}\nsecond")
     with open("/dev/null", "w") as nowhere:  # noqa: PTH123
         console = Console(width=250, record=True, file=nowhere, force_terminal=True)
         console.print(to_table(read_report(database), settings, NOW))

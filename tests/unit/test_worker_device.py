@@ -12,7 +12,6 @@ from contourd.errors import DeviceError, DeviceUnavailable
 from contourd.hold_reasons import HoldReason
 from contourd.jobs.concerns import read_concerns
 from contourd.jobs.job import JobState
-from contourd.jobs.reasons import class_of, remedy_of
 from contourd.model.runtime import check_memory
 from contourd.model.torch_runtime import raise_unavailable
 from contourd.settings import load_settings
@@ -61,9 +60,9 @@ def test_a_device_that_is_busy_for_a_moment_costs_the_job_nothing(bench, make_se
     bench.worker._contour_series = failing(BUSY)
     waiting = bench.work()
     assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 0)
-    assert waiting.reason == f"waits for the device: {BUSY}"
+    assert str(waiting.reason) == f"waits for the device: {BUSY}"
     done = bench.work()
-    assert (done.state, done.reason) == (JobState.DELIVERING, "")
+    assert (done.state, done.reason) == (JobState.DELIVERING, None)
 
 
 def test_it_waits_ever_longer(bench, make_series, elapsed):
@@ -117,7 +116,7 @@ def test_the_machines_memory_is_waited_for_where_nothing_limits_the_worker(bench
     for _ in range(2):
         waiting = bench.work()
         assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 0)
-        assert waiting.reason.startswith("waits for the device: this machine has no memory left: ")
+        assert str(waiting.reason).startswith("waits for the device: this machine has no memory left: ")
     assert bench.work().state == JobState.DELIVERING
 
 
@@ -128,7 +127,7 @@ def test_a_disk_that_is_full_is_waited_for(bench, make_series, number):
     bench.worker._contour_series = failing(OSError(number, "No space left on device"))
     waiting = bench.work()
     assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 0)
-    assert waiting.reason == "waits: a file cannot be written: No space left on device"
+    assert str(waiting.reason) == "waits: a file cannot be written: No space left on device"
     assert bench.work().state == JobState.DELIVERING
 
 
@@ -139,8 +138,8 @@ def test_a_device_that_is_too_small_for_ever_holds_the_job_at_once(bench, make_s
     )
     held = bench.work()
     assert held.state == JobState.HELD
-    assert class_of(held.reason) == "device"
-    assert remedy_of(held.reason).startswith("Nothing is wrong with the series.")
+    assert held.reason.held_as == "device"
+    assert held.reason.remedy.startswith("Nothing is wrong with the series.")
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_a_model_that_turns_out_bad_holds_the_job_until_it_is_taken_back(bench, 
     damage(bench.root / "models" / newer.stored_name / "weights.safetensors")
     held = bench.work()
     assert held.state == JobState.HELD
-    assert "go back by `contourd models rollback bright`" in held.reason
+    assert "go back by `contourd models rollback bright`" in str(held.reason)
     assert made(bench, job) is None
     activating.roll_back(bench.database, bench.settings, "bright", "marie", "")
     bench.operations.retry(job)
@@ -93,7 +93,7 @@ def test_where_that_model_is_gone_the_job_is_held(bench, make_series, fit_bundle
     bench.operations.resend(job, "other", profiles)
     held = bench.work()
     assert held.state == JobState.HELD
-    assert f"was contoured with {first.told()}, which is not here any more" in held.reason
+    assert f"was contoured with {first.told()}, which is not here any more" in str(held.reason)
 
 
 def test_a_series_is_contoured_again_with_what_its_name_stands_for_now(bench, make_series, fit_bundle, tmp_path):

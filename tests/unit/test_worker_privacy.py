@@ -58,7 +58,7 @@ def test_neither_the_queue_nor_the_log_quotes_the_patient(settings, caplog):
     with database.reading() as session:
         job = session.get_one(JobRow, 1)
     database.close()
-    assert (job.state, job.reason) == ("FAILED", "ValueError; the log says where")
+    assert (job.state, str(job.reason)) == ("FAILED", "ValueError; the log says where")
     lines = [LineFormatter().format(record) for record in caplog.records]
     (failed,) = [line for line in lines if line.startswith("the job failed")]
     assert "valuerep.py" in failed
