@@ -115,18 +115,23 @@ ENTRIES |= entries(
     },
 )
 ENTRIES |= entries(
-    HoldClass.OUT_OF_MEMORY,
+    HoldClass.DEVICE,
     "the volume needs more memory than the device has, or than others leave it",
-    "Use a device with more memory (worker.device), end what else uses it, or send thicker slices or a smaller field. "
-    "Then retry it.",
+    "Nothing is wrong with the series. Use a device with more memory (worker.device), end what else uses it, or send "
+    "thicker slices or a smaller field. Then retry it.",
     {
         HoldReason.DEVICE_TOO_SMALL: "the volume needs about {needed_gib:.1f} GiB on {device}, which has "
         "{total_gib:.1f} GiB: use a device with more memory or a model with larger voxels",
         HoldReason.DEVICE_MEMORY_TAKEN: "the volume needs about {needed_gib:.1f} GiB on {device}, {free_gib:.1f} of "
         "its {total_gib:.1f} GiB are free",
         HoldReason.DEVICE_OUT_OF_MEMORY: "{device} ran out of memory: {said}",
-        HoldReason.MACHINE_OUT_OF_MEMORY: "this machine has no memory left: {said}",
     },
+)
+ENTRIES |= entries(
+    HoldClass.OUT_OF_MEMORY,
+    "other programs have taken the machine's memory, of which the worker may have any amount (`worker.memory_gb` = 0)",
+    "End what else uses the machine's memory, or set worker.memory_gb. Then retry it.",
+    {HoldReason.MACHINE_OUT_OF_MEMORY: "this machine has no memory left: {said}"},
 )
 ENTRIES |= entries(
     HoldClass.OUT_OF_MEMORY,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -28,11 +27,11 @@ from contourd.imaging.volume import Volume
 from contourd.jobs.constancy import Checks, Progress
 from contourd.jobs.constancy_standing import IMAGES_FOLDER
 from contourd.jobs.own_series import PATIENT_ID_PREFIX
+from contourd.model.identity import ModelIdentity
 from contourd.reference import clinical_grid, load_reference, reference_volume
 from contourd.settings import Settings
 
 LOOK_S = 0.2
-MODEL_HASH = re.compile(r"model sha256 ([0-9a-f]{64})")
 
 
 class Passage:
@@ -84,7 +83,10 @@ class Passage:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         dataset, contouring_s = self._received(model, series)
-        return contoured_of(model, dataset, series, sent - began + contouring_s)
+        made_with = self._checks.model_of(series.uid)
+        if made_with is None:
+            raise ConstancyFailed(f"{model}: it is not recorded which model made the structure set")
+        return contoured_of(model, dataset, series, sent - began + contouring_s, made_with)
 
     def _send(self, instances: Sequence[Instance]) -> None:
         own, caller = own_address(self._settings)
@@ -134,21 +136,20 @@ def _refers_to(dataset: Dataset, series: Series) -> bool:
     return referred == {series.uid} and dataset.get("PatientID") == series.header.PatientID
 
 
-def contoured_of(model: str, dataset: Dataset, series: Series, seconds: float) -> Contoured:
-    """Read what a structure set holds, and which model says that it made it.
+def contoured_of(model: str, dataset: Dataset, series: Series, seconds: float, made_with: ModelIdentity) -> Contoured:
+    """Read what a structure set holds, which a model has made.
 
     Raises
     ------
     ConstancyFailed
-        It does not say.
+        It names another model.
     """
     equipment = (dataset.get("ContributingEquipmentSequence") or [Dataset()])[0]
-    said = MODEL_HASH.search(str(equipment.get("ContributionDescription", "")))
-    if said is None:
-        raise ConstancyFailed(f"{model}: the structure set does not say which model made it")
     organs = {}
     for roi in read_structure_set(dataset):
         box = extent(roi.contours, series.grid)
         organs[roi.name] = MaskInBox(box, rasterise(roi.contours, series.grid, box))
     name, versions = str(equipment.get("ManufacturerModelName", "")), equipment.get("SoftwareVersions") or [""]
-    return Contoured(model, name, str(versions[-1]), said[1], round(seconds, 2), organs)
+    if (name, str(versions[-1])) != (made_with.name, made_with.version):
+        raise ConstancyFailed(f"{model}: the structure set says that {name} {versions[-1]} made it")
+    return Contoured(model, name, made_with.version, made_with.sha256, round(seconds, 2), organs)

@@ -15,12 +15,14 @@ from contourd.hold_reasons import HoldReason, Reason
 from contourd.jobs.audit import Deed, audit_row
 from contourd.jobs.constancy_result import CheckResult
 from contourd.jobs.constancy_standing import BASELINE, CHECK, OPEN, Check, check_of, read_last, read_open
+from contourd.jobs.contourings import models_of_jobs
 from contourd.jobs.database import Database
 from contourd.jobs.job import JOBS_NOT_ENDED, JOBS_STOPPED, CheckState, JobEvent, JobState, SeriesState
 from contourd.jobs.own_series import digest
 from contourd.jobs.series_steps import hold_series
 from contourd.jobs.tables import ConstancyCheckRow, ConstancySeriesRow, JobRow, SeriesRow
 from contourd.jobs.transitions import withdraw_job
+from contourd.model.identity import ModelIdentity
 
 OVER = "the constancy check is over"
 
@@ -132,6 +134,13 @@ class Checks:
             if job is None:
                 return Progress(stage="its series is not complete yet")
             return _progress_of(job)
+
+    def model_of(self, series_uid: str) -> ModelIdentity | None:
+        """Return the model that contoured a series, None where that is not recorded."""
+        jobs = select(JobRow.id).join(SeriesRow, SeriesRow.id == JobRow.series_id)
+        with self._database.reading() as session:
+            job = session.scalar(jobs.where(SeriesRow.series_uid == series_uid).order_by(JobRow.id))
+            return None if job is None else models_of_jobs(session, [job]).get(job)
 
     def end(self, check_id: int, state: CheckState, reason: str, result: CheckResult | None = None) -> bool:
         """End a check, what is left of it in the queue, and write it into the audit trail; False where it was over."""

@@ -90,13 +90,13 @@ def test_every_site_gives_what_its_sentence_needs() -> None:
         (
             HoldReason.DEVICE_OUT_OF_MEMORY,
             {"device": "cuda:0", "said": "CUDA out of memory"},
-            HoldClass.OUT_OF_MEMORY,
+            HoldClass.DEVICE,
             "cuda:0 ran out of memory: CUDA out of memory",
         ),
         (
             HoldReason.DEVICE_MEMORY_TAKEN,
             {"needed_gib": 3.0, "device": "cuda:0", "free_gib": 1.0, "total_gib": 8.0},
-            HoldClass.OUT_OF_MEMORY,
+            HoldClass.DEVICE,
             "the volume needs about 3.0 GiB on cuda:0, 1.0 of its 8.0 GiB are free",
         ),
         (
