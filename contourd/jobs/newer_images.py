@@ -61,7 +61,7 @@ def note_newer(
             path=received.path,
             sha256=received.sha256,
             patient=received.patient,
-            differs=",".join(differs),
+            differs=differs,
             to_remove=False,
             received_at=now,
         )
@@ -78,7 +78,7 @@ def latest_newer(session: Session, series_id: int) -> dict[str, NewerImageRow]:
 
 def renames(row: NewerImageRow) -> tuple[str, ...]:
     """Return the keywords by which an image that came again is another patient's."""
-    return tuple(keyword for keyword in row.differs.split(",") if keyword in WHO)
+    return tuple(keyword for keyword in row.differs if keyword in WHO)
 
 
 def reason_of_newer(session: Session, series: SeriesRow) -> Reason | None:
@@ -86,7 +86,7 @@ def reason_of_newer(session: Session, series: SeriesRow) -> Reason | None:
     newer = latest_newer(session, series.id)
     if not newer:
         return None
-    if any(PLACE in row.differs.split(",") for row in newer.values()):
+    if any(PLACE in row.differs for row in newer.values()):
         return Reason.of(HoldReason.SAME_UID_ON_SLICES, uids=len(newer))
     keywords = {keyword for row in newer.values() for keyword in renames(row)}
     if not keywords:
@@ -109,7 +109,7 @@ def withdraw_newer(session: Session, series: SeriesRow, sop_instance_uid: str) -
     if not rows:
         return
     for row in rows:
-        row.to_remove = PLACE not in row.differs.split(",")  # another slice of the series is not taken back by this one
+        row.to_remove = PLACE not in row.differs  # another slice of the series is not taken back by this one
     session.flush()
     series.hold = reason_of_newer(session, series) or Reason(HoldReason.SENT_TWICE_THEN_AS_BEFORE)
     series.reason = series.hold if series.reason else None

@@ -55,6 +55,21 @@ class RemarkRecords(TypeDecorator[Remarks]):
         return Remarks.from_json(value) if value else NO_REMARKS
 
 
+class Keywords(TypeDecorator[tuple[str, ...]]):
+    """DICOM keywords, stored as text separated by commas."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str:  # noqa: ARG002
+        """Write them."""
+        return ",".join(value or ())
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...]:  # noqa: ARG002
+        """Read them."""
+        return tuple(value.split(",")) if value else ()
+
+
 class Table(DeclarativeBase):
     """Base of the tables."""
 
@@ -157,7 +172,7 @@ class NewerImageRow(Table):
     path: Mapped[str] = mapped_column(String(255))
     sha256: Mapped[str] = mapped_column(String(64))
     patient: Mapped[str] = mapped_column(String(32))  # a keyed pseudonym
-    differs: Mapped[str] = mapped_column(Text)  # keywords of what identifies the patient, separated by commas
+    differs: Mapped[tuple[str, ...]] = mapped_column(Keywords)  # of what identifies the patient, and the slice's place
     to_remove: Mapped[bool] = mapped_column(default=False)  # it was decided on: the file is to go
     received_at: Mapped[datetime]
 

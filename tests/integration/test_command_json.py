@@ -166,7 +166,7 @@ def replace(site: Site) -> list[object]:
     sha256 = stored_sha256(spool.root / newer)
     with database.transaction() as session:
         session.add(InstanceRow(**known, path=first, sha256=stored_sha256(spool.root / first)))
-        session.add(NewerImageRow(**known, path=newer, sha256=sha256, patient="p", differs="", to_remove=False))
+        session.add(NewerImageRow(**known, path=newer, sha256=sha256, patient="p", differs=(), to_remove=False))
     database.close()
     return site.operate("replace", 2, "--reason", "sent again by the scanner")
 
