@@ -68,8 +68,12 @@ class Server:
             )
 
     def operate(self, command: tuple[str, ...], number: int, faults: Sequence[Fault] = ()) -> int:
-        """Run an operator's command about a job to its end; returns the exit status."""
-        self._marker.unlink(missing_ok=True)
+        """Run an operator's command about a job to its end; returns the exit status.
+
+        Without faults of its own it leaves the mark of one that has struck: the node's would strike again.
+        """
+        if faults:
+            self._marker.unlink(missing_ok=True)
         arguments = [*LAUNCHER, *command, str(number), "--config", str(self.configuration)]
         with self.log.open("ab") as log:
             return subprocess.run(
