@@ -41,8 +41,7 @@ def release(
     or a wrong image is held again.
     """
     with opened_operations(config) as (operations, settings):
-        operations.release_series(series, settings.series.gapped_s, reason)
-        told = f"series {series} will be examined again"
+        told = operations.release_series(series, settings.series.gapped_s, reason)
         state = operations.series_state(series)
         tell({"action": "release", "series": series, "state": state, "told": told}, told, json)
 

@@ -244,11 +244,15 @@ class Operations:
             self._audit(session, "recontour", f"job {job_id}", f"with {model}: job {made.id}")
             return made.id
 
-    def release_series(self, series_id: int, gapped_s: float, reason: str = "") -> None:
+    def release_series(self, series_id: int, gapped_s: float, reason: str = "") -> str:
         """Have a held series examined again at once: as if it had been quiet for ``gapped_s``.
 
         An interruption is forgiven, and with a reason also that images were refused, or came again with other content
-        of the same patient; a gap or a wrong image is held again.
+        of the same patient; a gap or a wrong image is held again, and so is one whose sender nobody knows.
+
+        Returns
+        -------
+        What becomes of it, in words.
         """
         self._refuse_names(reason, image_of_series(self._database, series_id))
         seen = foresee_release(self._database, self._root, series_id)
@@ -257,8 +261,14 @@ class Operations:
             given_up = give_up(session, series, reason.strip(), seen)
             self._release(session, series, gapped_s)
             self._audit(session, "release", f"series {series_id}", "; ".join(filter(None, (reason.strip(), given_up))))
+            told = f"series {series_id} will be examined again"
+            if not series.calling_ae:
+                told += (
+                    "; its sender is not known: where a route asks for it, it is held again until its sender sends it"
+                )
         self._marks.clear(series.series_uid, Mark.INTERRUPTED, Mark.REFUSED, Mark.PERSON)
         remove_decided(self._database, self._root)
+        return told
 
     def replace_images(self, series_id: int, gapped_s: float, reason: str) -> str:
         """Take the images that came again with other content in the place of the earlier ones, all at once.

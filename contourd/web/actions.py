@@ -139,8 +139,7 @@ async def act_on_job(request: Request) -> Response:
 
 
 def _release(by: Operations, series: int, gapped_s: float, reason: str) -> str:
-    by.release_series(series, gapped_s, reason)
-    return f"Series {series} will be examined again."
+    return f"Done: {by.release_series(series, gapped_s, reason)}."
 
 
 def _replace(by: Operations, series: int, gapped_s: float, reason: str) -> str:

@@ -204,8 +204,9 @@ def test_another_model_makes_another_job(database, marie, job, tmp_path):
 def test_a_held_series_is_released(database, marie, clock):
     add(database, clock)
     with database.transaction() as session:
-        session.get_one(SeriesRow, 1).state = SeriesState.HELD
-    marie.release_series(1, 180.0, "all slices are there")
+        series = session.get_one(SeriesRow, 1)
+        series.state, series.calling_ae = SeriesState.HELD, "CT1"
+    assert marie.release_series(1, 180.0, "all slices are there") == "series 1 will be examined again"
     with database.reading() as session:
         series = session.get_one(SeriesRow, 1)
     assert series.state == SeriesState.RECEIVING

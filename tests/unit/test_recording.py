@@ -212,6 +212,12 @@ def test_an_unknown_sender_is_held_where_a_route_asks_for_it_and_is_learnt(site,
     assert str(site.series().reason).startswith("the sender of the series is not known")
     assert site.series().reason.held_as == "unknown_sender"
     assert site.node.rows(JobRow) == []
+    assert site.operations().release_series(site.series().id, 60) == (
+        "series 1 will be examined again; its sender is not known: where a route asks for it, it is held again until "
+        "its sender sends it"
+    )
+    site.wait(0)
+    assert site.series().state == "HELD"
     site.receive(site.node.images)  # what it says to do
     site.wait(10)
     assert site.series().state == "COMPLETE"
