@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pydicom.uid import RTStructureSetStorage
 
 from contourd.settings import Destination
-from tests.fuzz.pdus import AC, DATA, IMPLICIT, RELEASE, RELEASED, Item, command, p_data, pdu, request
+from tests.fuzz.pdus import AC, DATA, IMPLICIT, RELEASE, RELEASED, Item, command, p_data, pdu, read_pdu, request
 from tests.peers import LOOPBACK
 
 RTSTRUCT = str(RTStructureSetStorage).encode()
@@ -67,17 +67,7 @@ class Line:
         connection.settimeout(30)
 
     def pdu(self) -> tuple[int, bytes]:
-        kind, _, length = struct.unpack(">BBL", self._read(6))
-        return kind, self._read(length)
-
-    def _read(self, count: int) -> bytes:
-        content = b""
-        while len(content) < count:
-            got = self.socket.recv(count - len(content))
-            if not got:
-                raise ConnectionError("closed")
-            content += got
-        return content
+        return read_pdu(self.socket)
 
     def send(self, content: bytes) -> None:
         self.socket.sendall(content)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,22 @@ class Item:
 
 def pdu(kind: int, content: bytes, said: int | None = None) -> bytes:
     return struct.pack(">BBL", kind, 0, len(content) if said is None else said) + content
+
+
+def read_pdu(connection: socket.socket) -> tuple[int, bytes]:
+    """Read a PDU; returns its type and what it holds. Raises ConnectionError where the other side closed."""
+    kind, _, length = struct.unpack(">BBL", _read(connection, 6))
+    return kind, _read(connection, length)
+
+
+def _read(connection: socket.socket, count: int) -> bytes:
+    content = b""
+    while len(content) < count:
+        got = connection.recv(count - len(content))
+        if not got:
+            raise ConnectionError("closed")
+        content += got
+    return content
 
 
 def context(number: int, abstract: bytes, *syntaxes: bytes) -> Item:

@@ -25,7 +25,7 @@ from contourd.settings import NodeSettings
 from tests.fuzz.bounds import FILES, FOR_EVER, LONGEST_S, Figures, Memory
 from tests.fuzz.datasets import hostile_dataset
 from tests.fuzz.elements import Element, read_elements
-from tests.fuzz.pdus import DATA, ECHO, RELEASE_RQ, SYNTAXES, hostile_play, request, request_items, store
+from tests.fuzz.pdus import DATA, ECHO, RELEASE_RQ, SYNTAXES, hostile_play, read_pdu, request, request_items, store
 from tests.fuzz.reading import small_series
 from tests.peers import LOOPBACK, free_port
 
@@ -92,8 +92,7 @@ class Peer:
             raise ConnectionError(f"PDU {kind} instead of an acceptance")
 
     def answer(self) -> tuple[int, bytes]:
-        kind, _, length = struct.unpack(">BBL", self._read(6))
-        return kind, self._read(length)
+        return read_pdu(self.socket)
 
     def status(self) -> int | None:
         """Return the status of the next answer; None where the association ended."""
@@ -102,15 +101,6 @@ class Peer:
             return None
         at = content.find(struct.pack("<HHL", 0, 0x0900, 2))
         return int.from_bytes(content[at + 8 : at + 10], "little")
-
-    def _read(self, count: int) -> bytes:
-        content = b""
-        while len(content) < count:
-            got = self.socket.recv(count - len(content))
-            if not got:
-                raise ConnectionError("closed")
-            content += got
-        return content
 
     def until_closed(self) -> None:
         """Read what comes until the node closes; raises TimeoutError where it does not."""
