@@ -113,7 +113,7 @@ def _send(instances: Sequence[Instance], port: int, console: Console) -> None:
     with _bar(console) as progress:
         task = progress.add_task("sending by C-STORE", total=len(instances))
         node = Destination(name="contourd", ae_title="CONTOURD", host=LOOPBACK, port=port)
-        send_series([i.path for i in instances], "DEMO", node, lambda _: progress.advance(task))
+        send_series([i.path for i in instances], "DEMO", node, lambda: progress.advance(task))
 
 
 def _bar(console: Console) -> Progress:

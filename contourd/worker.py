@@ -32,7 +32,7 @@ from contourd.jobs.arriving import arriving_images
 from contourd.jobs.audit import AuditTrail
 from contourd.jobs.contourings import Contouring
 from contourd.jobs.database import Database
-from contourd.jobs.insistence import AGAIN_S, insist
+from contourd.jobs.insistence import AGAIN_S, insist, obtain
 from contourd.jobs.job import JobEvent, RetryPolicy
 from contourd.jobs.queue import Job, Queue
 from contourd.logs import set_up_logging, told
@@ -108,9 +108,7 @@ class Worker:
 
     def _find(self, model: str) -> FoundModel | None:
         """Find what a model's name stands for now; None where the node stops before the queue can say."""
-        found: list[FoundModel] = []
-        self._insist(lambda: found.append(self._activations.find(model)))
-        return found[0] if found else None
+        return obtain(lambda: self._activations.find(model), self.stopping, None)
 
     def run(self) -> None:
         """Work until told to stop; a job that is under way is finished, and a model that was activated waits for it."""
@@ -151,10 +149,9 @@ class Worker:
             return False
 
     def _claim(self) -> Job | None:
-        claimed: list[Job | None] = []
         but = [number for number, waiting in self._waiting.items() if waiting.left_s > 0]
-        self._insist(lambda: claimed.append(self._queue.claim(self._name, self._settings.worker.lease_s, but)))
-        return claimed[0] if claimed else None
+        lease_s = self._settings.worker.lease_s
+        return obtain(lambda: self._queue.claim(self._name, lease_s, but), self.stopping, None)
 
     def _insist(self, call: Callable[[], object]) -> bool:
         return insist(call, self.stopping)
@@ -219,9 +216,8 @@ class Worker:
         again_s = waiting.fail()
         log.warning("the job waits %.0f s for the device: %s", again_s, error, extra={"action": "wait", "job": job.id})
         why, patience_s = error.reason, DEVICE_RETRY.give_up_after_s
-        patient: list[bool] = []
-        self._insist(lambda: patient.append(self._queue.wait_for_device(job.id, self._name, why, patience_s)))
-        if patient == [False]:
+        patient = obtain(lambda: self._queue.wait_for_device(job.id, self._name, why, patience_s), self.stopping, True)
+        if not patient:
             log.error("the job is held: the device could not be used", extra={"action": "hold", "job": job.id})
             del self._waiting[job.id]
         if error.lost:

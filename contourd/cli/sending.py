@@ -188,18 +188,11 @@ def transfer(paths: tuple[Path, ...], peer: Destination, calling: str) -> list[S
 
     from contourd.dicom.send import FileSender
 
-    results: list[Sent] = []
     console = Console(stderr=True)
     columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with _interruptible(), Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("sending", total=len(paths))
-
-        def report(sent: Sent) -> None:
-            results.append(sent)
-            progress.advance(task)
-
-        FileSender(calling).send_files(paths, peer, report)
-    return results
+        return FileSender(calling).send_files(paths, peer, lambda: progress.advance(task))
 
 
 def told(results: list[Sent]) -> str:

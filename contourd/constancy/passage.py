@@ -18,7 +18,7 @@ from contourd.dicom.instance import Instance, find_series
 from contourd.dicom.listener import allowed
 from contourd.dicom.receiver import Receiver
 from contourd.dicom.rtstruct_read import extent, rasterise, read_structure_set
-from contourd.dicom.send import FileSender, Sent
+from contourd.dicom.send import FileSender
 from contourd.dicom.series import Series, gate
 from contourd.errors import ConstancyFailed
 from contourd.imaging.contours import MaskInBox
@@ -93,8 +93,7 @@ class Passage:
         with suppress(ValueError):  # a name, not an address
             if not allowed(own.host, self._settings.node.allowed_peers):
                 raise ConstancyFailed(f"node.allowed_peers keep this machine itself out; add {own.host} to them")
-        results: list[Sent] = []
-        FileSender(caller).send_files([i.path for i in instances], own, results.append)
+        results = FileSender(caller).send_files([i.path for i in instances], own)
         refused = [sent.reason for sent in results if not sent.taken]
         if refused:
             told = f"the node took {len(results) - len(refused)} of {len(results)} images of the reference patient"

@@ -99,7 +99,9 @@ def combined(loops: Sequence[FloatArray], exclusive: Sequence[bool]) -> Combined
         members = [int(k) for k in np.flatnonzero((plane_of == plane) & flat)]
         told: set[str] = set()
         if any(exclusive[k] for k in members):
-            _once(members, regions, found, told)
+            doubled = _doubled(members, regions)
+            found.update(dict.fromkeys(doubled, ()))
+            told.update([TWICE] if doubled else [])
         else:
             for k in members:
                 if k in odd:
@@ -107,7 +109,9 @@ def combined(loops: Sequence[FloatArray], exclusive: Sequence[bool]) -> Combined
                 if odd.get(k) == WOUND:
                     found[k] = tuple(_rings(regions[k], float(loops[k][0, 2])))
             for group in _touching(members, regions):
-                _resolve(group, loops, regions, found, told)
+                resolved, done_to_it = _resolve(group, loops, regions)
+                found.update(resolved)
+                told.update(done_to_it)
         done.update(told)
     sources = [k for k in found for _ in found[k]]
     remarks = [
@@ -198,64 +202,56 @@ def _touching(members: Sequence[int], regions: NDArray[np.object_]) -> Iterator[
     yield from (group for group in groups.values() if len(group) > 1)
 
 
-def _once(
-    members: Sequence[int], regions: NDArray[np.object_], found: dict[int, tuple[FloatArray, ...]], told: set[str]
-) -> None:
-    """Leave out the loops of an exclusive or that stand twice, to the digits of their coordinates."""
+def _doubled(members: Sequence[int], regions: NDArray[np.object_]) -> list[int]:
+    """Return the loops of an exclusive or that stand there already, to the digits of their coordinates."""
+    doubled: list[int] = []
     for group in _touching(members, regions):
         kept: list[int] = []
         for k in group:
-            if any(_alike(regions[k], regions[other], BORDER_MM / 2) for other in kept):
-                found[k] = ()
-                told.add(TWICE)
-            else:
-                kept.append(k)
+            stands_there = any(_alike(regions[k], regions[other], BORDER_MM / 2) for other in kept)
+            (doubled if stands_there else kept).append(k)
+    return doubled
 
 
 def _resolve(
-    group: Sequence[int],
-    loops: Sequence[FloatArray],
-    regions: NDArray[np.object_],
-    found: dict[int, tuple[FloatArray, ...]],
-    told: set[str],
-) -> None:
-    """Replace what the loops of one group were found to be, where that is not what they mean."""
+    group: Sequence[int], loops: Sequence[FloatArray], regions: NDArray[np.object_]
+) -> tuple[dict[int, tuple[FloatArray, ...]], set[str]]:
+    """Return what the loops of one group mean where that is not what is drawn, and what was done to them."""
+    resolved: dict[int, tuple[FloatArray, ...]] = {}
+    told: set[str] = set()
     roots: list[_Node] = []
     # A loop without an area of its own holds a voxel or none, and makes no hole.
     areas = shapely.area(regions)
     for k in sorted((k for k in group if areas[k] > 0), key=lambda k: (-areas[k], k)):
-        _insert(_Node(regions[k], [k]), roots, told)
+        told |= _insert(_Node(regions[k], [k]), roots)
     for root in roots:
         if root.all_as_drawn():
             continue
         first, *others = sorted(root.all_loops())
-        found[first] = tuple(_rings(root.area(), float(loops[first][0, 2])))
-        found.update(dict.fromkeys(others, ()))
+        resolved[first] = tuple(_rings(root.area(), float(loops[first][0, 2])))
+        resolved.update(dict.fromkeys(others, ()))
+    return resolved, told
 
 
-def _insert(new: _Node, siblings: list[_Node], told: set[str]) -> None:
-    """Put a region, no larger than those before it, where it belongs."""
+def _insert(new: _Node, siblings: list[_Node]) -> set[str]:
+    """Put a region, no larger than those before it, into the tree where it belongs; return what was done to it."""
     meets = shapely.intersects(np.array([node.region for node in siblings], dtype=object), new.region)
     near = [node for node, meeting in zip(siblings, meets, strict=True) if meeting]
     for node in near:
         if _alike(node.region, new.region, SAME_OUTLINE_MM):
-            told.add(TWICE)
             node.loops += new.loops
             node.as_drawn = False
-            return
+            return {TWICE}
     for node in near:
         covers = node.region.covers(new.region)
         if covers or node.region.buffer(BORDER_MM).covers(new.region):
             node.as_drawn &= covers
-            _insert(new, node.inside, told)
-            return
+            return _insert(new, node.inside)
     shared = [(node, node.region.intersection(new.region)) for node in near]
     over = [node for node, part in shared if part.area > 0]
     if not over:
         siblings.append(new)
-        return
-    if any(not part.buffer(-BORDER_MM / 2).is_empty for _, part in shared):
-        told.add(UNITED)
+        return set()
     siblings[:] = [node for node in siblings if node not in over]
     siblings.append(
         _Node(
@@ -265,6 +261,7 @@ def _insert(new: _Node, siblings: list[_Node], told: set[str]) -> None:
             as_drawn=False,
         )
     )
+    return {UNITED} if any(not part.buffer(-BORDER_MM / 2).is_empty for _, part in shared) else set()
 
 
 def _alike(a: BaseGeometry, b: BaseGeometry, tolerance_mm: float) -> bool:

@@ -79,10 +79,15 @@ class FileSender:
     def __init__(self, calling_ae: str) -> None:
         self._caller = Caller(calling_ae)
 
-    def send_files(self, paths: Sequence[Path], destination: Destination, report: Callable[[Sent], None]) -> None:
-        """Send DICOM files in their order; ``report`` is told once of each what became of it.
+    def send_files(
+        self, paths: Sequence[Path], destination: Destination, advanced: Callable[[], None] = lambda: None
+    ) -> list[Sent]:
+        """Send DICOM files in their order, and return of each what became of it; one that is damaged is not sent.
 
-        A file that is damaged or cut off is not sent, and reported so.
+        Parameters
+        ----------
+        advanced
+            Is called after each file, for a progress bar.
 
         Raises
         ------
@@ -93,11 +98,16 @@ class FileSender:
         kinds = dict.fromkeys(kind for kind in kinds_of.values() if kind is not None)
         if len(kinds) > MOST_CONTEXTS:
             raise NodeError(f"{len(kinds)} kinds of files are more than {MOST_CONTEXTS}; send them in parts")
-        for path in (path for path, kind in kinds_of.items() if kind is None):
-            report(Sent(path, None, _unsendable(path)))
+        results = [Sent(path, None, _unsendable(path)) for path, kind in kinds_of.items() if kind is None]
+        for _ in results:
+            advanced()
         waiting = [path for path in reversed(paths) if kinds_of[path] is not None]
         if not waiting:
-            return
+            return results
+
+        def note(sent: Sent) -> None:
+            results.append(sent)
+            advanced()
 
         def each(association: Any) -> Outcome:
             numbers = itertools.cycle(range(1, LAST_MESSAGE + 1))
@@ -107,16 +117,17 @@ class FileSender:
                     association.abort()
                     return Outcome(OutcomeKind.RETRY, NO_ANSWER)
                 waiting.pop()
-                report(sent)
+                note(sent)
             return Outcome(OutcomeKind.ACCEPTED, "")
 
         outcome = self._caller.ask(destination, list(kinds), each)
         reason = outcome.reason
         if waiting and (outcome.kind is OutcomeKind.IMPROPER or reason == NO_ANSWER):
-            report(Sent(waiting.pop(), None, reason))
+            note(Sent(waiting.pop(), None, reason))
             reason = ENDED_BEFORE
         for path in reversed(waiting):
-            report(Sent(path, None, reason or ENDED_BEFORE))
+            note(Sent(path, None, reason or ENDED_BEFORE))
+        return results
 
 
 def _store(association: Any, path: Path, message_id: int) -> Sent:
@@ -170,23 +181,16 @@ def _told(error: Exception) -> str:
 
 
 def send_series(
-    paths: Sequence[Path], calling_ae: str, node: Destination, report: Callable[[Sent], None] = lambda sent: None
+    paths: Sequence[Path], calling_ae: str, node: Destination, advanced: Callable[[], None] = lambda: None
 ) -> None:
-    """Send images to a node that must take all of them; ``report`` is told of each.
+    """Send images to a node that must take all of them; ``advanced`` is called after each, for a progress bar.
 
     Raises
     ------
     NodeError
         The node cannot be reached, or refuses an image: with its status.
     """
-    results: list[Sent] = []
-
-    def note(sent: Sent) -> None:
-        results.append(sent)
-        report(sent)
-
-    FileSender(calling_ae).send_files(paths, node, note)
-    for sent in results:
+    for sent in FileSender(calling_ae).send_files(paths, node, advanced):
         if sent.status != SUCCESS:
             status = "" if sent.status is None else f"status 0x{sent.status:04X} "
             raise NodeError(f"{node.ae_title} refused {sent.path.name}: {status}{sent.reason}")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 from contourd.errors import QueueUnavailable
+
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -14,20 +17,34 @@ AGAIN_S = 2.0
 
 
 def insist(call: Callable[[], object], stopping: threading.Event) -> bool:
-    """Read or write the queue, again and again while it cannot be had.
+    """Write the queue, again and again while it cannot be had.
 
     Returns
     -------
     False where it could not be had before ``stopping`` was set: the next start finds things as they were.
     """
+
+    def written() -> bool:
+        call()
+        return True
+
+    return obtain(written, stopping, False)
+
+
+def obtain(call: Callable[[], Result], stopping: threading.Event, otherwise: Result) -> Result:
+    """Read the queue, again and again while it cannot be had.
+
+    Returns
+    -------
+    What was read; ``otherwise`` where the queue could not be had before ``stopping`` was set.
+    """
     told = False
     while True:
         try:
-            call()
-            return True
+            return call()
         except QueueUnavailable as error:
             if not told:
                 log.warning("%s; it is tried again", error, extra={"action": "wait"})
             told = True
         if stopping.wait(AGAIN_S):
-            return False
+            return otherwise

@@ -16,7 +16,7 @@ from contourd.dicom.commitment import Reference, Report, Request
 from contourd.dicom.commitment_scu import CommitmentSCU
 from contourd.dicom.rtstruct_write import save_structure_set
 from contourd.dicom.scu import StorageSCU
-from contourd.dicom.send import FileSender, Sent
+from contourd.dicom.send import FileSender
 from contourd.outcomes import Outcome, OutcomeKind
 from contourd.settings import SenderNode
 from tests.fuzz.pdus import AC, DATA, VERIFICATION, command, p_data, pdu
@@ -126,9 +126,8 @@ def test_an_answer_that_is_told_twice_does_not_answer_the_next_question(tmp_path
         line.asked()
         time.sleep(1)
 
-    sent: list[Sent] = []
     with rogue(play) as peer:
-        FileSender("TEST").send_files(files, peer.destination(), sent.append)
+        sent = FileSender("TEST").send_files(files, peer.destination())
     assert [one.taken for one in sent] == [True, False, False, False]
 
 
@@ -337,9 +336,8 @@ def test_of_many_files_each_has_a_message_of_its_own_and_a_wrong_answer_is_told(
             messages.append(asked.message)
             line.send(asked.answer(**({"message": 1} if len(messages) > 2 else {})))
 
-    sent: list[Sent] = []
     with rogue(play) as peer:
-        FileSender("TEST").send_files(files, peer.destination(), sent.append)
+        sent = FileSender("TEST").send_files(files, peer.destination())
     assert messages == [1, 2, 3]
     assert [one.taken for one in sent] == [True, True, False, False]
     assert "it answers message 1, message 3 was sent" in sent[2].reason
