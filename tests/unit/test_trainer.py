@@ -14,9 +14,19 @@ from contourd.model.transforms import Preprocess, PreprocessConfig
 from tests.training import ORGANS, STILL, write_case
 from trainer.case import Annotation, find_cases, read_case
 from trainer.training.augment import Augment
-from trainer.training.config import AugmentConfig, LossConfig, load_recipe
+from trainer.training.config import (
+    AugmentConfig,
+    LossConfig,
+    OptimiserConfig,
+    check_recipe,
+    find_recipe,
+    load_recipe,
+    read_toml,
+)
 from trainer.training.dataset import make_sample
 from trainer.training.fit import to_target
+from trainer.training.losses import LOSSES, DiceFocal
+from trainer.training.optimisers import OPTIMISERS, SGD, AdamW
 
 
 def test_a_case_is_upright_and_knows_its_sides(tmp_path):
@@ -134,6 +144,67 @@ def test_stages_of_the_loss():
     for ends in ([5], [None, None], [5, 5, None], [7, 5, None]):
         with pytest.raises(ValidationError, match="every stage"):
             LossConfig.model_validate({"stage": [{"until": end} for end in ends]})
+    with pytest.raises(ValidationError, match="there must be a stage"):
+        LossConfig.model_validate({"stage": []})
+
+
+def test_a_recipe_gives_a_loss_and_an_optimiser_their_own_parameters():
+    loss = LossConfig.model_validate({"stage": [{"name": "dice_focal", "lambda": 0.1, "gamma": 1.5}]})
+    assert loss.at(0).term() == DiceFocal(lambda_=0.1, gamma=1.5)
+    assert loss.model_dump(by_alias=True)["stage"] == (
+        {"name": "dice_focal", "until": None, "lambda": 0.1, "gamma": 1.5},
+    )
+    optimiser = OptimiserConfig.model_validate({"stage": [{"name": "sgd", "momentum": 0.9}]})
+    assert optimiser.stage[0].optimiser() == SGD(momentum=0.9)
+    assert LossConfig().at(0).term() == DiceFocal()
+    assert OptimiserConfig().stage[0].optimiser() == AdamW()
+
+
+@pytest.mark.parametrize(
+    ("section", "stage", "told"),
+    [
+        ("loss", {"name": "dise"}, "'dise' is no loss: choose from dice, exp_log, dice_focal, dice_ce, dice_focal_bal"),
+        ("loss", {"name": 3}, "3 is no loss: choose from dice, "),
+        (
+            "loss",
+            {"name": "dice_ce", "gama": 2},
+            "the loss dice_ce has no parameter gama: it takes lambda, and every loss takes name, until",
+        ),
+        (
+            "loss",
+            {"name": "dice", "lambda": 0.5},
+            "the loss dice has no parameter lambda: it takes none of its own, and",
+        ),
+        (
+            "loss",
+            {"name": "dice_focal", "gamma": -1},
+            "the loss dice_focal: gamma: Input should be greater than or equal",
+        ),
+        ("loss", {"name": "dice", "until": 0}, "until: Input should be greater than or equal to 1"),
+        ("optimiser", {"name": "adam"}, "'adam' is no optimiser: choose from adamw, rmsprop, sgd"),
+        (
+            "optimiser",
+            {"momentum": 0.9},
+            "the optimiser adamw has no parameter momentum: it takes weight_decay, and every",
+        ),
+    ],
+)
+def test_what_a_loss_or_an_optimiser_does_not_take_is_refused_by_name(section, stage, told):
+    recipe = {**read_toml(find_recipe("quick")), section: {"stage": [stage]}}
+    with pytest.raises(SettingsError) as caught:
+        check_recipe(recipe, "mine.toml")
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{section}.stage.0")
+    assert told in problem
+
+
+def test_every_loss_and_optimiser_stands_in_the_document_with_its_parameters():
+    text = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+    for registry in (LOSSES, OPTIMISERS):
+        for name, entry in registry.items():
+            defaults = entry().model_dump(by_alias=True)
+            listed = ", ".join(f"`{key} = {value:g}`" for key, value in defaults.items()) or "none"
+            assert f"| `{name}` | {listed} |" in text
 
 
 def test_recipes(tmp_path):

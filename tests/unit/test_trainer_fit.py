@@ -24,8 +24,8 @@ from tests.training import ORGANS, STILL, config, write_case
 from trainer.training.config import OptimiserConfig, PatchConfig, find_recipe, load_recipe
 from trainer.training.deep_supervision import Supervised, shrunk
 from trainer.training.fit import CHECKPOINT, fit, place_in_data
-from trainer.training.losses import Loss
-from trainer.training.optimisers import learning_rate
+from trainer.training.learning_rate import learning_rate
+from trainer.training.losses import DiceCrossEntropy, Loss
 from trainer.training.patches import cut_patch
 from trainer.training.state import set_up
 
@@ -237,7 +237,7 @@ def test_deep_supervision_at_every_depth(pools):
     image = torch.randn(1, 1, 17, 20, 23)
     target = torch.softmax(torch.randn(1, 4, 17, 20, 23), dim=1)
     known, weights = torch.ones(1, 4, dtype=torch.bool), torch.ones(4)
-    loss = Loss("dice_ce", 0.1, "marginal")
+    loss = Loss(DiceCrossEntropy(lambda_=0.1), "marginal")
     value = supervised(image, target, known, weights, loss)
     value.backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in supervised.parameters())

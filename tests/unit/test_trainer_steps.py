@@ -10,7 +10,7 @@ import pytest
 from tests.training import config, write_case
 from trainer.progress import in_words
 from trainer.training.fit import fit
-from trainer.training.optimisers import learning_rate
+from trainer.training.learning_rate import learning_rate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -21,6 +21,9 @@ from contourd.model.structures import (
     unpaired,
 )
 from contourd.model.transforms import PreprocessConfig
+from trainer.training.chosen import Chosen
+from trainer.training.losses import LOSSES, Term
+from trainer.training.optimisers import OPTIMISERS, Optimiser
 
 RECIPES = "recipes"
 
@@ -29,12 +32,17 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class LossStage(_Section):
-    """One of ``trainer.training.losses.LOSSES`` with its lambda, used before ``until``; None: to the end."""
+class LossStage(Chosen):
+    """One of LOSSES with its own parameters, used before ``until``; None: to the end."""
 
-    name: Literal["dice", "exp_log", "dice_focal", "dice_ce", "dice_focal_balanced"] = "dice_focal"
-    lambda_: float = Field(default=0.5, ge=0, alias="lambda")
+    registry, kind = LOSSES, "loss"
+
+    name: str = "dice_focal"
     until: int | None = Field(default=None, ge=1)
+
+    def term(self) -> Term:
+        """Return the loss with its parameters."""
+        return LOSSES[self.name].model_validate(self.model_extra)
 
 
 class LossConfig(_Section):
@@ -52,7 +60,7 @@ class LossConfig(_Section):
     """
 
     missing: Literal["mask", "marginal"] = "marginal"
-    stage: tuple[LossStage, ...] = Field(default=(LossStage(),), min_length=1)
+    stage: tuple[LossStage, ...] = (LossStage(),)
     deep_supervision: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
@@ -65,25 +73,29 @@ class LossConfig(_Section):
         return next(stage for stage in self.stage if stage.until is None or step < stage.until)
 
 
-class OptimiserStage(_Section):
-    """An optimiser with its learning rate, used before ``until``; None: to the end. Each stage begins anew.
+class OptimiserStage(Chosen):
+    """One of OPTIMISERS with its own parameters and its learning rate, used before ``until``; None: to the end.
 
-    momentum
-        Of SGD and RMSprop; AdamW has its own.
+    Each stage begins anew.
+
     warmup
         Over which the rate rises linearly, at the stage's begin.
     decay, decay_over
         How the rate falls to zero, and over how much at the stage's end; 0: all of the stage after the warm-up.
     """
 
-    name: Literal["adamw", "rmsprop", "sgd"] = "adamw"
+    registry, kind = OPTIMISERS, "optimiser"
+
+    name: str = "adamw"
     learning_rate: float = Field(default=2e-3, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    momentum: float = Field(default=0.0, ge=0, lt=1)
     warmup: int = Field(default=0, ge=0)
     decay: Literal["none", "linear", "cosine"] = "none"
     decay_over: int = Field(default=0, ge=0)
     until: int | None = Field(default=None, ge=1)
+
+    def optimiser(self) -> Optimiser:
+        """Return the optimiser with its parameters."""
+        return OPTIMISERS[self.name].model_validate(self.model_extra)
 
 
 class OptimiserConfig(_Section):
@@ -97,7 +109,7 @@ class OptimiserConfig(_Section):
 
     gradient_norm: float = Field(default=5.0, ge=0)
     ema_decay: float = Field(default=0.99, ge=0, lt=1)
-    stage: tuple[OptimiserStage, ...] = Field(default=(OptimiserStage(),), min_length=1)
+    stage: tuple[OptimiserStage, ...] = (OptimiserStage(),)
 
     @model_validator(mode="after")
     def _stages_follow_each_other(self) -> Self:
@@ -106,6 +118,8 @@ class OptimiserConfig(_Section):
 
 
 def _check_ends(ends: Sequence[int | None]) -> None:
+    if not ends:
+        raise ValueError("there must be a stage")
     numbers = [end for end in ends[:-1] if end is not None]
     if ends[-1] is not None or len(numbers) < len(ends) - 1 or numbers != sorted(set(numbers)):
         raise ValueError("every stage but the last ends at a later step than the one before it, the last at none")

@@ -26,9 +26,9 @@ from trainer.progress import Bar, bar, in_words
 from trainer.training.augment import Augment
 from trainer.training.config import TrainConfig
 from trainer.training.dataset import FULL, Split, Stored, load_split, store
+from trainer.training.learning_rate import learning_rate
 from trainer.training.log import Step, read_steps, write_steps, write_validations
 from trainer.training.losses import Loss, class_weights
-from trainer.training.optimisers import learning_rate
 from trainer.training.parallel import Ranks, gathering, ranks
 from trainer.training.patches import cut_patch
 from trainer.training.report import Trained, write_training_report
@@ -89,8 +89,7 @@ def train_step(state: State, task: Task) -> Step:
     rate = learning_rate(config.optimiser, state.step, config.schedule.length)
     for group in state.optimiser.param_groups:
         group["lr"] = rate
-    stage = config.loss.at(state.step)
-    loss = Loss(stage.name, stage.lambda_, config.loss.missing)
+    loss = Loss(config.loss.at(state.step).term(), config.loss.missing)
     size, device = config.schedule.batch_size, task.ranks.device
     share = task.ranks.share(size)
     task.module.train()

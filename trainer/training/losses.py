@@ -9,75 +9,116 @@ the background and target the part of each voxel that a class fills, annotated (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
+
+from trainer.training.chosen import Parameters
 
 EPSILON = 1e-6
 SMOOTH_VOXELS = 1.0
 SPATIAL = (2, 3, 4)
 
-Term = Callable[[Tensor, Tensor], Tensor]
+
+class Term(Parameters):
+    """A loss with its parameters; called with what is predicted and what is there, (B, C, D, H, W) both."""
+
+    @abstractmethod
+    def __call__(self, probability: Tensor, target: Tensor) -> Tensor:
+        """Return its value per image and class, (B, C)."""
 
 
-def dice_term(probability: Tensor, target: Tensor) -> Tensor:
-    """1 - Dice per image and class, (B, C): Tversky with alpha = beta = 0.5.
+class Dice(Term):
+    """1 - Dice: Tversky with alpha = beta = 0.5.
 
     One voxel of smoothing keeps an organ that is annotated and absent defined: nothing predicted costs nothing.
     """
-    overlap = (probability * target).sum(SPATIAL)
-    total = probability.sum(SPATIAL) + target.sum(SPATIAL)
-    return 1 - (2 * overlap + SMOOTH_VOXELS) / (total + SMOOTH_VOXELS)
+
+    def __call__(self, probability: Tensor, target: Tensor) -> Tensor:
+        """Return it per image and class, (B, C)."""
+        overlap = (probability * target).sum(SPATIAL)
+        total = probability.sum(SPATIAL) + target.sum(SPATIAL)
+        return 1 - (2 * overlap + SMOOTH_VOXELS) / (total + SMOOTH_VOXELS)
 
 
-def exp_log_term(probability: Tensor, target: Tensor) -> Tensor:
-    """(-ln Dice)^0.3 per image and class, (B, C)."""
-    dice = 1 - dice_term(probability, target)
-    return (-torch.log(dice.clamp(EPSILON, 1 - EPSILON))) ** 0.3
+class ExpLog(Dice):
+    """(-ln Dice)^exponent."""
+
+    exponent: float = Field(default=0.3, gt=0)
+
+    def __call__(self, probability: Tensor, target: Tensor) -> Tensor:
+        """Return it per image and class, (B, C)."""
+        dice = 1 - super().__call__(probability, target)
+        return (-torch.log(dice.clamp(EPSILON, 1 - EPSILON))) ** self.exponent
 
 
-def focal_term(probability: Tensor, target: Tensor) -> Tensor:
-    """-(1/N) sum_n g (1 - p)^2 log p per image and class, (B, C)."""
-    p = probability.clamp(min=EPSILON)
-    return -(target * (1 - p) ** 2 * torch.log(p)).mean(SPATIAL)
+class _Hybrid(Dice):
+    """1 - Dice + lambda times a second term."""
+
+    lambda_: float = Field(default=0.5, ge=0, alias="lambda")
+
+    def __call__(self, probability: Tensor, target: Tensor) -> Tensor:
+        """Return it per image and class, (B, C)."""
+        return super().__call__(probability, target) + self.lambda_ * self.second(probability, target)
+
+    @abstractmethod
+    def second(self, probability: Tensor, target: Tensor) -> Tensor:
+        """Return the second term per image and class, (B, C)."""
 
 
-def cross_entropy_term(probability: Tensor, target: Tensor) -> Tensor:
-    """-(1/N) sum_n g log p per image and class, (B, C)."""
-    return -(target * torch.log(probability.clamp(min=EPSILON))).mean(SPATIAL)
+class DiceCrossEntropy(_Hybrid):
+    """With -(1/N) sum_n g log p."""
+
+    def second(self, probability: Tensor, target: Tensor) -> Tensor:
+        """Return it per image and class, (B, C)."""
+        return -(target * torch.log(probability.clamp(min=EPSILON))).mean(SPATIAL)
 
 
-def balanced_focal_term(probability: Tensor, target: Tensor) -> Tensor:
-    """Focal loss as a mean over the voxels of each class instead of the whole volume, (B, C).
+class DiceFocal(_Hybrid):
+    """With -(1/N) sum_n g (1 - p)^gamma log p."""
+
+    gamma: float = Field(default=2.0, ge=0)
+
+    def second(self, probability: Tensor, target: Tensor) -> Tensor:
+        """Return it per image and class, (B, C)."""
+        return self.focal(probability, target).mean(SPATIAL)
+
+    def focal(self, probability: Tensor, target: Tensor) -> Tensor:
+        """Return it per voxel, (B, C, D, H, W)."""
+        p = probability.clamp(min=EPSILON)
+        return -(target * (1 - p) ** self.gamma * torch.log(p))
+
+
+class DiceFocalBalanced(DiceFocal):
+    """With the focal term as a mean over the voxels of each class instead of the whole volume.
 
     A small organ that the network does not see yet keeps a gradient, which Dice and the focal term hardly give it.
     """
-    p = probability.clamp(min=EPSILON)
-    summed = -(target * (1 - p) ** 2 * torch.log(p)).sum(SPATIAL)
-    return summed / (target.sum(SPATIAL) + 100 * SMOOTH_VOXELS)
+
+    def second(self, probability: Tensor, target: Tensor) -> Tensor:
+        """Return it per image and class, (B, C)."""
+        return self.focal(probability, target).sum(SPATIAL) / (target.sum(SPATIAL) + 100 * SMOOTH_VOXELS)
 
 
-def _hybrid(lambda_: float, second: Term) -> Term:
-    return lambda p, g: dice_term(p, g) + lambda_ * second(p, g)
-
-
-# Name -> term for a given lambda.
-LOSSES: Mapping[str, Callable[[float], Term]] = MappingProxyType(
+# As a recipe names them.
+LOSSES: Mapping[str, type[Term]] = MappingProxyType(
     {
-        "dice": lambda lambda_: dice_term,
-        "exp_log": lambda lambda_: exp_log_term,
-        "dice_focal": lambda lambda_: _hybrid(lambda_, focal_term),
-        "dice_ce": lambda lambda_: _hybrid(lambda_, cross_entropy_term),
-        "dice_focal_balanced": lambda lambda_: _hybrid(lambda_, balanced_focal_term),
+        "dice": Dice,
+        "exp_log": ExpLog,
+        "dice_focal": DiceFocal,
+        "dice_ce": DiceCrossEntropy,
+        "dice_focal_balanced": DiceFocalBalanced,
     }
 )
 
 
 class Loss:
-    """One of LOSSES with its treatment of missing annotations.
+    """A term with its treatment of missing annotations.
 
     mask
         The terms of an unannotated organ are left out, and the background's unless every organ is annotated (m_i(0)).
@@ -85,9 +126,8 @@ class Loss:
         The terms of an unannotated organ are left out; its probability is added to the background's.
     """
 
-    def __init__(self, name: str, lambda_: float = 0.5, missing: Literal["mask", "marginal"] = "mask") -> None:
-        self.term = LOSSES[name](lambda_)
-        self.missing = missing
+    def __init__(self, term: Term, missing: Literal["mask", "marginal"] = "mask") -> None:
+        self.term, self.missing = term, missing
 
     def __call__(self, logits: Tensor, target: Tensor, annotated: Tensor, weights: Tensor) -> Tensor:
         """Return sum_c w(c) m(c) L(c), averaged over the images; zero where nothing is annotated."""

@@ -1,54 +1,57 @@
-"""Optimisers in stages, and the learning rate of each step."""
+"""The optimisers, and the parameters that a recipe may give them."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 import torch
+from pydantic import Field
 from torch import nn
 
-from trainer.training.config import OptimiserConfig, OptimiserStage
+from trainer.training.chosen import Parameters
 
-Parameters = Iterable[nn.Parameter]
-
-# Name -> optimiser; the learning rate is set before every step.
-OPTIMISERS: Mapping[str, Callable[[Parameters, OptimiserStage], torch.optim.Optimizer]] = MappingProxyType(
-    {
-        "adamw": lambda parameters, stage: torch.optim.AdamW(parameters, lr=0.0, weight_decay=stage.weight_decay),
-        "rmsprop": lambda parameters, stage: torch.optim.RMSprop(
-            parameters, lr=0.0, weight_decay=stage.weight_decay, momentum=stage.momentum
-        ),
-        "sgd": lambda parameters, stage: torch.optim.SGD(
-            parameters, lr=0.0, weight_decay=stage.weight_decay, momentum=stage.momentum
-        ),
-    }
-)
+Weights = Iterable[nn.Parameter]
 
 
-def stage_at(config: OptimiserConfig, step: int) -> int:
-    """Return the index of the stage of a step."""
-    return next(i for i, stage in enumerate(config.stage) if stage.until is None or step < stage.until)
+class Optimiser(Parameters):
+    """An optimiser with its parameters."""
+
+    weight_decay: float = Field(default=0.0, ge=0)
+
+    @abstractmethod
+    def over(self, weights: Weights) -> torch.optim.Optimizer:
+        """Make the optimiser of some weights; its learning rate is set before every step."""
 
 
-def learning_rate(config: OptimiserConfig, step: int, length: int) -> float:
-    """Return the rate of a step: warm-up, plateau and decay within the step's stage.
+class AdamW(Optimiser):
+    """Loshchilov and Hutter, "Decoupled weight decay regularization", ICLR 2019."""
 
-    Parameters
-    ----------
-    length
-        Of the whole run, in steps; the last stage ends there.
-    """
-    index = stage_at(config, step)
-    stage = config.stage[index]
-    first = config.stage[index - 1].until or 0 if index else 0
-    last = min(stage.until or length, length)
-    rate = stage.learning_rate
-    if stage.warmup:
-        rate *= min(1.0, (step - first + 1) / stage.warmup)
-    over = stage.decay_over or last - first - stage.warmup
-    if stage.decay == "none" or over <= 0:
-        return rate
-    left = min(1.0, (last - step) / over)
-    return rate * (left if stage.decay == "linear" else (1 - math.cos(math.pi * left)) / 2)
+    def over(self, weights: Weights) -> torch.optim.Optimizer:
+        """Make it."""
+        return torch.optim.AdamW(weights, lr=0.0, weight_decay=self.weight_decay)
+
+
+class _WithMomentum(Optimiser):
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+
+
+class RMSprop(_WithMomentum):
+    """Gradients divided by a moving average of their size."""
+
+    def over(self, weights: Weights) -> torch.optim.Optimizer:
+        """Make it."""
+        return torch.optim.RMSprop(weights, lr=0.0, weight_decay=self.weight_decay, momentum=self.momentum)
+
+
+class SGD(_WithMomentum):
+    """Stochastic gradient descent."""
+
+    def over(self, weights: Weights) -> torch.optim.Optimizer:
+        """Make it."""
+        return torch.optim.SGD(weights, lr=0.0, weight_decay=self.weight_decay, momentum=self.momentum)
+
+
+# As a recipe names them.
+OPTIMISERS: Mapping[str, type[Optimiser]] = MappingProxyType({"adamw": AdamW, "rmsprop": RMSprop, "sgd": SGD})

@@ -17,7 +17,7 @@ from contourd.model.runtime import place
 from trainer.atomic import replacing
 from trainer.training.config import TrainConfig
 from trainer.training.deep_supervision import Supervised
-from trainer.training.optimisers import OPTIMISERS, stage_at
+from trainer.training.learning_rate import stage_at
 
 FIXED = ("model", "preprocess", "patch", "seed", "initial")
 
@@ -128,8 +128,7 @@ def set_up(config: TrainConfig, device: torch.device) -> State:
 
 
 def _optimiser(module: nn.Module, config: TrainConfig, index: int) -> torch.optim.Optimizer:
-    stage = config.optimiser.stage[index]
-    return OPTIMISERS[stage.name](module.parameters(), stage)
+    return config.optimiser.stage[index].optimiser().over(module.parameters())
 
 
 @torch.no_grad()
