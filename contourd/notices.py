@@ -154,7 +154,7 @@ class WebhookChannel:
         except (OSError, HTTPException, ValueError) as error:
             raise NoticeNotSent(one_line(f"the webhook took nothing: {type(error).__name__}: {error}")) from error
         if status not in OK:
-            known = status in HTTPStatus._value2member_map_
+            known = status in list(HTTPStatus)
             told = f"{status} {HTTPStatus(status).phrase}" if known else str(status)
             raise NoticeNotSent(f"the webhook took nothing: it answered {told}")
 

@@ -136,6 +136,26 @@ def test_trainer_imports_the_model_side_only() -> None:
     assert not wrong
 
 
+# Of the standard library, and documented under these names.
+DOCUMENTED = frozenset({"_replace", "_exit"})
+
+
+def test_no_private_name_of_another_is_touched() -> None:
+    """A library's parts are reached by its public names; pynetdicom's private ones in one module alone."""
+    wrong = [
+        f"{module}:{node.lineno} {ast.unparse(node)}"
+        for module, path in sources().items()
+        if module != "contourd.dicom.pynetdicom_internals"
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and node.attr not in DOCUMENTED
+        and ast.unparse(node.value) not in ("self", "cls", "super()")
+    ]
+    assert not wrong
+
+
 def package_of_trainer(module: str) -> str | None:
     parts = module.split(".")
     return parts[1] if parts[0] == "trainer" and len(parts) > 1 and parts[1] in TRAINER_PACKAGES else None
