@@ -176,15 +176,22 @@ def _job(number: int, series: int, state: JobState, reason: Reason | None, remar
 
 def _events(job: int, state: JobState, reason: Reason | None, begun: datetime) -> list[EventRow]:
     steps = [
-        ("queued", "QUEUED", 0, None),
-        ("claim", "CONTOURING", 1, None),
-        ("contoured", "DELIVERING", 42, None),
+        ("queued", "QUEUED", 0, "hn7"),
+        ("claim", "CONTOURING", 1, "worker-1"),
+        ("contoured", "DELIVERING", 42, ""),
     ]
     ends = {JobState.CONFIRMING: "await confirmation", JobState.DELIVERED: "all delivered", JobState.FAILED: "fail"}
     steps = steps[:2] if state == JobState.CONTOURING else steps
     steps += [(ends[state], str(state), 47, reason)] if state in ends else []
     return [
-        EventRow(at=begun + timedelta(seconds=s), subject="job", subject_id=job, event=event, state=then, reason=why)
+        EventRow(
+            at=begun + timedelta(seconds=s),
+            subject="job",
+            subject_id=job,
+            event=event,
+            state=then,
+            **({"detail": why} if isinstance(why, str) else {"reason": why}),
+        )
         for event, then, s, why in steps
     ]
 

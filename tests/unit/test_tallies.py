@@ -71,7 +71,7 @@ def test_of_every_kind_of_row_the_number_is_that_of_counting(database, tmp_path)
     assert all(kept(database).values())
     changes = (
         update(JobRow).values(state=JobState.SUPERSEDED),
-        update(JobRow).values(reason="another"),
+        update(JobRow).values(reason_detail="another"),
         update(DeliveryRow).where(DeliveryRow.id == 1).values(destination="elsewhere"),
         update(AttemptRow).values(status=None),
         delete(AttemptRow).where(AttemptRow.id == 1),
