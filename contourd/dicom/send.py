@@ -41,11 +41,14 @@ class Sent:
         Of the C-STORE response; None where none came, or the file was not sent.
     reason
         Empty where it was taken without a remark.
+    unanswered
+        Whether it was sent, and no answer came.
     """
 
     path: Path
     status: int | None
     reason: str = ""
+    unanswered: bool = False
 
     @property
     def taken(self) -> bool:
@@ -109,11 +112,15 @@ class FileSender:
             results.append(sent)
             advanced()
 
+        silent = False
+
         def each(association: Any) -> Outcome:
+            nonlocal silent
             numbers = itertools.cycle(range(1, LAST_MESSAGE + 1))
             while waiting and association.is_established:
                 sent = _store(association, waiting[-1], next(numbers))
-                if sent.reason == NO_ANSWER:  # nothing more is answered, and each would be waited for
+                if sent.unanswered:  # nothing more is answered, and each would be waited for
+                    silent = True
                     association.abort()
                     return Outcome(OutcomeKind.RETRY, NO_ANSWER)
                 waiting.pop()
@@ -122,7 +129,7 @@ class FileSender:
 
         outcome = self._caller.ask(destination, list(kinds), each)
         reason = outcome.reason
-        if waiting and (outcome.kind is OutcomeKind.IMPROPER or reason == NO_ANSWER):
+        if waiting and (outcome.kind is OutcomeKind.IMPROPER or silent):
             note(Sent(waiting.pop(), None, reason))
             reason = ENDED_BEFORE
         for path in reversed(waiting):
@@ -143,7 +150,7 @@ def _store(association: Any, path: Path, message_id: int) -> Sent:
     except RuntimeError:
         return Sent(path, None, "the connection was closed")
     if "Status" not in answer:
-        return Sent(path, None, NO_ANSWER)
+        return Sent(path, None, NO_ANSWER, unanswered=True)
     status = int(answer.Status)
     told = f"{code_to_category(status)} {answer.get('ErrorComment') or ''}".strip()
     return Sent(path, status, "" if status == SUCCESS else told)
