@@ -114,8 +114,9 @@ class Line:
 def elements_of(content: bytes) -> dict[int, bytes]:
     found, at = {}, 0
     while at < len(content):
-        _, element, length = struct.unpack_from("<HHL", content, at)
-        found[element] = content[at + 8 : at + 8 + length]
+        group, element, length = struct.unpack_from("<HHL", content, at)
+        if not group:  # of another, it is none of a command (PS3.7 6.3.1)
+            found[element] = content[at + 8 : at + 8 + length]
         at += 8 + length
     return found
 

@@ -28,10 +28,12 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200, help="at random moments")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--only", default="", help="only the points whose name holds this")
+    parser.add_argument("--first", type=int, default=0, help="number of the first point, to go on where one ended")
     parser.add_argument("--parts", action="store_true", help="only parts of a running node, and what it says of itself")
     parser.add_argument("--keep", type=Path, help="folder that is kept; else a temporary one")
     asked = parser.parse_args()
     points = [] if asked.parts else [point for point in (*NAMED, *of_transitions()) if asked.only in point.name]
+    points = points[asked.first :]
     began, rng = time.monotonic(), random.Random(asked.seed)
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.keep or Path(temporary)

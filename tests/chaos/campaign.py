@@ -36,7 +36,7 @@ def strike(site: Site, point: Point) -> None:
         status = server.operate(point.operator, site.job(uid), [last])
         assert status == -9, f"{point.name}: contourd {point.operator[0]} ended with {status}"
     else:
-        server.wait_struck()
+        site.wait_struck()
         if not point.worker_only:
             assert server.wait_dead() == -9, point.name
         elif uid:  # the daemon starts another, which ends the work

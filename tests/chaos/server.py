@@ -105,12 +105,6 @@ class Server:
         assert self.running.poll() is None, f"contourd ended with {self.running.returncode}:\n{self.tail()}"
         return False
 
-    def wait_struck(self) -> None:
-        try:
-            wait_until(self._marker.exists, "the fault did not strike")
-        except Timeout as error:
-            raise Timeout(f"{error}:\n{self.tail()}") from None
-
     @property
     def struck(self) -> bool:
         return self._marker.exists()

@@ -96,6 +96,18 @@ class Site:
 
         wait_until(looked, what)
 
+    def wait_struck(self) -> None:
+        """Wait until the fault strikes; what was broken off meanwhile goes on."""
+
+        def struck() -> bool:
+            self.release_broken_off()
+            return self.server.struck
+
+        try:
+            wait_until(struck, "the fault did not strike")
+        except Timeout as error:
+            raise Timeout(f"{error}:\n{self.server.tail()}") from None
+
     def arrive(self) -> str:
         uid = self.write()
         self.send(uid)
