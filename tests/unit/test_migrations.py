@@ -316,3 +316,39 @@ def test_a_measured_remark_is_told_by_its_figures_to_an_older_version(database):
     database.downgrade("0006")
     told = "check: Larynx (volume: volume_cc 71.2, expected 8.9 to 60.1)"
     assert content(database)["jobs"][0]["remarks"] == told
+
+
+@pytest.mark.parametrize(
+    ("state", "words", "now", "code", "confirm"),
+    [
+        ("HELD", "waits for confirmation: a person is to look", "CONFIRMING", "waits_for_confirmation", 1),
+        ("HELD", "held by marie: missing slices at z = 1", "HELD", "held_by_person", 0),
+        ("SUPERSEDED", "cancelled by marie: sent by mistake", "CANCELLED", "cancelled_by_person", 0),
+        ("SUPERSEDED", "another slice arrived; a newer revision takes its place", "SUPERSEDED", "newer_revision", 0),
+        ("HELD", "cuda:0 ran out of memory: CUDA out of memory", "HELD", "device_out_of_memory", 0),
+        ("HELD", "the frame of reference is not the CT's", "HELD", "other_images", 0),
+        ("HELD", "what nobody ever said", "HELD", "other", 0),
+        ("FAILED", "pacs: PACS refused the structure set", "FAILED", "delivery_refused", 0),
+    ],
+)
+def test_reasons_of_before_have_codes_keep_their_words_and_come_back(database, state, words, now, code, confirm):
+    migrate(database, command.upgrade, "0007")
+    fill(database)
+    path = "incoming/20260101/0a1b.dcm"
+    with database.engine.connect() as connection:
+        values = {"state": state, "words": words, "confirm": confirm}
+        connection.execute(
+            text("UPDATE jobs SET state = :state, reason = :words, confirm = :confirm, confirmed_by = ''"), values
+        )
+        connection.execute(text("UPDATE events SET subject = 'series', detail = :told"), {"told": f"twice: {path}"})
+        connection.commit()
+    database.upgrade()
+    with database.reading() as session:
+        job = session.scalars(select(JobRow)).one()
+        assert (job.state, job.reason_code, str(job.reason)) == (now, code, words)
+        assert session.scalar(text("SELECT path FROM contradicting_files")) == path
+        assert session.scalar(text("SELECT number FROM tallies WHERE table_name = 'jobs' AND state = :s"), {"s": now})
+    database.downgrade("0007")
+    (row,) = content(database)["jobs"]
+    assert (row["state"], row["reason"]) == (state, words)
+    check(database)
