@@ -153,8 +153,8 @@ class Node:
         """Do what a node does that has nothing else to do while a series is quiet."""
         for _ in range(int(QUIET_S) - 1):
             self.intake.close_quiet()
-        self.worker._read_ahead()  # a burst is left alone at first
-        while self.worker._read_ahead():
+        self.worker.read_ahead()  # a burst is left alone at first
+        while self.worker.read_ahead():
             pass
 
     def run(self) -> Seconds:
@@ -166,10 +166,10 @@ class Node:
         try:
             self.intake.close_quiet()
             watch.mark("examine")
-            job = self.worker._claim()
+            job = self.worker.claim()
             assert job is not None, "the series was held"
             watch.mark("claim")
-            self.worker._work(job)
+            self.worker.run_job(job)
             watch.mark("record")
         finally:
             contouring.check_structure_set = plain
@@ -182,7 +182,7 @@ class Node:
 
     def close(self) -> None:
         """Close what was opened, and remove the files."""
-        self.worker._database.close()
+        self.worker.close()
         self.database.close()
         shutil.rmtree(self.spool.root)
 

@@ -36,7 +36,7 @@ from contourd.jobs.recording import record_unrecorded
 from contourd.jobs.retention import Retention
 from contourd.jobs.timekeeping import follow_clock
 from contourd.notify import ALIVE, ENDING, READY, ServiceNotifier
-from contourd.pulse import DEAD
+from contourd.pulse import DEAD, Wrong
 from contourd.receivers.front import Receivers
 from contourd.receivers.receiving import commitment_scp
 from contourd.schedule import Schedule
@@ -154,9 +154,19 @@ class Daemon:
         if broken:
             raise NodeError(f"{broken}, and contourd with it; look at the log, start it again")
 
+    @property
+    def serving(self) -> bool:
+        """Whether it receives and its schedule runs."""
+        return self._schedule.alive and self._scp.listening  # the schedule comes last
+
+    @property
+    def wrong(self) -> Wrong:
+        """What the node found when it tried itself last."""
+        return self._examination.wrong
+
     def _broken(self, signals: threading.Thread) -> str:
         """Say what has ended that cannot be replaced; empty where nothing has."""
-        if not (signals.is_alive() and self._scp.listening and self._schedule.alive):
+        if not (signals.is_alive() and self.serving):
             return "a thread of contourd ended by itself"
         return f"no C-ECHO to its own port was answered for {DEAF_S:g} s: it ended" if self._examination.deaf else ""
 

@@ -59,6 +59,11 @@ class Deliverer:
         self._told_to_wait: frozenset[int] = frozenset()
         self._broke_off = False
 
+    @property
+    def remembered(self) -> int:
+        """How many deliveries' waiting times are remembered."""
+        return len(self._trying)
+
     def deliver_due(self) -> None:
         """Send what is due, and ask for the commitment of what was sent."""
         if self._broke_off:  # the database could not be written, for instance

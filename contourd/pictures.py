@@ -44,10 +44,10 @@ def draw_contours(volume: Volume, masks: Masks, path: Path, title: str = "") -> 
     FigureCanvasAgg(figure)
     grid = figure.add_gridspec(2, 6, left=0.02, right=0.98, bottom=0.09, top=0.93, wspace=0.08, hspace=0.12)
     z = canonical.slice_origins_mm[:, 2]
-    for column, k in enumerate(_axial_levels(shown, hu.shape[0])):
+    for column, k in enumerate(axial_levels(shown, hu.shape[0])):
         axes = figure.add_subplot(grid[0, 2 * column : 2 * column + 2])
         _plane(axes, hu[k], {n: m[k] for n, m in shown.items()}, dy / dx, "RLAP", f"axial  z = {z[k]:.1f} mm")
-    y, x = _best(shown, 1, hu.shape[1]), _best(shown, 2, hu.shape[2])
+    y, x = best_plane(shown, 1, hu.shape[1]), best_plane(shown, 2, hu.shape[2])
     upwards, dz = canonical.even_slices()
     down = upwards[::-1]
     upside_down = {n: m[down] for n, m in shown.items()}
@@ -75,7 +75,7 @@ def _around(masks: Masks, shape: tuple[int, int, int], pixel_spacing_mm: tuple[f
     return slice(None), parts[0], parts[1]
 
 
-def _axial_levels(masks: Masks, slices: int) -> list[int]:
+def axial_levels(masks: Masks, slices: int) -> list[int]:
     """Choose slices from head to feet: in each third of the organs' extent the one that shows most organs, largest."""
     if not masks:
         return [slices * i // 4 for i in (3, 2, 1)]
@@ -86,7 +86,7 @@ def _axial_levels(masks: Masks, slices: int) -> list[int]:
     return [int(third[np.argmax(score[third])]) for third in reversed(thirds)]
 
 
-def _best(masks: Masks, axis: int, length: int) -> int:
+def best_plane(masks: Masks, axis: int, length: int) -> int:
     """Choose the plane across an axis that shows most organs, and of those the one with the largest parts of them."""
     if not masks:
         return length // 2

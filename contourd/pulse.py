@@ -11,6 +11,8 @@ from enum import IntFlag
 from multiprocessing import get_context
 from typing import Any
 
+from contourd.clock import Monotonic
+
 FRESH_S = 15.0
 
 
@@ -41,7 +43,8 @@ DEAD = Wrong.PORT | Wrong.SPOOL | Wrong.DATABASE | Wrong.STUCK
 class Pulse:
     """Beaten by the main process every second, read by others."""
 
-    def __init__(self) -> None:
+    def __init__(self, elapsed: Monotonic = time.monotonic) -> None:
+        self._elapsed = elapsed
         context = get_context("spawn")
         self._at: Any = context.Value(c_double, 0.0, lock=False)
         self._works: Any = context.Value(c_bool, False, lock=False)
@@ -51,12 +54,12 @@ class Pulse:
         """Say that reception and scheduling run, and what does not."""
         self._works.value = worker_is_alive
         self._wrong.value = int(wrong)
-        self._at.value = time.monotonic()
+        self._at.value = self._elapsed()
 
     @property
     def is_fresh(self) -> bool:
         """Whether the main process has said something lately."""
-        return bool(self._at.value) and time.monotonic() - self._at.value < FRESH_S
+        return bool(self._at.value) and self._elapsed() - self._at.value < FRESH_S
 
     @property
     def worker_is_alive(self) -> bool:

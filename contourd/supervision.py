@@ -95,6 +95,11 @@ class Supervisor:
         """The worker's process, if there is one."""
         return self._worker.pid if self._worker is not None and self._worker.is_alive() else None
 
+    @property
+    def starts_in_s(self) -> float:
+        """How long the next start is put off."""
+        return max(0.0, self._not_before - self._monotonic())
+
     def start(self) -> None:
         """Start a worker."""
         context = multiprocessing.get_context("spawn")

@@ -10,11 +10,12 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 
 from contourd.activating import find_same, load_found, with_remedy
@@ -41,7 +42,7 @@ from contourd.model.identity import ModelIdentity
 from contourd.model.library import FoundModel
 from contourd.model.predictor import Predictor
 from contourd.model.site_structures import site_colours
-from contourd.patience import Backoff
+from contourd.patience import Backoff, Seconds
 from contourd.profiles import STRICT
 from contourd.provenance import contouring_of
 from contourd.remarks import Remarks
@@ -72,7 +73,9 @@ class Contour(Protocol):
 class Worker:
     """Contours one job after the other until it is told to stop."""
 
-    def __init__(self, settings: Settings, name: str, contour: Contour = contour_series) -> None:
+    def __init__(
+        self, settings: Settings, name: str, contour: Contour = contour_series, elapsed: Seconds = time.monotonic
+    ) -> None:
         self._settings = settings
         self._name = name
         self._contour_series = contour
@@ -84,7 +87,7 @@ class Worker:
         self._seen, self._runtimes = 0, settings.spool.root / FOLDER
         self._ahead, self._listed = ReadAhead(), 0
         self._predictors, self._colours = dict[str, Predictor](), site_colours(settings.structures.file)
-        self._waiting, self._elapsed = dict[int, Backoff](), time.monotonic
+        self._waiting, self._elapsed = dict[int, Backoff](), elapsed
         self._profiles = {d.name: d.structure_set_profile for d in settings.destination}
         self.stopping, self.wake = threading.Event(), threading.Event()
         self.contoured: Callable[[], None] = lambda: None  # called when structure sets are there to be sent
@@ -113,29 +116,43 @@ class Worker:
     def run(self) -> None:
         """Work until told to stop; a job that is under way is finished, and a model that was activated waits for it."""
         while not self.stopping.is_set():
-            job = self._claim()
+            job = self.claim()
             if job is None:
-                self._rest()
+                self.rest()
             else:
-                self._work(job)
+                self.run_job(job)
+        self.close()
+
+    def close(self) -> None:
+        """Close the database."""
         self._database.close()
+
+    @property
+    def predictors(self) -> Mapping[str, Predictor]:
+        """What a route calls a model -> the predictor that is loaded for it."""
+        return MappingProxyType(self._predictors)
+
+    @property
+    def images_ahead(self) -> int:
+        """How many images are read ahead of their jobs."""
+        return len(self._ahead)
 
     def stop(self) -> None:
         """Take no other job."""
         self.stopping.set()
         self.wake.set()
 
-    def _rest(self) -> None:
+    def rest(self) -> None:
         """Wait for the next job; a model that was activated meanwhile is loaded before it comes."""
         with suppress(QueueUnavailable):  # the next claim tells it
             if self._see_activations():
                 log.info("another model was activated", extra={"action": "load", "worker": self._name})
                 self.warm_up()
-        if not self._read_ahead():
+        if not self.read_ahead():
             self.wake.wait(IDLE_S)
         self.wake.clear()
 
-    def _read_ahead(self) -> bool:
+    def read_ahead(self) -> bool:
         """Read images of series that still arrive, for less time than a rest takes; says whether there are more."""
         try:
             root = self._settings.spool.root
@@ -148,7 +165,8 @@ class Worker:
             self._ahead.clear()
             return False
 
-    def _claim(self) -> Job | None:
+    def claim(self) -> Job | None:
+        """Take the next job, but none that waits for its device; None where there is none, or the node stops."""
         but = [number for number, waiting in self._waiting.items() if waiting.left_s > 0]
         lease_s = self._settings.worker.lease_s
         return obtain(lambda: self._queue.claim(self._name, lease_s, but), self.stopping, None)
@@ -156,7 +174,8 @@ class Worker:
     def _insist(self, call: Callable[[], object]) -> bool:
         return insist(call, self.stopping)
 
-    def _work(self, job: Job) -> None:
+    def run_job(self, job: Job) -> None:
+        """Contour a job that was claimed, and record what became of it."""
         log.info("contouring", extra={"action": "claim", "job": job.id, "worker": self._name})
         try:
             with self._lease(job):

@@ -8,25 +8,41 @@ from datetime import datetime
 from pathlib import Path
 
 from contourd import activating
+from contourd.contouring import Contoured, Order, contour_series
 from contourd.dicom.integrity import stored_sha256
-from contourd.dicom.series import read_instance
+from contourd.dicom.series import Instance, read_instance
 from contourd.dicom.spool import Spool
 from contourd.jobs.database import Database
 from contourd.jobs.job import JobState, SeriesState
 from contourd.jobs.operations import Operations
+from contourd.jobs.queue import Queue
 from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
+from contourd.model.predictor import Predictor
 from contourd.settings import Settings
-from contourd.worker import Worker
+from contourd.worker import Contour, Worker
 from tests.queueing import START
 
 
 @dataclass
 class Bench:
-    """What a node is made of, without its processes."""
+    """What a node is made of, without its processes.
+
+    Attributes
+    ----------
+    contour, elapsed_s
+        What the worker contours with, and the seconds that have passed for it; a test may change both.
+    """
 
     settings: Settings
     database: Database
-    worker: Worker
+    contour: Contour = contour_series
+    elapsed_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.worker = Worker(self.settings, "bench", self._contour, lambda: self.elapsed_s)
+
+    def _contour(self, instances: list[Instance], predictor: Predictor, order: Order) -> Contoured:
+        return self.contour(instances, predictor, order)
 
     @property
     def root(self) -> Path:
@@ -69,9 +85,9 @@ class Bench:
 
     def work(self) -> JobRow:
         """Contour the next job; returns what became of it."""
-        job = self.worker._queue.claim("bench", 60)
-        self.worker._name = "bench"
-        self.worker._work(job)
+        job = Queue(self.database).claim("bench", 60)
+        assert job is not None
+        self.worker.run_job(job)
         with self.database.reading() as session:
             return session.get_one(JobRow, job.id)
 
@@ -81,11 +97,11 @@ def open_bench(settings: Settings) -> Bench:
     Spool(settings.spool.root)
     database = Database(settings.database_url)
     database.upgrade()
-    return Bench(settings, database, Worker(settings, "bench"))
+    return Bench(settings, database)
 
 
 def close_bench(bench: Bench) -> None:
-    bench.worker._database.close()
+    bench.worker.close()
     bench.database.close()
 
 

@@ -38,6 +38,16 @@ class Answer:
         return self.body.decode()
 
 
+class PageClock:
+    """Monotonic seconds, which a test may let run ahead."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.ahead_s
+
+
 @dataclass
 class Page:
     """A running page: its database and spool, and requests to it."""
@@ -47,6 +57,7 @@ class Page:
     database: Database
     spool: Spool
     pulse: Pulse
+    clock: PageClock
     site: Site
     cookie: str = ""
     headers: dict[str, str] = field(default_factory=dict)
@@ -113,7 +124,7 @@ def write_token(root: Path) -> Path:
 def served(root: Path, **web: Any) -> Iterator[Page]:
     """Serve the page of an empty node until the block ends; ``web``: settings of the page."""
     settings = settings_for(root, free_port(), web)
-    spool, database, pulse = Spool(settings.spool.root), Database(settings.database_url), Pulse()
+    spool, database, pulse = Spool(settings.spool.root), Database(settings.database_url), Pulse(clock := PageClock())
     database.upgrade()
     pulse.beat(True)
     server = make_server(settings, database, pulse)
@@ -126,7 +137,7 @@ def served(root: Path, **web: Any) -> Iterator[Page]:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         application: Any = server.config.app
-        yield Page(settings.web.port, settings, database, spool, pulse, application.state.site)
+        yield Page(settings.web.port, settings, database, spool, pulse, clock, application.state.site)
     finally:
         server.should_exit = True
         thread.join()

@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 import urllib.request
@@ -21,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import psutil
 import pydicom
 import pytest
 from numpy.typing import NDArray
@@ -49,6 +51,26 @@ def rt_utils() -> ModuleType:
         if os.environ.get("CONTOURD_REQUIRE_PEERS") == "1":
             raise
         pytest.skip(f"rt_utils does not load: {error}")
+
+
+def listening_socket(port: int) -> socket.socket:
+    """Return the socket by which this process listens on a TCP port, as another object; to be closed."""
+    (found,) = [
+        one.fd
+        for one in psutil.Process().net_connections("tcp")
+        if one.status == psutil.CONN_LISTEN and one.laddr.port == port
+    ]
+    return socket.socket(fileno=os.dup(found))
+
+
+def children_running(word: str) -> set[int]:
+    """Return the processes that this one started, that have not ended, and whose command line has a word."""
+    found = set()
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if word in " ".join(child.cmdline()):
+                found.add(child.pid)
+    return found
 
 
 def environment() -> dict[str, str]:

@@ -17,6 +17,17 @@ from tests.layers import LAYER, PLACES, TRAINER_MAY_IMPORT, TRAINER_PACKAGES
 ROOT = Path(__file__).resolve().parents[1]
 LINES = 500
 
+PATCHES = frozenset({"setattr", "getattr", "delattr", "hasattr", "attrgetter"})
+# pynetdicom's own documentation sets its options there; of the product one module alone does.
+PYNETDICOM_OPTIONS = "_config"
+# Module of the tests, name -> why there is no public one.
+FOREIGN_PRIVATE = {
+    ("tests.terminal", "_export_format"): "rich keeps the template of its pictures there",
+    ("tests.unit.test_dicom_arriving", "_assoc"): "pynetdicom's service provider in a process without an association",
+    ("tests.unit.test_pynetdicom_internals", "_accepted_cx"): "the test takes one away that is to be missed",
+    ("tests.unit.test_dicom_malformed", "_context_id"): "pynetdicom keeps a request's presentation context there",
+}
+
 BANNED_WORDS = frozenset({"util", "utils", "helper", "helpers", "common", "manager", "impl", "core"})
 BANNED_VERBS = frozenset({"process", "handle", "data", "info"})
 CATCHES_EVERYTHING = (
@@ -209,6 +220,38 @@ def test_fixtures_are_asked_for_and_not_imported() -> None:
                 is_test = name in suite() and last.startswith(("test_", "conftest", "fixtures"))
                 if is_test or (place in suite() and last in fixtures(place)):
                     wrong.append(f"{module}:{node.lineno} imports {name}")
+    assert not wrong
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def private_names(path: Path) -> Iterator[tuple[int, str]]:
+    """Find the private names of others in a file: attributes but of ``self``, imports, and names given to a patch."""
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Attribute):
+            own = isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"}
+            if private(node.attr) and not own:
+                yield node.lineno, node.attr
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            parts = [part for alias in node.names for part in alias.name.split(".")]
+            if isinstance(node, ast.ImportFrom) and node.module != "__future__":
+                parts += str(node.module).split(".")
+            yield from ((node.lineno, part) for part in parts if private(part))
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in PATCHES:
+            given = [str(one.value) for one in node.args if isinstance(one, ast.Constant)]
+            yield from ((node.lineno, part) for one in given for part in one.split(".") if private(part))
+
+
+def test_no_test_pokes_at_a_private_name() -> None:
+    """A test that needs what is private needs another way in: an argument of the constructor, a public function."""
+    wrong = [
+        f"{module}:{line} {name}"
+        for module, path in suite().items()
+        for line, name in private_names(path)
+        if (module, name) not in FOREIGN_PRIVATE and name not in DOCUMENTED | {PYNETDICOM_OPTIONS}
+    ]
     assert not wrong
 
 

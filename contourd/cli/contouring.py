@@ -41,7 +41,7 @@ def contour(
     if profile not in PROFILES:
         raise NodeError(f"there is no profile {profile!r}; there are: {', '.join(PROFILES)}")
     found, unreadable = survey_series(ct_folder)
-    instances = _choose_series(found, unreadable, ct_folder, series_uid)
+    instances = choose_series(found, unreadable, ct_folder, series_uid)
     from contourd.contouring import Order, contour_series
     from contourd.dicom.rtstruct_write import save_structure_set
     from contourd.model.bundle import load_bundle
@@ -94,7 +94,7 @@ def _organ(roi: ROI, remarks: Remarks) -> Organ:
     return Organ(roi.name, round(roi.volume_cc, 2), state, reason)
 
 
-def _choose_series(
+def choose_series(
     found: dict[str, tuple[Instance, ...]],
     unreadable: dict[Path, SeriesUnusable],
     folder: Path,

@@ -48,9 +48,10 @@ class PixelDecoder:
         """
         if DECODERS.get(dataset.file_meta.TransferSyntaxUID, "") in IN_PROCESS:
             return decode_pixels(dataset)
-        return self._decode_apart(path)
+        return self.decode_apart(path)
 
-    def _decode_apart(self, path: Path) -> NDArray[Any]:
+    def decode_apart(self, path: Path) -> NDArray[Any]:
+        """Return the same by the child, whatever the transfer syntax is; raises RuntimeError as ``decode`` does."""
         if self._child is None:
             command = [sys.executable, "-P", "-m", "contourd.dicom.isolation"]
             self._child = subprocess.Popen(
@@ -89,7 +90,8 @@ class PixelDecoder:
 class NearDecoder(PixelDecoder):
     """Decodes only what needs no child, which may take its time."""
 
-    def _decode_apart(self, path: Path) -> NDArray[Any]:  # noqa: ARG002
+    def decode_apart(self, path: Path) -> NDArray[Any]:  # noqa: ARG002
+        """Refuse it, for it would take a child; raises RuntimeError."""
         raise RuntimeError("needs a process of its own")
 
 

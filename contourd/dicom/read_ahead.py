@@ -49,6 +49,9 @@ class ReadAhead:
         self._held_bytes = 0
         self._decoder = NearDecoder()
 
+    def __len__(self) -> int:
+        return len(self._read)
+
     def follow(self, images: Mapping[Path, str], limit_s: float) -> bool:
         """Drop what is not listed any more, and read what is new, for so long at most.
 

@@ -143,6 +143,11 @@ class StorageSCP:
         return self._listener.is_alive()
 
     @property
+    def open_associations(self) -> int:
+        """How many associations are open."""
+        return len(self._open)
+
+    @property
     def port(self) -> int:
         """The port that is listened on."""
         return int(self._server.socket.getsockname()[1])

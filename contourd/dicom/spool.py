@@ -42,7 +42,7 @@ class Spool:
 
     def __init__(self, root: Path, min_free_bytes: int = 0) -> None:
         self.root = root
-        self._min_free_bytes = min_free_bytes
+        self.min_free_bytes = min_free_bytes
         self._lock = threading.Lock()
         self._durable: set[Path] = set()
         self._key = b""
@@ -132,7 +132,7 @@ class Spool:
     def has_room(self) -> bool:
         """Say whether there is more free space than must be left."""
         try:
-            return self.free_bytes() >= self._min_free_bytes
+            return self.free_bytes() >= self.min_free_bytes
         except OSError:
             return False
 
@@ -169,7 +169,7 @@ class Spool:
 
     def _store(self, relative: str, chunks: Iterable[bytes | memoryview]) -> None:
         if not self.has_room():
-            raise SpoolFull(f"less than {self._min_free_bytes / 1e9:.1f} GB are free in {self.root}; make room")
+            raise SpoolFull(f"less than {self.min_free_bytes / 1e9:.1f} GB are free in {self.root}; make room")
         partial, final = self.root / PARTIAL / uuid4().hex, self.root / relative
         try:
             self._make_folder(final.parent)

@@ -92,6 +92,12 @@ class GroupCommit(Generic[Brought, Written]):
             self._lead()
         return mine.outcome()
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for the group that is being written."""
+        with self._lock:
+            return len(self._waiting)
+
     def _lead(self) -> None:
         """Write for all that wait, and let the first of those that came meanwhile do the same."""
         with self._lock:

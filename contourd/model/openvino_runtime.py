@@ -161,7 +161,7 @@ class OpenVinoRuntime:
         try:
             trunk, output = (self._core.read_model(path) for path in paths)
         except (RuntimeError, ValueError):  # it is not there, damaged, or not to be kept
-            trunk, output = _exported(network)
+            trunk, output = export_network(network)
             for model, path in zip((trunk, output), paths, strict=False):
                 with suppress(OSError, RuntimeError):  # what cannot be kept is exported anew the next time
                     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ class OpenVinoRuntime:
         return trunk, output
 
 
-def _exported(network: AnatomyNet) -> tuple[Any, Any]:
+def export_network(network: AnatomyNet) -> tuple[Any, Any]:
     """Bring both parts into OpenVINO's form; by its front end, for ``convert_model`` would call home."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder

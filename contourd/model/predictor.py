@@ -76,7 +76,7 @@ class Prediction:
         for inner, probability in parts:
             if probability.size:
                 mean[within(inner, box)] += probability / len(parts)
-        mean = _largest_component(mean, touching=TOUCHING)
+        mean = largest_component(mean, touching=TOUCHING)
         return box, mean, agreement(parts, box, mean)
 
     @property
@@ -128,12 +128,12 @@ class Predictor:
         lattices = []
         for i, on in enumerate(prepared):
             report("contour", i / len(prepared))
-            probabilities = self._probabilities(on.image)
-            lattices.append(OnLattice(np.stack([_largest_component(p) for p in probabilities]), on))
+            probabilities = self.probabilities(on.image)
+            lattices.append(OnLattice(np.stack([largest_component(p) for p in probabilities]), on))
         report("contour", 1.0)
         return Prediction(tuple(lattices), self.bundle.config.model.structures, self.preprocess)
 
-    def _probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    def probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return each organ's probability (organs, d, h, w)."""
         d, h, w = image.shape
         padding = [(0, max(0, SMALLEST_SIDE - side)) for side in (d, h, w)]
@@ -146,7 +146,7 @@ class Predictor:
         return found[:, :d, :h, :w]
 
 
-def _largest_component(
+def largest_component(
     probability: NDArray[np.float32], threshold: float = 0.5, touching: NDArray[np.bool_] | None = None
 ) -> NDArray[np.float32]:
     """Set to zero what does not touch the largest connected part of the organ.

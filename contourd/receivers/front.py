@@ -161,6 +161,12 @@ class Receivers:
         with self._changed:
             return [receiver.process.pid for receiver in self._receivers if receiver.process.pid is not None]
 
+    @property
+    def receivers(self) -> tuple[Receiver, ...]:
+        """The receivers that are there, in the order in which they were started."""
+        with self._changed:
+            return tuple(self._receivers)
+
     def try_echo(self) -> None:
         """Have a C-ECHO to the port answered, by each receiver in its turn; one that stays silent is killed.
 

@@ -167,7 +167,7 @@ def _pixels(rng: random.Random, elements: Elements) -> Elements:
     elif kind == 2:
         value = struct.pack("<HHL", 0xFFFE, 0xE000, rng.choice((0, 4, 0xFFFFFF))) + value
     elif kind == 3:
-        value = _havoc(rng, value)
+        value = havoc(rng, value)
     else:  # RLE: segments that begin anywhere, and runs
         head = struct.pack("<16L", rng.choice((0, 2, 15, 99)), *(rng.choice((64, 70, 0, 1 << 31)) for _ in range(15)))
         value = head + bytes((129, 0)) * rng.randrange(2000)
@@ -186,7 +186,7 @@ def mutated(rng: random.Random, elements: Elements) -> Elements:
     return elements
 
 
-def _havoc(rng: random.Random, content: bytes) -> bytes:
+def havoc(rng: random.Random, content: bytes) -> bytes:
     changed = bytearray(content)
     for _ in range(rng.choice((1, 2, 4, 16))):
         if changed:
@@ -200,7 +200,7 @@ def hostile_dataset(rng: random.Random, elements: Elements, syntax: UID) -> byte
     """Make one dataset's bytes in a transfer syntax, changed as an element list, as bytes, or both."""
     content = encode(mutated(rng, elements) if rng.random() < 0.85 else elements, syntax)
     if rng.random() < 0.15:
-        content = _havoc(rng, content)
+        content = havoc(rng, content)
     if rng.random() < 0.03:
         content += nested(rng.choice((1, 30, 300, 3000, 20000)), syntax, rng.random() < 0.5)
     if syntax == DeflatedExplicitVRLittleEndian:
@@ -209,5 +209,5 @@ def hostile_dataset(rng: random.Random, elements: Elements, syntax: UID) -> byte
             content += bytes(80 << 20) if rng.random() < 0.1 else bytes(1 << 20)
         content = packer.compress(content) + packer.flush()
         if rng.random() < 0.3:
-            content = _havoc(rng, content)
+            content = havoc(rng, content)
     return content

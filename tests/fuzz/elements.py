@@ -30,7 +30,8 @@ class Element:
 def elements_of(dataset: Dataset) -> list[Element]:
     """Take a dataset apart that was read from Explicit VR Little Endian."""
     found = []
-    for tag, element in dataset._dict.items():
+    for tag in dataset.keys():  # noqa: SIM118 (a dataset yields elements)
+        element = dataset.get_item(tag)
         if isinstance(element, RawDataElement) and element.VR != "SQ":
             found.append(Element(int(tag), str(element.VR), element.value or b""))
         elif dataset[tag].VR == "SQ":

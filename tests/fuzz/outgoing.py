@@ -25,9 +25,21 @@ from contourd.outcomes import Outcome, OutcomeKind
 from contourd.settings import Destination
 from contourd.settings.alerts import MailSettings
 from tests.fuzz.bounds import FILES, FOR_EVER, Figures, Memory
-from tests.fuzz.datasets import _havoc
-from tests.fuzz.pdus import AC, LENGTHS, RELEASED, Item, _changed, _user, command, out_of_order, p_data, pdu, request
-from tests.fuzz.receiving import _add, _held, _one
+from tests.fuzz.datasets import havoc
+from tests.fuzz.pdus import (
+    AC,
+    LENGTHS,
+    RELEASED,
+    Item,
+    change_item,
+    command,
+    out_of_order,
+    p_data,
+    pdu,
+    rare_user_item,
+    request,
+)
+from tests.fuzz.receiving import add_result, play_one, resources
 from tests.peers import LOOPBACK
 from tests.phantom import read_series, structure_set, write_series
 from tests.rogues import COMMAND, LAST, NO_DATA, RTSTRUCT, Asked, Line, acceptance, context_ids, elements_of, rogue
@@ -100,13 +112,13 @@ def hostile_acceptance(rng: random.Random, contexts: list[int]) -> bytes:
         Item(0x21, (Item(0x40, b"1.2.840.10008.1.2"),), bytes((number, 0, rng.choice((0, 0, 1, 4, 255)), 0)))
         for number in (*contexts, rng.randrange(256))
     ]
-    user = (Item(0x51, struct.pack(">L", 16384)), *(_user(rng) for _ in range(rng.choice((0, 1, 50)))))
+    user = (Item(0x51, struct.pack(">L", 16384)), *(rare_user_item(rng) for _ in range(rng.choice((0, 1, 50)))))
     items = [Item(0x10, b"1.2.840.10008.3.1.1.1"), *results, Item(0x50, user)]
     if kind == 2:
-        items = [_changed(rng, item) if rng.random() < 0.4 else item for item in items]
+        items = [change_item(rng, item) if rng.random() < 0.4 else item for item in items]
     whole = request(items, kind=AC)
     if kind == 3:
-        return _havoc(rng, whole)
+        return havoc(rng, whole)
     if kind == 4:
         return whole[:2] + struct.pack(">L", rng.choice(LENGTHS)) + whole[6:]
     return out_of_order(rng, b"\0" * 50)
@@ -123,7 +135,7 @@ def hostile_answer(rng: random.Random, asked: Asked) -> bytes:
     if kind == 2:
         return asked.answer(context=rng.randrange(256), status=rng.choice((0, 0xA700, 0xC000, 0x0111, 0xB000)))
     if kind == 3:
-        return _havoc(rng, asked.answer())
+        return havoc(rng, asked.answer())
     if kind == 4:
         fields = {
             rng.choice((0x0002, 0x0100, 0x0110, 0x0120, 0x0800, 0x0900, 0x1000)): rng.choice(VALUES) for _ in "abcd"
@@ -268,7 +280,7 @@ def _notify(slot: Slot, rng: random.Random) -> bool:
     if rng.random() < 0.5:  # so that it goes on beyond the first line
         pieces[0] = parts[0]
     content = b"".join(pieces)
-    slot.content = _havoc(rng, content) if rng.random() < 0.3 and content else content
+    slot.content = havoc(rng, content) if rng.random() < 0.3 and content else content
     security = rng.choice(("none", "none", "starttls"))
     try:
         slot.channel(security).send(notice_of_test("NODE"))
@@ -323,18 +335,18 @@ def play_all(name: str, numbers: range, play: Callable[[int], bool], seconds: fl
         if time.monotonic() - figures.began > seconds:
             break
         with ThreadPoolExecutor(AT_A_TIME) as pool:
-            for ended in pool.map(lambda number: _one(name, number, one), chunk):
-                _add(figures, *ended)
+            for ended in pool.map(lambda number: play_one(name, number, one), chunk):
+                add_result(figures, *ended)
         if memory is None:
-            memory, before = Memory(), _held()
+            memory, before = Memory(), resources()
         memory.look()
     if memory is not None:
         figures.growth_mb, figures.peak_mb = memory.growth_mb, memory.peak_mb
     deadline = time.monotonic() + 30
-    while any(now > then + 3 for now, then in zip(_held(), before, strict=True)) and time.monotonic() < deadline:
+    while any(now > then + 3 for now, then in zip(resources(), before, strict=True)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    if any(now > then + 3 for now, then in zip(_held(), before, strict=True)):
-        figures.failures.append(f"threads, descriptors: {before} grew to {_held()}")
+    if any(now > then + 3 for now, then in zip(resources(), before, strict=True)):
+        figures.failures.append(f"threads, descriptors: {before} grew to {resources()}")
     figures.seconds = time.monotonic() - figures.began
     figures.failures += [f"stray: {stray}" for stray in FILES.strays]
     return figures

@@ -11,7 +11,7 @@ from typing import Any
 
 from tests import showcase
 from tests.fuzz.bounds import FILES, FOR_EVER, Figures
-from tests.fuzz.datasets import _havoc
+from tests.fuzz.datasets import havoc
 from tests.fuzz.outgoing import play_all
 from tests.paging import served, write_token
 from tests.peers import LOOPBACK
@@ -86,7 +86,7 @@ def hostile_request(rng: random.Random) -> bytes:
         version = rng.choice((b"HTTP/1.1", b"HTTP/1.1", b"HTTP/1.0", b"HTTP/9", b"", b"x"))
         parts += [line + b" " + version, *headers, b"", rng.choice(BODIES)]
     whole = b"\r\n".join(parts)
-    return _havoc(rng, whole) if rng.random() < 0.3 else whole
+    return havoc(rng, whole) if rng.random() < 0.3 else whole
 
 
 def run_page(folder: Path, seed: int, numbers: range, seconds: float = FOR_EVER) -> Figures:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from pydicom.uid import CTImageStorage
 
-from tests.fuzz.datasets import HOSTILE, _havoc
+from tests.fuzz.datasets import HOSTILE, havoc
 
 VERIFICATION, IMPLICIT = b"1.2.840.10008.1.1", b"1.2.840.10008.1.2"
 EXPLICIT, BIG, DEFLATED = b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2.2", b"1.2.840.10008.1.2.1.99"
@@ -112,7 +112,7 @@ ECHO = p_data((ECHO_CONTEXT, 3, command(echo_fields())))
 RELEASE_RQ = pdu(RELEASE, bytes(4))
 
 
-def _changed(rng: random.Random, item: Item) -> Item:
+def change_item(rng: random.Random, item: Item) -> Item:
     kind = rng.randrange(5)
     if kind == 0:
         return replace(item, said=rng.choice((0, 1, 0xFFFF, rng.randrange(300))))
@@ -125,13 +125,13 @@ def _changed(rng: random.Random, item: Item) -> Item:
     items = list(item.value)
     for _ in range(rng.choice((1, 3))):
         k = rng.randrange(len(items))
-        items[k : k + 1] = rng.choice(([], [items[k]] * 2, [_changed(rng, items[k])]))
+        items[k : k + 1] = rng.choice(([], [items[k]] * 2, [change_item(rng, items[k])]))
         if not items:
             break
     return replace(item, value=tuple(items))
 
 
-def _user(rng: random.Random) -> Item:
+def rare_user_item(rng: random.Random) -> Item:
     """An item of the negotiation that a scanner rarely sends, well-formed or not."""
     uid, rest = struct.pack(">H", 17) + VERIFICATION, rng.randbytes(rng.randrange(8))
     return rng.choice(
@@ -156,9 +156,9 @@ def hostile_request(rng: random.Random) -> bytes:
         items[1:-1] = contexts
     elif kind == 1:
         count = rng.choice((1, 2, 50, 2000))
-        items[-1] = Item(0x50, (*user_items(), *(_user(rng) for _ in range(count))))
+        items[-1] = Item(0x50, (*user_items(), *(rare_user_item(rng) for _ in range(count))))
     elif kind == 2:
-        items = [_changed(rng, item) if rng.random() < 0.3 else item for item in items]
+        items = [change_item(rng, item) if rng.random() < 0.3 else item for item in items]
     elif kind == 3:
         rng.shuffle(items)
         items = items[: rng.randrange(len(items) + 1)] + items[: rng.randrange(3)]
@@ -167,7 +167,7 @@ def hostile_request(rng: random.Random) -> bytes:
         return request(items, titles[0], titles[1])
     whole = request(items, calling=titles[1] if rng.random() < 0.2 else b"FUZZ")
     if kind == 5:
-        return _havoc(rng, whole)
+        return havoc(rng, whole)
     return whole[:2] + struct.pack(">L", rng.choice(LENGTHS)) + whole[6:] if rng.random() < 0.1 else whole
 
 
@@ -182,13 +182,13 @@ def hostile_command(rng: random.Random, dataset: bytes) -> bytes:
         )
     content = command(fields)
     if rng.random() < 0.2:
-        content = _havoc(rng, content)
+        content = havoc(rng, content)
     number = rng.choice((1, 3, 5, 7, ECHO_CONTEXT, 0, 2, 255))
     flags = [rng.choice((0, 1, 2, 3, 3, rng.randrange(256))) for _ in range(4)]
     parts = [(number, flags[0], content), (rng.choice((number, 3)), flags[1], dataset[: rng.choice((0, 10, 5000))])]
     parts += [(number, flags[2], b"")] * rng.choice((0, 1, 50, 3000))
     sent = p_data(*parts) if rng.random() < 0.5 else b"".join(p_data(part) for part in parts[:60])
-    return _havoc(rng, sent) if rng.random() < 0.3 else sent
+    return havoc(rng, sent) if rng.random() < 0.3 else sent
 
 
 def out_of_order(rng: random.Random, dataset: bytes) -> bytes:

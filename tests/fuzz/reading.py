@@ -30,7 +30,7 @@ from contourd.dicom.rtstruct_read import misplaced, rasterise, read_structure_se
 from contourd.dicom.series import Series, gate
 from contourd.errors import ContourdError
 from tests.fuzz.bounds import FILES, FOR_EVER, Figures, Memory, TooSlow, within
-from tests.fuzz.datasets import PIXELS, _havoc, hostile_dataset
+from tests.fuzz.datasets import PIXELS, havoc, hostile_dataset
 from tests.fuzz.elements import END_OF_SEQUENCE, Element, changed, read_elements
 from tests.phantom import grid, phantom, read_series, structure_set, write_series
 
@@ -89,7 +89,7 @@ class Reader:
             assert named is None or named == naming_of(read)
         meta = file_meta(CT, "1.2.3", syntax)
         if number % META_EVERY == 0:
-            meta = _havoc(rng, meta)
+            meta = havoc(rng, meta)
         self.path.write_bytes(meta + content)
         instance = read_instance(self.path)
         self._contourable(instance)

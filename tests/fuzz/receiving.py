@@ -210,21 +210,23 @@ def _campaign(
             if time.monotonic() - figures.began > seconds:
                 break
             with ThreadPoolExecutor(1 if peers is not None else AT_A_TIME) as pool:
-                for one in pool.map(lambda number: _one(name, number, play), chunk):
-                    _add(figures, *one)
+                for one in pool.map(lambda number: play_one(name, number, play), chunk):
+                    add_result(figures, *one)
             while peers:
                 peers.pop().close()
             _look(node, figures, chunk[-1])
             if memory is None:
-                memory, before = Memory(), _held()
+                memory, before = Memory(), resources()
             memory.look()
         if memory is not None:
             figures.growth_mb, figures.peak_mb = memory.growth_mb, memory.peak_mb
         deadline = time.monotonic() + LONGEST_S
-        while any(now > then + 3 for now, then in zip(_held(), before, strict=True)) and time.monotonic() < deadline:
+        while (
+            any(now > then + 3 for now, then in zip(resources(), before, strict=True)) and time.monotonic() < deadline
+        ):
             time.sleep(0.1)
-        if any(now > then + 3 for now, then in zip(_held(), before, strict=True)):
-            figures.failures.append(f"threads, descriptors: {before} grew to {_held()}")
+        if any(now > then + 3 for now, then in zip(resources(), before, strict=True)):
+            figures.failures.append(f"threads, descriptors: {before} grew to {resources()}")
     finally:
         node.scp.stop()
     figures.seconds = time.monotonic() - figures.began
@@ -232,11 +234,11 @@ def _campaign(
     return figures
 
 
-def _held() -> tuple[int, int]:
+def resources() -> tuple[int, int]:
     return threading.active_count(), psutil.Process().num_fds()
 
 
-def _one(name: str, number: int, play: Play) -> tuple[bool, float, str]:
+def play_one(name: str, number: int, play: Play) -> tuple[bool, float, str]:
     began, failure, accepted = time.monotonic(), "", False
     try:
         accepted = play(number)
@@ -245,7 +247,7 @@ def _one(name: str, number: int, play: Play) -> tuple[bool, float, str]:
     return accepted, time.monotonic() - began, failure
 
 
-def _add(figures: Figures, accepted: bool, seconds: float, failure: str) -> None:
+def add_result(figures: Figures, accepted: bool, seconds: float, failure: str) -> None:
     figures.inputs += 1
     figures.accepted += accepted
     figures.refused += not accepted

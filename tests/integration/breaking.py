@@ -72,9 +72,9 @@ def dying_at_start(*_: object) -> NoReturn:
 class Resting(worker.Worker):
     """Rests for an hour where nobody wakes it, and leaves a file when it begins to."""
 
-    def _rest(self) -> None:
+    def rest(self) -> None:
         (self._settings.spool.root / RESTS).touch()
-        super()._rest()
+        super().rest()
 
 
 def resting(settings: Settings, name: str, parent: Connection) -> None:

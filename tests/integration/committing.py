@@ -40,7 +40,9 @@ ROUTE = Route(model="hn7", destinations=("pacs",))
 class Node:
     """A contourd without its worker: everything that receives, delivers and commits."""
 
-    def __init__(self, folder: Path, answers_senders: bool = True, **more: Any) -> None:
+    def __init__(
+        self, folder: Path, answers_senders: bool = True, same_association_s: float = 2.0, **more: Any
+    ) -> None:
         self.database = Database(f"sqlite:///{folder / 'queue.sqlite'}")
         self.database.upgrade()
         self.spool = Spool(folder / "spool")
@@ -48,7 +50,7 @@ class Node:
         self.deliveries = Deliveries(self.database, POLICY, commitment_wait_s=3600)
         self.commitments = Commitments(self.database, POLICY, {"pacs": "PACS"})
         self.requests = CommitmentRequests(self.database, POLICY, ["CT1"])
-        self.committer = CommitmentSCU("CONTOURD", self.commitments, same_association_s=2.0)
+        self.committer = CommitmentSCU("CONTOURD", self.commitments, same_association_s)
         intake = Intake(self.database, self.spool.root, SeriesSettings(), [ROUTE])
         commitment = CommitmentSCP(self.commitments, self.requests if answers_senders else None)
         settings = NodeSettings(host=LOOPBACK, port=free_port(), **more)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from contourd.dicom.reception import Witness
 from contourd.dicom.scp import StorageSCP
 from contourd.dicom.spool import Spool
 from contourd.settings import NodeSettings
@@ -21,10 +22,10 @@ from tests.phantom import write_series
 def start(tmp_path: Path) -> Iterator[Start]:
     running: list[StorageSCP] = []
 
-    def run(min_free_bytes: int = 0, **node: Any) -> Receiver:
+    def run(min_free_bytes: int = 0, witness: Witness = lambda *deed: None, **node: Any) -> Receiver:
         spool = Spool(tmp_path / "spool", min_free_bytes)
         sink = Recorder(spool.root)
-        scp = StorageSCP(NodeSettings(host=LOOPBACK, port=free_port(), **node), spool, sink)
+        scp = StorageSCP(NodeSettings(host=LOOPBACK, port=free_port(), **node), spool, sink, witness)
         scp.start()
         running.append(scp)
         return Receiver(scp, sink, spool)

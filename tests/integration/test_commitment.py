@@ -70,9 +70,8 @@ def pacs() -> Iterator[PacsMaker]:
 def test_the_destination_reports_by_an_association_of_its_own(
     start: Start, pacs: PacsMaker, tmp_path: Path, with_role: bool
 ) -> None:
-    node, peer = start(), pacs(lambda event, request: 0x0000)
+    node, peer = start(same_association_s=0), pacs(lambda event, request: 0x0000)
     uid = node.contour(tmp_path)
-    node.committer._same_association_s = 0
     node.deliver(peer.port)
     assert node.delivery.state == "SENT"
     (item,) = peer.request.ReferencedSOPSequence
@@ -97,8 +96,7 @@ def test_the_destination_reports_on_the_same_association(start: Start, pacs: Pac
         return 0x0000
 
     threads: list[threading.Thread] = []
-    node, peer = start(), pacs(report)
-    node.committer._same_association_s = WAIT_S
+    node, peer = start(same_association_s=WAIT_S), pacs(report)
     node.contour(tmp_path)
     node.deliver(peer.port)
     threads[0].join(WAIT_S)
@@ -109,8 +107,7 @@ def test_the_destination_reports_on_the_same_association(start: Start, pacs: Pac
 def test_what_the_destination_does_not_hold_is_sent_again_with_the_same_bytes(
     start: Start, pacs: PacsMaker, tmp_path: Path
 ) -> None:
-    node, peer = start(), pacs(lambda event, request: 0x0000)
-    node.committer._same_association_s = 0
+    node, peer = start(same_association_s=0), pacs(lambda event, request: 0x0000)
     node.contour(tmp_path)
     node.deliver(peer.port)
     assert call_back(node.port, *event_report(peer.request, 0x0112)) == 0x0000
@@ -146,8 +143,7 @@ def test_requests_that_are_not_taken(start: Start, pacs: PacsMaker, tmp_path: Pa
 
 
 def test_reports_of_others_and_of_nothing_are_refused(start: Start, pacs: PacsMaker, tmp_path: Path) -> None:
-    node, peer = start(), pacs(lambda event, request: 0x0000)
-    node.committer._same_association_s = 0
+    node, peer = start(same_association_s=0), pacs(lambda event, request: 0x0000)
     node.contour(tmp_path)
     node.deliver(peer.port)
     report, _ = event_report(peer.request)
@@ -229,8 +225,7 @@ def test_all_of_it_goes_by_tls(start: Start, pacs: PacsMaker, tmp_path: Path) ->
     ours, theirs = authority.sign("node"), authority.sign("pacs")
     shown = {"certificate": ours.certificate, "key": ours.key, "authorities": authority.certificate}
     peer_tls = NodeTLS(certificate=theirs.certificate, key=theirs.key, authorities=authority.certificate)
-    node = start(tls=NodeTLS(**shown))
-    node.committer._same_association_s = 0
+    node = start(tls=NodeTLS(**shown), same_association_s=0)
     node.contour(tmp_path)
     peer, tls = pacs(lambda event, request: 0x0000, listening_context(peer_tls)), DestinationTLS(**shown)
     assert (

@@ -16,15 +16,17 @@ import pytest
 from contourd import daemon as daemon_module
 from contourd import examination
 from contourd.daemon import Daemon
+from contourd.dicom.scu import StorageSCU
 from contourd.errors import NodeError
 from contourd.jobs.audit import AuditTrail
 from contourd.notify import ServiceNotifier
+from contourd.outcomes import OutcomeKind
 from contourd.pulse import Wrong
 from contourd.receivers.front import Receivers
-from contourd.settings import load_settings
+from contourd.settings import Destination, load_settings
 from tests.integration import breaking
 from tests.interop.node import write_configuration
-from tests.peers import free_port
+from tests.peers import LOOPBACK, free_port
 
 WAIT_S = 60.0
 
@@ -35,8 +37,8 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     hook = threading.excepthook
 
-    def make(**more: Any) -> Daemon:
-        configuration = write_configuration(tmp_path, free_port(), "hn7", {"pacs": ("PACS", free_port())})
+    def make(port: int = 0, **more: Any) -> Daemon:
+        configuration = write_configuration(tmp_path, port or free_port(), "hn7", {"pacs": ("PACS", free_port())})
         return Daemon(load_settings(configuration), **more)
 
     yield make
@@ -61,7 +63,7 @@ def test_a_node_whose_receivers_cannot_start_says_so_and_ends(begin, tmp_path, m
         heard = []
         while (state := systemd.recv(100)) != b"STOPPING=1":
             heard.append(state)
-    assert node._examination.wrong & Wrong.PORT
+    assert node.wrong & Wrong.PORT
     assert heard[0] == b"READY=1"
     assert len(heard) - 1 < 15  # every 0.1 s for 0.5 s, and not for the two and a half that follow
 
@@ -70,12 +72,13 @@ def test_a_thread_that_is_killed_from_within_ends_the_node_and_is_audited(begin,
     monkeypatch.setattr("contourd.receivers.front.STOP_S", 1.0)
     noted: list[tuple[str, ...]] = []
     monkeypatch.setattr(AuditTrail, "note", lambda trail, *what: noted.append(what))
-    node = begin()
+    port, before = free_port(), threading.enumerate()  # a node of another test may be ending
+    node, own = begin(port), Destination(name="own", ae_title="CONTOURD", host=LOOPBACK, port=port)
 
     def kill_keeper() -> None:
-        while not node._schedule.alive or not node._scp.pids:
+        while not node.serving or StorageSCU("TEST").echo(own).kind is not OutcomeKind.ACCEPTED:
             time.sleep(0.05)
-        keeper = node._scp._keepers[0]
+        (keeper,) = [one for one in threading.enumerate() if one.name == "receiver 0" and one not in before]
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(keeper.ident or 0), ctypes.py_object(SystemExit))
 
     killing = threading.Thread(target=kill_keeper, daemon=True)

@@ -21,7 +21,7 @@ from tests.disks import read_only
 from tests.integration.receiving import associate
 from tests.integration.serving import OUT_OF_RESOURCES, WAIT_S, send, series, wait, worker_of
 from tests.interop.node import CONTOURD, Node, contourd, serve, write_configuration
-from tests.peers import LOOPBACK, free_port, running, storescp
+from tests.peers import LOOPBACK, children_running, free_port, listening_socket, running, storescp
 
 
 def database_of(folder: Path) -> Path:
@@ -125,13 +125,15 @@ def test_images_that_rotted_are_held_by_their_position_and_mended_by_sending_aga
 
 
 def test_a_node_whose_listener_has_ended_ends_too(tmp_path, bright_bundle):
-    configuration = write_configuration(tmp_path, free_port(), bright_bundle, {"pacs": ("PACS", free_port())})
+    port = free_port()
+    configuration = write_configuration(tmp_path, port, bright_bundle, {"pacs": ("PACS", free_port())})
     daemon = Daemon(load_settings(configuration))
 
     def end_listener() -> None:
-        while not daemon._schedule.alive:  # it comes last
+        while not daemon.serving:
             time.sleep(0.05)
-        daemon._scp._socket.shutdown(socket.SHUT_RDWR)  # as if its loop had broken
+        with listening_socket(port) as listening:
+            listening.shutdown(socket.SHUT_RDWR)  # as if its loop had broken
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     ending = threading.Thread(target=end_listener, daemon=True)
@@ -143,7 +145,7 @@ def test_a_node_whose_listener_has_ended_ends_too(tmp_path, bright_bundle):
         for number, handler in handlers.items():
             signal.signal(number, handler)
     ending.join()
-    assert daemon._supervisor.pid is None
+    assert children_running("spawn_main") == set()  # the worker has ended
 
 
 def test_a_second_signal_does_not_wait_for_a_delivery_that_hangs(tmp_path, bright_bundle):

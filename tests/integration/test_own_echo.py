@@ -17,15 +17,15 @@ from contourd.errors import NodeError
 from contourd.settings import NodeSettings, NodeTLS
 from tests.certificates import Authority
 from tests.integration.receiving import Recorder, Start, associate
-from tests.peers import LOOPBACK, free_port
+from tests.peers import LOOPBACK, free_port, listening_socket
 
 SHORT_S = 0.5
 
 
 def test_a_node_that_lets_nobody_in_answers_itself_and_writes_nothing(start: Start) -> None:
-    receiver = start(allowed_peers=("192.0.2.0/24",), allowed_callers=("CT1",), max_associations=1)
     witnessed: list[tuple[str, ...]] = []
-    receiver.scp._witness = lambda *deed: witnessed.append(deed)
+    limits = {"allowed_peers": ("192.0.2.0/24",), "allowed_callers": ("CT1",), "max_associations": 1}
+    receiver = start(witness=lambda *deed: witnessed.append(deed), **limits)
     receiver.scp.try_echo()
     assert (receiver.sink.told, witnessed) == ([], [])
     with socket.create_connection((LOOPBACK, receiver.port), timeout=10) as stranger:  # from the same address
@@ -36,7 +36,7 @@ def test_a_node_that_lets_nobody_in_answers_itself_and_writes_nothing(start: Sta
 def test_a_node_that_is_full_answers_itself(start: Start) -> None:
     receiver = start(max_associations=1, min_free_bytes=10**18)  # nor is there any room
     receiver.scp.try_echo()
-    receiver.spool._min_free_bytes = 0
+    receiver.spool.min_free_bytes = 0
     association = associate(receiver.port)
     assert association.is_established
     receiver.scp.try_echo()
@@ -62,10 +62,8 @@ def test_it_is_answered_by_tls_without_a_certificate_and_nobody_else_is(tmp_path
     scp.start()
     try:
         scp.try_echo()
-        with socket.create_server((LOOPBACK, 0)) as other:  # one that does not know of the call
-            assert other is not None
-            with pytest.raises(NodeError, match="does not answer a C-ECHO"):
-                echo_self(node, scp._server.socket, OwnCalls(), 5.0)
+        with listening_socket(scp.port) as listening, pytest.raises(NodeError, match="does not answer a C-ECHO"):
+            echo_self(node, listening, OwnCalls(), 5.0)  # of which the listener does not know
     finally:
         scp.stop()
 

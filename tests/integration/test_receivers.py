@@ -9,7 +9,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from contourd.settings import Settings, load_settings
 from tests.chaos.server import wait_until
 from tests.integration.receiving import WAIT_S, Recorder, associate
 from tests.interop.node import serve, write_configuration
-from tests.peers import free_port
+from tests.peers import children_running, free_port
 from tests.phantom import write_series
 
 OUT_OF_RESOURCES, PROCESSING_FAILURE = 0xA700, 0x0110
@@ -53,7 +52,7 @@ class Front:
 
     @property
     def loads(self) -> list[int]:
-        return sorted(receiver.connections for receiver in self.receivers._receivers)
+        return sorted(receiver.connections for receiver in self.receivers.receivers)
 
 
 @pytest.fixture
@@ -178,7 +177,7 @@ def test_the_node_calls_each_receiver_in_its_turn_and_kills_one_that_stays_silen
     front = start(allowed_peers=("192.0.2.0/24",), max_associations=1)
     for _ in range(2):
         front.receivers.try_echo()
-    assert [receiver.unanswered for receiver in front.receivers._receivers] == [0, 0]
+    assert [receiver.unanswered for receiver in front.receivers.receivers] == [0, 0]
     assert front.witnessed == front.sink.told == []
     deaf, hears = front.receivers.pids
     os.kill(deaf, signal.SIGSTOP)
@@ -200,17 +199,22 @@ def test_by_ipv6_too(start) -> None:
     start(host="::1").receivers.try_echo()
 
 
+def fork_servers() -> set[int]:
+    """Return the fork servers of this process that run: one, or none for a moment."""
+    return children_running("multiprocessing.forkserver")
+
+
 @pytest.mark.parametrize("loading", [False, True], ids=["once", "and the next one while it loads"])
 def test_the_fork_server_may_die_at_any_time_with_its_receivers(start, loading: bool) -> None:
     """A fork server that dies while it loads leaves its client with EOFError, and no thread may end by that."""
     front = start()
-    server: Any = forkserver._forkserver
-    first = server._forkserver_pid
+    (first,) = fork_servers()
     for pid in (first, *front.receivers.pids):
         os.kill(pid, signal.SIGKILL)
     if loading:
-        wait_until(lambda: server._forkserver_pid not in (first, None), "no other fork server was started")
-        os.kill(server._forkserver_pid, signal.SIGKILL)
+        wait_until(lambda: fork_servers() - {first}, "no other fork server was started")
+        for second in fork_servers() - {first}:
+            os.kill(second, signal.SIGKILL)
     wait_until(lambda: _answers(front), "no C-ECHO is answered any more")
     assert front.receivers.listening
     wait_until(lambda: len(front.receivers.pids) == 2, "not every receiver is there again")
@@ -228,7 +232,8 @@ def test_a_hung_receiver_is_killed_though_the_fork_server_has_died(start, monkey
     monkeypatch.setattr(front_module, "HUNG_S", 6.0)
     front = start(receivers=1)
     (hung,) = front.receivers.pids
-    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    for pid in fork_servers():
+        os.kill(pid, signal.SIGKILL)
     os.kill(hung, signal.SIGSTOP)
     wait_until(lambda: not psutil.pid_exists(hung) or psutil.Process(hung).status() == "zombie", "it still hangs")
     wait_until(lambda: _answers(front), "no other receiver took its place")

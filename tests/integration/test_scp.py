@@ -144,7 +144,7 @@ def test_a_dataset_that_is_not_what_its_command_says_is_refused(receiver: Receiv
 def test_no_room_is_out_of_resources(start: Start, images: list[Path]) -> None:
     receiver = start()
     with sending(receiver.port) as association:
-        receiver.spool._min_free_bytes = 10**18
+        receiver.spool.min_free_bytes = 10**18
         answer = association.send_c_store(pydicom.dcmread(images[0]))
     assert answer.Status == 0xA700
     assert "GB are free" in answer.ErrorComment

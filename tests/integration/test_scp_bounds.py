@@ -169,7 +169,7 @@ def test_a_full_disk_rejects_associations_for_the_moment(start: Start) -> None:
     assert refused.is_rejected
     primitive = refused.acceptor.primitive
     assert (primitive.result, primitive.result_source, primitive.diagnostic) == (2, 3, 1)
-    receiver.spool._min_free_bytes = 0
+    receiver.spool.min_free_bytes = 0
     assert echo(receiver.port)
 
 

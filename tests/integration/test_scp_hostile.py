@@ -45,7 +45,7 @@ def test_an_association_that_breaks_has_ended(receiver: Receiver, what: str) -> 
     peer.until_closed()
     peer.close()
     receiver.sink.wait_for("closed", 1, True)
-    assert receiver.scp._open == {}
+    assert receiver.scp.open_associations == 0
     assert echo(receiver.port)
 
 
@@ -62,7 +62,7 @@ def test_a_peer_that_is_gone_before_it_is_accepted(receiver: Receiver) -> None:
         peer.until_closed()
         peer.close()
         with receiver.sink.changed:
-            assert receiver.sink.changed.wait_for(lambda: not receiver.scp._open, 20)
+            assert receiver.sink.changed.wait_for(lambda: receiver.scp.open_associations == 0, 20)
     numbers = sorted(what[1] for what in receiver.sink.told if what[0] == "opened")
     with receiver.sink.changed:  # one may be told while the next comes
         assert receiver.sink.changed.wait_for(lambda: len(closed(receiver)) == len(numbers), 20)

@@ -304,7 +304,7 @@ def test_a_node_that_only_a_restart_mends_is_dead_to_healthz_too(acting):
     assert (acting.get("/healthz").status, acting.get("/readyz").text) == (503, TOLD[Wrong.PORT] + "\n")
     assert "a C-ECHO to the node&#39;s own port is not answered" in acting.get("/").text
     assert "contourd_up 0.0" in acting.get("/metrics").text
-    acting.pulse._at.value -= 16  # said nothing for longer than FRESH_S = 15 s
+    acting.clock.ahead_s += 16  # said nothing for longer than FRESH_S = 15 s
     assert acting.get("/healthz").status == 503
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -10,7 +11,7 @@ from types import MappingProxyType
 
 import pytest
 
-from contourd.web import connections
+from contourd.web import connections, scenes
 from contourd.web.connections import LONGEST_S, MOST, MOST_FOR_HEALTH, MOST_OF_ONE, PageConnection, Phase
 from contourd.web.server import LARGEST_HEADER_BYTES
 from tests import showcase
@@ -144,14 +145,23 @@ def test_a_header_without_end_is_refused(open_one):
     assert one.recv(12) == b"HTTP/1.1 400"
 
 
-def test_where_every_place_is_busy_health_is_answered_and_the_rest_is_told_to_wait(page, open_one):
+def test_where_every_place_is_busy_health_is_answered_and_the_rest_is_told_to_wait(page, open_one, monkeypatch):
     request = b"GET /jobs/1/scene HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
-    with page.site.scenes._lock:  # a scene that takes its time
+    go_on, open_scene = threading.Event(), scenes.open_scene
+
+    def take_its_time(*what):
+        assert go_on.wait(FILLING_S)
+        return open_scene(*what)
+
+    monkeypatch.setattr(scenes, "open_scene", take_its_time)
+    try:
         busy = [open_one(request, source) for source in (LOOPBACK, ELSEWHERE, "127.0.0.3") for _ in range(MOST_OF_ONE)]
         assert len(busy) == MOST + MOST_FOR_HEALTH  # and no thread is left for what needs one
         time.sleep(0.3)
         assert healthy(page)
         assert page.get("/").status == 503
+    finally:
+        go_on.set()
     assert busy[0].recv(9) == b"HTTP/1.1 "
 
 

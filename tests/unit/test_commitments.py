@@ -42,14 +42,19 @@ class Site:
         self.commitments = Commitments(self.database, POLICY, {"pacs": "PACS"}, self.clock)
         self.pacs = Peer()
         write_set(folder / "1.dcm")
-        destination = Destination(
-            name="pacs", ae_title="PACS", host="h", port=104, commitment=True, commitment_wait_s=WAIT_S
-        )
-        post = Post(folder, self.deliveries, self.commitments, self.pacs, self.pacs)
-        self.deliverer = Deliverer(destination, post, threading.Event(), self.clock.elapsed)
+        self.folder = folder
+        self.deliver_by(self.pacs, self.pacs)
         self.job = add_job(self.database)
         self.queue.claim("a", 60)
         self.queue.contoured(self.job, "a", {"pacs": "1.dcm"})
+
+    def deliver_by(self, sender, committer) -> None:
+        """Let other peers answer what is sent and what is asked."""
+        destination = Destination(
+            name="pacs", ae_title="PACS", host="h", port=104, commitment=True, commitment_wait_s=WAIT_S
+        )
+        post = Post(self.folder, self.deliveries, self.commitments, sender, committer)
+        self.deliverer = Deliverer(destination, post, threading.Event(), self.clock.elapsed)
 
     def run(self, seconds: float, step_s: float = 10) -> None:
         for _ in range(round(seconds / step_s)):
@@ -200,7 +205,7 @@ def test_the_answer_may_overtake_the_response(site):
             site.commitments.reported("PACS", Report(request.transaction_uid, (SET,)))
             return AWAY  # the connection broke afterwards
 
-    site.deliverer._post = Post(site.deliverer._post.root, site.deliveries, site.commitments, site.pacs, Hasty())
+    site.deliver_by(site.pacs, Hasty())
     site.run(10)
     assert (site.delivery.state, site.states()) == ("DELIVERED", ["COMMITTED"])
 
@@ -224,13 +229,13 @@ def test_a_superseded_structure_set_is_not_sent_again(site):
     assert state(site.database, site.job) == JobState.SUPERSEDED
 
 
-def test_a_structure_set_that_is_gone_is_told(site, tmp_path):
+def test_a_structure_set_that_is_gone_is_told(site):
     class Vanishing(Peer):
         def deliver(self, path, destination):
             path.unlink()
             return super().deliver(path, destination)
 
-    site.deliverer._post = Post(tmp_path, site.deliveries, site.commitments, Vanishing(), site.pacs)
+    site.deliver_by(Vanishing(), site.pacs)
     site.run(10)
     assert site.delivery.state == "REFUSED"
     assert "1.dcm cannot be read any more" in str(site.delivery.reason)

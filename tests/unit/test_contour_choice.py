@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contourd.cli.contouring import _choose_series
+from contourd.cli.contouring import choose_series
 from contourd.dicom.instance import survey_series
 from contourd.errors import NodeError, SeriesUnusable
 from tests.phantom import write_series
@@ -31,7 +31,7 @@ def folder(written: Path, tmp_path: Path) -> Path:
 
 def chosen(folder: Path, series_uid: str | None = None) -> str:
     found, unreadable = survey_series(folder)
-    return _choose_series(found, unreadable, folder, series_uid)[0].patient_id
+    return choose_series(found, unreadable, folder, series_uid)[0].patient_id
 
 
 def uid_of(folder: Path) -> str:

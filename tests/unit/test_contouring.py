@@ -166,9 +166,9 @@ class OnEverySecond(Predictor):
 
     asked = 0
 
-    def _probabilities(self, image):
+    def probabilities(self, image):
         self.asked += 1
-        found = super()._probabilities(image)
+        found = super().probabilities(image)
         return found if self.asked % 2 else np.zeros_like(found)
 
 

@@ -259,4 +259,4 @@ def test_what_is_done_is_forgotten(node, monkeypatch):
         node.contour(number, "pacs")
     node.run(10)
     assert len(node.peers["pacs"].sent) == 4
-    assert len(node.deliverers["pacs"]._trying) == 0
+    assert node.deliverers["pacs"].remembered == 0

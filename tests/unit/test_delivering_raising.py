@@ -34,6 +34,14 @@ class Raising(Peer):
         raise KeyError("context")
 
 
+class Away(Raising):
+    """The same, where what is sent to it finds nobody."""
+
+    def deliver(self, path, destination):
+        self.sends = AWAY
+        return Peer.deliver(self, path, destination)
+
+
 def run_raising(node, deliverer, seconds: int) -> None:
     for _ in range(seconds):
         with suppress(ZeroDivisionError, KeyError):
@@ -53,13 +61,11 @@ def test_an_exception_of_a_peers_making_skips_no_wait(node):
 
 def test_a_probe_that_raises_skips_no_wait_either(node):
     node.contour(1, "pacs")
-    peer = Raising()
+    peer = Away()
     post = Post(node.folder, node.deliveries, node.commitments, peer, peer)
     to = Destination(name="pacs", ae_title="P", host="h", port=1)
-    deliverer = Deliverer(to, post, threading.Event(), node.clock.elapsed)
-    deliverer._is_down(AWAY)
-    run_raising(node, deliverer, 3600)
-    assert (peer.sent, peer.echoed) == ([], 6)
+    run_raising(node, Deliverer(to, post, threading.Event(), node.clock.elapsed), 3600)
+    assert (peer.sent, peer.echoed) == (["1.dcm"], 6)
 
 
 def test_what_is_no_answer_is_tried_again_and_delays_nothing_else(node):

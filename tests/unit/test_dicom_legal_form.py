@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
+from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
@@ -37,7 +38,7 @@ def writing(values: Mapping[str, bytes]) -> Change:
             tag, padded = Tag(keyword), content + b" " * (len(content) % 2)
             ds[tag] = RawDataElement(tag, dictionary_VR(tag), len(padded), padded, 0, False, True)
             if keyword == "SpecificCharacterSet":
-                ds.set_original_encoding(False, True, ds._character_set)
+                ds.set_original_encoding(False, True, convert_encodings(ds.SpecificCharacterSet))
 
     return change
 

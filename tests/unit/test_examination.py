@@ -95,7 +95,7 @@ def test_another_folder_in_the_place_of_the_spool_is_told(node: Node) -> None:
 
 
 def test_a_full_disk_is_no_reason_to_kill_the_node(node: Node) -> None:
-    node.spool._min_free_bytes = 10**18
+    node.spool.min_free_bytes = 10**18
     assert node.after(0) == Wrong.FULL
     assert not Wrong.FULL & DEAD
 

@@ -85,7 +85,7 @@ class Book:
         assert self.writing.wait(WAIT_S)
         others = [self.pool.submit(self.group.commit, name) for name in names]
         deadline = time.monotonic() + WAIT_S
-        while len(self.group._waiting) < len(names):
+        while self.group.waiting < len(names):
             assert time.monotonic() < deadline
             time.sleep(0.001)
         meanwhile()

@@ -29,7 +29,7 @@ def test_a_late_slice_leaves_what_was_delivered(node, tmp_path):
     node.wait(10)
     job = node.queue.claim("w", 60)
     node.queue.contoured(job.id, "w", {"pacs": "x"})
-    deliveries = Deliveries(node.queue._database, RetryPolicy(30, 1800, 86400))
+    deliveries = Deliveries(node.database, RetryPolicy(30, 1800, 86400))
     deliveries.accepted(deliveries.claim("pacs").id, Outcome(OutcomeKind.ACCEPTED, "", 0))
     node.send(paths[21:])
     node.wait(10)

@@ -79,7 +79,7 @@ def fill(database: Database) -> None:
 
 def content(database: Database) -> Content:
     with database.engine.connect() as connection:
-        return {t.name: [dict(row._mapping) for row in connection.execute(t.select())] for t in tables(connection)}
+        return {t.name: [dict(row) for row in connection.execute(t.select()).mappings()] for t in tables(connection)}
 
 
 def check(database: Database) -> None:

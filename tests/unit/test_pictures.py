@@ -9,7 +9,7 @@ import pytest
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.model.structures import colour_of
-from contourd.pictures import _axial_levels, _best, draw_contours
+from contourd.pictures import axial_levels, best_plane, draw_contours
 
 
 def volume(row=(1.0, 0.0, 0.0), column=(0.0, 1.0, 0.0)) -> Volume:
@@ -41,10 +41,10 @@ def test_the_patient_s_left_is_on_the_right_of_the_picture(tmp_path, row, column
 
 def test_slices_are_chosen_from_the_organs():
     found = masks(volume().grid)
-    levels = _axial_levels(found, 30)
+    levels = axial_levels(found, 30)
     assert levels == sorted(levels, reverse=True)
     assert all(found["Parotid_L"][k].any() for k in levels)
-    assert found["Parotid_L"][:, :, _best(found, 2, 61)].any()
+    assert found["Parotid_L"][:, :, best_plane(found, 2, 61)].any()
 
 
 def test_without_organs_there_is_still_a_picture(tmp_path):

@@ -13,7 +13,7 @@ from contourd.imaging.volume import Volume
 from contourd.model import torch_runtime
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
 from contourd.model.bundle import save_bundle
-from contourd.model.predictor import TOUCHING, OnLattice, Prediction, Predictor, _largest_component
+from contourd.model.predictor import TOUCHING, OnLattice, Prediction, Predictor, largest_component
 from contourd.model.runtime import check_memory, choose_device
 from contourd.model.transforms import Preprocess, PreprocessConfig
 
@@ -57,7 +57,7 @@ def test_mirrored_prediction_is_symmetric(bundle):
     """With mirror averaging, the mirror image of a volume gives the mirror image with left and right exchanged."""
     predictor = Predictor(bundle(mirror=True), "cpu")
     image = predictor.preprocess.prepare(volume()).image
-    p, q = predictor._probabilities(image), predictor._probabilities(np.ascontiguousarray(image[..., ::-1]))
+    p, q = predictor.probabilities(image), predictor.probabilities(np.ascontiguousarray(image[..., ::-1]))
     np.testing.assert_allclose(q[1], p[2, ..., ::-1], atol=1e-5)
     np.testing.assert_allclose(q[0], p[0, ..., ::-1], atol=1e-5)
 
@@ -95,8 +95,8 @@ def test_an_organ_of_one_lattice_alone_is_half_as_likely():
 def test_corners_that_touch_are_one_part_on_the_ct_s_grid():
     probability = np.zeros((1, 4, 4), dtype=np.float32)
     probability[0, [0, 1, 2], [0, 1, 2]] = 0.8
-    assert np.count_nonzero(_largest_component(probability)) == 1
-    np.testing.assert_array_equal(_largest_component(probability, touching=TOUCHING), probability)
+    assert np.count_nonzero(largest_component(probability)) == 1
+    np.testing.assert_array_equal(largest_component(probability, touching=TOUCHING), probability)
 
 
 def test_largest_component():
@@ -105,7 +105,7 @@ def test_largest_component():
     probability[0, 2, 5] = 0.3  # the kept part's soft edge
     probability[0, 1:3, 8:10] = 0.8  # an island of 4
     probability[0, 1, 10] = 0.4  # and its edge
-    kept = _largest_component(probability)
+    kept = largest_component(probability)
     expected = probability.copy()
     expected[0, :, 8:] = 0
     np.testing.assert_array_equal(kept, expected)
@@ -113,7 +113,7 @@ def test_largest_component():
 
 def test_one_component_is_left_alone():
     probability = np.random.default_rng(0).random((3, 4, 5)).astype(np.float32) * 0.4
-    np.testing.assert_array_equal(_largest_component(probability), probability)
+    np.testing.assert_array_equal(largest_component(probability), probability)
 
 
 def test_devices():

@@ -51,7 +51,7 @@ def test_slices_are_read_as_they_arrive_for_so_long_at_a_time(images):
     paths = list(images)
     some = {path: images[path] for path in paths[:10]}
     assert ahead.follow(some, 4.0)  # a tick for each image, and one at the beginning
-    assert len(ahead._read) == 3
+    assert len(ahead) == 3
     while ahead.follow(some, 4.0):
         pass
     assert not ahead.follow(images, LONG_S)
@@ -129,10 +129,10 @@ def bench(tmp_path, fit_bundle):
 
 
 def read_all_ahead(bench):
-    bench.worker._read_ahead()  # it may take them for a burst, and leave the processors to reception
-    while bench.worker._read_ahead():
+    bench.worker.read_ahead()  # it may take them for a burst, and leave the processors to reception
+    while bench.worker.read_ahead():
         pass
-    return len(bench.worker._ahead._read)
+    return bench.worker.images_ahead
 
 
 def test_a_resting_worker_reads_what_arrives_and_drops_what_is_held(bench, make_series):
@@ -155,17 +155,17 @@ def test_a_burst_is_left_alone_until_it_is_over(bench, make_series, monkeypatch)
     assert len(listed) == SLICES > worker.BURST
     at_first = dict(list(listed.items())[: worker.BURST])
     monkeypatch.setattr(worker, "arriving_images", lambda database, most: at_first)
-    while bench.worker._read_ahead():
+    while bench.worker.read_ahead():
         pass
-    assert len(bench.worker._ahead._read) == worker.BURST  # not more than that came at a time
-    bench.worker._ahead.clear()
-    bench.worker._listed = 0
+    assert bench.worker.images_ahead == worker.BURST  # not more than that came at a time
     monkeypatch.setattr(worker, "arriving_images", lambda database, most: listed)
-    assert not bench.worker._read_ahead()
-    assert bench.worker._ahead._read == {}
-    while bench.worker._read_ahead():
+    another = worker.Worker(bench.settings, "another")
+    assert not another.read_ahead()
+    assert another.images_ahead == 0
+    while another.read_ahead():
         pass
-    assert len(bench.worker._ahead._read) == SLICES
+    assert another.images_ahead == SLICES
+    another.close()
 
 
 def test_what_was_read_ahead_is_contoured_to_the_same_bytes(bench, make_series):
@@ -180,7 +180,7 @@ def test_what_was_read_ahead_is_contoured_to_the_same_bytes(bench, make_series):
     assert read_all_ahead(bench) == SLICES
     assert bench.work().state == JobState.DELIVERING
     assert output.read_bytes() == content
-    assert not bench.worker._ahead._read
+    assert bench.worker.images_ahead == 0
 
 
 def test_a_damaged_file_is_told_though_it_was_read_ahead(bench, make_series):

@@ -35,14 +35,6 @@ def bench(tmp_path, fit_bundle):
     close_bench(bench)
 
 
-@pytest.fixture
-def elapsed(bench):
-    """A clock of the worker's waits, which the test sets."""
-    now = [0.0]
-    bench.worker._elapsed = lambda: now[0]
-    return now
-
-
 def failing(*errors):
     """Contour after so many errors."""
     left = list(errors)
@@ -57,7 +49,7 @@ def failing(*errors):
 
 def test_a_device_that_is_busy_for_a_moment_costs_the_job_nothing(bench, make_series):
     bench.add(make_series("p1"))
-    bench.worker._contour_series = failing(BUSY)
+    bench.contour = failing(BUSY)
     waiting = bench.work()
     assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 0)
     assert str(waiting.reason) == f"waits for the device: {BUSY}"
@@ -65,35 +57,34 @@ def test_a_device_that_is_busy_for_a_moment_costs_the_job_nothing(bench, make_se
     assert (done.state, done.reason) == (JobState.DELIVERING, None)
 
 
-def test_it_waits_ever_longer(bench, make_series, elapsed):
+def test_it_waits_ever_longer(bench, make_series):
     job = bench.add(make_series("p1"))
-    bench.worker._contour_series = failing(BUSY, BUSY, BUSY)
-    waits = []
-    for _ in range(3):
-        bench.worker._work(bench.worker._claim())
-        waits.append(bench.worker._waiting[job].left_s)
-        elapsed[0] += waits[-1] - 0.1
-        assert bench.worker._claim() is None
-        elapsed[0] += 0.2
-    for wait, least in zip(waits, (2, 4, 8), strict=True):
-        assert least <= wait <= least * 1.1  # up to a tenth is added
+    bench.contour = failing(BUSY, BUSY, BUSY)
+    for wait_s in (2, 4, 8):
+        claimed = bench.worker.claim()
+        assert claimed.id == job
+        bench.worker.run_job(claimed)
+        bench.elapsed_s += wait_s - 0.01
+        assert bench.worker.claim() is None
+        bench.elapsed_s += wait_s / 10 + 0.02  # up to a tenth is added
+    assert bench.worker.claim().id == job
 
 
-def test_another_job_goes_on_meanwhile(bench, make_series, elapsed):
+def test_another_job_goes_on_meanwhile(bench, make_series):
     first, second = bench.add(make_series("p1")), bench.add(make_series("p2"))
-    bench.worker._contour_series = failing(BUSY)
+    bench.contour = failing(BUSY)
     for expected in (first, second):
-        job = bench.worker._claim()
+        job = bench.worker.claim()
         assert job.id == expected
-        bench.worker._work(job)
-    assert bench.worker._claim() is None
-    elapsed[0] += 3
-    assert bench.worker._claim().id == first
+        bench.worker.run_job(job)
+    assert bench.worker.claim() is None
+    bench.elapsed_s += 3
+    assert bench.worker.claim().id == first
 
 
 def test_the_on_call_hears_of_the_device_and_not_of_the_series(bench, make_series):
     bench.add(make_series("p1"))
-    bench.worker._contour_series = failing(BUSY)
+    bench.contour = failing(BUSY)
     bench.work()
     (concern,) = read_concerns(bench.database, START, 900, 1e9)
     assert (concern.rule, concern.text) == ("device", "the device cannot be used: 1 jobs wait for it")
@@ -103,14 +94,14 @@ def test_the_on_call_hears_of_the_device_and_not_of_the_series(bench, make_serie
 
 def test_a_device_that_is_lost_ends_the_worker_so_that_another_begins(bench, make_series):
     bench.add(make_series("p1"))
-    bench.worker._contour_series = failing(LOST)
+    bench.contour = failing(LOST)
     assert bench.work().state == JobState.QUEUED
     assert bench.worker.stopping.is_set()
 
 
 def test_the_machines_memory_is_waited_for_where_nothing_limits_the_worker(bench, make_series):
     bench.add(make_series("p1"))
-    bench.worker._contour_series = failing(
+    bench.contour = failing(
         MemoryError("Unable to allocate 2 GiB"), RuntimeError("DefaultCPUAllocator: can't allocate memory")
     )
     for _ in range(2):
@@ -124,7 +115,7 @@ def test_the_machines_memory_is_waited_for_where_nothing_limits_the_worker(bench
 def test_a_disk_that_is_full_is_waited_for(bench, make_series, number):
     bench.add(make_series("p1"))
     bench.worker.stopping.set()  # so that it does not wait
-    bench.worker._contour_series = failing(OSError(number, "No space left on device"))
+    bench.contour = failing(OSError(number, "No space left on device"))
     waiting = bench.work()
     assert (waiting.state, waiting.attempts) == (JobState.QUEUED, 0)
     assert str(waiting.reason) == "waits: a file cannot be written: No space left on device"
@@ -133,9 +124,7 @@ def test_a_disk_that_is_full_is_waited_for(bench, make_series, number):
 
 def test_a_device_that_is_too_small_for_ever_holds_the_job_at_once(bench, make_series):
     bench.add(make_series("p1"))
-    bench.worker._contour_series = failing(
-        DeviceError(HoldReason.DEVICE_TOO_SMALL, needed_gib=99.0, device="cuda:0", total_gib=8.0)
-    )
+    bench.contour = failing(DeviceError(HoldReason.DEVICE_TOO_SMALL, needed_gib=99.0, device="cuda:0", total_gib=8.0))
     held = bench.work()
     assert held.state == JobState.HELD
     assert held.reason.held_as == "device"

@@ -48,11 +48,11 @@ def test_the_next_job_gets_what_is_activated_now(bench, make_series, fit_bundle,
 def test_a_model_that_is_activated_while_nothing_is_to_do_is_loaded_at_once(bench, fit_bundle, tmp_path):
     bench.worker.stopping.set()  # so that it does not wait
     bench.worker.warm_up()
-    bench.worker._rest()
-    loaded = bench.worker._predictors["bright"]
+    bench.worker.rest()
+    loaded = bench.worker.predictors["bright"]
     activate(bench, brighter_bundle(fit_bundle, tmp_path / "second"))
-    bench.worker._rest()
-    assert (loaded.bundle.version, bench.worker._predictors["bright"].bundle.version) == ("1", "2")
+    bench.worker.rest()
+    assert (loaded.bundle.version, bench.worker.predictors["bright"].bundle.version) == ("1", "2")
 
 
 def test_a_model_that_turns_out_bad_holds_the_job_until_it_is_taken_back(bench, make_series, fit_bundle, tmp_path):

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime
+from typing import NoReturn
 
 import pytest
 from pydicom.valuerep import DSfloat
 
-from contourd.jobs.contourings import Contouring
+from contourd.contouring import Order
+from contourd.dicom.series import Instance
 from contourd.jobs.database import Database
-from contourd.jobs.queue import Job
 from contourd.jobs.tables import JobRow, SeriesRow
 from contourd.logs import LineFormatter
-from contourd.model.library import FoundModel
+from contourd.model.predictor import Predictor
 from contourd.settings import Settings
 from contourd.worker import Worker
 
@@ -21,12 +22,10 @@ NAME = "Zanzibaar^Quentinus"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Stumbling(Worker):
-    """Meets a number that is a name, as pydicom tells it."""
-
-    def _contour(self, job: Job, found: FoundModel) -> tuple[dict[str, str], str, Contouring]:  # noqa: ARG002
-        DSfloat(NAME)
-        raise AssertionError("pydicom took a name for a number")
+def stumble(instances: list[Instance], predictor: Predictor, order: Order) -> NoReturn:  # noqa: ARG001
+    """Meet a number that is a name, as pydicom tells it."""
+    DSfloat(NAME)
+    raise AssertionError("pydicom took a name for a number")
 
 
 @pytest.fixture
@@ -34,7 +33,7 @@ def settings(tmp_path) -> Settings:
     return Settings.model_validate(
         {
             "spool": {"root": tmp_path},
-            "worker": {"max_attempts": 1},
+            "worker": {"max_attempts": 1, "device": "cpu", "runtime": "torch"},
             "destination": [{"name": "pacs", "ae_title": "A", "host": "h", "port": 1}],
             "route": [{"model": "hn7", "destinations": ["pacs"]}],
         }
@@ -51,10 +50,10 @@ def test_neither_the_queue_nor_the_log_quotes_the_patient(settings, caplog):
         session.add(
             JobRow(id=1, series_id=1, revision=1, model="hn7", destinations=["pacs"], state="QUEUED", **moments)
         )
-    worker = Stumbling(settings, "w")
+    worker = Worker(settings, "w", stumble)
     with caplog.at_level(logging.INFO):
-        worker._work(worker._queue.claim("w", 60))
-    worker._database.close()
+        worker.run_job(worker.claim())
+    worker.close()
     with database.reading() as session:
         job = session.get_one(JobRow, 1)
     database.close()
