@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from contourd.acceptance.reference_patient import IDENTITY, reference_volume
 from contourd.dicom.ct_write import write_ct_series
 from contourd.imaging.grid import Grid
 from contourd.imaging.resample import resample
@@ -18,7 +19,6 @@ from contourd.model.runtime import Runtime
 from contourd.model.runtime_description import RuntimeDescription
 from contourd.model.torch_runtime import TorchRuntime
 from contourd.model.transforms import grid_axes_mm
-from contourd.reference import IDENTITY, reference_volume
 
 MODEL = "hn7"
 Answers = list[NDArray[np.float32]]

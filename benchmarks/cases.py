@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from contourd.dicom.rtstruct_write import Provenance, save_structure_set, structure_set_dataset
-from contourd.dicom.series import Series, find_series, gate
+from contourd.acceptance.reference_patient import reference_masks, reference_series
+from contourd.dicom.reading.series import Series, find_series, gate
+from contourd.dicom.rtstruct.writer import Provenance, save_structure_set, structure_set_dataset
 from contourd.imaging.contours import ROI, MaskInBox, StructureSet, trace
 from contourd.model.structures import catalogue
-from contourd.reference import reference_masks, reference_series
 
 PROVENANCE = Provenance("benchmark", "1", "0" * 64, "0" * 64)
 Masks = dict[str, MaskInBox]

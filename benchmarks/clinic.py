@@ -23,7 +23,7 @@ from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.uids import derived_uid
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from contourd.loopback import LOOPBACK
+from contourd.system.loopback import LOOPBACK
 
 # From hour to hour of the day, how many series come in an hour, relative to each other.
 DAY = ((7.0, 8.0, 1.0), (8.0, 10.0, 3.0), (10.0, 12.0, 1.5), (12.0, 13.0, 0.5), (13.0, 17.0, 1.2), (17.0, 19.0, 0.4))

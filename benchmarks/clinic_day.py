@@ -46,10 +46,10 @@ from figures import Figure, tell
 from node import associates, association_request, configure, running
 from sqlalchemy import select
 
-from contourd.jobs.database import Database
-from contourd.jobs.report import jobs_by_state
-from contourd.jobs.tables import EventRow, JobRow, SeriesRow
-from contourd.loopback import free_port
+from contourd.observe.report import jobs_by_state
+from contourd.store.database import Database
+from contourd.store.tables import EventRow, JobRow, SeriesRow
+from contourd.system.loopback import free_port
 
 SENDERS, LOOK_S, DRAIN_S, START_S = 8, 0.5, 180.0, 120.0
 QUIET_S, GAPPED_S, FIRST_RETRY_S, LONGEST_RETRY_S = 15.0, 180.0, 30.0, 1800.0

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from contourd import supervision
+from contourd.node import worker_supervisor
 from contourd.settings import Settings
 
 # Seconds of the network per series, in this process' environment and its worker's.
@@ -49,11 +49,11 @@ def balls(shape: Sequence[int], spacing_mm: Sequence[float]) -> NDArray[np.float
 
 def run_worker(settings: Settings, name: str, parent: Connection) -> None:
     """Run a worker whose predictor sleeps."""
-    from contourd import worker
-    from contourd.contouring import Contoured, Order, contour_series
-    from contourd.dicom.series import Instance
+    from contourd.contour.contouring import Contoured, Order, contour_series
+    from contourd.dicom.reading.series import Instance
     from contourd.imaging.volume import Volume
     from contourd.model.predictor import OnLattice, Prediction, Predictor, Progress
+    from contourd.node import worker
 
     seconds = float(os.environ[NETWORK_S])
 
@@ -76,7 +76,7 @@ def run_worker(settings: Settings, name: str, parent: Connection) -> None:
 
 
 if __name__ == "__main__":
-    supervision.run_worker = run_worker
+    worker_supervisor.run_worker = run_worker
     from contourd.cli import main
 
     main()

@@ -13,17 +13,17 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from contourd.dicom.spool import Spool
-from contourd.jobs.database import Database
-from contourd.jobs.deliveries import Deliveries
-from contourd.jobs.job import JobState, RetryPolicy, SeriesEvent, SeriesState
-from contourd.jobs.queue import Queue
-from contourd.jobs.retention import Retention
-from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
-from contourd.jobs.transitions import record
-from contourd.outcomes import Outcome, OutcomeKind
-from contourd.remarks import Finding, Measure, Remark, RemarkCheck, Remarks, RemarkVerdict
+from contourd.delivery.deliveries import Deliveries
+from contourd.dicom.network.outcomes import Outcome, OutcomeKind
+from contourd.model.remarks import Finding, Measure, Remark, RemarkCheck, Remarks, RemarkVerdict
+from contourd.node.retention import Retention
 from contourd.settings import RetentionSettings
+from contourd.spool.folder import Spool
+from contourd.store.database import Database
+from contourd.store.queue import Queue
+from contourd.store.states import JobState, RetryPolicy, SeriesEvent, SeriesState
+from contourd.store.tables import InstanceRow, JobRow, SeriesRow
+from contourd.store.transitions import record
 
 SERIES, IMAGES, A_DAY = 60, 200, 20
 UID = "2.25.{:039d}"

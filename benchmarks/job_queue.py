@@ -22,14 +22,14 @@ from pathlib import Path
 from figures import Figure, tell
 from sqlalchemy import insert
 
-from contourd.jobs.counts import History, read_standing
-from contourd.jobs.database import Database
-from contourd.jobs.deliveries import Deliveries
-from contourd.jobs.job import DeliveryState, JobState, RetryPolicy, SeriesState
-from contourd.jobs.overview import read_details
-from contourd.jobs.queue import Queue
-from contourd.jobs.report import read_report
-from contourd.jobs.tables import AttemptRow, DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow, Table
+from contourd.delivery.deliveries import Deliveries
+from contourd.observe.counts import History, read_standing
+from contourd.observe.overview import read_details
+from contourd.observe.report import read_report
+from contourd.store.database import Database
+from contourd.store.queue import Queue
+from contourd.store.states import DeliveryState, JobState, RetryPolicy, SeriesState
+from contourd.store.tables import AttemptRow, DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow, Table
 
 CHUNK, RUNS, COMMANDS, OPEN = 20_000, 20, 5, 40
 # What is timed -> the largest median that is aimed at, in ms.

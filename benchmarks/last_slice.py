@@ -39,22 +39,22 @@ from figures import Figure, tell
 from numpy.typing import NDArray
 from rt_utils import RTStructBuilder
 
-from contourd import contouring
-from contourd.contouring import Contoured, Order, contour_series
-from contourd.dicom.integrity import stored_sha256
-from contourd.dicom.receiver import Receiver
-from contourd.dicom.reception import ReceivedInstance
-from contourd.dicom.scu import StorageSCU
-from contourd.dicom.series import Instance, read_instance
-from contourd.dicom.spool import Spool
-from contourd.jobs.database import Database
-from contourd.jobs.deliveries import Deliveries
-from contourd.jobs.intake import Intake
-from contourd.jobs.job import RetryPolicy
+from contourd.contour import contouring
+from contourd.contour.contouring import Contoured, Order, contour_series
+from contourd.delivery.deliveries import Deliveries
+from contourd.dicom.network.events import ReceivedInstance
+from contourd.dicom.network.in_memory_scp import Receiver
+from contourd.dicom.network.scu import StorageSCU
+from contourd.dicom.reading.integrity import stored_sha256
+from contourd.dicom.reading.series import Instance, read_instance
+from contourd.intake.intake import Intake
 from contourd.model.bundle import load_bundle
 from contourd.model.predictor import Predictor
+from contourd.node.worker import Worker
 from contourd.settings import Settings
-from contourd.worker import Worker
+from contourd.spool.folder import Spool
+from contourd.store.database import Database
+from contourd.store.states import RetryPolicy
 
 LIMIT_S, CHECK_LIMIT_S, QUIET_S = 2.0, 1.0, 15.0
 STAGES = ("examine", "claim", "headers", "read", "prepare", "contour", "trace", "write", "check", "record", "deliver")

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from figures import Figure, tell
 
+from contourd.acceptance.reference_patient import reference_volume
 from contourd.errors import DeviceError
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
 from contourd.model.bundle import load_bundle
@@ -30,8 +31,7 @@ from contourd.model.openvino_runtime import OpenVinoRuntime, has_bf16, is_instal
 from contourd.model.runtime import Runtime, choose_device
 from contourd.model.torch_runtime import TorchRuntime
 from contourd.model.transforms import Preprocess, lattice_axes_mm
-from contourd.reference import reference_volume
-from contourd.runtimes import LEAST_DICE, masks_agree
+from contourd.models.runtimes import LEAST_DICE, masks_agree
 
 ORGANS = tuple("abcdefghi")
 # Of the network with the paper's channels and ten classes.

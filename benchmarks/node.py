@@ -16,7 +16,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE, ImplementationClassUIDNotific
 from pynetdicom.sop_class import Verification
 from pynetdicom.transport import AddressInformation
 
-from contourd.loopback import LOOPBACK, free_port, stop
+from contourd.system.loopback import LOOPBACK, free_port, stop
 
 A_ASSOCIATE_AC, A_RELEASE_RQ = 0x02, bytes.fromhex("05000000000400000000")
 STOP_S, ANSWER_S = 60.0, 5.0

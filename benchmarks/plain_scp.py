@@ -14,7 +14,7 @@ from typing import Any
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import AE, evt
 
-from contourd.loopback import LOOPBACK
+from contourd.system.loopback import LOOPBACK
 
 
 def main() -> None:

@@ -32,7 +32,7 @@ from figures import Figure, tell
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from contourd.loopback import LOOPBACK, free_port, listens, stop
+from contourd.system.loopback import LOOPBACK, free_port, listens, stop
 
 TITLE = "RECEIVER"
 MATRIX, PIXEL_MM, SLICE_MM = 512, 0.9765625, 2.5

@@ -27,7 +27,7 @@ import pydicom
 from cases import Case, boxed, cases, read_headers, write_masks
 from numpy.typing import NDArray
 
-from contourd.dicom.rtstruct_read import ReadROI, extent, rasterise, read_structure_set
+from contourd.dicom.rtstruct.reader import ReadROI, extent, rasterise, read_structure_set
 from contourd.imaging.contours import MaskInBox
 
 Reader = Callable[[Case, Path, Path], Mapping[str, MaskInBox]]

@@ -27,10 +27,10 @@ from figures import Figure, tell
 from rt_utils import RTStructBuilder
 from scipy import ndimage
 
-from contourd.dicom.rtstruct_check import check_structure_set
-from contourd.dicom.rtstruct_read import rasterise, read_structure_set
-from contourd.dicom.rtstruct_write import save_structure_set, structure_set_dataset
-from contourd.dicom.series import Series
+from contourd.dicom.reading.series import Series
+from contourd.dicom.rtstruct.read_back import check_structure_set
+from contourd.dicom.rtstruct.reader import rasterise, read_structure_set
+from contourd.dicom.rtstruct.writer import save_structure_set, structure_set_dataset
 from contourd.imaging.contours import ROI, MaskInBox, StructureSet, trace
 from contourd.imaging.grid import Box
 from contourd.model.structures import catalogue

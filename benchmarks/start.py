@@ -24,8 +24,8 @@ from pathlib import Path
 from figures import Figure, tell
 from node import associates, association_request, configure, running
 
-from contourd.jobs.database import Database
-from contourd.loopback import LOOPBACK, free_port
+from contourd.store.database import Database
+from contourd.system.loopback import LOOPBACK, free_port
 
 AGAIN_S, GIVE_UP_S = 0.01, 120.0
 HELP_S, STATUS_S, SERVE_S = 0.3, 0.8, 3.0

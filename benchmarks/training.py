@@ -26,11 +26,11 @@ import torch
 from figures import Figure, tell
 from torch import Tensor
 
+from contourd.acceptance.reference_patient import load_reference
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.model.runtime import choose_device
 from contourd.model.transforms import Preprocess
-from contourd.reference import load_reference
 from trainer.case import Annotation, Case, write_case
 from trainer.training.config import TrainConfig, find_recipe, load_recipe
 from trainer.training.dataset import load_split, store

@@ -41,7 +41,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from contourd.hold_reasons import HoldReason, Reason
+from contourd.reasons.catalogue import HoldReason, Reason
 
 
 class ContourdError(Exception):

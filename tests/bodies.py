@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from contourd.acceptance.reference_patient import COUCH_GAP_MM, reference_volume
 from contourd.imaging.grid import Grid
 from contourd.imaging.resample import resample
 from contourd.imaging.volume import AIR_HU, Volume
 from contourd.model.body import find_patient
 from contourd.model.bundle import load_bundle
 from contourd.model.transforms import Preprocess, grid_axes_mm
-from contourd.reference import COUCH_GAP_MM, reference_volume
 from tests.couches import OBJECTS, with_object
 from trainer.case import read_case
 

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from contourd import activating
-from contourd.contouring import Contoured, Order, contour_series
-from contourd.dicom.integrity import stored_sha256
-from contourd.dicom.series import Instance, read_instance
-from contourd.dicom.spool import Spool
-from contourd.jobs.database import Database
-from contourd.jobs.job import JobState, SeriesState
-from contourd.jobs.operations import Operations
-from contourd.jobs.queue import Queue
-from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
+from contourd.contour.contouring import Contoured, Order, contour_series
+from contourd.dicom.reading.integrity import stored_sha256
+from contourd.dicom.reading.series import Instance, read_instance
 from contourd.model.predictor import Predictor
+from contourd.models import activation
+from contourd.node.worker import Contour, Worker
+from contourd.operations.operations import Operations
 from contourd.settings import Settings
-from contourd.worker import Contour, Worker
+from contourd.spool.folder import Spool
+from contourd.store.database import Database
+from contourd.store.queue import Queue
+from contourd.store.states import JobState, SeriesState
+from contourd.store.tables import InstanceRow, JobRow, SeriesRow
 from tests.queueing import START
 
 
@@ -106,4 +106,4 @@ def close_bench(bench: Bench) -> None:
 
 
 def activate(bench, folder):
-    return activating.activate(bench.database, bench.settings, str(folder), "marie", "trained here").activation.model
+    return activation.activate(bench.database, bench.settings, str(folder), "marie", "trained here").activation.model

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 
-from contourd.delivering import Deliverer, Post
-from contourd.jobs.commitments import Commitments
-from contourd.jobs.database import Database
-from contourd.jobs.deliveries import Deliveries
-from contourd.jobs.job import RetryPolicy
-from contourd.jobs.queue import Queue
-from contourd.jobs.report import DeliveryLine, read_report
+from contourd.delivery.commitments import Commitments
+from contourd.delivery.deliverer import Deliverer, Post
+from contourd.delivery.deliveries import Deliveries
+from contourd.observe.report import DeliveryLine, read_report
 from contourd.settings import Destination
+from contourd.store.database import Database
+from contourd.store.queue import Queue
+from contourd.store.states import RetryPolicy
 from tests.queueing import Clock, Peer, add_job
 
 DAY_S = 86400

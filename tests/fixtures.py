@@ -12,12 +12,12 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from contourd.delivery.deliveries import Deliveries
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
-from contourd.dicom.series import Series
-from contourd.jobs.database import Database
-from contourd.jobs.deliveries import Deliveries
-from contourd.jobs.operations import Operations
-from contourd.jobs.queue import Queue
+from contourd.dicom.reading.series import Series
+from contourd.operations.operations import Operations
+from contourd.store.database import Database
+from contourd.store.queue import Queue
 from tests import bright, intake_node, operating
 from tests.phantom import read_series, rewrite, structure_set, write_series
 from tests.queueing import Clock

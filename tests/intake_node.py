@@ -11,16 +11,16 @@ import pydicom
 from sqlalchemy import select
 
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
-from contourd.dicom.integrity import stored_sha256
-from contourd.dicom.reception import ReceivedInstance
+from contourd.dicom.network.events import ReceivedInstance
+from contourd.dicom.reading.integrity import stored_sha256
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from contourd.jobs.database import Database
-from contourd.jobs.intake import Intake
-from contourd.jobs.operations import Operations
-from contourd.jobs.queue import Queue
-from contourd.jobs.tables import InstanceRow, JobRow, SeriesRow
+from contourd.intake.intake import Intake
+from contourd.operations.operations import Operations
 from contourd.settings import Route, SeriesSettings
+from contourd.store.database import Database
+from contourd.store.queue import Queue
+from contourd.store.tables import InstanceRow, JobRow, SeriesRow
 
 SETTINGS = SeriesSettings(quiet_s=10, gapped_s=60)
 ROUTE = Route(model="hn7", destinations=("pacs",))

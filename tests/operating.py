@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from sqlalchemy import select
 
-from contourd.jobs.database import Database
-from contourd.jobs.deliveries import Deliveries
-from contourd.jobs.job import JobState, RetryPolicy, SeriesState
-from contourd.jobs.queue import Queue
-from contourd.jobs.tables import AuditRow, DeliveryRow, JobRow, SeriesRow
-from contourd.outcomes import Outcome, OutcomeKind
+from contourd.delivery.deliveries import Deliveries
+from contourd.dicom.network.outcomes import Outcome, OutcomeKind
+from contourd.store.database import Database
+from contourd.store.queue import Queue
+from contourd.store.states import JobState, RetryPolicy, SeriesState
+from contourd.store.tables import AuditRow, DeliveryRow, JobRow, SeriesRow
 from tests.queueing import Clock
 
 POLICY = RetryPolicy(first_s=30, max_s=1800, give_up_after_s=259_200)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-from contourd.dicom.spool import Spool
-from contourd.jobs.database import Database
-from contourd.pulse import Pulse
+from contourd.observe.pulse import Pulse
 from contourd.settings import Settings
+from contourd.spool.folder import Spool
+from contourd.store.database import Database
 from contourd.web.server import make_server
 from contourd.web.site import Site
 from tests.peers import LOOPBACK, free_port

@@ -27,7 +27,7 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 
-from contourd.loopback import LOOPBACK, free_port, listens, stop
+from contourd.system.loopback import LOOPBACK, free_port, listens, stop
 
 START_S, STOP_S, RUN_S = 120.0, 60.0, 180.0
 

@@ -10,8 +10,8 @@ import pydicom
 from numpy.typing import NDArray
 
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
-from contourd.dicom.rtstruct_write import Provenance, structure_set_dataset
-from contourd.dicom.series import Series, find_series, gate
+from contourd.dicom.reading.series import Series, find_series, gate
+from contourd.dicom.rtstruct.writer import Provenance, structure_set_dataset
 from contourd.imaging.contours import ROI, MaskInBox, StructureSet, trace
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import AIR_HU, Volume

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from contourd.dicom.commitment import Report, Request
-from contourd.jobs.job import JobState, RetryPolicy, SeriesState
-from contourd.jobs.tables import EventRow, InstanceRow, JobRow, SeriesRow
-from contourd.outcomes import Outcome, OutcomeKind
+from contourd.dicom.network.commitment_messages import Report, Request
+from contourd.dicom.network.outcomes import Outcome, OutcomeKind
 from contourd.settings import Destination, SenderNode
+from contourd.store.states import JobState, RetryPolicy, SeriesState
+from contourd.store.tables import EventRow, InstanceRow, JobRow, SeriesRow
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 POLICY = RetryPolicy(30, 1800, 3600)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from string import Formatter
 
-from contourd.hold_codes import HOLDING
-from contourd.hold_reasons import CATALOGUE, Entry, HoldReason, Reason, Way
+from contourd.reasons.catalogue import CATALOGUE, Entry, HoldReason, Reason, Way
+from contourd.reasons.codes import HOLDING
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "operating.md"
 BEGIN = "<!-- made of the catalogue of reasons by `python -m tests.reason_table` -->\n"

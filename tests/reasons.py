@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contourd.hold_reasons import VERBATIM, HoldReason, Reason
+from contourd.reasons.catalogue import VERBATIM, HoldReason, Reason
 
 
 def because(words: str, code: HoldReason = HoldReason.OTHER) -> Reason:

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 from selenium.webdriver.support.ui import WebDriverWait
 
-from contourd.reference import reference_series
+from contourd.acceptance.reference_patient import reference_series
 from tests.browser import chromium, look_like
 from tests.paging import TOKEN, served, write_token
 from tests.showcase import contoured, files_of, fill

@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from sqlalchemy import delete
 
+from contourd.acceptance.reference_patient import IDENTITY, load_reference, reference_masks
 from contourd.dicom.ct_write import write_ct_series
-from contourd.dicom.rtstruct_write import Provenance, structure_set_dataset
-from contourd.dicom.series import Instance, along_z, gate, read_instance
-from contourd.dicom.spool import Spool
-from contourd.hold_reasons import HoldReason, Reason
+from contourd.dicom.reading.series import Instance, along_z, gate, read_instance
+from contourd.dicom.rtstruct.writer import Provenance, structure_set_dataset
 from contourd.imaging.contours import ROI, StructureSet, trace
 from contourd.imaging.grid import Box, Grid
 from contourd.imaging.volume import Volume
-from contourd.jobs.database import Database
-from contourd.jobs.job import DeliveryState, JobState, SeriesState
-from contourd.jobs.tables import AttemptRow, DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
+from contourd.model.remarks import NO_REMARKS, Finding, Measure, Remark, RemarkCheck, Remarks, RemarkVerdict
 from contourd.model.structures import catalogue
-from contourd.reference import IDENTITY, load_reference, reference_masks
-from contourd.remarks import NO_REMARKS, Finding, Measure, Remark, RemarkCheck, Remarks, RemarkVerdict
+from contourd.reasons.catalogue import HoldReason, Reason
+from contourd.spool.folder import Spool
+from contourd.store.database import Database
+from contourd.store.states import DeliveryState, JobState, SeriesState
+from contourd.store.tables import AttemptRow, DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
 
 STEP_MM = 2.5  # of the shipped file
 
@@ -61,7 +61,7 @@ def _around(mask: NDArray[np.bool_]) -> Box:
 
 def contoured(instances: list[Instance]) -> tuple[Dataset, Remarks]:
     """Contour it with the shipped model."""
-    from contourd.contouring import contour_series
+    from contourd.contour.contouring import contour_series
     from contourd.model.bundle import load_bundle
     from contourd.model.predictor import Predictor
 

@@ -18,8 +18,8 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
-from contourd.dicom.spool import Spool
-from contourd.jobs.database import Database
+from contourd.spool.folder import Spool
+from contourd.store.database import Database
 from tests import showcase
 from tests.peers import free_port
 

@@ -1,4 +1,4 @@
-"""The rules of the architecture, read from the source: layers, places of the libraries, sizes, names, broad excepts."""
+"""The rules of the architecture, read from the source: contracts, what packages offer, sizes, names, broad excepts."""
 
 from __future__ import annotations
 
@@ -6,36 +6,37 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-from tests.layers import LAYER, PLACES, TRAINER_MAY_IMPORT, TRAINER_PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 LINES = 500
 
 PATCHES = frozenset({"setattr", "getattr", "delattr", "hasattr", "attrgetter"})
+DOCUMENTED = frozenset({"_replace", "_exit"})
 # pynetdicom's own documentation sets its options there; of the product one module alone does.
 PYNETDICOM_OPTIONS = "_config"
 # Module of the tests, name -> why there is no public one.
 FOREIGN_PRIVATE = {
     ("tests.terminal", "_export_format"): "rich keeps the template of its pictures there",
-    ("tests.unit.test_dicom_arriving", "_assoc"): "pynetdicom's service provider in a process without an association",
-    ("tests.unit.test_pynetdicom_internals", "_accepted_cx"): "the test takes one away that is to be missed",
-    ("tests.unit.test_dicom_malformed", "_context_id"): "pynetdicom keeps a request's presentation context there",
+    ("tests.unit.dicom.test_arriving", "_assoc"): "pynetdicom's service provider in a process without an association",
+    ("tests.unit.dicom.test_pynetdicom_internals", "_accepted_cx"): "the test takes one away that is to be missed",
+    ("tests.unit.dicom.test_malformed", "_context_id"): "pynetdicom keeps a request's presentation context there",
 }
 
 BANNED_WORDS = frozenset({"util", "utils", "helper", "helpers", "common", "manager", "impl", "core"})
 BANNED_VERBS = frozenset({"process", "handle", "data", "info"})
 CATCHES_EVERYTHING = (
-    "contourd.worker",
+    "contourd.node.worker",
     "contourd.web.server",
-    "contourd.dicom.scp",
-    "contourd.receivers.channel",
-    "contourd.threads",  # what must outlive anything
+    "contourd.dicom.network.scp",
+    "contourd.node.receivers.channel",
+    "contourd.system.threads",  # what must outlive anything
     "contourd.cli",
     "contourd.cli.installing",
 )
@@ -92,43 +93,76 @@ def words(name: str) -> set[str]:
     return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
 
 
-def test_every_module_has_a_layer() -> None:
-    assert {"contourd.errors", "contourd.cli", "trainer.training.fit"} <= set(sources())
-    assert not sorted(set(sources()) - set(LAYER))
+def is_package(module: str) -> bool:
+    return sources()[module].name == "__init__.py"
 
 
-def test_imports_go_down_only() -> None:
-    wrong = [
-        f"{module} ({LAYER[module]}) imports {name} ({LAYER[name]})"
+def offered(package: str) -> set[str]:
+    """What a package's ``__all__`` names: its modules that others import, or names of theirs."""
+    for node in tree(sources()[package]).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value))
+    return set()
+
+
+@cache
+def imported_from_outside() -> frozenset[str]:
+    """Every module that is imported by another package than its own; what stands at the root is everybody's."""
+    return frozenset(
+        name
         for module in sources()
         for name in ours(module)
-        if LAYER[name] > LAYER[module]
+        if not is_package(name) and "." in name.partition(".")[2] and not within(module, (name.rpartition(".")[0],))
+    )
+
+
+def test_the_contracts_of_the_packages_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are in pyproject.toml; ``lint-imports`` shows them, and what breaks one."""
+    from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+    exit_status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
+    shown = capsys.readouterr().out
+    assert exit_status == EXIT_STATUS_SUCCESS, shown
+    assert f"{len(contracts())} kept, 0 broken" in shown
+
+
+@cache
+def contracts() -> list[Mapping[str, Any]]:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return settings["tool"]["importlinter"]["contracts"]
+
+
+def test_every_package_has_its_floor() -> None:
+    floors = {name.strip() for layer in contracts()[0]["layers"] for name in layer.split("|")}
+    at_the_root = {name for name in sources() if name.count(".") == 1 and name.startswith("contourd.")}
+    assert {*at_the_root, "trainer"} - {"contourd.__main__"} == floors
+
+
+@pytest.mark.parametrize("package", ["contourd", "trainer"])
+def test_few_modules_at_the_root(package: str) -> None:
+    at_the_root = [name for name in sources() if name.rpartition(".")[0] == package and not is_package(name)]
+    assert 0 < len(at_the_root) <= 8
+
+
+def test_every_package_says_what_lives_there() -> None:
+    assert not [name for name in sources() if is_package(name) and not ast.get_docstring(tree(sources()[name]))]
+
+
+def test_others_import_only_what_a_package_offers() -> None:
+    parts = (name.rpartition(".") for name in imported_from_outside())
+    wrong = sorted(f"{package}.{module}" for package, _, module in parts if module not in offered(package))
+    assert not wrong, "name them in __all__ of their package, or import what it offers"
+
+
+def test_a_package_offers_no_module_that_nobody_imports() -> None:
+    unused = [
+        f"{package}.{name}"
+        for package in sources()
+        if is_package(package)
+        for name in offered(package)
+        if f"{package}.{name}" in sources() and f"{package}.{name}" not in imported_from_outside()
     ]
-    assert not wrong
-
-
-def test_no_cycles() -> None:
-    remaining = {module: ours(module) for module in sources()}
-    while leaves := {module for module, needs in remaining.items() if not needs & set(remaining)}:
-        remaining = {module: needs for module, needs in remaining.items() if module not in leaves}
-    assert not remaining
-
-
-@pytest.mark.parametrize("library", PLACES)
-def test_library_only_in_its_place(library: str) -> None:
-    users = {module for module in sources() if any(within(name, (library,)) for name in imports(module))}
-    assert not sorted(module for module in users if not within(module, PLACES[library]))
-
-
-def test_imaging_and_model_know_neither_dicom_nor_jobs() -> None:
-    wrong = [
-        f"{module} imports {name}"
-        for module in sources()
-        if within(module, ("contourd.imaging", "contourd.model"))
-        for name in imports(module)
-        if within(name, ("contourd.dicom", "contourd.jobs", "pydicom"))
-    ]
-    assert not wrong
+    assert not sorted(unused)
 
 
 def test_contourd_imports_the_trainer_only_in_cli() -> None:
@@ -136,27 +170,12 @@ def test_contourd_imports_the_trainer_only_in_cli() -> None:
     assert users <= {"contourd.cli.training"}
 
 
-def test_trainer_imports_the_model_side_only() -> None:
-    wrong = [
-        f"{module} imports {name}"
-        for module in sources()
-        if within(module, ("trainer",))
-        for name in ours(module)
-        if name.startswith("contourd.") and not within(name, TRAINER_MAY_IMPORT)
-    ]
-    assert not wrong
-
-
-# Of the standard library, and documented under these names.
-DOCUMENTED = frozenset({"_replace", "_exit"})
-
-
 def test_no_private_name_of_another_is_touched() -> None:
     """A library's parts are reached by its public names; pynetdicom's private ones in one module alone."""
     wrong = [
         f"{module}:{node.lineno} {ast.unparse(node)}"
         for module, path in sources().items()
-        if module != "contourd.dicom.pynetdicom_internals"
+        if module != "contourd.dicom.network.pynetdicom_internals"
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Attribute)
         and node.attr.startswith("_")
@@ -164,26 +183,6 @@ def test_no_private_name_of_another_is_touched() -> None:
         and node.attr not in DOCUMENTED
         and ast.unparse(node.value) not in ("self", "cls", "super()")
     ]
-    assert not wrong
-
-
-def package_of_trainer(module: str) -> str | None:
-    parts = module.split(".")
-    return parts[1] if parts[0] == "trainer" and len(parts) > 1 and parts[1] in TRAINER_PACKAGES else None
-
-
-def test_the_packages_of_the_trainer_are_entered_by_their_faces_only() -> None:
-    """What they share knows none of them, and whoever may use one uses what its ``__init__`` names."""
-    wrong = []
-    for module in sources():
-        own = package_of_trainer(module)
-        for name in ours(module):
-            entered = package_of_trainer(name)
-            if entered in (None, own):
-                continue
-            allowed = module == "contourd.cli.training" or entered in TRAINER_PACKAGES[own]
-            if not allowed or name != f"trainer.{entered}":
-                wrong.append(f"{module} imports {name}")
     assert not wrong
 
 
@@ -295,7 +294,7 @@ def test_series_jobs_and_deliveries_are_made_in_one_place_only() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
         if node.func.id in ("SeriesRow", "JobRow", "DeliveryRow")
     }
-    assert made == {("contourd.jobs.transitions", name) for name in ("SeriesRow", "JobRow", "DeliveryRow")}
+    assert made == {("contourd.store.transitions", name) for name in ("SeriesRow", "JobRow", "DeliveryRow")}
 
 
 def test_series_jobs_and_deliveries_are_moved_in_one_place_only() -> None:
@@ -303,12 +302,12 @@ def test_series_jobs_and_deliveries_are_moved_in_one_place_only() -> None:
     moved = {
         module
         for module, path in sources().items()
-        if module.startswith("contourd.jobs.")
+        if module.startswith("contourd.")
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr == "state"
     }
-    others = {"contourd.jobs.commitments", "contourd.jobs.commitment_requests", "contourd.jobs.constancy"}
-    assert moved == {"contourd.jobs.transitions"} | others
+    others = {"contourd.delivery.commitments", "contourd.delivery.commitment_requests", "contourd.constancy.requests"}
+    assert moved == {"contourd.store.transitions"} | others
 
 
 def test_one_module_knows_where_a_model_lies_and_it_loads_no_network() -> None:
@@ -340,7 +339,7 @@ def test_future_annotations_everywhere() -> None:
 def test_status_and_help_do_not_load_the_network() -> None:
     """They must start in under a second, which torch alone would take."""
     code = (
-        "import sys, contourd.cli, contourd.settings, contourd.status\n"
+        "import sys, contourd.cli, contourd.settings, contourd.observe.status\n"
         "print(sorted({'torch', 'scipy', 'matplotlib', 'pynetdicom'} & set(sys.modules)))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)

@@ -13,7 +13,7 @@ from zipfile import ZipFile
 
 import numpy as np
 
-from contourd.regular import open_regular
+from contourd.system.regular_files import open_regular
 
 # A CT of 1024 x 1024 x 500 voxels with 64 organs.
 MOST_ARRAY_BYTES = 5 * 2**30

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from contourd.errors import DatasetError
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from contourd.regular import open_regular
+from contourd.system.regular_files import open_regular
 from trainer.atomic import replacing
 from trainer.bounds import check_arrays
 from trainer.names import interpret

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from contourd.checks.finding import Finding, failed, ok
 from contourd.commands import command
 from contourd.errors import NoticeNotSent
-from contourd.notices import MailChannel, Notice, notice_of_test
+from contourd.observe.notices import MailChannel, Notice, notice_of_test
 from contourd.settings import MailSettings
 
 HTTPS, HTTP = 443, 80

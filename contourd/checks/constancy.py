@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from contourd.checks.finding import Finding, ok
 from contourd.commands import command
-from contourd.jobs.constancy_standing import BASELINE_FILE
 from contourd.settings import Settings
+from contourd.store.constancy_standing import BASELINE_FILE
 
 
 def baseline(settings: Settings) -> Finding:

@@ -14,12 +14,12 @@ from pydicom.uid import UID
 
 from contourd.checks.finding import Finding, failed, ok, unknown
 from contourd.commands import command
-from contourd.dicom.decoders import DECODERS, has_decoder
-from contourd.dicom.rtstruct_second_reader import second_reader_loads
-from contourd.durable_files import write_durably
-from contourd.jobs.database import Database, revisions
-from contourd.jobs.tables import SCHEMA_REVISION
+from contourd.dicom.reading.decoders import DECODERS, has_decoder
+from contourd.dicom.rtstruct.second_reader import second_reader_loads
 from contourd.settings import SpoolSettings
+from contourd.store.database import Database, revisions
+from contourd.store.tables import SCHEMA_REVISION
+from contourd.system.durable_files import write_durably
 
 PROBE_BYTES = 1 << 20
 # The year of the first version: a clock that lags behind it was never set.

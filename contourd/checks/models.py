@@ -5,18 +5,18 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from contourd.activating import load_found, verify
 from contourd.checks.finding import Finding, failed, ok
 from contourd.imaging.volume import Volume, oval_body
-from contourd.jobs.activations import Activations
-from contourd.jobs.database import Database
-from contourd.jobs.tables import SCHEMA_REVISION
 from contourd.model.commissioning import REMEDY, told_unjudged
 from contourd.model.library import NAMED, FoundModel, Origin, find_model
 from contourd.model.runtime import peak_bytes
-from contourd.placing import ELSEWHERE, misplaced, told_misplaced
-from contourd.runtimes import make_predictor, user_cache
+from contourd.models.activation import load_found, verify
+from contourd.models.activations import Activations
+from contourd.models.placement import ELSEWHERE, misplaced, told_misplaced
+from contourd.models.runtimes import make_predictor, user_cache
 from contourd.settings import Settings
+from contourd.store.database import Database
+from contourd.store.tables import SCHEMA_REVISION
 
 # A whole-body planning CT of a large patient. Its body is wider and longer than what a model cuts out for the network
 # (transforms.PreprocessConfig), so that no other CT costs the network more, apart from a body that is deeper than this.

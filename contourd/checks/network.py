@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from contourd.checks.finding import Finding, failed, ok, unknown
-from contourd.dicom.scu import StorageSCU
-from contourd.dicom.spool_access import is_served
-from contourd.dicom.tls import calling_context, listening_context
-from contourd.jobs.callers import last_call
-from contourd.jobs.database import Database
-from contourd.jobs.tables import SCHEMA_REVISION
-from contourd.outcomes import OutcomeKind
+from contourd.dicom.network.outcomes import OutcomeKind
+from contourd.dicom.network.scu import StorageSCU
+from contourd.dicom.network.tls import calling_context, listening_context
 from contourd.settings import Destination, DestinationTLS, NodeSettings, Settings
+from contourd.spool.access import is_served
+from contourd.store.callers import last_call
+from contourd.store.database import Database
+from contourd.store.tables import SCHEMA_REVISION
 from contourd.web.access import read_token
 
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}

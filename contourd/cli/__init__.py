@@ -25,7 +25,7 @@ from contourd.cli.sending import accept, echo, send
 from contourd.cli.statuses import status_of
 from contourd.cli.training import RECIPE_COMMANDS, ablate, curate, evaluate, train
 from contourd.errors import ContourdError, NodeError, SettingsError
-from contourd.logs import guard_standard_error, told_traceback
+from contourd.system.logs import guard_standard_error, told_traceback
 
 FIRST_STEPS = (
     "First steps: contourd demo; or contourd init, contourd check, contourd accept DEST, contourd serve.\n"
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def _complain(error: Exception, status: int) -> int:
-    from contourd.logs import one_line
+    from contourd.system.logs import one_line
 
     for line in f"contourd: {error}".split("\n"):
         typer.echo(one_line(line), err=True)

@@ -12,7 +12,7 @@ from contourd.cli.options import ConfigOption, opened_database
 from contourd.cli.timeline_text import entry
 
 if TYPE_CHECKING:
-    from contourd.jobs.timeline import Line
+    from contourd.observe.timeline import Line
 
 SPAN_UNITS = {"s": "seconds", "min": "minutes", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 MOMENT_HELP = "As 2h, 30min, 7d before now, or a local date 2026-11-24, or 2026-11-24T13:00."
@@ -30,7 +30,7 @@ def audit(
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object a line.")] = False,
 ) -> None:
     """Show who did what: peers, operators, settings, every step."""
-    from contourd.jobs.timeline import Selection, read_timeline
+    from contourd.observe.timeline import Selection, read_timeline
     from contourd.settings import load_settings
 
     now = datetime.now(UTC)

@@ -15,8 +15,8 @@ from contourd.commands import command
 from contourd.errors import BaselineInvalid, ConstancyFailed, NodeError
 
 if TYPE_CHECKING:
-    from contourd.jobs.constancy_standing import Check
     from contourd.settings import Settings
+    from contourd.store.constancy_standing import Check
 
 LOOK_S = 0.5
 # The node needs some seconds to begin and to end a check.
@@ -28,8 +28,8 @@ def baseline(config: ConfigOption = None) -> None:
 
     The running node sends itself the reference patient, once for each model that a route names.
     """
-    from contourd.jobs.constancy_standing import BASELINE
     from contourd.settings import load_settings
+    from contourd.store.constancy_standing import BASELINE
 
     settings = load_settings(config)
     made = _done(settings, BASELINE)
@@ -41,8 +41,8 @@ def baseline(config: ConfigOption = None) -> None:
 
 def run(config: ConfigOption = None) -> None:
     """Have the running node check itself now."""
-    from contourd.jobs.constancy_standing import BASELINE_FILE, CHECK
     from contourd.settings import load_settings
+    from contourd.store.constancy_standing import BASELINE_FILE, CHECK
 
     settings = load_settings(config)
     if not (settings.spool.root / BASELINE_FILE).exists():
@@ -65,9 +65,9 @@ def _done(settings: Settings, purpose: str) -> Check:
     ConstancyFailed
         The node does not end it in its time.
     """
-    from contourd.dicom.spool_access import is_served
-    from contourd.jobs.constancy import Checks
-    from contourd.jobs.constancy_standing import OPEN
+    from contourd.constancy.requests import Checks
+    from contourd.spool.access import is_served
+    from contourd.store.constancy_standing import OPEN
 
     with opened_database(settings) as database:
         if not is_served(settings.spool.root):
@@ -103,11 +103,11 @@ def show(
     """Show how the check stands, and the last ones."""
     from datetime import UTC, datetime
 
-    from contourd.jobs.constancy import Checks
-    from contourd.jobs.constancy_standing import read_constancy
+    from contourd.constancy.requests import Checks
+    from contourd.observe.status import constancy_content
+    from contourd.observe.status_tables import constancy_text
     from contourd.settings import load_settings
-    from contourd.status import constancy_content
-    from contourd.status_tables import constancy_text
+    from contourd.store.constancy_standing import read_constancy
 
     settings = load_settings(config)
     with opened_database(settings) as database:

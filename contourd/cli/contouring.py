@@ -13,12 +13,12 @@ import typer
 from contourd.cli.options import DeviceOption, OverrideOption, RuntimeOption, StructuresOption, signed, worker_settings
 from contourd.cli.output import JsonOption, as_json
 from contourd.errors import NodeError, SeriesUnusable
-from contourd.profiles import PROFILES
+from contourd.settings.profiles import PROFILES
 
 if TYPE_CHECKING:
-    from contourd.dicom.series import Instance
+    from contourd.dicom.reading.series import Instance
     from contourd.imaging.contours import ROI
-    from contourd.remarks import Remarks
+    from contourd.model.remarks import Remarks
 
 
 def contour(
@@ -34,7 +34,7 @@ def contour(
     json: JsonOption = False,
 ) -> None:
     """Contour one CT series of a folder, without a node."""
-    from contourd.dicom.instance import survey_series
+    from contourd.dicom.reading.instance import survey_series
 
     if not ct_folder.is_dir():
         raise NodeError(f"{ct_folder} is no folder")
@@ -42,11 +42,11 @@ def contour(
         raise NodeError(f"there is no profile {profile!r}; there are: {', '.join(PROFILES)}")
     found, unreadable = survey_series(ct_folder)
     instances = choose_series(found, unreadable, ct_folder, series_uid)
-    from contourd.contouring import Order, contour_series
-    from contourd.dicom.rtstruct_write import save_structure_set
+    from contourd.contour.contouring import Order, contour_series
+    from contourd.dicom.rtstruct.writer import save_structure_set
     from contourd.model.bundle import load_bundle
     from contourd.model.site_structures import site_colours
-    from contourd.runtimes import make_predictor, user_cache
+    from contourd.models.runtimes import make_predictor, user_cache
 
     predictor = make_predictor(load_bundle(model), worker_settings(device, runtime), user_cache())
     order = Order(profiles=(PROFILES[profile],), override=signed(override), colours=site_colours(structures))
@@ -109,7 +109,7 @@ def choose_series(
     SeriesUnusable
         An image of it cannot be read.
     """
-    from contourd.dicom.instance import series_of
+    from contourd.dicom.reading.instance import series_of
 
     of_series = {path: series_of(path) for path in unreadable}
     for path, of in of_series.items():
@@ -166,6 +166,6 @@ def demo(
     output: Annotated[Path, typer.Option(help="Where the picture and the structure set go.")] = Path("demo-output"),
 ) -> None:
     """Try it: run a node here, send it a CT, draw what comes back."""
-    from contourd.demo import run
+    from contourd.acceptance.demo import run
 
     raise typer.Exit(run(ct, output))

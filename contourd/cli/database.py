@@ -15,8 +15,8 @@ from contourd.cli.output import JsonOption, tell
 from contourd.commands import command
 
 if TYPE_CHECKING:
-    from contourd.jobs.database import Database
     from contourd.settings import Settings
+    from contourd.store.database import Database
 
 DumpedOption = Annotated[
     bool, typer.Option("--dumped", help="PostgreSQL: I have a dump by pg_dump. SQLite is backed up by itself.")
@@ -32,8 +32,8 @@ def backup(
 
     The copy is checked, and overwrites nothing.
     """
-    from contourd.jobs.backup import back_up, database_file
     from contourd.settings import load_settings
+    from contourd.store.backup import back_up, database_file
 
     settings = load_settings(config)
     back_up(database_file(settings.database_url), file)
@@ -50,10 +50,10 @@ def restore(
 
     What was there is kept; contourd must be stopped.
     """
-    from contourd.jobs import backup as backups
-    from contourd.jobs.marks import Mark, Marks
-    from contourd.jobs.tables import SCHEMA_REVISION
     from contourd.settings import load_settings
+    from contourd.spool.marks import Mark, Marks
+    from contourd.store import backup as backups
+    from contourd.store.tables import SCHEMA_REVISION
 
     settings = load_settings(config)
     with _stopped(settings):
@@ -74,7 +74,7 @@ def upgrade(config: ConfigOption = None, dumped: DumpedOption = False) -> None:
 
     A backup is made first; contourd must be stopped.
     """
-    from contourd.jobs.tables import SCHEMA_REVISION
+    from contourd.store.tables import SCHEMA_REVISION
 
     with _migrating(config) as (settings, database):
         before = database.revision()
@@ -116,7 +116,7 @@ DATABASE_COMMANDS: Mapping[str, Callable[..., Any]] = {
 @contextmanager
 def _stopped(settings: Settings) -> Iterator[None]:
     """Hold the spool, so that no contourd serves meanwhile."""
-    from contourd.dicom.spool_access import keep_private, lock_spool
+    from contourd.spool.access import keep_private, lock_spool
 
     keep_private()
     with lock_spool(settings.spool.root):
@@ -125,8 +125,8 @@ def _stopped(settings: Settings) -> Iterator[None]:
 
 @contextmanager
 def _migrating(config: Path | None) -> Iterator[tuple[Settings, Database]]:
-    from contourd.jobs.database import Database
     from contourd.settings import load_settings
+    from contourd.store.database import Database
 
     settings = load_settings(config)
     refuse_missing(settings)
@@ -141,7 +141,7 @@ def _migrating(config: Path | None) -> Iterator[tuple[Settings, Database]]:
 
 def _save(settings: Settings, database: Database, dumped: bool) -> None:
     from contourd.errors import BackupError
-    from contourd.jobs.backup import PREFIX, back_up, database_file, saved_name
+    from contourd.store.backup import PREFIX, back_up, database_file, saved_name
 
     if settings.database_url.startswith(PREFIX):
         file = database_file(settings.database_url)
@@ -154,9 +154,9 @@ def _save(settings: Settings, database: Database, dumped: bool) -> None:
 
 def _audit(settings: Settings, action: str, detail: str) -> None:
     """Write who did it, where the schema has a trail."""
-    from contourd.jobs.audit import AuditTrail, Deed
-    from contourd.jobs.database import Database
-    from contourd.jobs.tables import SCHEMA_REVISION
+    from contourd.store.audit import AuditTrail, Deed
+    from contourd.store.database import Database
+    from contourd.store.tables import SCHEMA_REVISION
 
     database = Database(settings.database_url)
     try:

@@ -13,11 +13,11 @@ from contourd.cli.options import ConfigOption
 from contourd.cli.output import UNFOLDED, JsonOption, as_json
 from contourd.commands import command
 from contourd.errors import ContourdError, NodeError, SettingsError
-from contourd.profiles import PROFILES
+from contourd.settings.profiles import PROFILES
 
 if TYPE_CHECKING:
     from contourd.checks.finding import Check, Finding
-    from contourd.configuration import Answers
+    from contourd.settings.configuration import Answers
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a commented configuration after a few questions."""
-    from contourd.configuration import Answers, write_configuration
+    from contourd.settings.configuration import Answers, write_configuration
 
     if output.exists() and not force:
         raise NodeError(f"{output} is there already and was left as it is; choose another --output, or --force")
@@ -40,8 +40,7 @@ def _ask(default: Answers) -> Answers:
     """Ask for what differs from site to site; an answer that is not valid is asked for again."""
     from dataclasses import replace
 
-    from contourd.settings.destination import Destination
-    from contourd.settings.node import NodeSettings
+    from contourd.settings import Destination, NodeSettings
 
     node, peer = NodeSettings, Destination
     ae_title = _answer("AE title of this node", default.ae_title, node, "ae_title")
@@ -69,7 +68,7 @@ def _answer(question: str, default: Any, section: Any, key: str) -> Any:
 
 
 def _callers() -> tuple[str, ...]:
-    from contourd.settings.node import NodeSettings
+    from contourd.settings import NodeSettings
 
     def each(text: str) -> tuple[str, ...]:
         titles = [title.strip() for title in text.split(",") if title.strip()]

@@ -12,12 +12,12 @@ import typer
 from contourd.cli.options import ConfigOption, opened_database, operator, read_activations
 from contourd.commands import command
 from contourd.errors import DeviceError, ModelError, NodeError
-from contourd.hold_reasons import HoldReason
+from contourd.reasons.catalogue import HoldReason
 
 if TYPE_CHECKING:
-    from contourd.activating import Change
     from contourd.model.library import Activation
-    from contourd.models import ModelLine
+    from contourd.models.activation import Change
+    from contourd.models.listing import ModelLine
     from contourd.settings import Settings
 
 JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
@@ -25,7 +25,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 def list_models(config: ConfigOption = None, json: JsonOption = False) -> None:
     """List the models that are here, and which are in use."""
-    from contourd.models import known_models
+    from contourd.models.listing import known_models
     from contourd.settings import load_settings
 
     settings = load_settings(config)
@@ -71,7 +71,7 @@ def show(
     from rich.table import Table
     from rich.text import Text
 
-    from contourd.logs import one_line
+    from contourd.system.logs import one_line
 
     facts = Table.grid(padding=(0, 2))
     facts.add_column(no_wrap=True)
@@ -92,9 +92,9 @@ def verify(
     json: JsonOption = False,
 ) -> None:
     """See that models are whole: hashes and weights."""
-    from contourd import activating
     from contourd.model.library import FoundModel, Origin
-    from contourd.models import known_models
+    from contourd.models import activation
+    from contourd.models.listing import known_models
     from contourd.settings import load_settings
 
     settings = load_settings(config)
@@ -106,7 +106,7 @@ def verify(
         wanted = one.model.sha256 if one is not None and one.folder else ""
         asked = line.asked if line.active or line.origin is not Origin.SHIPPED else line.model.stored_name
         try:
-            bundle = activating.verify(FoundModel(asked, line.folder, line.origin, wanted, one))
+            bundle = activation.verify(FoundModel(asked, line.folder, line.origin, wanted, one))
             told.append({"model": asked, "well": True, "told": f"{bundle.identity.told()} is whole"})
         except ModelError as error:
             told.append({"model": asked, "well": False, "told": str(error)})
@@ -126,13 +126,13 @@ def activate(
 
     It is verified, tried on a small volume, and copied into the spool; what is in use is the copy.
     """
-    from contourd import activating
+    from contourd.models import activation
     from contourd.settings import load_settings
 
     settings = load_settings(config)
     with opened_database(settings) as database:
         try:
-            change = activating.activate(database, settings, bundle, operator(), reason)
+            change = activation.activate(database, settings, bundle, operator(), reason)
         except (ModelError, DeviceError) as error:
             raise ModelError(HoldReason.NOTHING_CHANGED, why=error.reason) from error
     _tell(change, settings)
@@ -145,12 +145,12 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why; it is kept with the rollback and in the audit trail.")] = "",
 ) -> None:
     """Put in use again what was before the last activation."""
-    from contourd import activating
+    from contourd.models import activation
     from contourd.settings import load_settings
 
     settings = load_settings(config)
     with opened_database(settings) as database:
-        change = activating.roll_back(database, settings, name, operator(), reason)
+        change = activation.roll_back(database, settings, name, operator(), reason)
     _tell(change, settings)
 
 
@@ -180,7 +180,7 @@ def _tell(change: Change, settings: Settings) -> None:
 def _named(name: str, settings: Settings, activations: tuple[Activation, ...]) -> ModelLine:
     """Find one by its name (the one in use), by its name in the store, or by its folder."""
     from contourd.model.library import is_bundle
-    from contourd.models import known_models, model_at
+    from contourd.models.listing import known_models, model_at
 
     lines = known_models(settings, activations)
     for line in lines:

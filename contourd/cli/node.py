@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from contourd.jobs.report import Chosen, Report
+    from contourd.observe.report import Chosen, Report
     from contourd.settings import Settings
 
 LONGEST_EXIT_S = 10.0
@@ -31,16 +31,16 @@ def serve(config: ConfigOption = None) -> None:
 
     It runs until SIGTERM or Ctrl-C.
     """
-    from contourd.logs import set_up_logging
     from contourd.settings import load_settings, require_models
+    from contourd.system.logs import set_up_logging
 
     settings = load_settings(config)
     require_models(settings)
     _require_second_reader(settings)
     set_up_logging()
-    from contourd.daemon import Daemon
-    from contourd.heap import share_one_arena
-    from contourd.notify import ServiceNotifier
+    from contourd.node.daemon import Daemon
+    from contourd.system.memory import share_one_arena
+    from contourd.system.systemd import ServiceNotifier
 
     share_one_arena()
     daemon = Daemon(settings, notifier=ServiceNotifier.from_environment(os.environ, os.getpid()))
@@ -60,7 +60,7 @@ def _end_soon() -> None:
 
 def _require_second_reader(settings: Settings) -> None:
     """Say at the start, not with every series, that a program is missing which the settings name."""
-    from contourd.dicom.rtstruct_second_reader import second_reader_loads
+    from contourd.dicom.rtstruct.second_reader import second_reader_loads
 
     if settings.check.rt_utils and not second_reader_loads():
         raise SettingsError(
@@ -88,9 +88,9 @@ def status(
     ] = False,
 ) -> None:
     """Show what is received, queued, held and delivered."""
-    from contourd.jobs.report import Chosen
+    from contourd.observe.report import Chosen
+    from contourd.observe.status import read_status, to_json, with_patients
     from contourd.settings import load_settings
-    from contourd.status import read_status, to_json, with_patients
 
     settings = load_settings(config)
     chosen = Chosen(_states(state or ()), moment(since, datetime.now(UTC)) if since else None, destination, job, series)
@@ -133,7 +133,7 @@ def _shown(report: Report, settings: Settings, chosen: Chosen) -> RenderableType
     NodeError
         There is none of that number.
     """
-    from contourd.status_tables import job_in_full, series_in_full, to_table
+    from contourd.observe.status_tables import job_in_full, series_in_full, to_table
 
     now = datetime.now(UTC)
     if chosen.job is not None:
@@ -151,7 +151,7 @@ def _shown(report: Report, settings: Settings, chosen: Chosen) -> RenderableType
 
 def _states(names: Sequence[str]) -> tuple[str, ...]:
     """Return states by their names, in capitals or not; raises NodeError for one that is none."""
-    from contourd.jobs.job import JobState, SeriesState
+    from contourd.store.states import JobState, SeriesState
 
     known = tuple(dict.fromkeys((*map(str, JobState), *map(str, SeriesState))))
     wanted = tuple(name.strip().upper() for name in names)
@@ -162,7 +162,7 @@ def _states(names: Sequence[str]) -> tuple[str, ...]:
 
 def _audit(settings: Settings, action: str, subject: str, detail: str) -> None:
     """Write who gives a command."""
-    from contourd.jobs.audit import AuditTrail, Deed
+    from contourd.store.audit import AuditTrail, Deed
 
     with opened_database(settings) as database:
         AuditTrail(database).record(Deed(operator(), action, subject, detail))

@@ -11,7 +11,7 @@ from contourd.cli.output import JsonOption, tell
 from contourd.commands import command
 
 if TYPE_CHECKING:
-    from contourd.jobs.operations import Operations
+    from contourd.operations.operations import Operations
 
 JobArgument = Annotated[int, typer.Argument(help="Number of the job.", callback=countable)]
 ReasonOption = Annotated[str, typer.Option(help="Why; it is shown with the job and kept in the audit trail.")]
@@ -122,7 +122,7 @@ def _tell(action: str, job: int, operations: Operations, told: str, json: bool) 
 
 def alert(config: ConfigOption = None, json: JsonOption = False) -> None:
     """Send a test alert by e-mail and webhook, as the settings say."""
-    from contourd.alerting import Alerts
+    from contourd.observe.alerts import Alerts
     from contourd.settings import load_settings
 
     settings = load_settings(config)

@@ -16,10 +16,10 @@ from contourd.commands import command, typed_with
 from contourd.errors import NodeError, SettingsError
 
 if TYPE_CHECKING:
-    from contourd.jobs.database import Database
-    from contourd.jobs.operations import Operations
     from contourd.model.library import Activation
+    from contourd.operations.operations import Operations
     from contourd.settings import Destination, Settings, WorkerSettings
+    from contourd.store.database import Database
 
 
 def _typed_with(context: typer.Context, configuration: Path | None) -> Path | None:
@@ -120,8 +120,8 @@ def opened_database(settings: Settings) -> Iterator[Database]:
     SchemaMismatch
         The database is another version's.
     """
-    from contourd.dicom.spool_access import keep_private
-    from contourd.jobs.database import Database
+    from contourd.spool.access import keep_private
+    from contourd.store.database import Database
 
     keep_private()
     refuse_missing(settings)
@@ -135,7 +135,7 @@ def opened_database(settings: Settings) -> Iterator[Database]:
 
 def read_activations(settings: Settings) -> tuple[Activation, ...]:
     """Read which models were activated; before the first start none were. Raises SchemaMismatch."""
-    from contourd.jobs.activations import Activations
+    from contourd.models.activations import Activations
 
     prefix = "sqlite:///"
     if settings.database_url.startswith(prefix) and not Path(settings.database_url.removeprefix(prefix)).exists():
@@ -146,8 +146,7 @@ def read_activations(settings: Settings) -> tuple[Activation, ...]:
 
 def settings_or_none(config: Path | None) -> Settings | None:
     """Read the settings; without --config there may be none."""
-    from contourd.settings import load_settings
-    from contourd.settings.loading import SEARCHED
+    from contourd.settings import SEARCHED, load_settings
 
     if config is None and not any(path.is_file() for path in SEARCHED):
         return None
@@ -190,7 +189,7 @@ def calling_title(calling: str | None, settings: Settings | None) -> str:
 @contextmanager
 def opened_operations(config: Path | None) -> Iterator[tuple[Operations, Settings]]:
     """Open the queue for what the person at the terminal does, in that person's name."""
-    from contourd.jobs.operations import Operations
+    from contourd.operations.operations import Operations
     from contourd.settings import load_settings
 
     settings = load_settings(config)

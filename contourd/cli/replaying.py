@@ -12,8 +12,8 @@ from contourd.cli.operating import JobArgument
 from contourd.cli.options import ConfigOption, opened_database, operator
 
 if TYPE_CHECKING:
-    from contourd.provenance import Difference
-    from contourd.replaying import OrganChange, OutputReplay, Replay
+    from contourd.constancy.replay import OrganChange, OutputReplay, Replay
+    from contourd.contour.provenance import Difference
 
 
 def replay(
@@ -26,9 +26,9 @@ def replay(
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Contour a job again and compare the bytes; nothing is sent."""
-    from contourd.jobs.audit import AuditTrail, Deed
-    from contourd.replaying import Basis, Replayer
+    from contourd.constancy.replay import Basis, Replayer
     from contourd.settings import load_settings
+    from contourd.store.audit import AuditTrail, Deed
 
     settings = load_settings(config)
     with opened_database(settings) as database:
@@ -84,8 +84,8 @@ def _keep(told: Replay, output: Path) -> list[Path]:
     """Write what was made again; the second and further ones, for other destinations, beside it."""
     import os
 
-    from contourd.durable_files import write_durably
     from contourd.errors import NodeError
+    from contourd.system.durable_files import write_durably
 
     paths = []
     for number, made in enumerate(told.outputs, 1):

@@ -12,7 +12,7 @@ from contourd.cli.options import ConfigOption, read_activations
 from contourd.errors import NodeError
 
 if TYPE_CHECKING:
-    from contourd.forecast import FolderForecast, Forecast
+    from contourd.observe.forecast import FolderForecast, Forecast
 
 
 def route(
@@ -25,7 +25,7 @@ def route(
 
     The gate, the routes and the model's limits are the real ones; nothing is written or sent.
     """
-    from contourd.forecast import Foreseer, Outcome
+    from contourd.observe.forecast import Foreseer, Outcome
     from contourd.settings import load_settings
 
     settings = load_settings(config)

@@ -17,13 +17,13 @@ import typer
 from contourd.cli.options import CallingOption, ConfigOption, addressed, calling_title, settings_or_none
 from contourd.cli.output import JsonOption, as_json
 from contourd.errors import NodeError
-from contourd.logs import one_line
-from contourd.profiles import PROFILES
+from contourd.settings.profiles import PROFILES
+from contourd.system.logs import one_line
 
 if TYPE_CHECKING:
-    from contourd.acceptance import WrittenPhantom
-    from contourd.acceptance_sheet import Delivered
-    from contourd.dicom.send import Sent
+    from contourd.acceptance.phantom import WrittenPhantom
+    from contourd.acceptance.sheet import Delivered
+    from contourd.dicom.network.sender import Sent
     from contourd.settings import Destination
 
 DestinationArgument = Annotated[
@@ -83,8 +83,8 @@ def echo(
 
 
 def _asked(peer: Destination, caller: str) -> Answer:
-    from contourd.dicom.scu import StorageSCU
-    from contourd.outcomes import OutcomeKind
+    from contourd.dicom.network.outcomes import OutcomeKind
+    from contourd.dicom.network.scu import StorageSCU
 
     began = time.monotonic()
     with _interruptible():
@@ -129,7 +129,7 @@ def send(
 
     Each goes once and as it is, and the answers are counted.
     """
-    from contourd.dicom.send import dicom_files
+    from contourd.dicom.network.sender import dicom_files
 
     if not folder.exists():
         raise NodeError(f"{folder} is not there")
@@ -186,7 +186,7 @@ def transfer(paths: tuple[Path, ...], peer: Destination, calling: str) -> list[S
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from contourd.dicom.send import FileSender
+    from contourd.dicom.network.sender import FileSender
 
     console = Console(stderr=True)
     columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -215,8 +215,8 @@ def accept(
     """Send a phantom and write the sheet to accept a planning system."""
     from rich.console import Console
 
-    from contourd.acceptance import POSITIONS, write_phantom
-    from contourd.acceptance_sheet import Delivered, sheet_page, sheet_table
+    from contourd.acceptance.phantom import POSITIONS, write_phantom
+    from contourd.acceptance.sheet import Delivered, sheet_page, sheet_table
 
     if profile not in PROFILES:
         raise NodeError(f"there is no profile {profile!r}; there are: {', '.join(PROFILES)}")
@@ -263,9 +263,9 @@ def _of_phantom(one: Delivered) -> dict[str, object]:
 
 def _deliver(phantoms: list[WrittenPhantom], peer: Destination, calling: str) -> list[Delivered]:
     """Send each CT, and its structure set as every other is sent."""
-    from contourd.acceptance_sheet import Delivered
-    from contourd.dicom.scu import StorageSCU
-    from contourd.outcomes import OutcomeKind
+    from contourd.acceptance.sheet import Delivered
+    from contourd.dicom.network.outcomes import OutcomeKind
+    from contourd.dicom.network.scu import StorageSCU
 
     delivered = []
     for phantom in phantoms:

@@ -8,10 +8,10 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-from contourd.logs import one_line
+from contourd.system.logs import one_line
 
 if TYPE_CHECKING:
-    from contourd.jobs.timeline import Line
+    from contourd.observe.timeline import Line
 
 INDENT = " " * 4
 FEWEST_COLUMNS = 40

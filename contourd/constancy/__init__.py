@@ -1,1 +1,3 @@
-"""The morning constancy check: the reference patient through the node's own port, compared with a signed baseline."""
+"""Whether the node still draws what it drew: the morning check against a signed baseline, and the replay of a job."""
+
+__all__ = ["replay", "requests", "runner"]

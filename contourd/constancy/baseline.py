@@ -20,12 +20,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contourd.commands import command
 from contourd.constancy.comparison import Contoured
-from contourd.dicom.spool import PARTIAL, Spool
-from contourd.durable_files import write_durably
 from contourd.errors import BaselineInvalid, SpoolError
 from contourd.imaging.contours import MaskInBox
-from contourd.jobs.constancy_standing import BASELINE_FILE
-from contourd.regular import read_regular
+from contourd.spool.folder import PARTIAL, Spool
+from contourd.store.constancy_standing import BASELINE_FILE
+from contourd.system.durable_files import write_durably
+from contourd.system.regular_files import read_regular
 
 PURPOSE = "constancy baseline"
 LARGEST_BYTES = 64 * 2**20

@@ -12,27 +12,27 @@ from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 
 from contourd import __version__
-from contourd.activating import load_found
 from contourd.commands import command
 from contourd.constancy.baseline import Baseline, read_baseline, write_baseline
 from contourd.constancy.comparison import Contoured, compare, other_model
 from contourd.constancy.passage import Passage
-from contourd.dicom.receiver import Receiver
-from contourd.dicom.scu import StorageSCU
-from contourd.dicom.spool import Spool
-from contourd.dicom.spool_access import keep_private
+from contourd.constancy.requests import Checks
+from contourd.dicom.network.in_memory_scp import Receiver
+from contourd.dicom.network.outcomes import OutcomeKind
+from contourd.dicom.network.scu import StorageSCU
 from contourd.errors import ConstancyFailed, ContourdError
-from contourd.jobs.activations import Activations
-from contourd.jobs.constancy import Checks
-from contourd.jobs.constancy_result import CheckResult, ModelResult
-from contourd.jobs.constancy_standing import BASELINE, IMAGES_FOLDER, Check
-from contourd.jobs.database import Database
-from contourd.jobs.job import CheckState
-from contourd.logs import set_up_logging
 from contourd.model.runtime import choose_device
-from contourd.outcomes import OutcomeKind
+from contourd.models.activation import load_found
+from contourd.models.activations import Activations
 from contourd.settings import Settings
-from contourd.signals import end_with
+from contourd.spool.access import keep_private
+from contourd.spool.folder import Spool
+from contourd.store.constancy_result import CheckResult, ModelResult
+from contourd.store.constancy_standing import BASELINE, IMAGES_FOLDER, Check
+from contourd.store.database import Database
+from contourd.store.states import CheckState
+from contourd.system.logs import set_up_logging
+from contourd.system.signals import end_with
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import numpy as np
 from contourd.commands import command
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import FloatArray, Grid, around, within
-from contourd.jobs.constancy_result import ModelResult, OrganResult
 from contourd.settings import ConstancySettings
+from contourd.store.constancy_result import ModelResult, OrganResult
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -11,25 +11,25 @@ from uuid import uuid4
 
 from pydicom.dataset import Dataset
 
+from contourd.acceptance.reference_patient import clinical_grid, load_reference, reference_volume
 from contourd.checks.network import own_address
 from contourd.constancy.comparison import Contoured
+from contourd.constancy.requests import Checks, Progress
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
-from contourd.dicom.instance import Instance, find_series
-from contourd.dicom.listener import allowed
-from contourd.dicom.receiver import Receiver
-from contourd.dicom.rtstruct_read import extent, rasterise, read_structure_set
-from contourd.dicom.send import FileSender
-from contourd.dicom.series import Series, gate
+from contourd.dicom.network.in_memory_scp import Receiver
+from contourd.dicom.network.listener import allowed
+from contourd.dicom.network.sender import FileSender
+from contourd.dicom.reading.instance import Instance, find_series
+from contourd.dicom.reading.series import Series, gate
+from contourd.dicom.rtstruct.reader import extent, rasterise, read_structure_set
 from contourd.errors import ConstancyFailed
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from contourd.jobs.constancy import Checks, Progress
-from contourd.jobs.constancy_standing import IMAGES_FOLDER
-from contourd.jobs.own_series import PATIENT_ID_PREFIX
-from contourd.model.identity import ModelIdentity
-from contourd.reference import clinical_grid, load_reference, reference_volume
+from contourd.model.model_identity import ModelIdentity
 from contourd.settings import Settings
+from contourd.store.constancy_series import PATIENT_ID_PREFIX
+from contourd.store.constancy_standing import IMAGES_FOLDER
 
 LOOK_S = 0.2
 

@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 from contourd.errors import SeriesUnusable
-from contourd.hold_reasons import HoldReason
+from contourd.reasons.catalogue import HoldReason
 
 # Copied into the structure set; those that are missing are written empty (type 2).
 PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")

@@ -1,0 +1,3 @@
+"""Grids, volumes, resampling and contours in millimetres: mathematics alone."""
+
+__all__ = ["contours", "grid", "resample", "volume"]

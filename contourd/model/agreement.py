@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contourd.imaging.grid import Box, within
-from contourd.remarks import LEVEL as LEVEL
-from contourd.remarks import UNDECIDED, Finding, Measure, RemarkCheck
+from contourd.model.remarks import LEVEL as LEVEL
+from contourd.model.remarks import UNDECIDED, Finding, Measure, RemarkCheck
 
 # In ten of the OpenKBP validation patients the least Dice was 0.56 (an oesophagus of 102 voxels), and the largest
 # undecided part 0.27.

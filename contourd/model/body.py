@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from contourd.errors import SeriesUnusable
-from contourd.hold_reasons import HoldReason
 from contourd.imaging.grid import Box, FloatArray, Grid
 from contourd.imaging.volume import AIR_HU
 from contourd.model.couch import remove_couch
 from contourd.model.planes import IN_PLANE, Mask, filled, grown, opened
+from contourd.reasons.catalogue import HoldReason
 
 TISSUE_HU = -350
 BONE_HU = (250, 1500)

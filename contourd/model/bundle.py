@@ -19,16 +19,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError, safe_open
 
 from contourd.errors import ModelError
-from contourd.hold_reasons import HoldReason
-from contourd.logs import one_line
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
-from contourd.model.identity import ModelIdentity
 from contourd.model.library import CARD_FILE, MODEL_FILE, WEIGHTS_FILE, bundle_folder, shipped_names
 from contourd.model.limits import Limits
+from contourd.model.model_identity import ModelIdentity
 from contourd.model.plausibility import OrganSpread
 from contourd.model.structures import Pairs, catalogue_pairs, refuse_other_pairs, unpaired
 from contourd.model.transforms import PreprocessConfig
-from contourd.regular import read_regular
+from contourd.reasons.catalogue import HoldReason
+from contourd.system.logs import one_line
+from contourd.system.regular_files import read_regular
 
 LARGEST_MODEL_FILE_BYTES, LARGEST_WEIGHTS_BYTES = 4 * 2**20, 2 * 2**30
 # Of the errors in a file, the first few tell what is wrong.

@@ -14,8 +14,8 @@ from enum import Enum
 from pathlib import Path
 
 from contourd.errors import ModelError
-from contourd.hold_reasons import HoldReason
-from contourd.model.identity import ModelIdentity
+from contourd.model.model_identity import ModelIdentity
+from contourd.reasons.catalogue import HoldReason
 
 MODEL_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "weights.safetensors", "CARD.md"
 SHIPPED_MODELS = Path(__file__).resolve().parent / "bundles"

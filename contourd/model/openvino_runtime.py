@@ -4,7 +4,7 @@ The network is exported once per bundle, in two parts: the trunk, up to the deco
 block behind it, which runs slab by slab. On a processor that has bfloat16 the trunk, where most of the time goes, can
 run in it; the output block is always in single precision, for what is rounded there moves contours. What was exported
 is kept in a folder by the bundle's hash. It is read back without a hash of its own: a runtime is used only after it
-gave the masks that torch gives (``contourd.runtimes``).
+gave the masks that torch gives (``contourd.models.runtimes``).
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from contourd.errors import DeviceError
-from contourd.hold_reasons import HoldReason
 from contourd.model.anatomynet import AnatomyNet
 from contourd.model.folding import folded
 from contourd.model.runtime import check_memory, processor
 from contourd.model.runtime_description import RuntimeDescription
 from contourd.model.slabs import slabs
+from contourd.reasons.catalogue import HoldReason
 
 # Peak of a run with the paper's channels and ten classes: 153 measured, and a third to spare.
 BYTES_PER_VOXEL = 205

@@ -17,9 +17,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Grid
+from contourd.model.remarks import Finding, Measure, RemarkCheck
 from contourd.model.sides import Sides
 from contourd.model.structures import Laterality, Pairs, catalogue, catalogue_pairs
-from contourd.remarks import Finding, Measure, RemarkCheck
 
 FEWEST_CASES = 10
 SMALLEST_SD_LOG, SMALLEST_SD_MM = 0.1, 2.0

@@ -1,7 +1,7 @@
 """Where the network runs: chosen by the settings, never silently.
 
 ``auto`` takes the first CUDA device where there is one, and the CPU otherwise; ``cpu``, ``cuda``, ``cuda:N`` name one.
-What runs it there is a :class:`Runtime`; ``contourd.runtimes`` chooses it.
+What runs it there is a :class:`Runtime`; ``contourd.models.runtimes`` chooses it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from contourd.errors import DeviceError, DeviceUnavailable
-from contourd.hold_reasons import HoldReason
 from contourd.model.runtime_description import RuntimeDescription
+from contourd.reasons.catalogue import HoldReason
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 

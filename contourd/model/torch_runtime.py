@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 
 from contourd.errors import DeviceUnavailable
-from contourd.hold_reasons import HoldReason
 from contourd.model.anatomynet import AnatomyNet
 from contourd.model.folding import folded
 from contourd.model.runtime import check_memory, place, processor
 from contourd.model.runtime_description import RuntimeDescription
 from contourd.model.slabs import slabs
+from contourd.reasons.catalogue import HoldReason
 
 # Peak of a run with the paper's channels and ten classes: 186 measured on a CPU, and a third to spare.
 BYTES_PER_VOXEL = 250

@@ -3,7 +3,7 @@
 from contourd.settings.alerts import AlertSettings, MailSettings
 from contourd.settings.constancy import ConstancySettings
 from contourd.settings.destination import Destination, DestinationTLS, Route, SenderNode
-from contourd.settings.loading import find_settings_file, load_settings, require_models
+from contourd.settings.loading import SEARCHED, find_settings_file, load_settings, require_models
 from contourd.settings.node import NodeSettings, NodeTLS
 from contourd.settings.shown import shown_settings
 from contourd.settings.tree import (
@@ -17,10 +17,11 @@ from contourd.settings.tree import (
     SpoolSettings,
     WorkerSettings,
 )
-from contourd.settings.values import Verdict
+from contourd.settings.values import Precision, Verdict
 from contourd.settings.web import WebSettings
 
 __all__ = [
+    "SEARCHED",
     "AlertSettings",
     "CheckSettings",
     "ConstancySettings",
@@ -32,6 +33,7 @@ __all__ = [
     "NodeSettings",
     "NodeTLS",
     "PlausibilitySettings",
+    "Precision",
     "RetentionSettings",
     "Route",
     "SenderNode",
@@ -41,8 +43,10 @@ __all__ = [
     "Verdict",
     "WebSettings",
     "WorkerSettings",
+    "configuration",
     "find_settings_file",
     "load_settings",
+    "profiles",
     "require_models",
     "shown_settings",
 ]

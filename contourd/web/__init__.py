@@ -1,0 +1,3 @@
+"""The web page: its process, who may act, the pages and pictures."""
+
+__all__ = ["access", "launcher"]

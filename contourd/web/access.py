@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contourd.errors import SettingsError
-from contourd.regular import read_regular
+from contourd.system.regular_files import read_regular
 
 SHORTEST_TOKEN = 16
 SESSION_S = 12 * 3600.0

@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from contourd.commands import command
-from contourd.dicom.files import read_dicom
+from contourd.dicom.reading.files import read_dicom
 from contourd.errors import InvalidTransition, PatientNamed
-from contourd.jobs.operations import Operations
-from contourd.jobs.overview import read_job
-from contourd.jobs.report import PATIENT_REPLACED
+from contourd.observe.overview import read_job
+from contourd.observe.report import PATIENT_REPLACED
+from contourd.operations.operations import Operations
 from contourd.web.access import SESSION_S, SignedIn, SignInRefused
 from contourd.web.pages import job_page
 from contourd.web.site import COOKIE, Site, form_of, page, person_of, site_of

@@ -15,10 +15,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contourd.errors import QueueUnavailable
-from contourd.jobs.database import Database
-from contourd.metrics import NodeMetrics
-from contourd.pulse import Pulse
+from contourd.observe.metrics import NodeMetrics
+from contourd.observe.pulse import Pulse
 from contourd.settings import Settings
+from contourd.store.database import Database
 from contourd.web import actions, health, pages, pictures
 from contourd.web.access import Access, read_token
 from contourd.web.paths import register_numbers

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from contourd.addresses import Network, lies_in
+from contourd.system.addresses import Network, lies_in
 
 # Connections of all, of one address that is no proxy, and those beyond for HEALTH alone.
 MOST, MOST_OF_ONE, MOST_FOR_HEALTH = 100, 40, 20

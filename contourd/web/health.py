@@ -16,11 +16,11 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from contourd.jobs.database import Database
-from contourd.jobs.overview import database_problem
-from contourd.metrics import exposition
-from contourd.pulse import Pulse
+from contourd.observe.metrics import exposition
+from contourd.observe.overview import database_problem
+from contourd.observe.pulse import Pulse
 from contourd.settings import SpoolSettings
+from contourd.store.database import Database
 from contourd.web.site import Site, site_of
 
 # An answer is given again for so long; one that takes longer than this is waited for no more.

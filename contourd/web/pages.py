@@ -14,16 +14,16 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from contourd.errors import QueueUnavailable
-from contourd.jobs.activations import Activations
-from contourd.jobs.constancy_standing import read_constancy
-from contourd.jobs.database import Database
-from contourd.jobs.job import JOBS_ENDED, JOBS_STOPPED, JobState, SeriesState
-from contourd.jobs.overview import read_details, read_job, read_series
-from contourd.jobs.report import JobLine, read_report
 from contourd.model.commissioning import REMEDY
-from contourd.models import ModelLine, routed_models
-from contourd.remarks import RemarkVerdict
+from contourd.model.remarks import RemarkVerdict
+from contourd.models.activations import Activations
+from contourd.models.listing import ModelLine, routed_models
+from contourd.observe.overview import read_details, read_job, read_series
+from contourd.observe.report import JobLine, read_report
 from contourd.settings import Settings
+from contourd.store.constancy_standing import read_constancy
+from contourd.store.database import Database
+from contourd.store.states import JOBS_ENDED, JOBS_STOPPED, JobState, SeriesState
 from contourd.web.site import may_read, page, site_of
 
 MOST_JOBS = 100

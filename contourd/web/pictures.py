@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from contourd.errors import SeriesUnusable
-from contourd.jobs.job import SeriesState
-from contourd.jobs.overview import read_job, read_series
+from contourd.observe.overview import read_job, read_series
+from contourd.store.states import SeriesState
 from contourd.web.scene import LETTERS, PLANES, Plane, Scene
 from contourd.web.site import may_read, site_of
 

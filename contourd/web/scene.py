@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from contourd.dicom.files import read_dicom
-from contourd.dicom.rtstruct_read import ReadROI, extent, rasterise, read_structure_set
-from contourd.dicom.series import gate, read_instance, read_slices, read_volume
-from contourd.dicom.viewing import visible
+from contourd.dicom.reading.files import read_dicom
+from contourd.dicom.reading.series import gate, read_instance, read_slices, read_volume
+from contourd.dicom.reading.viewing import visible
+from contourd.dicom.rtstruct.reader import ReadROI, extent, rasterise, read_structure_set
 from contourd.errors import SeriesUnusable
-from contourd.hold_reasons import HoldReason
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import FloatArray, Grid
+from contourd.reasons.catalogue import HoldReason
 
 Plane = Literal["axial", "coronal", "sagittal"]
 PLANES: tuple[Plane, ...] = ("axial", "coronal", "sagittal")

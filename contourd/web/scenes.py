@@ -9,8 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 from contourd.errors import SeriesUnusable
-from contourd.hold_reasons import HoldReason
-from contourd.jobs.overview import JobDetail, SeriesDetail
+from contourd.observe.overview import JobDetail, SeriesDetail
+from contourd.reasons.catalogue import HoldReason
 from contourd.web.scene import Scene, open_held_scene, open_scene
 
 Key = tuple[str, int, str, int]

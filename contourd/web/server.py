@@ -14,12 +14,12 @@ from typing import Any
 
 import uvicorn
 
-from contourd.dicom.spool_access import keep_private
-from contourd.jobs.database import Database
-from contourd.logs import set_up_logging
-from contourd.pulse import Pulse
+from contourd.observe.pulse import Pulse
 from contourd.settings import Settings
-from contourd.signals import end_with
+from contourd.spool.access import keep_private
+from contourd.store.database import Database
+from contourd.system.logs import set_up_logging
+from contourd.system.signals import end_with
 from contourd.web.app import make_app
 from contourd.web.connections import Crowd, PageConnection
 

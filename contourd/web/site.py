@@ -16,12 +16,12 @@ from starlette.templating import Jinja2Templates
 
 from contourd import __version__
 from contourd.commands import command
-from contourd.jobs.database import Database
-from contourd.jobs.operations import Operations
-from contourd.metrics import NodeMetrics
-from contourd.pulse import Pulse
+from contourd.observe.metrics import NodeMetrics
+from contourd.observe.pulse import Pulse
+from contourd.observe.status_tables import age
+from contourd.operations.operations import Operations
 from contourd.settings import Settings
-from contourd.status_tables import age
+from contourd.store.database import Database
 from contourd.web.access import Access, SignedIn
 from contourd.web.scenes import SceneCache
 

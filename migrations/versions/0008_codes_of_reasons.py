@@ -13,7 +13,7 @@ from collections.abc import Callable
 import sqlalchemy as sa
 from alembic import op
 
-from contourd.hold_reasons import Reason
+from contourd.reasons.catalogue import Reason
 
 revision = "0008"
 down_revision = "0007"

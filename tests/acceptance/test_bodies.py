@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from contourd.acceptance.reference_patient import load_reference
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import AIR_HU, Volume
 from contourd.model.bundle import load_bundle
 from contourd.model.predictor import Prediction, Predictor
-from contourd.reference import load_reference
 from tests.couches import with_object
 
 

@@ -11,7 +11,7 @@ import matplotlib.image
 import pydicom
 import pytest
 
-from contourd.reference import reference_series
+from contourd.acceptance.reference_patient import reference_series
 
 
 def demo(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

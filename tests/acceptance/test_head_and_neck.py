@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contourd.contouring import contour_series
+from contourd.acceptance.reference_patient import reference_series
+from contourd.contour.contouring import contour_series
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
-from contourd.dicom.series import find_series, gate, read_volume
+from contourd.dicom.reading.series import find_series, gate, read_volume
 from contourd.errors import SeriesUnusable
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.model.bundle import load_bundle
 from contourd.model.predictor import Predictor
-from contourd.reference import reference_series
 
 NO_HEAD_AND_NECK = "does not look like a head and neck"
 

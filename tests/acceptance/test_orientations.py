@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from contourd.contouring import Contoured, contour_series
-from contourd.dicom.series import find_series
+from contourd.acceptance.reference_patient import load_reference
+from contourd.contour.contouring import Contoured, contour_series
+from contourd.dicom.reading.series import find_series
 from contourd.imaging.volume import Volume
 from contourd.model.bundle import load_bundle
 from contourd.model.predictor import Predictor
-from contourd.reference import load_reference
 from tests.orientations import farthest_mm, write_turned
 from tests.phantom import ORIENTATIONS
 from trainer.case import read_case

@@ -9,7 +9,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pynetdicom import AE, build_role, evt
 
-from contourd.dicom.commitment import NO_SUCH_INSTANCE, NOT_AUTHORISED, PUSH_MODEL, PUSH_MODEL_INSTANCE
+from contourd.dicom.network.commitment_messages import NO_SUCH_INSTANCE, NOT_AUTHORISED, PUSH_MODEL, PUSH_MODEL_INSTANCE
 from tests.chaos.peers import SUCCESS, Destination, without_delay
 from tests.integration.committing import event_report
 from tests.peers import LOOPBACK

@@ -16,9 +16,9 @@ import psutil
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from contourd.dicom.own_echo import ECHO_S
-from contourd.examination import EVERY_S, SILENT_S
-from contourd.loopback import listens
+from contourd.dicom.network.own_echo import ECHO_S
+from contourd.node.self_test import EVERY_S, SILENT_S
+from contourd.system.loopback import listens
 from tests.chaos.server import Server, Timeout, wait_until
 from tests.chaos.site import Site
 from tests.peers import LOOPBACK

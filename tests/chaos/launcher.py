@@ -26,7 +26,7 @@ from tests.chaos.faults import MARKER, THREAD, VARIABLE, Fault, unpack
 
 TABLES = ("series", "instances", "jobs", "deliveries")
 STALL_S, LOOK_S = 0.2, 0.1
-WORKER = ("contourd.worker:", "contourd.contouring:")  # they load torch, which no other process does
+WORKER = ("contourd.node.worker:", "contourd.contour.contouring:")  # they load torch, which no other process does
 inside = threading.local()
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from contourd.jobs.job import DELIVERY_TRANSITIONS, JOB_TRANSITIONS, SERIES_TRANSITIONS
+from contourd.store.states import DELIVERY_TRANSITIONS, JOB_TRANSITIONS, SERIES_TRANSITIONS
 from tests.chaos.faults import Fault
 from tests.chaos.scenes import (
     CANCEL,
@@ -41,21 +41,21 @@ from tests.chaos.scenes import (
 from tests.chaos.site import Site
 
 # Public seams, as the launcher resolves them.
-CONTOUR = "contourd.contouring:contour_series"
-CLAIM_DELIVERY = "contourd.jobs.deliveries:Deliveries.claim"
-DELIVER = "contourd.dicom.scu:StorageSCU.deliver"
-COMMITMENTS = "contourd.jobs.commitments:Commitments"
-ASK = "contourd.dicom.commitment_scu:CommitmentSCU.ask"
-STORE = "contourd.jobs.intake:Intake.instance_stored"
-COMMIT = "contourd.jobs.database:_commit"
-CLOSED = "contourd.jobs.intake:Intake.association_closed"
-WRITE, FSYNC, RENAME = "contourd.dicom.spool:write_durably", "os:fsync", "os:replace"
-SPOOL, DATABASE = "contourd.dicom.spool:Spool", "contourd.jobs.database:Database"
-RECORDED = "contourd.receivers.receiving:Parties.instance_stored"
-RECEPTION, READ = "contourd.receivers.front:Receivers", "contourd.dicom.guard:Guard._receive"
+CONTOUR = "contourd.contour.contouring:contour_series"
+CLAIM_DELIVERY = "contourd.delivery.deliveries:Deliveries.claim"
+DELIVER = "contourd.dicom.network.scu:StorageSCU.deliver"
+COMMITMENTS = "contourd.delivery.commitments:Commitments"
+ASK = "contourd.dicom.network.commitment_scu:CommitmentSCU.ask"
+STORE = "contourd.intake.intake:Intake.instance_stored"
+COMMIT = "contourd.store.database:_commit"
+CLOSED = "contourd.intake.intake:Intake.association_closed"
+WRITE, FSYNC, RENAME = "contourd.spool.folder:write_durably", "os:fsync", "os:replace"
+SPOOL, DATABASE = "contourd.spool.folder:Spool", "contourd.store.database:Database"
+RECORDED = "contourd.node.receivers.receiver:Parties.instance_stored"
+RECEPTION, READ = "contourd.node.receivers.dispatcher:Receivers", "contourd.dicom.network.guard:Guard._receive"
 
 IDLE = Fault(
-    "stall", "enter", "contourd.supervision:run_worker"
+    "stall", "enter", "contourd.node.worker_supervisor:run_worker"
 )  # the worker never begins: what needs none is killed sooner
 STALLED_CONTOURING = Fault("stall", "enter", CONTOUR)
 STALLED_SENDING = Fault("stall", "leave", DELIVER)
@@ -250,13 +250,15 @@ NAMED = (
     Point("in shutdown, before the database is closed", idle("enter", f"{DATABASE}.close"), stop_while_receiving),
     Point("at the start, after the sweep", idle("leave", f"{SPOOL}.sweep"), nothing),
     Point("at the start, before the schema is looked at", idle("enter", f"{DATABASE}.prepare"), nothing),
-    Point("at the start, after the queue's recovery", idle("leave", "contourd.jobs.queue:Queue.recover"), nothing),
-    Point("at the start, after the intake's recovery", idle("leave", "contourd.jobs.intake:Intake.recover"), nothing),
+    Point("at the start, after the queue's recovery", idle("leave", "contourd.store.queue:Queue.recover"), nothing),
+    Point("at the start, after the intake's recovery", idle("leave", "contourd.intake.intake:Intake.recover"), nothing),
     Point("at the start, as it listens", idle("leave", f"{RECEPTION}.start"), nothing),
-    Point("at the start, as the worker starts", kill("leave", "contourd.supervision:Supervisor.start"), nothing),
+    Point(
+        "at the start, as the worker starts", kill("leave", "contourd.node.worker_supervisor:Supervisor.start"), nothing
+    ),
     Point(
         "the worker at its start",
-        (Fault("kill worker", "enter", "contourd.worker:Worker.warm_up"),),
+        (Fault("kill worker", "enter", "contourd.node.worker:Worker.warm_up"),),
         nothing,
         worker_only=True,
     ),

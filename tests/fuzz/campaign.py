@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from contourd.heap import share_one_arena
+from contourd.system.memory import share_one_arena
 from tests.fuzz.bounds import FILES, GROWTH_MB, PEAK_MB, Figures
 from tests.fuzz.outgoing import run_destinations, run_notices
 from tests.fuzz.page import run_page

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pydicom
 
-from contourd.dicom.commitment import Reference, Request
-from contourd.dicom.commitment_scu import CommitmentSCU
-from contourd.dicom.rtstruct_write import save_structure_set
-from contourd.dicom.scu import StorageSCU
+from contourd.dicom.network.commitment_messages import Reference, Request
+from contourd.dicom.network.commitment_scu import CommitmentSCU
+from contourd.dicom.network.outcomes import Outcome, OutcomeKind
+from contourd.dicom.network.scu import StorageSCU
+from contourd.dicom.rtstruct.writer import save_structure_set
 from contourd.errors import NoticeNotSent
-from contourd.notices import Channel, MailChannel, WebhookChannel, notice_of_test
-from contourd.outcomes import Outcome, OutcomeKind
+from contourd.observe.notices import Channel, MailChannel, WebhookChannel, notice_of_test
 from contourd.settings import Destination
 from contourd.settings.alerts import MailSettings
 from tests.fuzz.bounds import FILES, FOR_EVER, Figures, Memory

@@ -21,13 +21,13 @@ from pydicom.uid import (
     RTStructureSetStorage,
 )
 
-from contourd.dicom.file_meta import file_meta
-from contourd.dicom.instance import Instance, read_encoded, read_instance
-from contourd.dicom.isolation import PixelDecoder
-from contourd.dicom.naming import by_hand, naming_of
-from contourd.dicom.pixels import hounsfield, same_image
-from contourd.dicom.rtstruct_read import misplaced, rasterise, read_structure_set
-from contourd.dicom.series import Series, gate
+from contourd.dicom.network.file_meta import file_meta
+from contourd.dicom.network.image_identifiers import by_hand, naming_of
+from contourd.dicom.reading.instance import Instance, read_encoded, read_instance
+from contourd.dicom.reading.isolation import PixelDecoder
+from contourd.dicom.reading.pixels import hounsfield, same_image
+from contourd.dicom.reading.series import Series, gate
+from contourd.dicom.rtstruct.reader import misplaced, rasterise, read_structure_set
 from contourd.errors import ContourdError
 from tests.fuzz.bounds import FILES, FOR_EVER, Figures, Memory, TooSlow, within
 from tests.fuzz.datasets import PIXELS, havoc, hostile_dataset

@@ -16,12 +16,12 @@ from pathlib import Path
 import psutil
 from pydicom.uid import UID
 
-from contourd.dicom.instance import read_instance
-from contourd.dicom.reception import ReceivedInstance, RefusedInstance
-from contourd.dicom.scp import StorageSCP
-from contourd.dicom.spool import Spool
+from contourd.dicom.network.events import ReceivedInstance, RefusedInstance
+from contourd.dicom.network.scp import StorageSCP
+from contourd.dicom.reading.instance import read_instance
 from contourd.errors import ContourdError
 from contourd.settings import NodeSettings
+from contourd.spool.folder import Spool
 from tests.fuzz.bounds import FILES, FOR_EVER, LONGEST_S, Figures, Memory
 from tests.fuzz.datasets import hostile_dataset
 from tests.fuzz.elements import Element, read_elements

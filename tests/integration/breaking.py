@@ -14,10 +14,10 @@ from typing import NoReturn
 
 import numpy as np
 
-from contourd import worker
-from contourd.contouring import Contoured, Order, contour_series
-from contourd.dicom.series import Instance
+from contourd.contour.contouring import Contoured, Order, contour_series
+from contourd.dicom.reading.series import Instance
 from contourd.model.predictor import Predictor
+from contourd.node import worker
 from contourd.settings import Settings
 
 POISON_SLICES, RESTS = 18, "rests"

@@ -12,23 +12,23 @@ from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from contourd.committing import Custody, Reporter
-from contourd.delivering import Deliverer, Post
-from contourd.dicom.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE
-from contourd.dicom.commitment_scp import CommitmentSCP
-from contourd.dicom.commitment_scu import CommitmentSCU
-from contourd.dicom.scp import StorageSCP
-from contourd.dicom.scu import StorageSCU
-from contourd.dicom.spool import Spool
-from contourd.jobs.commitment_requests import CommitmentRequests
-from contourd.jobs.commitments import Commitments
-from contourd.jobs.database import Database
-from contourd.jobs.deliveries import Deliveries
-from contourd.jobs.intake import Intake
-from contourd.jobs.job import RetryPolicy
-from contourd.jobs.queue import Queue
-from contourd.jobs.report import read_report
+from contourd.delivery.commitment_reporter import Custody, Reporter
+from contourd.delivery.commitment_requests import CommitmentRequests
+from contourd.delivery.commitments import Commitments
+from contourd.delivery.deliverer import Deliverer, Post
+from contourd.delivery.deliveries import Deliveries
+from contourd.dicom.network.commitment_messages import PUSH_MODEL, PUSH_MODEL_INSTANCE
+from contourd.dicom.network.commitment_scp import CommitmentSCP
+from contourd.dicom.network.commitment_scu import CommitmentSCU
+from contourd.dicom.network.scp import StorageSCP
+from contourd.dicom.network.scu import StorageSCU
+from contourd.intake.intake import Intake
+from contourd.observe.report import read_report
 from contourd.settings import Destination, NodeSettings, Route, SenderNode, SeriesSettings
+from contourd.spool.folder import Spool
+from contourd.store.database import Database
+from contourd.store.queue import Queue
+from contourd.store.states import RetryPolicy
 from tests.peers import LOOPBACK, free_port
 from tests.phantom import read_series, structure_set, write_series
 from tests.queueing import add_job

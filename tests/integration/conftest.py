@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from contourd.dicom.reception import Witness
-from contourd.dicom.scp import StorageSCP
-from contourd.dicom.spool import Spool
+from contourd.dicom.network.events import Witness
+from contourd.dicom.network.scp import StorageSCP
 from contourd.settings import NodeSettings
+from contourd.spool.folder import Spool
 from tests.integration.receiving import Receiver, Recorder, Start
 from tests.peers import LOOPBACK, free_port
 from tests.phantom import write_series

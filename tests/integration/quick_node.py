@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
+from contourd.observe.status import read_status, to_json
 from contourd.settings import load_settings
-from contourd.status import read_status, to_json
 from tests.interop.node import Node, Status
 
 

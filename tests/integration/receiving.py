@@ -19,10 +19,10 @@ from pydicom.uid import (
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # type: ignore[attr-defined]
 
-from contourd.dicom.reception import ReceivedInstance, RefusedInstance
-from contourd.dicom.scp import StorageSCP
-from contourd.dicom.spool import Spool
+from contourd.dicom.network.events import ReceivedInstance, RefusedInstance
+from contourd.dicom.network.scp import StorageSCP
 from contourd.settings import NodeSettings
+from contourd.spool.folder import Spool
 from tests.peers import LOOPBACK, free_port
 
 WAIT_S = 20.0

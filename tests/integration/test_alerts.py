@@ -9,15 +9,15 @@ from unittest.mock import ANY
 import pytest
 from typer.testing import CliRunner
 
-from contourd.alerting import Alerts
 from contourd.cli import app
-from contourd.dicom.spool import Spool
-from contourd.hold_reasons import HoldReason
-from contourd.jobs.database import Database
-from contourd.jobs.job import DeliveryState
-from contourd.jobs.operations import Operations
-from contourd.jobs.tables import DeliveryRow, SeriesRow
+from contourd.observe.alerts import Alerts
+from contourd.operations.operations import Operations
+from contourd.reasons.catalogue import HoldReason
 from contourd.settings import Settings
+from contourd.spool.folder import Spool
+from contourd.store.database import Database
+from contourd.store.states import DeliveryState
+from contourd.store.tables import DeliveryRow, SeriesRow
 from tests import showcase
 from tests.paging import settings_for
 from tests.peers import free_port

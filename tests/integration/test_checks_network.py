@@ -15,12 +15,12 @@ import pytest
 
 from contourd.checks import network
 from contourd.checks.finding import Finding, State
-from contourd.dicom.tls import listening_context
+from contourd.dicom.network.tls import listening_context
 from contourd.errors import NodeError
-from contourd.jobs.database import Database
-from contourd.jobs.job import SeriesState
-from contourd.jobs.tables import SeriesRow
 from contourd.settings import Destination, DestinationTLS, NodeSettings, NodeTLS, Settings
+from contourd.store.database import Database
+from contourd.store.states import SeriesState
+from contourd.store.tables import SeriesRow
 from tests.certificates import Authority, Signed
 from tests.integration.receiving import Start
 from tests.peers import LOOPBACK, free_port

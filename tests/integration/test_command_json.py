@@ -24,19 +24,19 @@ from contourd.cli.constancy import CONSTANCY_COMMANDS
 from contourd.cli.database import DATABASE_COMMANDS
 from contourd.cli.models import MODEL_COMMANDS
 from contourd.cli.training import RECIPE_COMMANDS
-from contourd.dicom.integrity import stored_sha256
-from contourd.dicom.receiver import Receiver
-from contourd.dicom.spool import Spool
-from contourd.jobs.audit import AuditTrail, Deed
-from contourd.jobs.constancy import Checks
-from contourd.jobs.constancy_result import CheckResult, ModelResult, OrganResult
-from contourd.jobs.contourings import Contouring, add_contouring
-from contourd.jobs.database import Database
-from contourd.jobs.job import CheckState
-from contourd.jobs.tables import InstanceRow, NewerImageRow
-from contourd.model.identity import ModelIdentity
+from contourd.constancy.requests import Checks
+from contourd.dicom.network.in_memory_scp import Receiver
+from contourd.dicom.reading.integrity import stored_sha256
+from contourd.model.model_identity import ModelIdentity
 from contourd.model.runtime_description import RuntimeDescription
 from contourd.settings import load_settings
+from contourd.spool.folder import Spool
+from contourd.store.audit import AuditTrail, Deed
+from contourd.store.constancy_result import CheckResult, ModelResult, OrganResult
+from contourd.store.contourings import Contouring, add_contouring
+from contourd.store.database import Database
+from contourd.store.states import CheckState
+from contourd.store.tables import InstanceRow, NewerImageRow
 from tests import showcase
 from tests.archives import write_dicom
 from tests.bright import phantom

@@ -15,11 +15,17 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, ImplicitVRLittle
 from pynetdicom import AE, evt
 from sqlalchemy import select
 
-from contourd.dicom.commitment import PUSH_MODEL, PUSH_MODEL_INSTANCE, Reference, Request, request_dataset
-from contourd.dicom.scu import StorageSCU
-from contourd.dicom.tls import calling_context, listening_context
-from contourd.jobs.tables import CommitmentRequestRow
+from contourd.dicom.network.commitment_messages import (
+    PUSH_MODEL,
+    PUSH_MODEL_INSTANCE,
+    Reference,
+    Request,
+    request_dataset,
+)
+from contourd.dicom.network.scu import StorageSCU
+from contourd.dicom.network.tls import calling_context, listening_context
 from contourd.settings import Destination, DestinationTLS, NodeTLS
+from contourd.store.tables import CommitmentRequestRow
 from tests.certificates import Authority
 from tests.integration.committing import Node, Pacs, Scanner, call_back, event_report, n_action
 from tests.integration.receiving import WAIT_S, sending

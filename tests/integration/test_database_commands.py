@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from contourd.cli import app
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.errors import ContourdError
-from contourd.jobs.tables import SCHEMA_REVISION
+from contourd.store.tables import SCHEMA_REVISION
 from tests.bright import phantom, series_uid
 from tests.integration.destination import receiver
 from tests.integration.quick_node import watched

@@ -13,17 +13,17 @@ from typing import Any
 
 import pytest
 
-from contourd import daemon as daemon_module
-from contourd import examination
-from contourd.daemon import Daemon
-from contourd.dicom.scu import StorageSCU
+from contourd.dicom.network.outcomes import OutcomeKind
+from contourd.dicom.network.scu import StorageSCU
 from contourd.errors import NodeError
-from contourd.jobs.audit import AuditTrail
-from contourd.notify import ServiceNotifier
-from contourd.outcomes import OutcomeKind
-from contourd.pulse import Wrong
-from contourd.receivers.front import Receivers
+from contourd.node import daemon as daemon_module
+from contourd.node import self_test
+from contourd.node.daemon import Daemon
+from contourd.node.receivers.dispatcher import Receivers
+from contourd.observe.pulse import Wrong
 from contourd.settings import Destination, load_settings
+from contourd.store.audit import AuditTrail
+from contourd.system.systemd import ServiceNotifier
 from tests.integration import breaking
 from tests.interop.node import write_configuration
 from tests.peers import LOOPBACK, free_port
@@ -49,10 +49,10 @@ def begin(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
 
 def test_a_node_whose_receivers_cannot_start_says_so_and_ends(begin, tmp_path, monkeypatch) -> None:
     """As where what they import is missing: the port accepts, and nobody answers."""
-    monkeypatch.setattr(examination, "SILENT_S", 0.5)
-    monkeypatch.setattr(examination, "DEAF_S", 3.0)
+    monkeypatch.setattr(self_test, "SILENT_S", 0.5)
+    monkeypatch.setattr(self_test, "DEAF_S", 3.0)
     monkeypatch.setattr(daemon_module, "EVERY_S", 0.2)
-    monkeypatch.setattr("contourd.dicom.own_echo.ECHO_S", 0.5)
+    monkeypatch.setattr("contourd.dicom.network.own_echo.ECHO_S", 0.5)
     monkeypatch.setattr(daemon_module, "Receivers", lambda *a: Receivers(*a, main=breaking.dying_at_start))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
@@ -69,7 +69,7 @@ def test_a_node_whose_receivers_cannot_start_says_so_and_ends(begin, tmp_path, m
 
 
 def test_a_thread_that_is_killed_from_within_ends_the_node_and_is_audited(begin, monkeypatch) -> None:
-    monkeypatch.setattr("contourd.receivers.front.STOP_S", 1.0)
+    monkeypatch.setattr("contourd.node.receivers.dispatcher.STOP_S", 1.0)
     noted: list[tuple[str, ...]] = []
     monkeypatch.setattr(AuditTrail, "note", lambda trail, *what: noted.append(what))
     port, before = free_port(), threading.enumerate()  # a node of another test may be ending

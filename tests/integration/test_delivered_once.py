@@ -15,9 +15,9 @@ import pytest
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from pynetdicom import AE, evt
 
-from contourd.dicom.spool import Spool
-from contourd.jobs.database import Database
-from contourd.jobs.queue import Queue
+from contourd.spool.folder import Spool
+from contourd.store.database import Database
+from contourd.store.queue import Queue
 from tests.interop.node import CONTOURD, Node, write_configuration
 from tests.peers import LOOPBACK, free_port, running
 from tests.phantom import read_series, structure_set, write_series

@@ -11,7 +11,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from contourd.jobs.job import JobState
+from contourd.store.states import JobState
 from tests.bright import referenced_series
 from tests.disks import Disk, small_disk
 from tests.integration.serving import OUT_OF_RESOURCES, WAIT_S, send, series, wait, worker_of

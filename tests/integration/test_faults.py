@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from contourd.daemon import Daemon
 from contourd.errors import NodeError
+from contourd.node.daemon import Daemon
 from contourd.settings import load_settings
 from tests.disks import read_only
 from tests.integration.receiving import associate

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from contourd.cli import app
-from contourd.dicom.spool import Spool
-from contourd.jobs.database import Database
 from contourd.settings import load_settings
+from contourd.spool.folder import Spool
+from contourd.store.database import Database
 from tests.bundles import brighter_bundle, bundle_of_version, damage
 from tests.integration.quick_node import watched
 from tests.interop.node import serve, write_configuration

@@ -12,11 +12,11 @@ import psutil
 import pytest
 from pydantic import ValidationError
 
-from contourd.alerting import Alerts
 from contourd.errors import NoticeNotSent
-from contourd.jobs.database import Database
-from contourd.notices import Channel, MailChannel, Notice, WebhookChannel, notice_of_test
+from contourd.observe.alerts import Alerts
+from contourd.observe.notices import Channel, MailChannel, Notice, WebhookChannel, notice_of_test
 from contourd.settings.alerts import AlertSettings, MailSettings
+from contourd.store.database import Database
 from tests.paging import settings_for
 from tests.sinks import raw_sink
 

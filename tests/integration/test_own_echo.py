@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from contourd.dicom.own_echo import OwnCalls, echo_self
-from contourd.dicom.scp import StorageSCP
-from contourd.dicom.spool import Spool
+from contourd.dicom.network.own_echo import OwnCalls, echo_self
+from contourd.dicom.network.scp import StorageSCP
 from contourd.errors import NodeError
 from contourd.settings import NodeSettings, NodeTLS
+from contourd.spool.folder import Spool
 from tests.certificates import Authority
 from tests.integration.receiving import Recorder, Start, associate
 from tests.peers import LOOPBACK, free_port, listening_socket

@@ -15,11 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
-from contourd.dicom import own_echo
-from contourd.dicom.commitment import NOT_AUTHORISED
+from contourd.dicom.network import own_echo
+from contourd.dicom.network.commitment_messages import NOT_AUTHORISED
 from contourd.errors import CommitmentRefused, NodeError, QueueUnavailable
-from contourd.receivers import front as front_module
-from contourd.receivers.front import Receivers
+from contourd.node.receivers import dispatcher
+from contourd.node.receivers.dispatcher import Receivers
 from contourd.settings import Settings, load_settings
 from tests.chaos.server import wait_until
 from tests.integration.receiving import WAIT_S, Recorder, associate
@@ -133,7 +133,7 @@ def test_a_receiver_that_dies_takes_its_associations_with_it_and_is_replaced(sta
 
 
 def test_a_receiver_that_hangs_is_killed_and_replaced_and_one_that_works_is_not(start, images, monkeypatch) -> None:
-    monkeypatch.setattr(front_module, "HUNG_S", 6.0)
+    monkeypatch.setattr(dispatcher, "HUNG_S", 6.0)
     front = start()
     one, other = (associate(front.receivers.port) for _ in range(2))
     hung, works = front.receivers.pids
@@ -181,7 +181,7 @@ def test_the_node_calls_each_receiver_in_its_turn_and_kills_one_that_stays_silen
     assert front.witnessed == front.sink.told == []
     deaf, hears = front.receivers.pids
     os.kill(deaf, signal.SIGSTOP)
-    for _ in range(front_module.MOST_UNANSWERED):
+    for _ in range(dispatcher.MOST_UNANSWERED):
         with pytest.raises(NodeError, match="does not answer"):
             front.receivers.try_echo()
     wait_until(lambda: deaf not in front.receivers.pids, "the deaf receiver is still there")
@@ -229,7 +229,7 @@ def _answers(front: Front) -> bool:
 
 
 def test_a_hung_receiver_is_killed_though_the_fork_server_has_died(start, monkeypatch) -> None:
-    monkeypatch.setattr(front_module, "HUNG_S", 6.0)
+    monkeypatch.setattr(dispatcher, "HUNG_S", 6.0)
     front = start(receivers=1)
     (hung,) = front.receivers.pids
     for pid in fork_servers():

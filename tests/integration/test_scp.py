@@ -23,8 +23,8 @@ from pydicom.uid import (
 from pynetdicom import AE, _config
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from contourd.dicom.file_meta import sender_of
-from contourd.dicom.instance import read_instance
+from contourd.dicom.network.file_meta import sender_of
+from contourd.dicom.reading.instance import read_instance
 from contourd.dicom.uids import IMPLEMENTATION
 from contourd.errors import QueueUnavailable
 from tests.integration.receiving import Receiver, Start, sending

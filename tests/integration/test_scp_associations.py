@@ -11,7 +11,7 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from contourd.dicom.scp import StorageSCP
+from contourd.dicom.network.scp import StorageSCP
 from contourd.settings import NodeSettings
 from tests.integration.receiving import WAIT_S, Receiver, Start, associate, sending
 from tests.peers import LOOPBACK

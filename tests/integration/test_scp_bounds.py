@@ -15,10 +15,10 @@ import pytest
 from pynetdicom import AE
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from contourd.dicom.listener import PENDING_OF_ONE, allowed
-from contourd.dicom.scu import StorageSCU
+from contourd.dicom.network.listener import PENDING_OF_ONE, allowed
+from contourd.dicom.network.outcomes import OutcomeKind
+from contourd.dicom.network.scu import StorageSCU
 from contourd.errors import NodeError
-from contourd.outcomes import OutcomeKind
 from contourd.settings import Destination, DestinationTLS, NodeTLS
 from tests.certificates import Authority, Signed
 from tests.integration.receiving import Start, associate, ended, sending

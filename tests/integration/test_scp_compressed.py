@@ -29,11 +29,11 @@ from pydicom.uid import (
 )
 from pynetdicom import AE, _config
 
-from contourd.dicom import decoders
-from contourd.dicom.decoders import LARGEST_INFLATED_BYTES, has_decoder
-from contourd.dicom.instance import read_instance
-from contourd.dicom.pixels import same_image
-from contourd.dicom.series import gate, read_volume
+from contourd.dicom.reading import decoders
+from contourd.dicom.reading.decoders import LARGEST_INFLATED_BYTES, has_decoder
+from contourd.dicom.reading.instance import read_instance
+from contourd.dicom.reading.pixels import same_image
+from contourd.dicom.reading.series import gate, read_volume
 from contourd.errors import SeriesUnusable
 from tests.integration.receiving import Receiver, Start, associate, sending
 from tests.peers import LOOPBACK

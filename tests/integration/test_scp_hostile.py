@@ -9,7 +9,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from contourd.dicom.guard import MOST_WAITING
+from contourd.dicom.network.guard import MOST_WAITING
 from tests.fuzz.pdus import AC, CT, ECHO, EXPLICIT, IMPLICIT, RELEASED, context, pdu, request, request_items, store
 from tests.fuzz.receiving import Peer
 from tests.integration.receiving import Receiver, sending

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from contourd.dicom.guard import LEAST_PDU_BYTES
-from contourd.dicom.reception import Places
-from contourd.dicom.scu import StorageSCU
-from contourd.outcomes import OutcomeKind
+from contourd.dicom.network.events import Places
+from contourd.dicom.network.guard import LEAST_PDU_BYTES
+from contourd.dicom.network.outcomes import OutcomeKind
+from contourd.dicom.network.scu import StorageSCU
 from tests.fuzz.pdus import CT, ECHO, RELEASE_RQ, VERIFICATION, Item, command, p_data, pdu, request, request_items
 from tests.fuzz.receiving import Peer
 from tests.integration.receiving import Start, associate, ended, sending, watched

@@ -9,7 +9,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from contourd.dicom import reactor
+from contourd.dicom.network import reactor
 from tests.fuzz.pdus import ECHO
 from tests.fuzz.receiving import Peer
 from tests.integration.receiving import WAIT_S, Receiver, Start, associate, sending

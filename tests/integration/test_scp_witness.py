@@ -8,8 +8,8 @@ import socket
 import pydicom
 import pytest
 
-from contourd.logs import LineFormatter
 from contourd.settings.node import NodeTLS
+from contourd.system.logs import LineFormatter
 from tests.certificates import Authority
 from tests.integration.receiving import WAIT_S, Receiver, associate, sending, watched
 from tests.peers import LOOPBACK

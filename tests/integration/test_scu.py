@@ -22,9 +22,9 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from contourd.dicom.rtstruct_write import save_structure_set
-from contourd.dicom.scu import StorageSCU
-from contourd.outcomes import OutcomeKind
+from contourd.dicom.network.outcomes import OutcomeKind
+from contourd.dicom.network.scu import StorageSCU
+from contourd.dicom.rtstruct.writer import save_structure_set
 from contourd.settings import Destination
 from tests.peers import LOOPBACK, free_port, storescp
 from tests.phantom import read_series, structure_set, write_series

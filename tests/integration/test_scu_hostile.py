@@ -12,12 +12,12 @@ import psutil
 import pydicom
 import pytest
 
-from contourd.dicom.commitment import Reference, Report, Request
-from contourd.dicom.commitment_scu import CommitmentSCU
-from contourd.dicom.rtstruct_write import save_structure_set
-from contourd.dicom.scu import StorageSCU
-from contourd.dicom.send import FileSender
-from contourd.outcomes import Outcome, OutcomeKind
+from contourd.dicom.network.commitment_messages import Reference, Report, Request
+from contourd.dicom.network.commitment_scu import CommitmentSCU
+from contourd.dicom.network.outcomes import Outcome, OutcomeKind
+from contourd.dicom.network.scu import StorageSCU
+from contourd.dicom.network.sender import FileSender
+from contourd.dicom.rtstruct.writer import save_structure_set
 from contourd.settings import SenderNode
 from tests.fuzz.pdus import AC, DATA, VERIFICATION, command, p_data, pdu
 from tests.peers import LOOPBACK

@@ -19,9 +19,9 @@ from pydicom.uid import (
 from pynetdicom import evt
 from typer.testing import CliRunner, Result
 
-from contourd.acceptance import SOLIDS
+from contourd.acceptance.phantom import SOLIDS
 from contourd.cli import app
-from contourd.dicom.send import dicom_files
+from contourd.dicom.network.sender import dicom_files
 from contourd.errors import NodeError
 from tests.integration.answering import answering
 from tests.integration.receiving import Receiver, Start

@@ -17,8 +17,8 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, ImplicitVRLittleEndian
 from typer.testing import CliRunner, Result
 
 from contourd.cli import app
-from contourd.dicom.lenient import is_cut_off
-from contourd.dicom.rtstruct_write import save_structure_set
+from contourd.dicom.reading.lenient import is_cut_off
+from contourd.dicom.rtstruct.writer import save_structure_set
 from tests.integration.answering import answering
 from tests.integration.receiving import Receiver
 from tests.peers import LOOPBACK, free_port

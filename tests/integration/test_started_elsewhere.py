@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from contourd.dicom.isolation import PixelDecoder
+from contourd.dicom.reading.isolation import PixelDecoder
 from tests.interop.node import write_configuration
 from tests.peers import LOOPBACK, free_port, running
 from tests.phantom import write_series

@@ -11,18 +11,18 @@ from typing import Any
 
 import pytest
 
-from contourd import supervision
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
-from contourd.dicom.integrity import stored_sha256
-from contourd.dicom.reception import ReceivedInstance
-from contourd.dicom.series import read_instance
-from contourd.jobs.database import Database
-from contourd.jobs.intake import Intake
-from contourd.jobs.job import JobState
-from contourd.jobs.queue import Queue
-from contourd.jobs.report import JobLine, read_report
+from contourd.dicom.network.events import ReceivedInstance
+from contourd.dicom.reading.integrity import stored_sha256
+from contourd.dicom.reading.series import read_instance
+from contourd.intake.intake import Intake
+from contourd.node import worker_supervisor
+from contourd.node.worker_supervisor import Supervisor, WorkerMain, told_death
+from contourd.observe.report import JobLine, read_report
 from contourd.settings import Destination, NodeSettings, Route, SeriesSettings, Settings, SpoolSettings, WorkerSettings
-from contourd.supervision import Supervisor, WorkerMain, told_death
+from contourd.store.database import Database
+from contourd.store.queue import Queue
+from contourd.store.states import JobState
 from tests.bright import phantom
 from tests.integration import breaking
 
@@ -124,7 +124,7 @@ def test_a_poison_series_is_held_and_blocks_nothing(site, main, limits, reason):
 
 
 def test_a_worker_that_dies_at_its_start_is_started_ever_more_seldom(site, caplog, monkeypatch):
-    monkeypatch.setattr(supervision, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(worker_supervisor, "FIRST_WAIT_S", 0.05)
     node = site(breaking.dying_at_start)
     node.add("patient", 24)
     node.supervisor.start()

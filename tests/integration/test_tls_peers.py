@@ -7,8 +7,8 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from contourd.dicom.scu import StorageSCU
-from contourd.outcomes import OutcomeKind
+from contourd.dicom.network.outcomes import OutcomeKind
+from contourd.dicom.network.scu import StorageSCU
 from contourd.settings import Destination, DestinationTLS, NodeTLS
 from tests.certificates import Authority, Signed
 from tests.integration.receiving import Start

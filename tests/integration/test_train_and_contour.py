@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
-from contourd.dicom.rtstruct_read import rasterise, read_structure_set
+from contourd.dicom.rtstruct.reader import rasterise, read_structure_set
 from tests.interop.node import contourd
 from tests.training import ORGANS, write_dataset
 from trainer.case import read_case

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
-from contourd.jobs.job import JobState
-from contourd.jobs.report import read_report
-from contourd.jobs.tables import AuditRow, JobRow, SeriesRow
-from contourd.pulse import TOLD, Wrong
-from contourd.reference import load_reference
-from contourd.remarks import RemarkCheck, Remarks
+from contourd.acceptance.reference_patient import load_reference
+from contourd.model.remarks import RemarkCheck, Remarks
+from contourd.observe.pulse import TOLD, Wrong
+from contourd.observe.report import read_report
+from contourd.store.states import JobState
+from contourd.store.tables import AuditRow, JobRow, SeriesRow
 from contourd.web.access import TRIES
 from contourd.web.pages import rendered
 from tests import showcase

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select
 
-from contourd.jobs.tables import AuditRow
+from contourd.store.tables import AuditRow
 from contourd.web.access import TRIES
 from tests import showcase
 from tests.paging import Page, served, write_token

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
-from contourd.dicom.integrity import stored_sha256
-from contourd.dicom.reception import ReceivedInstance
-from contourd.jobs.intake import Intake
-from contourd.jobs.tables import AuditRow, InstanceRow, SeriesRow
+from contourd.dicom.network.events import ReceivedInstance
+from contourd.dicom.reading.integrity import stored_sha256
+from contourd.intake.intake import Intake
 from contourd.settings import Route, SeriesSettings
+from contourd.store.tables import AuditRow, InstanceRow, SeriesRow
 from tests.paging import Page, served, write_token
 from tests.phantom import rewrite, setting, write_series
 

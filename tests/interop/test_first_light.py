@@ -17,12 +17,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from contourd.contouring import contour_series
-from contourd.dicom.rtstruct_second_reader import second_reader_loads
-from contourd.dicom.series import find_series, gate
+from contourd.acceptance.reference_patient import reference_series
+from contourd.contour.contouring import contour_series
+from contourd.dicom.reading.series import find_series, gate
+from contourd.dicom.rtstruct.second_reader import second_reader_loads
 from contourd.model.bundle import load_bundle
 from contourd.model.predictor import Predictor
-from contourd.reference import reference_series
 from tests.bright import referenced_series
 from tests.interop.node import serve
 from tests.peers import dciodvfy_errors, free_port, orthanc, plastimatch_masks, rt_utils, storescu

@@ -12,7 +12,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from contourd.dicom.send import send_series
+from contourd.dicom.network.sender import send_series
 from contourd.settings import Destination
 from tests.interop.node import serve
 from tests.paging import get

@@ -11,8 +11,8 @@ from pydicom.uid import MRImageStorage, generate_uid
 from pynetdicom import AE, _config
 from pynetdicom.sop_class import CTImageStorage  # type: ignore[attr-defined]
 
-from contourd.dicom.rtstruct_read import rasterise, read_structure_set
-from contourd.dicom.series import find_series, gate
+from contourd.dicom.reading.series import find_series, gate
+from contourd.dicom.rtstruct.reader import rasterise, read_structure_set
 from tests.bright import BALL_CC, SPACING_MM, SeriesMaker, series_uid
 from tests.interop.site import Site
 from tests.peers import LOOPBACK, dciodvfy_errors, echoscu, storescu

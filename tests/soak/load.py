@@ -21,7 +21,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from contourd.receivers.receiving import BEAT_S, COLLECT_S
+from contourd.node.receivers.receiver import BEAT_S, COLLECT_S
 from tests.chaos.peers import Acknowledged, send
 from tests.interop.node import Node
 from tests.peers import LOOPBACK

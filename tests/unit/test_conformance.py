@@ -19,10 +19,11 @@ from pydicom.uid import (
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from contourd.dicom import admission, commitment, malformed, refusal, scu, series
-from contourd.dicom.commitment_scp import PUSH_MODEL
-from contourd.dicom.decoders import DECODERS, UNCOMPRESSED
-from contourd.dicom.scu import StorageSCU
+from contourd.dicom.network import commitment_messages, malformed, refusal_status, scu
+from contourd.dicom.network.commitment_scp import PUSH_MODEL
+from contourd.dicom.network.scu import StorageSCU
+from contourd.dicom.reading import admission, series
+from contourd.dicom.reading.decoders import DECODERS, UNCOMPRESSED
 from contourd.dicom.uids import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.settings import Destination, NodeSettings
 from tests.peers import LOOPBACK
@@ -69,7 +70,7 @@ def test_the_sop_classes_are_those_of_the_code():
 def test_statuses_of_c_store():
     body = section("### 2.1 As provider: receiving CT images").split("| status |")[1]
     codes = {int(cell, 16) for cell in first_cells(body) if re.fullmatch(STATUS, cell)}
-    of_images = {refusal.SUCCESS, refusal.PROCESSING_FAILURE, *refusal.STATUS.values()}
+    of_images = {refusal_status.SUCCESS, refusal_status.PROCESSING_FAILURE, *refusal_status.STATUS.values()}
     of_requests = {
         malformed.CLASS_NOT_SUPPORTED,
         malformed.NO_SUCH_INSTANCE,
@@ -89,7 +90,7 @@ def test_statuses_of_storage_commitment():
     body = section("### 2.4 Storage commitment (PS3.4 annex J)")
     reported, asked, failed = (body.split(f"| {head} |")[1].split("\n\n")[0] for head in (
         "status of the N-EVENT-REPORT", "status of the N-ACTION", "Failure Reason"))  # fmt: skip
-    c = commitment
+    c = commitment_messages
     both = {0, c.NO_SUCH_INSTANCE, c.INVALID_ARGUMENT, c.NOT_AUTHORISED, c.RESOURCE_LIMITATION}
     for text, codes in (
         (reported, both | {c.NO_SUCH_EVENT}),

@@ -14,8 +14,8 @@ import pytest
 
 from contourd import errors
 from contourd.errors import CodedError, DeviceUnavailable, OrgansRejected, SeriesUnusable, SpoolFull
-from contourd.hold_codes import HOLDING
-from contourd.hold_reasons import CATALOGUE, HoldClass, HoldReason, Reason, command_for_job, command_for_series
+from contourd.reasons.catalogue import CATALOGUE, HoldClass, HoldReason, Reason, command_for_job, command_for_series
+from contourd.reasons.codes import HOLDING
 
 ROOT = Path(__file__).parents[2]
 CODED = {

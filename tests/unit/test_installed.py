@@ -40,7 +40,7 @@ def run(site: Path, *arguments: str) -> str:
 def test_what_is_beside_the_code_is_found_inside_the_package(site: Path) -> None:
     code = (
         "import contourd, trainer.training.config as config\n"
-        "from contourd.jobs.database import Database, alembic_config\n"
+        "from contourd.store.database import Database, alembic_config\n"
         "from contourd.model.structures import catalogue, etc_folder\n"
         "from contourd.model.bundle import load_bundle\n"
         "database = Database('sqlite:///queue.sqlite'); database.upgrade(); database.check(); database.close()\n"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from contourd.hold_codes import HOLDING
-from contourd.hold_reasons import CATALOGUE
+from contourd.reasons.catalogue import CATALOGUE
+from contourd.reasons.codes import HOLDING
 from contourd.settings.alerts import RULES
 from tests import reason_table
 

@@ -17,9 +17,9 @@ from scipy import ndimage
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Grid
 from contourd.model.plausibility import Organ, assess, distribution_of, organ
+from contourd.model.remarks import RemarkCheck
 from contourd.model.sides import Sides
 from contourd.model.structures import Structure, catalogue_pairs
-from contourd.remarks import RemarkCheck
 
 LIMIT_SD = 5.0
 IMPOSSIBLE_VOLUME = 4.0

@@ -17,11 +17,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import RTStructureSetStorage
 from scipy import ndimage
 
-from contourd.dicom.files import is_dicom, read_dicom
-from contourd.dicom.instance import UNREADABLE
-from contourd.dicom.rtstruct_loops import planes
-from contourd.dicom.rtstruct_read import ReadROI, misplaced, on_slices, rasterise, read_structure_set
-from contourd.dicom.series import Instance, gate, read_instance, read_volume
+from contourd.dicom.reading.files import is_dicom, read_dicom
+from contourd.dicom.reading.instance import UNREADABLE
+from contourd.dicom.reading.series import Instance, gate, read_instance, read_volume
+from contourd.dicom.rtstruct.loops import planes
+from contourd.dicom.rtstruct.reader import ReadROI, misplaced, on_slices, rasterise, read_structure_set
 from contourd.errors import DatasetError, SeriesUnusable
 from contourd.imaging.grid import FloatArray, Grid
 from trainer.curation.archive import Item, Kind, RawCase, Refused, Stage, splits_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contourd.errors import DatasetError
-from contourd.folders import irregular, walk
+from contourd.system.folders import irregular, walk
 from trainer.case import read_case
 from trainer.curation import dicom, openkbp, pddca
 from trainer.curation.archive import Item, Kind, Refused, splits_of

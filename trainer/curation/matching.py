@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from contourd.dicom.rtstruct_read import roi_name
-from contourd.dicom.series import Instance
+from contourd.dicom.reading.series import Instance
+from contourd.dicom.rtstruct.reader import roi_name
 from contourd.errors import DatasetError
 from trainer.curation.archive import Stage
 

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contourd import __version__
-from contourd.contouring import contour_series
+from contourd.contour.contouring import contour_series
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
-from contourd.dicom.rtstruct_read import rasterise, read_structure_set
-from contourd.dicom.series import find_series
+from contourd.dicom.reading.series import find_series
+from contourd.dicom.rtstruct.reader import rasterise, read_structure_set
 from contourd.errors import DatasetError, SeriesUnusable
 from contourd.model.bundle import ModelBundle, load_bundle
 from contourd.model.predictor import Predictor
-from contourd.regular import open_regular
+from contourd.system.regular_files import open_regular
 from trainer.atomic import replacing, write_text
 from trainer.case import Annotation, Case, find_cases, read_case, unusable
 from trainer.evaluation.metrics import agreement

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from contourd.errors import DeviceError, SeriesUnusable
-from contourd.hold_reasons import HoldReason
 from contourd.model.bundle import ModelBundle, load_bundle, save_bundle
 from contourd.model.library import CARD_FILE
 from contourd.model.predictor import Predictor
 from contourd.model.structures import mirrored_order, unpaired
 from contourd.model.transforms import Preprocess
+from contourd.reasons.catalogue import HoldReason
 from trainer.case import find_cases, read_case
 from trainer.evaluation import dice, write_card
 from trainer.progress import Bar, bar, in_words

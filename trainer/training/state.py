@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from contourd.errors import DatasetError, ModelError
-from contourd.hold_reasons import HoldReason
 from contourd.model.anatomynet import AnatomyNet
 from contourd.model.bundle import ModelBundle, load_bundle
 from contourd.model.runtime import place
+from contourd.reasons.catalogue import HoldReason
 from trainer.atomic import replacing
 from trainer.training.config import TrainConfig
 from trainer.training.deep_supervision import Supervised

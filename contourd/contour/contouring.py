@@ -1,0 +1,287 @@
+"""One CT series on disk -> structure sets that were read back: no database, no network.
+
+``contourd contour``, the worker and the trainer's evaluation all call it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from contourd.dicom.reading.acquisition import acquisition_of
+from contourd.dicom.reading.series import Instance, Series, gate, read_volume
+from contourd.dicom.rtstruct.read_back import check_structure_set
+from contourd.dicom.rtstruct.second_reader import check_with_second_reader
+from contourd.dicom.rtstruct.writer import Provenance, structure_set_dataset
+from contourd.errors import OrgansRejected, OutsideLimits, SeriesUnusable
+from contourd.imaging import contours
+from contourd.imaging.contours import ROI, HoleStyle, MaskInBox, StructureSet, trace
+from contourd.imaging.grid import Grid
+from contourd.model.agreement import Agreement, disagreement
+from contourd.model.bundle import ModelBundle
+from contourd.model.commissioning import told_unjudged
+from contourd.model.limits import outside
+from contourd.model.plausibility import Organ, assess, organ, recognised
+from contourd.model.predictor import Prediction, Predictor, Progress
+from contourd.model.remarks import Finding, Remark, RemarkCheck, Remarks, RemarkVerdict
+from contourd.model.sides import Sides
+from contourd.model.structures import Structure, catalogue
+from contourd.reasons.catalogue import HoldReason
+from contourd.settings import PlausibilitySettings
+from contourd.settings.profiles import STRICT, Profile
+
+LEVEL = 0.5
+INTERPOLATION_ORDER = 3
+FEWEST_ORGANS = 3
+# An arm or a piece of a frame that is taken for the head's is no more.
+MOST_BESIDE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """How a series is to be contoured.
+
+    Attributes
+    ----------
+    revision
+        Of the series: a late slice makes a new one, and so a new structure set.
+    profiles
+        One structure set is written for each.
+    override
+        Why a person lets the model run outside of its limits, and who; empty: such a series is held.
+    second_reader
+        Whether rt-utils opens each structure set too.
+    colours
+        RGB, 0 to 255, of organs that the catalogue does not know.
+    """
+
+    revision: int = 1
+    profiles: tuple[Profile, ...] = (STRICT,)
+    plausibility: PlausibilitySettings = field(default_factory=PlausibilitySettings)
+    override: str = ""
+    second_reader: bool = False
+    colours: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
+
+    def settings_hash(self, profile: Profile) -> str:
+        """Hash what else than the input and the model decides the structure set's content; part of its UID."""
+        content = {
+            "level": LEVEL,
+            "interpolation_order": INTERPOLATION_ORDER,
+            "tolerance_pixels": contours.TOLERANCE_PIXELS,
+            "smallest_area_mm2": contours.SMALLEST_AREA_MM2,
+            "smallest_hole_mm2": contours.SMALLEST_HOLE_MM2,
+            "plausibility": self.plausibility.model_dump(mode="json"),
+            "override": self.override,
+            "profile": profile.identity(),
+            **({"colours": dict(self.colours)} if self.colours else {}),  # so that others keep their hash
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+ORDER = Order()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contoured:
+    """The result for one series.
+
+    Attributes
+    ----------
+    datasets
+        For each profile, in order, the RTSTRUCT, read back and compared with the masks.
+    structures
+        The same contours, with volumes.
+    masks
+        TG-263 name -> voxels with probability at least 0.5 on the CT's own grid.
+    remarks
+        What is to be looked at first, and what was withheld.
+    """
+
+    datasets: tuple[Dataset, ...]
+    structures: StructureSet
+    masks: dict[str, MaskInBox]
+    remarks: Remarks
+
+    @property
+    def dataset(self) -> Dataset:
+        """The first profile's structure set."""
+        return self.datasets[0]
+
+
+def contour_series(
+    instances: Sequence[Instance], predictor: Predictor, order: Order = ORDER, progress: Progress | None = None
+) -> Contoured:
+    """Contour one CT series.
+
+    Parameters
+    ----------
+    instances
+        Of one series, in any order.
+    progress
+        Called with the stage's name and the fraction of it that is done.
+
+    Raises
+    ------
+    SeriesUnusable
+        The input gate refuses the series, or it shows no patient, no head and neck, or a head beside the model's box.
+    OutsideLimits
+        The model was not made for such a series, and nobody released it.
+    DeviceError
+        The device's memory does not suffice.
+    StructureSetRejected
+        What was written does not read back as it was contoured; single organs that do not are withheld.
+    """
+    report = progress or (lambda stage, fraction: None)
+    bundle = predictor.bundle
+    series = gate(instances)
+    beyond = outside(bundle.config.limits, acquisition_of(series))
+    if beyond and not order.override:
+        raise OutsideLimits(HoldReason.OUTSIDE_LIMITS, model=bundle.name, beyond=list(beyond))
+    volume = read_volume(series, lambda done, total: report("read", done / total))
+    prediction = predictor.predict(volume, progress)
+    found = _found(prediction, report)
+    masks = {o.name: o.mask for o in found}
+    unclear = [finding for o in found for finding in disagreement(o.name, o.agreement)]
+    remarks = _remarks(_organs(masks, series.grid), unclear, bundle, order, beyond, prediction.midline_mm())
+    _refuse_beside(prediction, bundle, order)  # after what is no head and neck at all
+    remarks += Remarks.noted(RemarkCheck.HEADER, series.formal)
+    structures = {style: _traced(found, series.grid, style) for style in {HoleStyle(p.holes) for p in order.profiles}}
+    report("trace", 1.0)
+    datasets, remarks = _written(_Drawn(series, structures, masks), bundle, order, remarks, report)
+    report("write", 1.0)
+    return Contoured(datasets, structures[HoleStyle(order.profiles[0].holes)], masks, remarks)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Drawn:
+    """What is to be written: contours in each style, and the voxels that they were drawn around."""
+
+    series: Series
+    structures: Mapping[HoleStyle, StructureSet]
+    masks: Mapping[str, MaskInBox]
+
+
+def _written(
+    drawn: _Drawn, bundle: ModelBundle, order: Order, remarks: Remarks, report: Progress
+) -> tuple[tuple[Dataset, ...], Remarks]:
+    """Write a structure set for each profile; an organ that does not read back from one is withheld from all.
+
+    Raises
+    ------
+    StructureSetRejected
+        More than single organs is wrong, or none is left.
+    """
+    while True:
+        datasets = []
+        for i, profile in enumerate(order.profiles):
+            report("write", i / len(order.profiles))
+            try:
+                datasets.append(_checked(drawn, bundle, order, profile, remarks))
+            except OrgansRejected as error:
+                names = {profile.name_of(name): name for name in drawn.masks}
+                rejected = {names.get(name, name): why for name, why in error.organs.items()}
+                remarks = remarks.without(rejected)
+                break
+        else:
+            return tuple(datasets), remarks
+
+
+def _checked(drawn: _Drawn, bundle: ModelBundle, order: Order, profile: Profile, remarks: Remarks) -> Dataset:
+    """Write one structure set, and read it back."""
+    hashed = order.settings_hash(profile)
+    provenance = Provenance(bundle.name, bundle.version, bundle.sha256, hashed, order.revision)
+    traced = drawn.structures[HoleStyle(profile.holes)]
+    own = {name: Structure(name, (), colour) for name, colour in order.colours.items()}
+    known = {**own, **catalogue()}
+    dataset = structure_set_dataset(traced, drawn.series, provenance, known, profile, remarks)
+    check_structure_set(dataset, drawn.series, _named(drawn.masks, profile, remarks))
+    if order.second_reader:
+        check_with_second_reader(dataset, drawn.series)
+    return dataset
+
+
+def _organs(masks: Mapping[str, MaskInBox], grid: Grid) -> list[Organ]:
+    return [found for name, mask in masks.items() if (found := organ(name, mask, grid)) is not None]
+
+
+def _named(masks: Mapping[str, MaskInBox], profile: Profile, remarks: Remarks) -> dict[str, MaskInBox]:
+    return {profile.name_of(name): mask for name, mask in masks.items() if name not in remarks.withheld}
+
+
+def _refuse_beside(prediction: Prediction, bundle: ModelBundle, order: Order) -> None:
+    """Hold a series of whose head the network did not see all, unless a person answers for it."""
+    if prediction.beyond > MOST_BESIDE and not order.override:
+        width = 2 * bundle.config.preprocess.half_width_mm
+        raise SeriesUnusable(HoldReason.HEAD_BESIDE_BOX, part=prediction.beyond, width_mm=width, model=bundle.name)
+
+
+def _remarks(
+    organs: Sequence[Organ],
+    unclear: Sequence[Finding],
+    bundle: ModelBundle,
+    order: Order,
+    beyond: Sequence[str],
+    midline_mm: float | None,
+) -> Remarks:
+    """Judge what was found by the training set; too little of a head and neck is no head and neck."""
+    distribution = bundle.config.distribution
+    sides = Sides(bundle.config.known_pairs, midline_mm)
+    findings = assess(organs, distribution, order.plausibility.limit_sd, sides)
+    known = recognised(organs, findings, distribution)
+    if len(known) < min(FEWEST_ORGANS, len(distribution)) and not order.override:
+        found = ", ".join(known) or "none"
+        raise SeriesUnusable(HoldReason.NO_HEAD_AND_NECK, model=bundle.name, organs=found)
+    released = [f"{order.override} ({'; '.join(beyond)})"] if beyond else []
+    unjudged = told_unjudged(bundle.config.model.structures, distribution)
+    return (
+        Remarks.noted(RemarkCheck.LIMITS, released)
+        + Remarks.noted(RemarkCheck.DISTRIBUTION, [unjudged] if unjudged else [])
+        + judged((*findings, *unclear), order.plausibility)
+    )
+
+
+def judged(findings: Sequence[Finding], settings: PlausibilitySettings) -> Remarks:
+    """Say what becomes of findings by the settings; an organ that is withheld is not to be looked at besides."""
+    verdicts = {"flag": RemarkVerdict.FLAG, "withhold": RemarkVerdict.WITHHOLD}
+    remarks = [
+        Remark(finding, verdicts[verdict])
+        for finding in findings
+        if (verdict := settings.verdict(finding.check)) in verdicts
+    ]
+    withheld = {r.finding.structure for r in remarks if r.verdict is RemarkVerdict.WITHHOLD}
+    return Remarks(
+        tuple(r for r in remarks if r.verdict is RemarkVerdict.WITHHOLD or r.finding.structure not in withheld)
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Found:
+    """One organ on the CT's own grid: its probability inside its box, and the voxels at or over LEVEL."""
+
+    name: str
+    probability: NDArray[np.float32]
+    mask: MaskInBox
+    agreement: Agreement
+
+
+def _found(prediction: Prediction, report: Progress) -> list[_Found]:
+    found = []
+    for i, name in enumerate(prediction.structures):
+        report("trace", i / len(prediction.structures))
+        box, probability, agreed = prediction.compared(name)
+        found.append(_Found(name, probability, MaskInBox(box, probability >= LEVEL), agreed))
+    return found
+
+
+def _traced(found: Sequence[_Found], grid: Grid, style: HoleStyle) -> StructureSet:
+    rois = []
+    for o in found:
+        volume_cc = grid.volume_mm3(o.mask.mask, o.mask.box[0].start) / 1000
+        rois.append(ROI(o.name, trace(o.probability, o.mask.box, grid, LEVEL, style), volume_cc))
+    return StructureSet(tuple(rois))

@@ -1,0 +1,223 @@
+"""Deliveries: claim, accept, postpone, refuse. Each try is a row of ``attempts``, written with its transition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from types import MappingProxyType
+
+from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy.orm import Session
+
+from contourd.dicom.network.outcomes import Outcome, OutcomeKind
+from contourd.reasons.catalogue import HoldReason, Reason
+from contourd.store.database import Database
+from contourd.store.queue import Clock, utc_now
+from contourd.store.states import (
+    DELIVERIES_WAITING,
+    JOBS_SENDING,
+    DeliveryEvent,
+    DeliveryState,
+    RetryPolicy,
+)
+from contourd.store.tables import AttemptRow, DeliveryRow, JobRow
+from contourd.store.transitions import advance_delivery, end_delivery, refuse_delivery, return_delivery
+
+INTERRUPTED = "interrupted"
+
+
+CODES: Mapping[OutcomeKind, HoldReason] = MappingProxyType(
+    {
+        OutcomeKind.ACCEPTED: HoldReason.DESTINATION_TOOK,
+        OutcomeKind.RETRY: HoldReason.DESTINATION_BUSY,
+        OutcomeKind.UNREACHABLE: HoldReason.DESTINATION_UNREACHABLE,
+        OutcomeKind.IMPROPER: HoldReason.DESTINATION_IMPROPER,
+        OutcomeKind.REFUSED: HoldReason.DESTINATION_REFUSED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A claimed delivery; ``output`` is relative to the spool."""
+
+    id: int
+    job_id: int
+    destination: str
+    output: str
+    attempts: int
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A delivery that is to be sent, or whose commitment is awaited; ``is_due``: its time has come."""
+
+    id: int
+    job_id: int
+    created_at: datetime
+    is_due: bool
+
+
+class Deliveries:
+    """The deliveries of one database.
+
+    Parameters
+    ----------
+    commitment_wait_s
+        The longest that a destination is given to answer for what it took.
+    """
+
+    def __init__(
+        self, database: Database, policy: RetryPolicy, clock: Clock = utc_now, commitment_wait_s: float = 0.0
+    ) -> None:
+        self._database = database
+        self.policy = policy
+        self._now = clock
+        self._longest = timedelta(seconds=max(policy.longest_s, commitment_wait_s))
+
+    def recover(self, destination: str | None = None, why: str = "contourd was restarted") -> None:
+        """Make what was being sent when it broke off ready again: whether it arrived is not known.
+
+        Parameters
+        ----------
+        destination
+            Only what goes there; nothing may be under way to it. None: to all.
+        """
+        sending = select(DeliveryRow).where(DeliveryRow.state == DeliveryState.SENDING)
+        if destination is not None:
+            sending = sending.where(DeliveryRow.destination == destination)
+        with self._database.transaction() as session:
+            for row in session.scalars(sending):
+                self._note(session, row, INTERRUPTED, None, why)
+                broke_off = Reason.of(HoldReason.SENDING_BROKE_OFF, because=why)
+                return_delivery(session, row, broke_off, self._now(), self._now())
+
+    def claim(self, destination: str) -> Delivery | None:
+        """Take the oldest delivery to a destination that is due, None where there is none."""
+        with self._database.transaction() as session:
+            due = (
+                select(DeliveryRow)
+                .where(self._to_be_sent(destination), self._is_due())
+                .order_by(DeliveryRow.not_before, DeliveryRow.id)
+                .limit(1)
+            )
+            row = session.scalars(due.with_for_update(skip_locked=True)).first()
+            if row is None:
+                return None
+            row.attempts += 1
+            advance_delivery(session, row, DeliveryEvent.CLAIM, "", self._now())
+            return Delivery(row.id, row.job_id, row.destination, row.output, row.attempts, row.created_at)
+
+    def _is_due(self) -> ColumnElement[bool]:
+        """Its time has come, or lies where no wait of ours can put it: the clock was set since."""
+        now = self._now()
+        return or_(DeliveryRow.not_before <= now, DeliveryRow.not_before > now + self._longest)
+
+    def accepted(self, delivery_id: int, outcome: Outcome) -> None:
+        """Record the destination's acceptance; the job is delivered with its last delivery."""
+        with self._database.transaction() as session:
+            row = self._tried(session, delivery_id, outcome)
+            end_delivery(session, row, DeliveryEvent.ACCEPTED, _reason_of(outcome), self._now())
+
+    def sent(self, delivery_id: int, outcome: Outcome) -> None:
+        """Record the destination's acceptance where it is delivered only when the destination commits itself to it."""
+        with self._database.transaction() as session:
+            row = self._tried(session, delivery_id, outcome)
+            row.reason, row.not_before = Reason(HoldReason.COMMITMENT_TO_ASK), self._now()
+            advance_delivery(session, row, DeliveryEvent.AWAIT, _reason_of(outcome), self._now())
+
+    def postpone(self, delivery_id: int, outcome: Outcome, waited_s: float) -> bool:
+        """Set the time of the next try, or refuse the delivery when the policy gives up.
+
+        Parameters
+        ----------
+        waited_s
+            For how long it has been tried.
+
+        Returns
+        -------
+        False where it was given up.
+        """
+        with self._database.transaction() as session:
+            row, now = self._tried(session, delivery_id, outcome), self._now()
+            if self.policy.gives_up(waited_s):
+                why = reason_of(outcome)
+                refuse_delivery(session, row, Reason.of(HoldReason.GIVEN_UP_AFTER, tries=row.attempts, why=why), now)
+                return False
+            later = now + timedelta(seconds=self.policy.wait_s(row.attempts))
+            return_delivery(session, row, reason_of(outcome), later, now)
+            return True
+
+    def refuse(self, delivery_id: int, outcome: Outcome) -> None:
+        """Record that retrying cannot help; the job fails with the reason."""
+        with self._database.transaction() as session:
+            row = self._tried(session, delivery_id, outcome)
+            refuse_delivery(session, row, reason_of(outcome), self._now())
+
+    def settle(self, destination: str) -> None:
+        """Call delivered what a destination took, where its commitment was awaited and is not wanted any more."""
+        sent = (DeliveryRow.state == DeliveryState.SENT) & (DeliveryRow.destination == destination)
+        with self._database.transaction() as session:
+            for row in session.scalars(select(DeliveryRow).where(sent)):
+                taken = Reason(HoldReason.COMMITMENT_NOT_WANTED)
+                end_delivery(session, row, DeliveryEvent.COMMITTED, taken, self._now())
+
+    def give_up(self, delivery_id: int, reason: Reason) -> None:
+        """Refuse a delivery that waits, or whose commitment is awaited, without another try."""
+        with self._database.transaction() as session:
+            row = session.get_one(DeliveryRow, delivery_id)
+            if row.state in DELIVERIES_WAITING:
+                refuse_delivery(session, row, reason, self._now())
+
+    def waiting(self, destination: str) -> list[Waiting]:
+        """Return what is to be sent to a destination, or waits for its commitment."""
+        columns = (DeliveryRow.id, DeliveryRow.job_id, DeliveryRow.created_at, self._is_due())
+        with self._database.reading() as session:
+            rows = session.execute(select(*columns).where(self._open(destination)).order_by(DeliveryRow.id))
+            return [Waiting(number, job, created_at, bool(due)) for number, job, created_at, due in rows]
+
+    def put_off(self, destination: str, wait_s: float, reason: Reason) -> None:
+        """Let all that waits for a destination wait for so long at least: it cannot be reached."""
+        until = self._now() + timedelta(seconds=wait_s)
+        with self._database.transaction() as session:
+            session.execute(
+                update(DeliveryRow)
+                .where(self._open(destination), or_(DeliveryRow.not_before < until, self._is_due()))
+                .values(not_before=until, reason_code=reason.code.value, reason_detail=reason.dump())
+            )
+
+    def make_due(self, destination: str) -> None:
+        """Let everything that waits to be sent to a destination go now: it answers again."""
+        with self._database.transaction() as session:
+            session.execute(update(DeliveryRow).where(self._to_be_sent(destination)).values(not_before=self._now()))
+
+    def _open(self, destination: str) -> ColumnElement[bool]:
+        awaited = (DeliveryRow.state == DeliveryState.SENT) & (DeliveryRow.destination == destination)
+        return or_(self._to_be_sent(destination), awaited)
+
+    def _to_be_sent(self, destination: str) -> ColumnElement[bool]:
+        """Select what waits for its destination and not for a person: nothing of a held job is sent."""
+        at_work = DeliveryRow.job_id.in_(select(JobRow.id).where(JobRow.state.in_(JOBS_SENDING)))
+        return (DeliveryRow.state == DeliveryState.PENDING) & (DeliveryRow.destination == destination) & at_work
+
+    def _tried(self, session: Session, delivery_id: int, outcome: Outcome) -> DeliveryRow:
+        row = session.get_one(DeliveryRow, delivery_id)
+        self._note(session, row, outcome.kind.value, outcome.status, outcome.reason)
+        return row
+
+    def _note(self, session: Session, row: DeliveryRow, outcome: str, status: int | None, reason: str) -> None:
+        attempt = AttemptRow(delivery_id=row.id, destination=row.destination, at=self._now(), outcome=outcome)
+        attempt.status, attempt.reason = status, reason
+        session.add(attempt)
+
+
+def reason_of(outcome: Outcome) -> Reason:
+    """Return the reason that is kept of how a try ended."""
+    return Reason.of(CODES[outcome.kind], said=outcome.reason)
+
+
+def _reason_of(outcome: Outcome) -> Reason | None:
+    """Return the same, None where there is nothing to say."""
+    return reason_of(outcome) if outcome.reason else None

@@ -1,0 +1,30 @@
+"""Whether a received instance is still on the disk as it came."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydicom.filereader import read_file_meta_info
+
+from contourd.dicom.network.commitment_messages import CLASS_CONFLICT, PROCESSING_FAILURE, Reference
+from contourd.dicom.reading.instance import UNREADABLE
+from contourd.dicom.reading.integrity import stored_sha256
+
+
+def custody_failure(path: Path, sha256: str, reference: Reference) -> int | None:
+    """Read a file whole and compare it; returns None where it is as it came, else the Failure Reason.
+
+    Parameters
+    ----------
+    sha256
+        Of the dataset's bytes, without the file meta information.
+    """
+    if stored_sha256(path) != sha256:
+        return PROCESSING_FAILURE
+    try:
+        meta = read_file_meta_info(path)
+    except UNREADABLE:
+        return PROCESSING_FAILURE
+    if meta.MediaStorageSOPClassUID != reference.sop_class_uid:
+        return CLASS_CONFLICT
+    return None

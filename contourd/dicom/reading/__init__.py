@@ -1,0 +1,18 @@
+"""DICOM files -> headers, Hounsfield units, a series that may be contoured; what cannot be read is refused here."""
+
+__all__ = [
+    "acquisition",
+    "completeness",
+    "decoders",
+    "files",
+    "header_values",
+    "instance",
+    "integrity",
+    "isolation",
+    "lenient",
+    "patient_identity",
+    "pixels",
+    "received_images",
+    "series",
+    "viewing",
+]

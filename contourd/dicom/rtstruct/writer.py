@@ -1,0 +1,225 @@
+"""StructureSet -> RTSTRUCT dataset that planning systems take.
+
+DICOM PS3.3 A.19.3 (the IOD), C.8.8.5 (Structure Set), C.8.8.6 (ROI Contour), C.8.8.8 (RT ROI Observations).
+The same job gives the same bytes: UIDs, dates and times come from the input, never from the clock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from unicodedata import normalize
+
+from pydicom.dataelem import RawDataElement
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.tag import Tag
+from pydicom.uid import UID, CTImageStorage, ImplicitVRLittleEndian, RTStructureSetStorage
+
+from contourd import __version__
+from contourd.dicom.legal_form import DATES, IF_PRESENT, PATIENT, POSITION_REFERENCE, STUDY, TIMES
+from contourd.dicom.reading.series import Series
+from contourd.dicom.rtstruct.contours import roi_contour_item
+from contourd.dicom.uids import IMPLEMENTATION, IMPLEMENTATION_NAME, derived_uid
+from contourd.errors import StructureSetRejected
+from contourd.imaging.contours import ROI, StructureSet
+from contourd.model.remarks import NO_REMARKS, Remarks
+from contourd.model.structures import Structure
+from contourd.reasons.catalogue import HoldReason
+from contourd.settings.profiles import STRICT, Profile
+from contourd.system.durable_files import write_durably
+
+ROI_CONTOURS = Tag("ROIContourSequence")
+DETACHED_STUDY = UID("1.2.840.10008.3.1.2.3.1")
+NOT_REVIEWED = "AI generated, not reviewed"
+LONGEST_DESCRIPTION = 1024
+CHECK = "CHECK"
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """What made the structure set.
+
+    Attributes
+    ----------
+    model_hash, settings_hash
+        sha256, hexadecimal.
+    revision
+        Of the series: 1, and one more for each late slice.
+    """
+
+    model: str
+    model_version: str
+    model_hash: str
+    settings_hash: str
+    revision: int = 1
+
+    def uid(self, series: Series, kind: str) -> UID:
+        """Derive a UID from the input's instances, the model and the settings."""
+        instances = sorted(i.sop_instance_uid for i in series.instances)
+        return derived_uid(kind, *instances, self.model_hash, self.settings_hash, self.revision)
+
+
+def structure_set_dataset(
+    structures: StructureSet,
+    series: Series,
+    provenance: Provenance,
+    catalogue: Mapping[str, Structure],
+    profile: Profile = STRICT,
+    remarks: Remarks = NO_REMARKS,
+) -> FileDataset:
+    """Build the complete file dataset, Implicit VR Little Endian.
+
+    An organ without contours, or withheld, is left out of all three sequences and named in the description.
+
+    Raises
+    ------
+    StructureSetRejected
+        Nothing was found, a name is not fit for planning systems, or a contour is too long for its attribute.
+    """
+    found = [roi for roi in structures.rois if roi.contours and roi.name not in remarks.withheld]
+    if not found:
+        raise _nothing_left(remarks)
+    _refuse_names([profile.name_of(roi.name) for roi in found], profile)
+    ds = _file(provenance.uid(series, "rtstruct"))
+    _copy_patient_and_study(ds, series.header)
+    _describe(ds, series, provenance)
+    not_found = [roi.name for roi in structures.rois if not roi.contours and roi.name not in remarks.withheld]
+    ds.StructureSetLabel = profile.label
+    ds.StructureSetDescription = _description(provenance, remarks, not_found)[:LONGEST_DESCRIPTION]
+    ds.ReferencedFrameOfReferenceSequence = [_frame_of_reference(series)]
+    names = [profile.name_of(roi.name) for roi in found]
+    ds.StructureSetROISequence = [_structure_set_roi(n, name, series, provenance) for n, name in enumerate(names, 1)]
+    contours = b"".join(roi_contour_item(n, roi, series, catalogue, profile) for n, roi in enumerate(found, 1))
+    # Undecoded, as if it were read: an object for each element of some thousand items would take most of the time.
+    ds[ROI_CONTOURS] = RawDataElement(ROI_CONTOURS, "SQ", len(contours), contours, 0, True, True)
+    ds.RTROIObservationsSequence = [_observation(n, roi, profile, remarks) for n, roi in enumerate(found, 1)]
+    ds.ApprovalStatus = "UNAPPROVED"
+    return ds
+
+
+def save_structure_set(dataset: Dataset, path: Path) -> None:
+    """Write the file durably, in place of what may be there."""
+    buffer = BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    write_durably(path.with_name(f".{path.name}.{os.getpid()}.partial"), path, [buffer.getbuffer()])
+
+
+def _file(instance: UID) -> FileDataset:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = RTStructureSetStorage, instance
+    meta.TransferSyntaxUID, meta.ImplementationClassUID = ImplicitVRLittleEndian, IMPLEMENTATION
+    meta.ImplementationVersionName = IMPLEMENTATION_NAME
+    ds = FileDataset("", Dataset(), file_meta=meta, preamble=b"\0" * 128)
+    ds.SOPClassUID, ds.SOPInstanceUID = RTStructureSetStorage, instance
+    return ds
+
+
+def _copy_patient_and_study(ds: Dataset, header: Dataset) -> None:
+    for keyword in (*PATIENT, *STUDY, *IF_PRESENT, POSITION_REFERENCE, "SpecificCharacterSet"):
+        # Undecoded where it was not looked at: the very bytes, whatever the character set. Sequences must be decoded.
+        element = header.get_item(keyword)
+        if element is not None:
+            ds[keyword] = header[keyword] if element.VR == "SQ" else element
+        elif keyword in (*PATIENT, *STUDY, POSITION_REFERENCE):
+            setattr(ds, keyword, "")
+    # Else pydicom decodes and encodes again what is undecoded.
+    ds.set_original_encoding(True, True, header.original_character_set)
+    ds.StudyInstanceUID = header.StudyInstanceUID
+    ds.FrameOfReferenceUID = header.FrameOfReferenceUID
+
+
+def _describe(ds: Dataset, series: Series, provenance: Provenance) -> None:
+    header = series.header
+    dates = (header.get(k) for k in DATES)
+    times = (header.get(k) for k in TIMES)
+    date, time = next((str(d) for d in dates if d), ""), next((str(t) for t in times if t), "")
+    ds.Modality, ds.SeriesInstanceUID = "RTSTRUCT", provenance.uid(series, "series")
+    ds.SeriesNumber, ds.InstanceNumber, ds.OperatorsName = "1", str(provenance.revision), ""
+    ds.SeriesDescription = f"contourd {NOT_REVIEWED}"
+    ds.Manufacturer, ds.ManufacturerModelName = "contourd", f"contourd {provenance.model}"
+    ds.SoftwareVersions, ds.DeviceSerialNumber = __version__, provenance.model_hash[:16]
+    ds.StructureSetDate, ds.StructureSetTime = date, time
+    ds.StructureSetName = f"{provenance.model} {provenance.model_version}"
+    equipment = Dataset()
+    purpose = Dataset()
+    purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = "109103", "DCM", "Modifying Equipment"
+    equipment.PurposeOfReferenceCodeSequence = [purpose]
+    equipment.Manufacturer, equipment.ManufacturerModelName = "contourd", provenance.model
+    equipment.SoftwareVersions = [__version__, provenance.model_version]
+    hashes = f"model sha256 {provenance.model_hash}; settings sha256 {provenance.settings_hash}"
+    equipment.ContributionDescription = f"{hashes}; revision {provenance.revision}"
+    ds.ContributingEquipmentSequence = [equipment]
+
+
+def _frame_of_reference(series: Series) -> Dataset:
+    of_series, of_study, of_frame = Dataset(), Dataset(), Dataset()
+    of_series.SeriesInstanceUID = series.uid
+    of_series.ContourImageSequence = [_image(i.sop_instance_uid) for i in series.instances]
+    of_study.ReferencedSOPClassUID = DETACHED_STUDY
+    of_study.ReferencedSOPInstanceUID = series.header.StudyInstanceUID
+    of_study.RTReferencedSeriesSequence = [of_series]
+    of_frame.FrameOfReferenceUID = series.header.FrameOfReferenceUID
+    of_frame.RTReferencedStudySequence = [of_study]
+    return of_frame
+
+
+def _image(sop_instance_uid: str) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = CTImageStorage, sop_instance_uid
+    return item
+
+
+def _structure_set_roi(number: int, name: str, series: Series, provenance: Provenance) -> Dataset:
+    item = Dataset()
+    item.ROINumber, item.ROIName = str(number), name
+    item.ReferencedFrameOfReferenceUID = series.header.FrameOfReferenceUID
+    item.ROIGenerationAlgorithm = "AUTOMATIC"
+    item.ROIGenerationDescription = (
+        f"contourd {provenance.model} {provenance.model_version} {provenance.model_hash[:12]}"[:64]
+    )
+    return item
+
+
+def _observation(number: int, roi: ROI, profile: Profile, remarks: Remarks) -> Dataset:
+    item = Dataset()
+    item.ObservationNumber, item.ReferencedROINumber = str(number), str(number)
+    item.ROIObservationLabel = profile.name_of(roi.name)[:16]
+    if roi.name in remarks.flagged:
+        item.ROIObservationLabel = CHECK
+        item.ROIObservationDescription = remarks.flagged[roi.name][:LONGEST_DESCRIPTION]
+    item.RTROIInterpretedType = profile.interpreted_type
+    item.ROIInterpreter = ""
+    return item
+
+
+def _nothing_left(remarks: Remarks) -> StructureSetRejected:
+    if not remarks.withheld:
+        return StructureSetRejected(HoldReason.NO_ORGAN)
+    code = HoldReason.ALL_REJECTED if remarks.rejected else HoldReason.ALL_WITHHELD
+    return StructureSetRejected(code, organs=remarks.withheld)
+
+
+def _refuse_names(names: Sequence[str], profile: Profile) -> None:
+    """Planning systems compare without case, and cut or refuse what is long."""
+    for name in names:
+        if not 0 < len(name) <= profile.name_length or not all(
+            c.isascii() and (c.isalnum() or c in "_+-~^") for c in name
+        ):
+            raise StructureSetRejected(HoldReason.ROI_NAME_UNFIT, roi=name, longest=profile.name_length)
+    twice = [name for name, n in Counter(name.casefold() for name in names).items() if n > 1]
+    if twice:
+        raise StructureSetRejected(HoldReason.ROI_NAME_TWICE, roi=twice[0])
+
+
+def _description(provenance: Provenance, remarks: Remarks, not_found: Sequence[str]) -> str:
+    parts = [f"{NOT_REVIEWED}. Model {provenance.model} {provenance.model_version}"]
+    if told := remarks.told():
+        parts.append(told)
+    if not_found:
+        parts.append(f"not found: {', '.join(not_found)}")
+    # An operator may have written more than ASCII, which the CT's character set need not have.
+    return normalize("NFKD", "; ".join(parts)).encode("ascii", "ignore").decode()

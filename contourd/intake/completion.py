@@ -1,0 +1,101 @@
+"""When a series is complete, by its geometry: then it has a job, else it is held.
+
+A series is complete when no association holds it, it has been quiet for ``quiet_s`` and its slices are contiguous. With
+a gap, or after an interruption, it waits ``gapped_s``; what is then incomplete is held, with the missing z named.
+How long it has been quiet is measured by a clock that nobody can set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from contourd.intake.headers import Headers
+from contourd.intake.refusals import forget_refusals, open_refusals
+from contourd.intake.series_steps import complete_series, hold_series
+from contourd.intake.verdicts import Verdict, examine, reason_to_hold
+from contourd.settings import Route, SeriesSettings
+from contourd.spool.marks import Mark, Marks
+from contourd.store.constancy_series import read_registration
+from contourd.store.database import Database
+from contourd.store.states import SeriesState
+from contourd.store.tables import InstanceRow, SeriesRow
+from contourd.system.clock import Ages, Clock
+
+# Read while series are quiet, and not when they are due; few, for reception goes on meanwhile.
+HEADERS_A_LOOK = 50
+
+
+class Completion:
+    """Examines series that are being received.
+
+    Parameters
+    ----------
+    quiet
+        Since when each series has been quiet, by its Series Instance UID.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        headers: Headers,
+        marks: Marks,
+        quiet: Ages,
+        settings: SeriesSettings,
+        routes: Sequence[Route],
+        clock: Clock,
+    ) -> None:
+        self._database, self._headers, self._marks, self._quiet = database, headers, marks, quiet
+        self._settings, self._routes, self._now = settings, routes, clock
+
+    def close_quiet(self, held: Collection[str]) -> None:
+        """Examine each series that is quiet, but those that associations hold (Series Instance UIDs)."""
+        receiving = select(SeriesRow.id, SeriesRow.series_uid, SeriesRow.last_instance_at)
+        with self._database.reading() as session:
+            rows = session.execute(receiving.where(SeriesRow.state == SeriesState.RECEIVING)).all()
+        left = HEADERS_A_LOOK
+        for series_id, uid, moment in rows:
+            if uid in held:
+                continue
+            age_s = self._quiet.age_s(uid, moment)
+            if age_s >= self._settings.quiet_s:
+                self._close(series_id, moment, age_s >= self._settings.gapped_s)
+            else:
+                left -= self._headers.read_ahead(self._paths(series_id), left)
+        self._quiet.keep({uid for _, uid, _ in rows}.union(held))
+
+    def _paths(self, series_id: int) -> list[str]:
+        with self._database.reading() as session:
+            paths = select(InstanceRow.path).where(InstanceRow.series_id == series_id)
+            return list(session.scalars(paths.order_by(InstanceRow.id)))
+
+    def _close(self, series_id: int, moment: datetime, waited: bool) -> None:
+        with self._database.reading() as session:
+            series = session.get_one(SeriesRow, series_id)
+            paths = tuple(session.scalars(select(InstanceRow.path).where(InstanceRow.series_id == series_id)))
+            registration = read_registration(session, series.series_uid)
+            refused = bool(open_refusals(session, series))
+        if not waited and (series.interrupted or refused):
+            return
+        verdict = examine(self._headers, paths, series.calling_ae, registration, self._routes)
+        if verdict.incomplete and not waited:
+            return
+        with self._database.transaction() as session:
+            row = session.get_one(SeriesRow, series_id)
+            if row.state != SeriesState.RECEIVING or row.last_instance_at != moment:
+                return  # another slice came meanwhile
+            self._judge(session, row, verdict, len(paths))
+        if row.state == SeriesState.COMPLETE:
+            self._marks.clear(row.series_uid, Mark.INTERRUPTED, Mark.REFUSED)
+        self._headers.forget(paths)
+
+    def _judge(self, session: Session, series: SeriesRow, verdict: Verdict, images: int) -> None:
+        reason = reason_to_hold(series, verdict, images, open_refusals(session, series))
+        if reason is not None:
+            hold_series(session, series, reason, self._now())
+        elif verdict.route is not None:
+            complete_series(session, series, verdict.route, self._now())
+            forget_refusals(session, series.series_uid)

@@ -1,0 +1,107 @@
+"""A further image of a series that is being received: what nearly every image is, written down in three statements.
+
+They are SQLAlchemy's, compiled once for SQLite and run by its driver.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ClauseElement, bindparam, func, insert, select, update
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.sql.compiler import SQLCompiler
+
+from contourd.dicom.network.events import ReceivedInstance
+from contourd.intake.verdicts import BROKEN_OFF, OPEN
+from contourd.store.states import SeriesState
+from contourd.store.tables import Table
+
+SERIES, INSTANCES = Table.metadata.tables["series"], Table.metadata.tables["instances"]
+_KNOWN = select(INSTANCES.c.id).where(
+    INSTANCES.c.series_id == SERIES.c.id, INSTANCES.c.sop_instance_uid == bindparam("sop_instance_uid")
+)
+_LAST = select(INSTANCES.c.id).where(INSTANCES.c.series_id == SERIES.c.id).limit(1).offset(bindparam("before_last"))
+
+
+class _Prepared:
+    """A statement as SQLite's driver takes it."""
+
+    def __init__(self, statement: ClauseElement) -> None:
+        dialect = sqlite.dialect()
+        compiled = statement.compile(dialect=dialect)
+        assert isinstance(compiled, SQLCompiler)
+        self._text = str(compiled)
+        self._names = tuple(compiled.positiontup or ())
+        self._fixed = compiled.params
+        self._converters: Mapping[str, Callable[[Any], Any]] = {
+            name: convert
+            for name, bound in compiled.binds.items()
+            if (convert := bound.type.dialect_impl(dialect).bind_processor(dialect)) is not None
+        }
+
+    def run(self, cursor: sqlite3.Cursor, **values: Any) -> sqlite3.Cursor:
+        """Run it with its parameters by name."""
+        given = {**self._fixed, **values}
+        for name, convert in self._converters.items():
+            given[name] = convert(given[name])
+        return cursor.execute(self._text, [given[name] for name in self._names])
+
+
+_FIND = _Prepared(
+    select(SERIES.c.id, func.coalesce(_KNOWN.scalar_subquery(), _LAST.scalar_subquery())).where(
+        SERIES.c.series_uid == bindparam("series_uid"),
+        SERIES.c.state == SeriesState.RECEIVING,
+        SERIES.c.calling_ae != "",
+        SERIES.c.purged_at.is_(None),
+        *(SERIES.c.interrupted != word for word in BROKEN_OFF),
+    )
+)
+_ADD = _Prepared(
+    insert(INSTANCES).values(
+        {name: bindparam(name) for name in ("series_id", "sop_instance_uid", "path", "sha256", "received_at")}
+    )
+)
+_TOUCH = _Prepared(
+    update(SERIES)
+    .where(SERIES.c.id == bindparam("of_series"))
+    .values(last_instance_at=bindparam("now"), interrupted=OPEN)
+)
+
+
+def add_further(cursor: sqlite3.Cursor, received: ReceivedInstance, most: int, now: datetime) -> bool:
+    """Add an image to its series; False, and nothing is written, where there is more to decide about it.
+
+    Parameters
+    ----------
+    most
+        The number of images that a series may have.
+    """
+    found = _FIND.run(
+        cursor,
+        series_uid=received.series_instance_uid,
+        sop_instance_uid=received.sop_instance_uid,
+        before_last=most - 1,
+    ).fetchone()
+    if found is None:
+        return False
+    series, obstacle = found
+    if obstacle is not None:
+        return False
+    _ADD.run(
+        cursor,
+        series_id=series,
+        sop_instance_uid=received.sop_instance_uid,
+        path=received.path,
+        sha256=received.sha256,
+        received_at=now,
+    )
+    _TOUCH.run(cursor, of_series=series, now=now)
+    return True
+
+
+def after_removal(purged_at: datetime | None, now: datetime) -> datetime:
+    """Date an image after the removal of the earlier ones, whatever the clock says: so they are told apart."""
+    return now if purged_at is None else max(now, purged_at + timedelta(milliseconds=1))

@@ -1,0 +1,55 @@
+"""The headers of the images of series that are to be examined, each read once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from contourd.dicom.reading.instance import Instance, read_instance
+from contourd.errors import SeriesUnusable
+from contourd.reasons.catalogue import HoldReason
+from contourd.system.folders import irregular
+
+
+class Headers:
+    """Headers by their image's path, relative to the spool; a stored file never changes."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._read: dict[str, Instance] = {}
+
+    def __len__(self) -> int:
+        return len(self._read)
+
+    def read(self, paths: Sequence[str]) -> list[Instance]:
+        """Return the headers of images.
+
+        Raises
+        ------
+        SeriesUnusable
+            One cannot be read, or is no file any more.
+        """
+        gone = sum(bool(irregular(self._root / path)) for path in paths if path not in self._read)
+        if gone:
+            told = {"damaged": gone, "images": len(paths), "what": "are gone", "z_mm": [], "more": False}
+            raise SeriesUnusable(HoldReason.IMAGES_DAMAGED, **told)
+        return [self._of(path) for path in paths]
+
+    def read_ahead(self, paths: Iterable[str], most: int) -> int:
+        """Read so many headers that are not known yet; what cannot be read is told by ``read``. Returns how many."""
+        new = [path for path in paths if path not in self._read][:most]
+        for path in new:
+            with suppress(SeriesUnusable):
+                self._of(path)
+        return len(new)
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Let go of headers."""
+        for path in paths:
+            self._read.pop(path, None)
+
+    def _of(self, path: str) -> Instance:
+        if path not in self._read:
+            self._read[path] = read_instance(self._root / path)
+        return self._read[path]

@@ -1,0 +1,136 @@
+"""One stored image -> its rows: a further one, one that came again, one that contradicts what is there."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from pathlib import Path
+from sqlite3 import Cursor
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from contourd.dicom.network.events import ReceivedInstance
+from contourd.dicom.reading.integrity import stored_sha256
+from contourd.dicom.reading.pixels import same_image
+from contourd.errors import QueueUnavailable, SeriesFull
+from contourd.intake.further_images import add_further, after_removal
+from contourd.intake.newer_images import note_newer, reason_of_newer, withdraw_newer
+from contourd.intake.refusals import adopt_unnamed, settle_refusal
+from contourd.intake.series_steps import hold_series, reopen_series, stop_jobs
+from contourd.intake.verdicts import BROKEN_OFF, OPEN
+from contourd.reasons.catalogue import HoldReason, Reason
+from contourd.settings import SeriesSettings
+from contourd.store.constancy_series import note_arrival
+from contourd.store.database import Database
+from contourd.store.group_commit import GroupCommit, NotUsual
+from contourd.store.queue import Queue
+from contourd.store.states import SeriesState
+from contourd.store.tables import InstanceRow, SeriesRow
+from contourd.store.transitions import add_series
+
+log = logging.getLogger(__name__)
+
+
+class ImageRecorder:
+    """Writes stored images down; what comes at the same time is committed together."""
+
+    def __init__(self, database: Database, spool_root: Path, settings: SeriesSettings, queue: Queue) -> None:
+        self._database, self._root, self._settings, self._queue = database, spool_root, settings, queue
+        self._group = GroupCommit(database, self._record, self._record_further if database.is_sqlite else None)
+
+    def record(self, received: ReceivedInstance, now: datetime) -> str:
+        """Write an image down; returns the path of a file that is not needed afterwards, or nothing.
+
+        Raises
+        ------
+        QueueUnavailable
+            The database does not take it.
+        SeriesFull
+            Its series has as many images as one may have.
+        """
+        return self._group.commit((received, now))
+
+    def discard(self, received: ReceivedInstance) -> None:
+        """Remove the file of a refused image, which would fill the disk with each try, once it is sure of no row."""
+        try:
+            with self._database.reading() as session:
+                if session.scalars(select(InstanceRow.id).where(InstanceRow.path == received.path)).first() is None:
+                    (self._root / received.path).unlink(missing_ok=True)
+        except (QueueUnavailable, OSError):
+            log.warning("the file of a refused instance is left to retention", extra={"action": "leave"})
+
+    def _record_further(self, cursor: Cursor, arrived: tuple[ReceivedInstance, datetime]) -> str:
+        received, now = arrived
+        if not add_further(cursor, received, self._settings.max_instances, now):
+            raise NotUsual
+        return ""
+
+    def _record(self, session: Session, arrived: tuple[ReceivedInstance, datetime]) -> str:
+        """Write an instance down; returns the path of a file that is not needed afterwards, or nothing."""
+        received, now = arrived
+        series = session.scalars(
+            select(SeriesRow).where(SeriesRow.series_uid == received.series_instance_uid)
+        ).one_or_none()
+        if series is None:
+            series = add_series(session, received.series_instance_uid, received.calling_ae, received.patient, now)
+            note_arrival(session, series)
+            adopt_unnamed(session, series, now - timedelta(seconds=self._settings.gapped_s))
+        learnt = not series.calling_ae and bool(received.calling_ae)
+        series.calling_ae = series.calling_ae or received.calling_ae
+        if series.state == SeriesState.RECEIVING:
+            series.interrupted = series.interrupted if series.interrupted in BROKEN_OFF else OPEN
+        known = session.scalars(
+            select(InstanceRow).where(
+                InstanceRow.series_id == series.id, InstanceRow.sop_instance_uid == received.sop_instance_uid
+            )
+        ).one_or_none()
+        if known is None:
+            self._add(session, series, received, now)
+            return ""
+        settle_refusal(session, series.series_uid, received.sop_instance_uid)
+        if stored_sha256(self._root / known.path) != known.sha256:
+            damaged, known.path, known.sha256 = known.path, received.path, received.sha256
+            known.received_at = after_removal(series.purged_at, now)
+            self._reopen(session, series, now, "an image that was damaged on the disk came again")
+            return damaged
+        if self._same(known, received):
+            withdraw_newer(session, series, known.sop_instance_uid)
+            if learnt:
+                self._reopen(session, series, now, "its sender is known now")
+            if series.state == SeriesState.RECEIVING:
+                series.last_instance_at = now
+            return received.path
+        if not note_newer(session, self._root, series, known, received, now):
+            return received.path
+        first, series.hold = not series.hold, reason_of_newer(session, series)
+        if series.hold and (first or series.state != SeriesState.HELD):
+            stop_jobs(session, self._queue, series, Reason(HoldReason.IMAGES_DIFFER_NOW))
+            hold_series(session, series, series.hold, now)
+        series.reason = series.hold  # how many they are by now
+        return ""
+
+    def _add(self, session: Session, series: SeriesRow, received: ReceivedInstance, now: datetime) -> None:
+        most = self._settings.max_instances
+        last = select(InstanceRow.id).where(InstanceRow.series_id == series.id).offset(most - 1).limit(1)
+        if session.scalar(last) is not None:
+            raise SeriesFull(HoldReason.SERIES_FULL, most=most)
+        session.add(
+            InstanceRow(
+                series_id=series.id,
+                sop_instance_uid=received.sop_instance_uid,
+                path=received.path,
+                sha256=received.sha256,
+                received_at=after_removal(series.purged_at, now),
+            )
+        )
+        self._reopen(session, series, now, "another slice arrived")
+        series.interrupted = series.interrupted if series.interrupted in BROKEN_OFF else OPEN
+
+    def _reopen(self, session: Session, series: SeriesRow, now: datetime, why: str) -> None:
+        reopen_series(session, self._queue, series, why, now)
+
+    def _same(self, known: InstanceRow, received: ReceivedInstance) -> bool:
+        if known.sha256 == received.sha256:
+            return True
+        return same_image(self._root / known.path, self._root / received.path)

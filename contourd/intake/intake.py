@@ -1,0 +1,162 @@
+"""What the SCP brings: instances stored and refused, and associations, which hold a series open or broke it off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from contourd.dicom.network.events import ReceivedInstance, RefusedInstance
+from contourd.errors import QueueUnavailable, SeriesFull
+from contourd.intake.associations import Associations
+from contourd.intake.completion import Completion
+from contourd.intake.headers import Headers
+from contourd.intake.image_recorder import ImageRecorder
+from contourd.intake.refusal_recorder import Refusing
+from contourd.intake.series_steps import reopen_series
+from contourd.intake.verdicts import ABORTED, BROKEN_OFF, ENDED, OPEN, RESTART
+from contourd.settings import Route, SeriesSettings
+from contourd.spool.marks import Mark, Marks
+from contourd.store.database import Database
+from contourd.store.queue import Queue
+from contourd.store.states import SeriesState
+from contourd.store.tables import InstanceRow, SeriesRow
+from contourd.system.clock import Ages, Clock, Monotonic, utc_now
+
+
+class Intake:
+    """Takes what the SCP stored, and writes down how each transfer ended."""
+
+    def __init__(
+        self,
+        database: Database,
+        spool_root: Path,
+        settings: SeriesSettings,
+        routes: Sequence[Route],
+        clock: Clock = utc_now,
+        monotonic: Monotonic = time.monotonic,
+    ) -> None:
+        self._database, self._root, self._settings, self._now = database, spool_root, settings, clock
+        self._quiet = Ages(clock, monotonic)  # SeriesInstanceUID -> since when
+        self._queue = Queue(database, clock)
+        self._marks = Marks(spool_root)
+        self._refusing = Refusing(database, self._queue, self._marks, clock)
+        self._images = ImageRecorder(database, spool_root, settings, self._queue)
+        self.associations, self.headers = Associations(), Headers(spool_root)
+        self._completion = Completion(database, self.headers, self._marks, self._quiet, settings, routes, clock)
+
+    def association_opened(self, association_id: int, calling_ae: str, peer: str) -> None:  # noqa: ARG002
+        """Remember an association; it holds no series yet."""
+        self.associations.opened(association_id)
+
+    def association_closed(self, association_id: int, aborted: bool) -> None:
+        """Let go of the series that the association held; an abort marks them as interrupted, a release unmarks.
+
+        What cannot be written down now is written down later; until then the association holds its series.
+        """
+        self.associations.ended(association_id, aborted)
+        self._record_end(association_id, aborted)
+
+    def _record_end(self, association_id: int, aborted: bool) -> None:
+        brought = self.associations.brought_by(association_id)
+        others = self.associations.held(besides=association_id)
+        now, ended = self._now(), ABORTED if aborted else ""
+        mended: list[str] = []
+        self._refusing.write()
+        if brought or self._refusing.knows(association_id):
+            with self._database.transaction() as session:
+                self._refusing.attribute(session, association_id, brought, now)
+                for row in session.scalars(select(SeriesRow).where(SeriesRow.series_uid.in_(brought))):
+                    if row.interrupted in BROKEN_OFF and not aborted:
+                        if row.state == SeriesState.RECEIVING:
+                            row.last_instance_at = now
+                        if not self._all_came_again(session, row, brought[row.series_uid]):
+                            continue
+                        if row.state == SeriesState.HELD:
+                            reopen_series(session, self._queue, row, "all of it was sent again", now)
+                        mended.append(row.series_uid)
+                    row.interrupted = ended or (OPEN if row.series_uid in others else "")
+                    if row.state == SeriesState.RECEIVING:
+                        row.last_instance_at = now
+        for uid in brought:
+            self._quiet.note(uid, now)
+            if aborted:
+                self.associations.forget_again(uid)
+                self._marks.add(Mark.INTERRUPTED, uid, ABORTED)
+        for uid in mended:
+            self.associations.forget_again(uid)
+            self._marks.clear(uid, Mark.INTERRUPTED)
+        self._refusing.ended(association_id)
+        self.associations.forget(association_id)
+
+    def _all_came_again(self, session: Session, series: SeriesRow, brought: set[str]) -> bool:
+        """Return whether a series whose transfer broke off came again, whole, in associations that ended in good order.
+
+        A further slice or the rest alone says nothing of how many there are.
+        """
+        again = self.associations.came_again(series.series_uid, brought)
+        images = select(InstanceRow.sop_instance_uid).where(InstanceRow.series_id == series.id)
+        return again.issuperset(session.scalars(images))
+
+    def instance_refused(self, refused: RefusedInstance) -> None:
+        """Mark the series of an image that is refused."""
+        self._refusing.take(refused)
+
+    def instance_stored(self, received: ReceivedInstance) -> None:
+        """Record an instance whose file is durable; returning means that it may be acknowledged."""
+        image = (received.association_id, received.series_instance_uid, received.sop_instance_uid)
+        self.associations.bring(*image)
+        now = self._now()
+        try:
+            unneeded = self._images.record(received, now)
+        except (QueueUnavailable, SeriesFull) as error:
+            self._refusing.away = isinstance(error, QueueUnavailable)
+            self.associations.take_back(*image)
+            self._images.discard(received)
+            raise
+        self._refusing.away = False
+        self._quiet.note(received.series_instance_uid, now)
+        if unneeded:
+            with suppress(OSError):  # it is written down, and so it must be acknowledged
+                (self._root / unneeded).unlink(missing_ok=True)
+
+    def stopped(self) -> None:
+        """Say of what is open when the node is stopped whether it was in the midst of a series.
+
+        A sender that brought nothing for ``quiet_s`` had sent all: it keeps its association for the next series.
+        """
+        held = self.associations.held()
+        with self._database.transaction() as session:
+            for row in session.scalars(select(SeriesRow).where(SeriesRow.series_uid.in_(held))):
+                age_s = self._quiet.age_s(row.series_uid, row.last_instance_at)
+                if row.interrupted == OPEN and age_s >= self._settings.quiet_s:
+                    row.interrupted = ""
+
+    def forget_associations(self) -> None:
+        """Let go of what was recorded without one, at the start."""
+        self.associations.forget_all()
+
+    def recover(self) -> None:
+        """After a start no association is open: what was being received waits for ``gapped_s`` before it is judged."""
+        now, broken_off = self._now(), list[str]()
+        with self._database.transaction() as session:
+            for row in session.scalars(select(SeriesRow).where(SeriesRow.state == SeriesState.RECEIVING)):
+                if row.interrupted == OPEN:
+                    row.interrupted = ENDED
+                    broken_off.append(row.series_uid)
+                row.interrupted = row.interrupted or RESTART
+                row.last_instance_at = now
+                self._quiet.note(row.series_uid, now)
+        for uid in broken_off:
+            self._marks.add(Mark.INTERRUPTED, uid, ENDED)
+
+    def close_quiet(self) -> None:
+        """Examine each series that is quiet and that no association holds."""
+        self._refusing.write()
+        for association_id, aborted in self.associations.unwritten_ends().items():
+            self._record_end(association_id, aborted)
+        self._completion.close_quiet(self.associations.held())

@@ -1,0 +1,65 @@
+"""What the spool's journal knows of a series and the database has forgotten: written down again at the start."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from contourd.intake.refusals import restore_refused
+from contourd.intake.series_steps import reopen_series
+from contourd.intake.verdicts import ENDED
+from contourd.reasons.catalogue import HoldReason, Reason
+from contourd.spool.marks import Mark, SeriesMarks
+from contourd.store.database import Database
+from contourd.store.queue import Queue
+from contourd.store.states import JOBS_UNDER_WAY, JobEvent, JobState, SeriesState
+from contourd.store.tables import JobRow, SeriesRow
+from contourd.store.transitions import advance_job
+from contourd.system.clock import utc_now
+
+Standing = Mapping[str, SeriesMarks]
+
+
+def take_up(database: Database, recorded: Collection[str], broken_off: Collection[str], standing: Standing) -> None:
+    """Say how the transfer of series ended whose images were recorded at the start; raises QueueUnavailable."""
+    for uid in recorded:
+        with database.transaction() as session:
+            series = session.scalars(select(SeriesRow).where(SeriesRow.series_uid == uid)).one()
+            series.interrupted = ENDED if uid in broken_off else ""
+            _recall(session, Queue(database), series, standing.get(uid))
+
+
+def recall_all(database: Database, standing: Standing) -> None:
+    """Write down again what stands against series that an older database knows; raises QueueUnavailable."""
+    for uid, marks in standing.items():
+        with database.transaction() as session:
+            series = session.scalars(select(SeriesRow).where(SeriesRow.series_uid == uid)).one_or_none()
+            if series is not None:
+                _recall(session, Queue(database), series, marks)
+
+
+def _recall(session: Session, queue: Queue, series: SeriesRow, marks: SeriesMarks | None) -> None:
+    """Have a series as it was when its journal was written: broken off, without an image, stopped by a person."""
+    if marks is None:
+        return
+    now = utc_now()
+    if Mark.INTERRUPTED in marks.words:
+        series.interrupted = marks.words[Mark.INTERRUPTED]
+    if marks.refused:
+        restore_refused(session, series.series_uid, marks.refused, now)
+        if series.state == SeriesState.COMPLETE:
+            reopen_series(session, queue, series, "an image of it was refused", now)
+    word = marks.words.get(Mark.PERSON)
+    if word is None:
+        return
+    reason = Reason.of(HoldReason.DATABASE_PUT_BACK, why=word)
+    jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id, JobRow.state.in_(JOBS_UNDER_WAY))))
+    for job in jobs:
+        job.reason, job.lease_until = reason, None
+        if job.state == JobState.CONTOURING:
+            advance_job(session, job, JobEvent.REQUEUE, "contourd was restarted", now)
+        advance_job(session, job, JobEvent.HOLD, reason, now)
+    if series.state == SeriesState.RECEIVING:
+        series.hold = reason

@@ -1,0 +1,49 @@
+"""Rules: which series goes to which model, and where its structure set goes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from contourd.dicom.reading.series import Instance
+from contourd.settings import Route
+
+
+def choose_route(routes: Sequence[Route], instance: Instance, calling_ae: str) -> Route | None:
+    """Return the first route whose every condition fits, None where none does."""
+    return next((route for route in routes if not unfit(route, instance, calling_ae)), None)
+
+
+def sender_decides(routes: Sequence[Route], instance: Instance) -> bool:
+    """Say whether the route that a series takes depends on who sent it."""
+    fit = (route for route in routes if not unfit(route, instance, route.calling_ae or ""))
+    first = next(fit, None)
+    return first is not None and first.calling_ae is not None
+
+
+def unfit(route: Route, instance: Instance, calling_ae: str) -> tuple[str, ...]:
+    """Say for each condition of a route that does not fit what it asks for and what is there; empty: it fits.
+
+    ``series_description`` and ``protocol`` are searched as regular expressions without regard to case, ``body_part``
+    and ``station`` compared so, ``calling_ae`` exactly. What is returned quotes the image: for its owner's eyes alone.
+    """
+    conditions = (
+        ("calling_ae", route.calling_ae, calling_ae, route.calling_ae == calling_ae),
+        ("series_description", *_searched(route.series_description, instance.series_description)),
+        ("body_part", *_compared(route.body_part, instance.body_part)),
+        ("protocol", *_searched(route.protocol, instance.protocol)),
+        ("station", *_compared(route.station, instance.station)),
+    )
+    return tuple(
+        f"{key} is {found!r}, not {wanted!r}"
+        for key, wanted, found, fits in conditions
+        if wanted is not None and not fits
+    )
+
+
+def _searched(pattern: str | None, text: str) -> tuple[str | None, str, bool]:
+    return pattern, text, pattern is not None and re.search(pattern, text, re.IGNORECASE) is not None
+
+
+def _compared(wanted: str | None, text: str) -> tuple[str | None, str, bool]:
+    return wanted, text, wanted is not None and wanted.casefold() == text.casefold()

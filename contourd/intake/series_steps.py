@@ -1,0 +1,60 @@
+"""Steps of a series inside the caller's transaction: held, opened again, complete with a job."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from contourd.reasons.catalogue import HoldReason, Reason
+from contourd.settings import Route
+from contourd.store.queue import Queue
+from contourd.store.states import JOBS_NOT_ENDED, SeriesEvent, SeriesState
+from contourd.store.tables import JobRow, SeriesRow
+from contourd.store.transitions import add_job, advance_series, record
+
+
+def hold_series(session: Session, series: SeriesRow, reason: Reason, now: datetime) -> None:
+    """Hold a series, or tell another reason of one that is held."""
+    if series.state == SeriesState.COMPLETE:
+        advance_series(session, series, SeriesEvent.INSTANCE, reason, now)
+    if series.state == SeriesState.RECEIVING:
+        advance_series(session, series, SeriesEvent.HOLD, reason, now)
+    elif series.reason != reason:
+        record(session, "series", series.id, SeriesEvent.HOLD, series.state, reason, now)
+    series.reason = reason
+
+
+def reopen_series(session: Session, queue: Queue, series: SeriesRow, why: str, now: datetime) -> None:
+    """Wait for more of a series that was complete or held; its jobs are of an older revision then."""
+    series.last_instance_at = now
+    if series.state == SeriesState.RECEIVING:
+        return
+    jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id)))
+    if jobs:
+        series.revision += 1
+        queue.supersede(session, jobs, Reason.of(HoldReason.NEWER_REVISION, because=why))
+    series.reason = None
+    advance_series(session, series, SeriesEvent.INSTANCE, f"re-opened: {why}", now)
+
+
+def stop_jobs(session: Session, queue: Queue, series: SeriesRow, why: Reason) -> None:
+    """End the jobs of a series that are not delivered; what is made of it next is of a new revision."""
+    of_revision = JobRow.series_id == series.id, JobRow.revision == series.revision
+    jobs = list(session.scalars(select(JobRow).where(*of_revision)))
+    under_way = [job for job in jobs if job.state in JOBS_NOT_ENDED]
+    if under_way:
+        series.revision += 1
+        queue.supersede(session, under_way, why)
+
+
+def complete_series(session: Session, series: SeriesRow, route: Route, now: datetime) -> None:
+    """Make the job of a series; one that was released after a hold that left its job untouched has it already."""
+    advance_series(session, series, SeriesEvent.COMPLETED, f"revision {series.revision}", now)
+    series.reason, series.interrupted, series.purged_at, series.purged_images = None, "", None, 0
+    same = select(JobRow).where(
+        JobRow.series_id == series.id, JobRow.revision == series.revision, JobRow.model == route.model
+    )
+    if session.scalars(same).first() is None:
+        add_job(session, series, route, route.model, now)

@@ -1,0 +1,313 @@
+"""A trained bundle is put into use under its name, and taken back: verified, tried once, copied into the spool.
+
+What is in use is the copy: it is read-only, named by name, version and hash, and does not change when the folder does
+that it came from. The worker takes it up before its next job.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+
+from contourd.errors import ModelError, SeriesUnusable, SpoolError
+from contourd.imaging.volume import oval_body
+from contourd.model.bundle import ModelBundle, bundle_files, load_bundle
+from contourd.model.library import (
+    MODEL_STORE,
+    Activation,
+    FoundModel,
+    Origin,
+    is_bundle,
+    places_of,
+    require_there,
+    shipped_model,
+    stored_folder,
+)
+from contourd.model.model_identity import ModelIdentity
+from contourd.model.predictor import Predictor
+from contourd.models.activations import Activations
+from contourd.models.placement import ELSEWHERE, misplaced, told_misplaced
+from contourd.reasons.catalogue import HoldReason, Json
+from contourd.settings import Settings
+from contourd.store.database import Database
+from contourd.system.durable_files import make_private_folder, move_folder_durably, write_durably
+from contourd.system.regular_files import open_regular
+
+FILE_MODE, FOLDER_MODE = 0o400, 0o700
+PARTIAL = ".partial-"
+CHUNK_BYTES = 2**20
+LEFTOVER_S = 86400.0
+# A trunk of 200 x 160 mm, 160 mm long.
+TRIAL_SHAPE, TRIAL_SPACING_MM, TRIAL_HALF_AXES_MM = (40, 64, 64), (4.0, 4.0, 4.0), (100.0, 80.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an activation or a rollback did.
+
+    Attributes
+    ----------
+    before
+        What the name stood for, None for nothing.
+    routes
+        The routes that name the model, counted from 1.
+    """
+
+    activation: Activation
+    before: str | None
+    routes: tuple[int, ...]
+
+
+def load_found(found: FoundModel) -> ModelBundle:
+    """Load a model that a name or a folder stands for.
+
+    Raises
+    ------
+    ModelError
+        It is missing, damaged, or not what was activated; with the remedy.
+    """
+    with with_remedy(found):
+        require_there(found)
+        bundle = load_bundle(found.folder.resolve())
+        if found.sha256 and bundle.sha256 != found.sha256:
+            raise ModelError(HoldReason.MODEL_NOT_AS_ACTIVATED, folder=str(found.folder), sha256=bundle.sha256[:12])
+        if found.origin is not Origin.FOLDER and found.asked not in (bundle.name, bundle.identity.stored_name):
+            raise ModelError(
+                HoldReason.MODEL_OF_OTHER_NAME,
+                model=found.asked,
+                folder=str(found.folder),
+                found=bundle.identity.told(),
+            )
+        return bundle
+
+
+def find_same(model: ModelIdentity, asked: str, root: Path) -> FoundModel:
+    """Find the very model that a job was contoured with, whatever its name stands for now.
+
+    Raises
+    ------
+    ModelError
+        It is not here any more.
+    """
+    for place in places_of(model, asked, root):
+        try:
+            load_found(place)
+        except ModelError:
+            continue
+        return place
+    raise ModelError(HoldReason.MODEL_OF_JOB_GONE, model=model.told())
+
+
+@contextmanager
+def with_remedy(found: FoundModel) -> Iterator[None]:
+    """Say with what is wrong with an activated model how to get back."""
+    try:
+        yield
+    except ModelError as error:
+        if found.origin is not Origin.STORED:
+            raise
+        raise ModelError(
+            HoldReason.ACTIVATED_MODEL_UNUSABLE,
+            why=error.reason,
+            roll_back=found.asked if found.activation is not None else None,
+        ) from error
+
+
+def verify(found: FoundModel) -> ModelBundle:
+    """See that a model is whole: its hashes fit, and its network takes its weights; raises ModelError."""
+    bundle = load_found(found)
+    with with_remedy(found):
+        bundle.network()
+    return bundle
+
+
+def try_out(bundle: ModelBundle, device: str) -> None:
+    """Run a model on a small volume, and on the reference patient, whose organs it must find where they are.
+
+    Raises
+    ------
+    ModelError
+        It breaks, what it answers is no probability, or an organ lies on the wrong side or in the place of another.
+    DeviceError
+        The device is not there, or too small.
+    """
+    predictor = Predictor(bundle, device)
+    try:
+        prediction = predictor.predict(oval_body(TRIAL_SHAPE, TRIAL_SPACING_MM, TRIAL_HALF_AXES_MM))
+    except (SeriesUnusable, RuntimeError, ValueError, IndexError) as error:
+        raise ModelError(HoldReason.MODEL_BREAKS, folder=str(bundle.folder), said=type(error).__name__) from error
+    if not all(np.isfinite(lattice.probabilities).all() for lattice in prediction.lattices):
+        raise ModelError(HoldReason.MODEL_ANSWERS_NO_NUMBERS, folder=str(bundle.folder))
+    try:
+        wrong = misplaced(predictor)
+    except SeriesUnusable as error:
+        raise ModelError(HoldReason.MODEL_FINDS_NO_HEAD, model=bundle.identity.told(), why=error.reason) from error
+    if wrong:
+        raise ModelError(HoldReason.MODEL_MISPLACES, said=f"{told_misplaced(bundle, wrong)}; {ELSEWHERE}")
+
+
+def activate(database: Database, settings: Settings, source: str, actor: str, reason: str) -> Change:
+    """Verify a bundle, try it, copy it into the spool's store, and put it into use under its name.
+
+    Parameters
+    ----------
+    source
+        A bundle's folder, a name in the store, or a shipped model's name.
+
+    Raises
+    ------
+    ModelError, DeviceError
+        The bundle is not fit for use: nothing changes.
+    SpoolError
+        It cannot be copied.
+    InvalidTransition
+        It is in use already, or no reason was given.
+    """
+    root = settings.spool.root
+    activations = Activations(database, root)
+    given = Path(source)
+    folder = given if is_bundle(given) else activations.find(source).folder
+    stored = store(folder, root, settings.worker.device)
+    name = stored.name
+    before = _told(activations, name)
+    made = activations.activate(stored.identity, stored_folder(stored.identity), actor, reason, before or "")
+    return Change(made, before, routes_of(settings, name))
+
+
+def roll_back(database: Database, settings: Settings, name: str, actor: str, reason: str) -> Change:
+    """Put in use again what was before the last activation; it is verified first.
+
+    Raises
+    ------
+    InvalidTransition
+        There is nothing to go back to.
+    ModelError
+        What was before is damaged: nothing changes.
+    """
+    root = settings.spool.root
+    activations = Activations(database, root)
+    restored = activations.before(name)
+    shipped = None
+    if restored is not None:
+        verify(FoundModel(name, root / restored.folder, Origin.STORED, restored.model.sha256))
+    elif (own := shipped_model(name)) is not None:
+        shipped = verify(own).identity
+    before = _told(activations, name)
+    made = activations.roll_back(name, shipped, actor, reason, before or "")
+    return Change(made, before, routes_of(settings, name))
+
+
+def routes_of(settings: Settings, name: str) -> tuple[int, ...]:
+    """Return the routes that name a model, counted from 1."""
+    return tuple(number for number, route in enumerate(settings.route, 1) if route.model == name)
+
+
+def _told(activations: Activations, name: str) -> str | None:
+    try:
+        return load_found(activations.find(name)).identity.told()
+    except ModelError:  # nothing, or nothing that works
+        return None
+
+
+def store(folder: Path, root: Path, device: str) -> ModelBundle:
+    """Copy a bundle into the store under a name of its own, tried and whole, or not at all.
+
+    Raises
+    ------
+    ModelError, DeviceError
+        It is not fit for use.
+    SpoolError
+        The store cannot take it.
+    """
+    within = root / MODEL_STORE
+    try:
+        make_private_folder(within)
+        _remove_leftovers(within)
+        partial = within / f"{PARTIAL}{uuid4().hex}"
+        partial.mkdir(mode=FOLDER_MODE)
+        try:
+            _copy(folder, partial)
+            copied = _tried(partial.resolve(), folder, device)
+            final = root / stored_folder(copied.identity)
+            if not _is_whole(final, copied):
+                _give_to_owner([within, partial, *partial.iterdir()], root)
+                _put(partial, final)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError as error:
+        raise SpoolError(f"{within} cannot take the bundle {folder}: {error.strerror} ({error.filename})") from error
+    return load_bundle(final.resolve())
+
+
+def _tried(copy: Path, source: Path, device: str) -> ModelBundle:
+    """Load a copy and try it; what is wrong with it is told of the folder that it came from."""
+    try:
+        copied = load_bundle(copy)
+        try_out(copied, device)
+    except ModelError as error:
+        detail = {key: _of_source(value, copy, source) for key, value in error.reason.detail.items()}
+        raise ModelError(error.reason.code, **detail) from error
+    return copied
+
+
+def _of_source(value: Json, copy: Path, source: Path) -> Json:
+    """Return a path of the copy as that of its source, and whatever else as it is."""
+    if isinstance(value, str) and Path(value).is_relative_to(copy):
+        return str(source / Path(value).relative_to(copy))
+    return value
+
+
+def _remove_leftovers(within: Path) -> None:
+    """Remove what a kill has left of a copy."""
+    for path in within.glob(f"{PARTIAL}*"):
+        if time.time() - path.stat().st_mtime > LEFTOVER_S:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _copy(folder: Path, partial: Path) -> None:
+    try:
+        files = bundle_files(folder)
+    except OSError as error:
+        raise ModelError(
+            HoldReason.MODEL_NO_BUNDLE, folder=str(folder), said=error.strerror, file=str(error.filename)
+        ) from error
+    for file in files:
+        with open_regular(file) as source:
+            chunks = iter(lambda source=source: source.read(CHUNK_BYTES), b"")  # type: ignore[misc]
+            write_durably(partial / f".{file.name}", partial / file.name, chunks)
+        (partial / file.name).chmod(FILE_MODE)
+
+
+def _is_whole(final: Path, copied: ModelBundle) -> bool:
+    """Say whether the same bundle is in the store already, undamaged."""
+    try:
+        return final.is_dir() and load_bundle(final.resolve()).sha256 == copied.sha256
+    except ModelError:
+        return False
+
+
+def _put(partial: Path, final: Path) -> None:
+    """Give the copy its name; a damaged one of that name makes way."""
+    if final.exists():
+        damaged = final.with_name(f"{PARTIAL}{uuid4().hex}")
+        final.rename(damaged)
+        move_folder_durably(partial, final)
+        shutil.rmtree(damaged, ignore_errors=True)
+    else:
+        move_folder_durably(partial, final)
+
+
+def _give_to_owner(paths: list[Path], root: Path) -> None:
+    """Let the user that serves read what root has copied."""
+    if os.geteuid() == 0:
+        owner = root.stat()
+        for path in paths:
+            os.chown(path, owner.st_uid, owner.st_gid)

@@ -1,0 +1,300 @@
+"""The composition root of ``serve``: builds and wires everything, and shuts down in order."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from contextlib import suppress
+
+from contourd import __version__
+from contourd.constancy.runner import ConstancyKeeper
+from contourd.delivery.commitment_reporter import Custody, Reporter
+from contourd.delivery.commitment_requests import CommitmentRequests
+from contourd.delivery.commitments import Commitments
+from contourd.delivery.deliverer import Deliverer, Post
+from contourd.delivery.deliveries import Deliveries
+from contourd.dicom.network.association import Peer
+from contourd.dicom.network.commitment_scu import CommitmentSCU
+from contourd.dicom.network.scp import StorageSCP
+from contourd.dicom.network.scu import Sender, StorageSCU
+from contourd.dicom.network.tls import calling_context
+from contourd.errors import NodeError, QueueUnavailable
+from contourd.intake.intake import Intake
+from contourd.intake.spool_recovery import record_unrecorded
+from contourd.node.clock_changes import follow_clock
+from contourd.node.receivers.dispatcher import Receivers
+from contourd.node.receivers.receiver import commitment_scp
+from contourd.node.retention import Retention
+from contourd.node.schedule import Schedule
+from contourd.node.self_test import DEAF_S, EVERY_S, Examination
+from contourd.node.worker_supervisor import Supervisor
+from contourd.observe.alerts import Alerts
+from contourd.observe.pulse import DEAD, Wrong
+from contourd.settings import Settings, shown_settings
+from contourd.spool.access import close_to_others, keep_private, lock_spool
+from contourd.spool.folder import Spool
+from contourd.spool.marks import Mark, Marks
+from contourd.store.audit import NODE, AuditTrail, Deed
+from contourd.store.database import Database
+from contourd.store.queue import Queue
+from contourd.store.states import RetryPolicy
+from contourd.store.write_retry import insist
+from contourd.system.clock import StepWatch
+from contourd.system.signals import STOPPING, on_signals
+from contourd.system.systemd import ALIVE, ENDING, READY, ServiceNotifier
+from contourd.system.threads import watch_threads
+from contourd.web.launcher import PageKeeper
+
+log = logging.getLogger(__name__)
+
+POLL_S = 1.0
+ALERTS_S = 15.0
+RETENTION_S = 60.0
+GRACE_S = 60.0
+# Of a node that broke: until its process ends, and how (as ``contourd serve`` does).
+LONGEST_END_S, BROKEN_STATUS = 100.0, 2
+# How long other nodes may take to end what is under way, before it is broken off: it is sent again next time.
+PEERS_GRACE_S = 15.0
+DELIVERING, DELIVERING_CHECKS = "delivering to {}", "delivering to the constancy check"
+# Of ``_begin``, without those of peers; each must have a thread, or one that hangs delays another.
+FIXED_JOBS = 11
+
+
+class Daemon:
+    """One node: the queue and delivery in this process, reception and contouring in processes of their own."""
+
+    def __init__(
+        self, settings: Settings, sender: Sender | None = None, notifier: ServiceNotifier | None = None
+    ) -> None:
+        self._settings, self._notifier = settings, notifier or ServiceNotifier()
+        keep_private()
+        close_to_others(settings.spool.root)
+        self._spool = Spool(settings.spool.root, int(settings.spool.min_free_gb * 1e9))
+        self._locked = lock_spool(settings.spool.root)
+        self._spool.sweep()
+        self._database = Database(settings.database_url)
+        self._database.examine()
+        self._database.prepare()
+        self._audit = AuditTrail(self._database)
+        self._queue = Queue(self._database)
+        self._intake = Intake(self._database, settings.spool.root, settings.series, settings.route)
+        self._retention = Retention(self._database, self._spool, settings.retention)
+        self._build_calling(sender or StorageSCU(settings.node.ae_title))
+        self._scp = self._reception()
+        self._examination = Examination(self._scp, self._spool, self._database)
+        self._schedule = Schedule(len(settings.destination) + len(settings.sender) + FIXED_JOBS)
+        self._stopping, self._hasten = threading.Event(), threading.Event()
+        self._supervisor = Supervisor(settings, self._queue, self._stopping, contoured=self._deliver_now)
+        self._clock, self._step_s, self._following = StepWatch(), 0.0, threading.Lock()
+        self._constancy = ConstancyKeeper(settings, self._database, self._post, self._stopping)
+        self._page, self._alerts = PageKeeper(settings), Alerts(settings, self._database)
+
+    def _build_calling(self, sender: Sender) -> None:
+        """Build what calls other nodes; certificates that cannot be used are told before anything is received."""
+        settings = self._settings
+        peers: tuple[Peer, ...] = (*settings.destination, *settings.sender)
+        for peer in peers:
+            if peer.tls is not None:
+                calling_context(peer.tls, peer.name)
+        retry = settings.delivery
+        policy = RetryPolicy(retry.first_retry_s, retry.max_retry_s, retry.give_up_after_s)
+        commitments = Commitments(self._database, policy, {d.name: d.ae_title for d in settings.destination})
+        wait_s = max((d.commitment_wait_s for d in settings.destination if d.commitment), default=0.0)
+        self._post = Post(
+            settings.spool.root,
+            Deliveries(self._database, policy, commitment_wait_s=wait_s),
+            commitments,
+            sender,
+            CommitmentSCU(settings.node.ae_title, commitments),
+        )
+        requests = CommitmentRequests(self._database, policy, [s.ae_title for s in settings.sender])
+        self._custody = Custody(settings.spool.root, requests, self._post.committer, settings.series.quiet_s)
+
+    def _reception(self) -> Receivers | StorageSCP:
+        """Build what listens: with processes of its own that receive, or in this one."""
+        settings, witness = self._settings, self._audit.note
+        reports, requests = self._post.commitments, self._custody.requests
+        if settings.node.receivers:
+            return Receivers(settings, self._intake, witness, reports, requests)
+        commitment = commitment_scp(settings, reports, requests)
+        return StorageSCP(settings.node, self._spool, self._intake, witness, commitment)
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; a second one does not wait for what is under way.
+
+        Raises
+        ------
+        NodeError
+            The port is taken, or a part of the node broke down.
+        """
+        watch_threads(self._thread_ended)
+        signals = on_signals(STOPPING, self._told_to_stop)
+        if not insist(self._recover, self._stopping):
+            return
+        node = self._settings.node
+        try:
+            self._scp.start()
+        except OSError as error:
+            raise NodeError(f"cannot listen on {node.host}:{node.port}: {error.strerror}; change node.port") from error
+        log.info("listening as %s on %s:%d", node.ae_title, node.host, self._scp.port, extra={"action": "start"})
+        self._audit_start()
+        self._supervisor.start()
+        self._begin()
+        self._notifier.tell(READY)
+        broken = ""
+        try:
+            while not broken and not self._stopping.wait(POLL_S):
+                with suppress(QueueUnavailable):  # the jobs tell it
+                    self._follow_clock()  # no job of its own, for a clock that is set back stops them all
+                self._examination.seen()
+                broken = self._broken(signals)
+        finally:
+            self._shut_down(broken)
+        if broken:
+            raise NodeError(f"{broken}, and contourd with it; look at the log, start it again")
+
+    @property
+    def serving(self) -> bool:
+        """Whether it receives and its schedule runs."""
+        return self._schedule.alive and self._scp.listening  # the schedule comes last
+
+    @property
+    def wrong(self) -> Wrong:
+        """What the node found when it tried itself last."""
+        return self._examination.wrong
+
+    def _broken(self, signals: threading.Thread) -> str:
+        """Say what has ended that cannot be replaced; empty where nothing has."""
+        if not (signals.is_alive() and self.serving):
+            return "a thread of contourd ended by itself"
+        return f"no C-ECHO to its own port was answered for {DEAF_S:g} s: it ended" if self._examination.deaf else ""
+
+    def _thread_ended(self, name: str, kind: str) -> None:
+        self._audit.note("thread ended", NODE, "", f"{name}: {kind}")
+
+    def _told_to_stop(self) -> None:
+        if self._stopping.is_set():
+            self._hasten.set()
+        self._stopping.set()
+
+    def _recover(self) -> None:
+        self._queue.recover()
+        self._post.deliveries.recover()
+        for destination in self._settings.destination:
+            if not destination.commitment:
+                self._post.deliveries.settle(destination.name)
+        self._custody.requests.recover()
+        self._constancy.recover()
+        record_unrecorded(self._database, self._spool, self._intake)
+        self._intake.recover()
+
+    def _audit_start(self) -> None:
+        """Record the start and what differs from the last one; a trail that cannot be written stops no reception."""
+        try:
+            self._audit.record(Deed(NODE, "start", "", f"contourd {__version__}"))
+            changed = self._audit.record_configuration(shown_settings(self._settings))
+        except QueueUnavailable as error:
+            log.error("the start is not audited: %s", error, extra={"action": "audit"})
+        else:
+            if changed:
+                log.info("the configuration differs in %s", ", ".join(changed), extra={"action": "configuration"})
+
+    def _begin(self) -> None:
+        every = self._schedule.every
+        every(EVERY_S, "trying itself", self._examination.run)
+        every(POLL_S, "closing quiet series", self._close_quiet)
+        every(POLL_S, "watching the worker", self._supervisor.watch)
+        every(POLL_S, "expiring leases", self._supervisor.expire_leases)
+        every(POLL_S, "writing the audit trail", self._audit.flush)
+        every(RETENTION_S, "retention", self._retention.run)
+        every(POLL_S, "watching the page", self._watch_page)
+        every(POLL_S, "watching the constancy check", self._constancy.watch)
+        every(POLL_S, DELIVERING_CHECKS, self._constancy.deliver_due)
+        if self._settings.alerts.wanted:
+            every(ALERTS_S, "alerting", self._alerts.check)
+        for destination in self._settings.destination:  # a thread each: one that is down delays no other
+            deliverer = Deliverer(destination, self._post, self._stopping)
+            every(POLL_S, DELIVERING.format(destination.name), deliverer.deliver_due)
+        for sender in self._settings.sender:
+            reporter = Reporter(sender, self._custody, self._stopping)
+            every(POLL_S, f"reporting to {sender.ae_title}", reporter.report_due)
+        if self._notifier.watchdog_s:
+            every(self._notifier.watchdog_s / 3, "reassuring the watchdog", self._tell_alive)
+        self._schedule.start()
+
+    def _close_quiet(self) -> None:
+        self._intake.close_quiet()
+        self._supervisor.hint()
+
+    def _deliver_now(self) -> None:
+        """Let what the worker has made leave at once; without that it would wait for the next look."""
+        for destination in self._settings.destination:
+            self._schedule.hasten(DELIVERING.format(destination.name))
+        self._schedule.hasten(DELIVERING_CHECKS)
+
+    def _watch_page(self) -> None:
+        if not self._stopping.is_set():
+            self._page.watch(self._supervisor.pid is not None, self._examination.wrong)
+
+    def _tell_alive(self) -> None:
+        """Reassure the watchdog where a restart would mend nothing; a worker that dies is replaced without it."""
+        if self._scp.listening and not self._examination.wrong & DEAD:
+            self._notifier.tell(ALIVE)
+
+    def _follow_clock(self) -> None:
+        """Let all that waits follow the clock where it was set; raises QueueUnavailable, and then does so next time."""
+        with self._following:
+            step_s = self._clock.step_s()
+            if step_s:
+                log.warning("the clock was set by %+.0f s; what waits follows it", step_s, extra={"action": "clock"})
+                self._step_s += step_s
+                self._retention.clock_was_set()
+                self._schedule.clock_was_set()
+            if self._step_s:
+                follow_clock(self._database, self._step_s)
+                self._step_s = 0.0
+
+    def _hang_up(self) -> None:
+        """Break off what other nodes do not bring to an end."""
+        log.warning("a delivery under way is broken off; it is sent again next time", extra={"action": "stop"})
+        self._post.sender.hang_up()
+        self._post.committer.hang_up()
+
+    def _shut_down(self, broken: str) -> None:
+        """Stop taking, let deliveries and the job under way end, and leave the rest for the next start."""
+        last_resort = threading.Timer(LONGEST_END_S, os._exit, [BROKEN_STATUS])  # another node is to be started
+        last_resort.daemon = True
+        if broken:
+            log.critical("%s", broken, extra={"action": "stop"})
+            last_resort.start()
+        log.info("stopping", extra={"action": "stop"})
+        self._notifier.tell(ENDING)
+        self._stopping.set()
+        impatient = threading.Timer(PEERS_GRACE_S, self._hang_up)
+        impatient.daemon = True
+        impatient.start()
+        self._supervisor.terminate()
+        self._constancy.stop()
+        self._scp.stop()
+        with suppress(QueueUnavailable):  # else what is open is taken for broken off
+            self._intake.stopped()
+        ended = self._schedule.stop(GRACE_S, self._hasten)
+        impatient.cancel()
+        self._page.stop()
+        self._supervisor.stop(GRACE_S, self._hasten)
+        self._audit.close()
+        with suppress(QueueUnavailable):  # the log says it too
+            self._audit.record(Deed(NODE, "stop"))
+        self._database.close()
+        Marks(self._settings.spool.root).clear("", Mark.RUNNING)
+        self._locked.close()
+        last_resort.cancel()
+        if ended:
+            log.info("stopped", extra={"action": "stopped"})
+            return
+        log.warning(
+            "stopped; a delivery under way did not end, it is sent again next time", extra={"action": "stopped"}
+        )
+        logging.shutdown()
+        os._exit(BROKEN_STATUS if broken else 0)  # Python would wait for its thread for ever

@@ -1,0 +1,264 @@
+"""What is removed when: the images of finished series first, then structure sets, and never what waits for delivery.
+
+A removal is written down before the files go, and the rows of the images go last. Killed anywhere in between, it is
+taken up by the next run: a row that promises a file which is gone is always one of a series that is marked as removed.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, Select, case, delete, func, or_, select
+
+from contourd.intake.newer_images import drop_newer, remove_decided
+from contourd.reasons.catalogue import HoldReason, Reason
+from contourd.settings import RetentionSettings
+from contourd.spool.folder import Spool
+from contourd.spool.marks import Mark, Marks
+from contourd.store.constancy_series import own_series
+from contourd.store.constancy_standing import OPEN as OPEN_CHECKS
+from contourd.store.database import Database
+from contourd.store.states import (
+    DELIVERIES_UNDER_WAY,
+    JOBS_STOPPED,
+    JOBS_UNDER_WAY,
+    SeriesState,
+)
+from contourd.store.tables import (
+    ConstancyCheckRow,
+    ConstancySeriesRow,
+    ContradictingFileRow,
+    DeliveryRow,
+    InstanceRow,
+    JobRow,
+    NewerImageRow,
+    SeriesRow,
+)
+from contourd.store.transitions import record
+from contourd.system.clock import Clock, Monotonic, utc_now
+
+log = logging.getLogger(__name__)
+
+ORPHANS_EVERY_S = 3600.0
+# After the clock was set nothing counts as old for so long: somebody may set it right again.
+DISTRUST_S = 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A series or job of which nothing is under way: since when, and whether a person must look at it."""
+
+    id: int
+    since: datetime
+    unsuccessful: bool
+
+
+class Retention:
+    """Removes files whose time has come, and, when the disk is nearly full, finished work before its time."""
+
+    def __init__(
+        self,
+        database: Database,
+        spool: Spool,
+        settings: RetentionSettings,
+        clock: Clock = utc_now,
+        monotonic: Monotonic = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._spool = spool
+        self._marks = Marks(spool.root)
+        self._now, self._monotonic = clock, monotonic
+        self._days = {False: settings.input_days, True: settings.failed_days}
+        self._output_days = {False: settings.output_days, True: settings.failed_days}
+        self._trusted_from = self._orphans_from = 0.0
+        self._cramped = False
+
+    def clock_was_set(self) -> None:
+        """Trust the clock again in a day: by a wrong one, everything would be old at once."""
+        self._trusted_from = self._monotonic() + DISTRUST_S
+        log.warning("nothing is removed for its age for %d h", DISTRUST_S / 3600, extra={"action": "retention"})
+
+    def run(self) -> None:
+        """Remove what is to be removed now.
+
+        Raises
+        ------
+        QueueUnavailable, SpoolError
+            It goes on the next time.
+        """
+        self._finish()
+        with suppress(OSError):  # it goes on the next time
+            remove_decided(self._database, self._spool.root)
+        self._remove_checks()
+        if self._monotonic() >= self._trusted_from:
+            for series in self._settled_series():
+                if self._is_old(series, self._days):
+                    self._remove_images(series.id, "its time is over")
+            for job in self._settled_jobs():
+                if self._is_old(job, self._output_days):
+                    self._remove_outputs(job.id, "its time is over")
+            if self._monotonic() >= self._orphans_from:
+                self._remove_orphans()
+                self._orphans_from = self._monotonic() + ORPHANS_EVERY_S
+        self._make_room()
+        self._spool.remove_empty_days(f"{self._now() - timedelta(days=1):%Y%m%d}")
+
+    def _remove_checks(self) -> None:
+        """Remove the files of constancy checks that are over: they are nobody's, and nobody looks at them."""
+        over = select(ConstancyCheckRow.id).where(ConstancyCheckRow.state.not_in(OPEN_CHECKS))
+        own = own_series().where(ConstancySeriesRow.check_id.in_(over))
+        stored = SeriesRow.state != SeriesState.RECEIVING, SeriesRow.id.in_(select(InstanceRow.series_id))
+        with self._database.reading() as session:
+            series = list(session.scalars(select(SeriesRow.id).where(SeriesRow.id.in_(own), *stored)))
+            jobs = list(session.scalars(select(JobRow.id).where(JobRow.series_id.in_(own), JobRow.purged_at.is_(None))))
+        for series_id in series:
+            self._remove_images(series_id, "the constancy check is over")
+        for job_id in jobs:
+            self._remove_outputs(job_id, "the constancy check is over")
+
+    def _is_old(self, settled: Settled, days: dict[bool, float]) -> bool:
+        return settled.since < self._now() - timedelta(days=days[settled.unsuccessful])
+
+    def _make_room(self) -> None:
+        """Remove finished images, then delivered structure sets, the oldest first, until enough is free."""
+        for settled, remove in (
+            (self._settled_series, self._remove_images),
+            (self._settled_jobs, self._remove_outputs),
+        ):
+            if self._spool.has_room():
+                break
+            for finished in sorted((s for s in settled() if not s.unsuccessful), key=lambda s: s.since):
+                if self._spool.has_room():
+                    break
+                remove(finished.id, "the disk is nearly full")
+        cramped = not self._spool.has_room()
+        if cramped and not self._cramped:
+            log.error(
+                "the disk is nearly full and nothing finished is left to remove; make room in %s",
+                self._spool.root,
+                extra={"action": "retention"},
+            )
+        self._cramped = cramped
+
+    def _settled_series(self) -> list[Settled]:
+        """Find the series with images, whole or held, of which nothing is under way."""
+        last_job = func.max(JobRow.updated_at)
+        unsuccessful = func.sum(case((JobRow.state.in_(JOBS_STOPPED), 1), else_=0))
+        found = (
+            select(SeriesRow.id, SeriesRow.state, SeriesRow.last_instance_at, last_job, unsuccessful)
+            .outerjoin(JobRow, JobRow.series_id == SeriesRow.id)
+            .where(
+                SeriesRow.state.in_((SeriesState.COMPLETE, SeriesState.HELD)),
+                SeriesRow.id.in_(select(InstanceRow.series_id)),
+                SeriesRow.id.not_in(select(JobRow.series_id).where(_under_way())),
+            )
+            .group_by(SeriesRow.id)
+        )
+        with self._database.reading() as session:
+            rows = session.execute(found).all()
+        return [
+            Settled(series_id, max(received, job or received), bool(failed) or state == SeriesState.HELD)
+            for series_id, state, received, job, failed in rows
+        ]
+
+    def _settled_jobs(self) -> list[Settled]:
+        found = select(JobRow.id, JobRow.updated_at, JobRow.state).where(JobRow.purged_at.is_(None), ~_under_way())
+        with self._database.reading() as session:
+            return [Settled(job, since, state in JOBS_STOPPED) for job, since, state in session.execute(found)]
+
+    def _remove_images(self, series_id: int, why: str) -> None:
+        images = select(func.count()).where(InstanceRow.series_id == series_id)
+        with self._database.transaction() as session:
+            series = session.get_one(SeriesRow, series_id, with_for_update=True)
+            busy = session.scalars(select(JobRow.id).where(JobRow.series_id == series_id, _under_way())).first()
+            if series.state == SeriesState.RECEIVING or busy is not None:
+                return  # a slice, or a person, came meanwhile
+            now = self._now()
+            # What came again of an earlier removal is fewer than what was removed: the larger number is the series.
+            series.purged_images = max(session.scalar(images) or 0, series.purged_images)
+            latest = session.scalar(select(func.max(InstanceRow.received_at)).where(InstanceRow.series_id == series_id))
+            series.purged_at = max(now, latest or now)  # also where the clock was set back
+            told = f"{series.purged_images} images removed: {why}"
+            record(session, "series", series_id, "purge", series.state, told, now)
+            if series.state == SeriesState.HELD:
+                series.reason = self._removed(series.reason)
+            held = select(JobRow).where(JobRow.series_id == series_id, JobRow.state.in_(JOBS_STOPPED))
+            for job in session.scalars(held):
+                job.reason = self._removed(job.reason)
+        log.info("%s", told, extra={"action": "retention", "series": series_id})
+        self._finish_images(series_id)
+
+    def _removed(self, reason: Reason | None) -> Reason:
+        return Reason.of(HoldReason.REMOVED_WHILE_HELD, why=reason or "held", on=f"{self._now():%Y-%m-%d}")
+
+    def _finish_images(self, series_id: int) -> None:
+        stored = select(InstanceRow.id, InstanceRow.path).where(InstanceRow.series_id == series_id)
+        with self._database.reading() as session:
+            rows = session.execute(stored).all()
+        for _, path in rows:
+            self._spool.remove(path)
+        with self._database.transaction() as session:
+            for instance_id, path in rows:  # one that came again meanwhile has another path
+                session.execute(delete(InstanceRow).where(InstanceRow.id == instance_id, InstanceRow.path == path))
+            drop_newer(session, series_id)
+            uid = session.get_one(SeriesRow, series_id).series_uid
+        self._marks.clear(uid, *Mark)
+
+    def _remove_outputs(self, job_id: int, why: str) -> None:
+        with self._database.transaction() as session:
+            job = session.scalars(select(JobRow).where(JobRow.id == job_id, ~_under_way())).one_or_none()
+            if job is None:
+                return
+            job.purged_at = self._now()
+            record(session, "job", job_id, "purge", job.state, f"structure sets removed: {why}", self._now())
+        for path in self._spool.outputs(job_id):
+            self._spool.remove(path)
+
+    def _finish(self) -> None:
+        """Take up the removals that were written down and not ended."""
+        begun = (
+            select(SeriesRow.id)
+            .join(InstanceRow, InstanceRow.series_id == SeriesRow.id)
+            .where(SeriesRow.state != SeriesState.RECEIVING, InstanceRow.received_at <= SeriesRow.purged_at)
+            .distinct()
+        )
+        with self._database.reading() as session:
+            series = list(session.scalars(begun))
+            outputs = self._spool.outputs_by_job()
+            jobs = select(JobRow.id).where(JobRow.purged_at.is_not(None), JobRow.id.in_(outputs))
+            removed = list(session.scalars(jobs))
+        for series_id in series:
+            self._finish_images(series_id)
+        for job_id in removed:
+            for path in outputs[job_id]:
+                self._spool.remove(path)
+
+    def _remove_orphans(self) -> None:
+        """Remove files that no row knows once their time is over: those of instances that were never acknowledged.
+
+        They are kept as long as what a person must look at: after a database was lost they are all that is left.
+        """
+        with self._database.reading() as session:
+            known = set(session.scalars(select(InstanceRow.path)))
+            known |= set(session.scalars(select(NewerImageRow.path)))
+            known |= set(session.scalars(_contradicting()))
+        cutoff = (self._now() - timedelta(days=self._days[True])).timestamp()
+        for path in self._spool.incoming(cutoff):
+            if path not in known:
+                log.info("a file that belongs to no image is removed", extra={"action": "retention"})
+                self._spool.remove(path)
+
+
+def _under_way() -> ColumnElement[bool]:
+    undelivered = select(DeliveryRow.job_id).where(DeliveryRow.state.in_(DELIVERIES_UNDER_WAY))
+    return or_(JobRow.state.in_(JOBS_UNDER_WAY), JobRow.id.in_(undelivered))
+
+
+def _contradicting() -> Select[str]:
+    """Select the files of images that came twice with different content, of series that are held for it."""
+    of_series = select(ContradictingFileRow.path).join(SeriesRow, SeriesRow.id == ContradictingFileRow.series_id)
+    return of_series.where(SeriesRow.state == SeriesState.HELD)

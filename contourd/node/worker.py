@@ -1,0 +1,370 @@
+"""The worker process: claim -> contour -> record. The one place that catches ContourdError for a job.
+
+It is a process of its own so that a fault of the device or a kill never stops reception; its lease makes that safe.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from io import BytesIO
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
+
+from contourd.contour.contouring import Contoured, Order, contour_series
+from contourd.contour.provenance import contouring_of
+from contourd.dicom.reading.received_images import read_received
+from contourd.dicom.reading.series import Instance
+from contourd.errors import ContourdError, DeviceUnavailable, LeaseLost, ModelError, QueueUnavailable, SpoolError
+from contourd.intake.read_ahead import ReadAhead
+from contourd.intake.waiting_images import arriving_images
+from contourd.model.bundle import ModelBundle
+from contourd.model.library import FoundModel
+from contourd.model.model_identity import ModelIdentity
+from contourd.model.predictor import Predictor
+from contourd.model.remarks import Remarks
+from contourd.model.site_structures import site_colours
+from contourd.models.activation import find_same, load_found, with_remedy
+from contourd.models.activations import Activations
+from contourd.models.runtimes import FOLDER, make_predictor
+from contourd.reasons.catalogue import HoldReason, Reason
+from contourd.settings import Settings
+from contourd.settings.profiles import STRICT
+from contourd.spool.access import keep_private
+from contourd.spool.folder import Spool
+from contourd.store.audit import AuditTrail
+from contourd.store.backoff import Backoff, Seconds
+from contourd.store.contourings import Contouring
+from contourd.store.database import Database
+from contourd.store.queue import Job, Queue
+from contourd.store.states import JobEvent, RetryPolicy
+from contourd.store.write_retry import AGAIN_S, insist, obtain
+from contourd.system.exhaustion import DISK_FULL, lacks_memory
+from contourd.system.logs import set_up_logging, told
+from contourd.system.signals import end_with, hint, on_signals
+
+log = logging.getLogger(__name__)
+
+IDLE_S = 0.5
+# Between two looks for a job, how many images are listed to be read ahead of theirs, and how many that came since the
+# look before are a burst: the processors are the reception's then.
+READ_AHEAD_S, MOST_AHEAD, BURST = 0.1, 2000, 20
+PROBE_BYTES = 8 * 2**20
+# The kernel takes the worker before the process that receives, when memory runs out (proc(5): 0 to 1000).
+OOM_SCORE = "500"
+# A device that is busy is free again in seconds, one that failed after somebody came.
+DEVICE_RETRY = RetryPolicy(first_s=2.0, max_s=300.0, give_up_after_s=3600.0)
+
+
+class Contour(Protocol):
+    """Contours one series; swapped in tests for one that breaks its process."""
+
+    def __call__(self, instances: list[Instance], predictor: Predictor, order: Order) -> Contoured:
+        """Return the structure sets."""
+
+
+class Worker:
+    """Contours one job after the other until it is told to stop."""
+
+    def __init__(
+        self, settings: Settings, name: str, contour: Contour = contour_series, elapsed: Seconds = time.monotonic
+    ) -> None:
+        self._settings = settings
+        self._name = name
+        self._contour_series = contour
+        self._database = Database(settings.database_url)
+        self._queue = Queue(self._database)
+        self._audit = AuditTrail(self._database)
+        self._spool = Spool(settings.spool.root)
+        self._activations = Activations(self._database, settings.spool.root)
+        self._seen, self._runtimes = 0, settings.spool.root / FOLDER
+        self._ahead, self._listed = ReadAhead(), 0
+        self._predictors, self._colours = dict[str, Predictor](), site_colours(settings.structures.file)
+        self._waiting, self._elapsed = dict[int, Backoff](), elapsed
+        self._profiles = {d.name: d.structure_set_profile for d in settings.destination}
+        self.stopping, self.wake = threading.Event(), threading.Event()
+        self.contoured: Callable[[], None] = lambda: None  # called when structure sets are there to be sent
+
+    def warm_up(self) -> None:
+        """Load the models of all routes, so that the first patient does not wait; what fails is said with its job."""
+        if not self._insist(self._see_activations):
+            return
+        for model in dict.fromkeys(route.model for route in self._settings.route):
+            found = self._find(model)
+            try:
+                if found is not None:
+                    self._predictor(found)
+            except ContourdError:
+                log.exception("a model cannot be loaded", extra={"action": "load", "worker": self._name})
+
+    def _see_activations(self) -> bool:
+        """Say whether a model was activated or taken back since the last time; raises QueueUnavailable."""
+        before, self._seen = self._seen, self._activations.number()
+        return before != self._seen
+
+    def _find(self, model: str) -> FoundModel | None:
+        """Find what a model's name stands for now; None where the node stops before the queue can say."""
+        return obtain(lambda: self._activations.find(model), self.stopping, None)
+
+    def run(self) -> None:
+        """Work until told to stop; a job that is under way is finished, and a model that was activated waits for it."""
+        while not self.stopping.is_set():
+            job = self.claim()
+            if job is None:
+                self.rest()
+            else:
+                self.run_job(job)
+        self.close()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+    @property
+    def predictors(self) -> Mapping[str, Predictor]:
+        """What a route calls a model -> the predictor that is loaded for it."""
+        return MappingProxyType(self._predictors)
+
+    @property
+    def images_ahead(self) -> int:
+        """How many images are read ahead of their jobs."""
+        return len(self._ahead)
+
+    def stop(self) -> None:
+        """Take no other job."""
+        self.stopping.set()
+        self.wake.set()
+
+    def rest(self) -> None:
+        """Wait for the next job; a model that was activated meanwhile is loaded before it comes."""
+        with suppress(QueueUnavailable):  # the next claim tells it
+            if self._see_activations():
+                log.info("another model was activated", extra={"action": "load", "worker": self._name})
+                self.warm_up()
+        if not self.read_ahead():
+            self.wake.wait(IDLE_S)
+        self.wake.clear()
+
+    def read_ahead(self) -> bool:
+        """Read images of series that still arrive, for less time than a rest takes; says whether there are more."""
+        try:
+            root = self._settings.spool.root
+            arriving = arriving_images(self._database, MOST_AHEAD)
+            came, self._listed = len(arriving) - self._listed, len(arriving)
+            if came > BURST:
+                return False
+            return self._ahead.follow({root / path: sha256 for path, sha256 in arriving.items()}, READ_AHEAD_S)
+        except QueueUnavailable:  # the next claim tells it
+            self._ahead.clear()
+            return False
+
+    def claim(self) -> Job | None:
+        """Take the next job, but none that waits for its device; None where there is none, or the node stops."""
+        but = [number for number, waiting in self._waiting.items() if waiting.left_s > 0]
+        lease_s = self._settings.worker.lease_s
+        return obtain(lambda: self._queue.claim(self._name, lease_s, but), self.stopping, None)
+
+    def _insist(self, call: Callable[[], object]) -> bool:
+        return insist(call, self.stopping)
+
+    def run_job(self, job: Job) -> None:
+        """Contour a job that was claimed, and record what became of it."""
+        log.info("contouring", extra={"action": "claim", "job": job.id, "worker": self._name})
+        try:
+            with self._lease(job):
+                found = self._find(job.model)
+                if found is not None:  # else the next start queues the job again
+                    self._contour_and_record(job, found)
+        except LeaseLost:
+            log.warning("the job is another worker's now", extra={"action": "lease lost", "job": job.id})
+
+    def _contour_and_record(self, job: Job, found: FoundModel) -> None:
+        """Contour a job and write down how that ended; raises LeaseLost."""
+        spent = self._settings.worker.max_attempts
+        try:
+            outputs, remarks, made = self._contour(job, found)
+        except SpoolError as error:
+            self._wait_for_spool(job, error.reason)
+            return
+        except DeviceUnavailable as error:
+            self._wait_for_device(job, error)
+            return
+        except MemoryError as error:
+            self._lack_memory(job, str(error) or "an allocation failed")
+            return
+        except ContourdError as error:
+            log.error("the job is held: %s", error, extra={"action": "hold", "job": job.id})
+            reason = error.reason
+            self._insist(lambda: self._queue.hold(job.id, self._name, reason))
+            return
+        except Exception as error:  # a fault of ours must not end the worker
+            log.exception("the job failed", extra={"action": "fail", "job": job.id})
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                self._wait_for_spool(job, Reason.of(HoldReason.FILE_NOT_WRITTEN, said=error.strerror))
+            elif lacks_memory(error):
+                self._lack_memory(job, str(error))
+            else:
+                self._fail(job, Reason.of(HoldReason.FAULT, said=told(error)), spent, JobEvent.FAIL)
+            return
+        if not self._insist(lambda: self._queue.contoured(job.id, self._name, outputs, remarks, made)):
+            return
+        self.contoured()
+        self._waiting.pop(job.id, None)
+        log.info("contoured", extra={"action": "contoured", "job": job.id})
+        if remarks.records:
+            log.warning("a person is to look: %s", remarks.told(), extra={"action": "remark", "job": job.id})
+
+    def _lack_memory(self, job: Job, said: str) -> None:
+        """Hold a job that needs more than the worker may have; where that is not limited, others have it for now."""
+        if self._settings.worker.memory_gb:
+            lacks = Reason.of(HoldReason.WORKER_OUT_OF_MEMORY, said=said)
+            self._fail(job, lacks, self._settings.worker.max_attempts, JobEvent.HOLD)
+        else:
+            self._wait_for_device(job, DeviceUnavailable(HoldReason.MACHINE_OUT_OF_MEMORY, said=said))
+
+    def _wait_for_device(self, job: Job, error: DeviceUnavailable) -> None:
+        """Give the job back, for it is not at fault, and try it again later, and others meanwhile."""
+        waiting = self._waiting.setdefault(job.id, Backoff(DEVICE_RETRY, self._elapsed))
+        again_s = waiting.fail()
+        log.warning("the job waits %.0f s for the device: %s", again_s, error, extra={"action": "wait", "job": job.id})
+        why, patience_s = error.reason, DEVICE_RETRY.give_up_after_s
+        patient = obtain(lambda: self._queue.wait_for_device(job.id, self._name, why, patience_s), self.stopping, True)
+        if not patient:
+            log.error("the job is held: the device could not be used", extra={"action": "hold", "job": job.id})
+            del self._waiting[job.id]
+        if error.lost:
+            log.error("the device is lost to this process; another takes its place", extra={"action": "worker"})
+            self.stop()
+
+    def _wait_for_spool(self, job: Job, reason: Reason) -> None:
+        """Give the job back, for it is not at fault, and take no other until a structure set can be written again."""
+        log.warning("the job waits: %s", reason, extra={"action": "wait", "job": job.id})
+        waits = Reason.of(HoldReason.WAITS_FOR_SPOOL, why=reason)
+        self._insist(lambda: self._queue.give_back(job.id, self._name, waits))
+        while not self.stopping.wait(AGAIN_S):
+            try:
+                self._spool.probe(PROBE_BYTES)
+                return
+            except SpoolError:
+                continue
+
+    def _contour(self, job: Job, found: FoundModel) -> tuple[dict[str, str], Remarks, Contouring]:
+        """Contour a job; returns destination -> structure set, the remarks, and what made them."""
+        paths = [self._settings.spool.root / path for path in job.paths]
+        images = dict(zip(paths, job.hashes, strict=True))
+        instances = read_received(images, self._ahead.take(images))
+        wanted = {name: self._profiles.get(name, STRICT) for name in job.destinations}
+        profiles = {profile.identity(): profile for profile in wanted.values()}  # one structure set for those alike
+        order = Order(
+            job.revision,
+            tuple(profiles.values()),
+            self._settings.plausibility,
+            job.override,
+            self._settings.check.rt_utils,
+            self._colours,
+        )
+        if job.sent_with is not None:
+            found = self._same(job.sent_with, found)
+        predictor = self._predictor(found)
+        contoured = self._contour_series(instances, predictor, order)
+        stored, written = {}, {}
+        for part, (identity, dataset) in enumerate(zip(profiles, contoured.datasets, strict=True), 1):
+            buffer = BytesIO()
+            dataset.save_as(buffer, enforce_file_format=True)
+            stored[identity] = self._spool.store_output(job.id, buffer.getvalue(), part)
+            written[stored[identity]] = buffer.getvalue()
+        made = contouring_of(predictor, order, job.hashes, written)
+        return {name: stored[p.identity()] for name, p in wanted.items()}, contoured.remarks, made
+
+    def _same(self, model: ModelIdentity, found: FoundModel) -> FoundModel:
+        """Keep to the model of what was sent already, whatever its name stands for now; raises ModelError."""
+        with suppress(ModelError):  # of what the name stands for now
+            if load_found(found).identity == model:
+                return found
+        return find_same(model, found.asked, self._settings.spool.root)
+
+    def _predictor(self, found: FoundModel) -> Predictor:
+        bundle = load_found(found)
+        known = self._predictors.get(found.asked)
+        if known is None or known.bundle.sha256 != bundle.sha256:
+            self._predictors.pop(found.asked, None)  # its memory is needed, and it is not the one to contour with
+            with with_remedy(found):
+                self._predictors[found.asked] = make_predictor(bundle, self._settings.worker, self._runtimes)
+            self._audit_model(found.asked, bundle)
+        return self._predictors[found.asked]
+
+    def _audit_model(self, model: str, bundle: ModelBundle) -> None:
+        try:
+            self._audit.record_model(model, bundle.version, bundle.sha256)
+        except QueueUnavailable as error:
+            log.error("a model is not audited: %s", error, extra={"action": "audit", "worker": self._name})
+
+    def _fail(self, job: Job, reason: Reason, max_attempts: int, when_spent: JobEvent) -> None:
+        log.warning("the attempt failed: %s", reason, extra={"action": "fail", "job": job.id})
+        self._insist(lambda: self._queue.fail(job.id, self._name, reason, max_attempts, when_spent))
+
+    @contextmanager
+    def _lease(self, job: Job) -> Iterator[None]:
+        """Renew the lease in the background, up to the time limit: after that the job is taken from a hung worker."""
+        done = threading.Event()
+        lease_s = self._settings.worker.lease_s
+
+        def renew() -> None:
+            left_s = self._settings.worker.time_limit_s
+            while left_s > 0 and not done.wait(lease_s / 3):
+                left_s -= lease_s / 3
+                try:
+                    self._queue.renew(job.id, self._name, lease_s)
+                except LeaseLost:
+                    return
+                except QueueUnavailable as error:  # the daemon cannot take the job either
+                    log.warning("the lease is not renewed: %s", error, extra={"action": "lease", "job": job.id})
+
+        thread = threading.Thread(target=renew, name=f"lease-{job.id}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+
+def limit_memory(memory_gb: float) -> None:
+    """Bound what this process may allocate (0: not at all), and let the kernel take it first when memory runs out.
+
+    RLIMIT_DATA and not RLIMIT_AS: CUDA reserves far more addresses than it uses.
+    """
+    with suppress(OSError):  # only as strict as the system lets it be
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="ascii")
+    if memory_gb:
+        limit = int(memory_gb * 1e9)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def main(settings: Settings, name: str, parent: Connection, contour: Contour = contour_series) -> None:
+    """Run a worker until SIGTERM, or until the other end of ``parent`` is closed: the daemon is gone."""
+    set_up_logging()
+    keep_private()
+    limit_memory(settings.worker.memory_gb)
+    try:
+        _serve(settings, name, parent, contour)
+    except Exception:  # Python would print the text of the error, which may quote the patient
+        log.exception("the worker cannot go on", extra={"action": "worker", "worker": name})
+        raise SystemExit(1) from None
+
+
+def _serve(settings: Settings, name: str, parent: Connection, contour: Contour) -> None:
+    worker = Worker(settings, name, contour)
+    worker.contoured = lambda: hint(parent)
+    on_signals([signal.SIGTERM], worker.stop)
+    gone = "the daemon is gone; the worker ends"
+    end_with(parent, lambda: log.warning(gone, extra={"worker": name}), worker.wake.set)
+    worker.warm_up()
+    worker.run()

@@ -1,0 +1,209 @@
+"""The worker process, watched from the process that receives: started again when it dies, killed when it hangs.
+
+What breaks its worker costs a job an attempt; a worker that breaks without a job is started ever more seldom.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+
+from contourd.errors import QueueUnavailable
+from contourd.reasons.catalogue import HoldReason, Reason
+from contourd.settings import Settings
+from contourd.store.queue import Lease, Queue
+from contourd.system.clock import Ages, Monotonic
+from contourd.system.signals import heed, hint
+
+log = logging.getLogger(__name__)
+
+# Between the deaths of workers that died without a job: doubled each time.
+FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 300.0
+SPENT_ALIVE_S = 60.0
+SIGNALS = {
+    signal.SIGKILL: "it was killed by the kernel for want of memory, or by hand",
+    signal.SIGSEGV: "it crashed (SIGSEGV)",
+    signal.SIGABRT: "it aborted (SIGABRT)",
+    signal.SIGBUS: "it crashed (SIGBUS)",
+}
+WorkerMain = Callable[[Settings, str, Connection], None]
+
+
+def run_worker(settings: Settings, name: str, parent: Connection) -> None:
+    """Run a worker; torch is loaded in its process alone, which leaves this one small and quick to start."""
+    from contourd.node import worker
+
+    worker.main(settings, name, parent)
+
+
+def told_death(exit_status: int | None, who: str = "the worker") -> str:
+    """Say in words how a process ended."""
+    if exit_status is None or exit_status >= 0:
+        return f"{who} ended with status {exit_status}"
+    number = -exit_status
+    return f"{who} died: {SIGNALS.get(signal.Signals(number), f'signal {number}')}"
+
+
+class Supervisor:
+    """Keeps one worker process running.
+
+    Parameters
+    ----------
+    stopping
+        Set when the node stops: no worker is started any more.
+    main
+        What the process runs; by default a worker.
+    contoured
+        Called when the worker says that it has finished a job.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        queue: Queue,
+        stopping: threading.Event,
+        main: WorkerMain | None = None,
+        monotonic: Monotonic = time.monotonic,
+        contoured: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._settings, self._contoured = settings, contoured
+        self._queue = queue
+        self._stopping = stopping
+        self._main = main or run_worker
+        self._monotonic = monotonic
+        self._leases = Ages(monotonic=monotonic)
+        self._names = itertools.count(1)
+        self._lock = threading.Lock()
+        self._worker: BaseProcess | None = None
+        self._name = ""
+        self._leash: Connection | None = None
+        self._began = self._not_before = 0.0
+        self._useless = 0
+        self._killed_for: Reason | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process, if there is one."""
+        return self._worker.pid if self._worker is not None and self._worker.is_alive() else None
+
+    @property
+    def starts_in_s(self) -> float:
+        """How long the next start is put off."""
+        return max(0.0, self._not_before - self._monotonic())
+
+    def start(self) -> None:
+        """Start a worker."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        self._name = f"worker-{os.getpid()}-{next(self._names)}"
+        process = context.Process(
+            target=self._main, args=(self._settings, self._name, theirs), name=self._name, daemon=True
+        )
+        try:
+            process.start()
+        except OSError as error:  # no memory, no process, no descriptor
+            ours.close()
+            self._put_off(f"a worker cannot be started: {error.strerror}")
+            return
+        finally:
+            theirs.close()
+        self._worker, self._leash, self._began, self._killed_for = process, ours, self._monotonic(), None
+        threading.Thread(target=heed, args=(ours, self._contoured), name=f"hints of {self._name}", daemon=True).start()
+
+    def hint(self) -> None:
+        """Have the worker look for a job now, where it rests."""
+        with self._lock:
+            if self._leash is not None:
+                hint(self._leash)
+
+    def watch(self) -> None:
+        """Start a new worker where the last one died, and take its job from it; raises QueueUnavailable."""
+        with self._lock:
+            if self._stopping.is_set():
+                return
+            if self._worker is None:
+                if self._monotonic() >= self._not_before:
+                    self.start()
+                return
+            if self._worker.is_alive():
+                if self._monotonic() - self._began > SPENT_ALIVE_S:
+                    self._useless = 0
+                return
+            why = self._killed_for or Reason.of(HoldReason.WORKER_ENDED, how=told_death(self._worker.exitcode))
+            broke = self._queue.abandon(self._name, why, self._settings.worker.max_attempts)
+            self._let_go()
+            for job in broke:
+                log.error("%s; the job's attempt is spent", why, extra={"action": "worker", "job": job})
+            if broke or self._killed_for:
+                self._useless, self._not_before = 0, self._monotonic()
+                self.start()
+            else:
+                self._put_off(str(why))
+
+    def _put_off(self, why: str) -> None:
+        wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**self._useless)
+        self._useless = min(self._useless + 1, 30)
+        self._not_before = self._monotonic() + wait_s
+        log.error("%s; a new one starts in %.0f s", why, wait_s, extra={"action": "worker"})
+
+    def _let_go(self) -> None:
+        if self._leash is not None:
+            self._leash.close()
+        self._worker = self._leash = None
+
+    def expire_leases(self) -> None:
+        """Take the jobs whose leases were not renewed, and kill the worker that did not: it hangs.
+
+        A lease has run out when it stood unchanged for its time, whatever the clock says. While the queue cannot be
+        had nobody can renew, and the time does not count.
+        """
+        try:
+            leases = self._queue.leases()
+            for lease in leases:
+                if self._leases.seen_s(lease.job_id, lease.until) > self._settings.worker.lease_s:
+                    self._revoke(lease)
+            self._leases.keep(lease.job_id for lease in leases)
+        except QueueUnavailable:
+            self._leases.clear()
+            raise
+
+    def _revoke(self, lease: Lease) -> None:
+        settings = self._settings.worker
+        why = Reason.of(HoldReason.WORKER_HUNG, seconds=settings.time_limit_s)
+        if not self._queue.revoke(lease, why, settings.max_attempts):
+            return
+        log.error("%s; it is killed", why, extra={"action": "lease", "job": lease.job_id})
+        with self._lock:
+            if self._worker is not None and lease.worker == self._name:
+                self._killed_for = why
+                self._worker.kill()
+
+    def terminate(self) -> None:
+        """Ask the worker to end after the job under way."""
+        with self._lock:
+            if self._worker is not None:
+                with suppress(ProcessLookupError):
+                    self._worker.terminate()
+
+    def stop(self, grace_s: float, hasten: threading.Event) -> None:
+        """Wait for the worker's end, and kill it after its time or when asked to hasten."""
+        self.terminate()
+        with self._lock:
+            if self._worker is not None:
+                deadline = self._monotonic() + grace_s
+                while self._worker.is_alive() and self._monotonic() < deadline and not hasten.is_set():
+                    self._worker.join(0.2)
+                if self._worker.is_alive():
+                    log.warning("the job under way did not end; it starts anew next time", extra={"action": "stop"})
+                    self._worker.kill()
+                    self._worker.join()
+            self._let_go()

@@ -1,0 +1,14 @@
+"""What the node tells of itself: status, figures, alerts, forecasts. Reads what is remembered, and changes nothing."""
+
+__all__ = [
+    "alerts",
+    "forecast",
+    "metrics",
+    "notices",
+    "overview",
+    "pulse",
+    "report",
+    "status",
+    "status_tables",
+    "timeline",
+]

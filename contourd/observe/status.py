@@ -1,0 +1,185 @@
+"""The read-only report of a node, as JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from contourd.commands import command
+from contourd.errors import NodeError, SeriesUnusable
+from contourd.model.remarks import Remark
+from contourd.models.listing import routed_models
+from contourd.observe.destinations import DestinationLine
+from contourd.observe.report import EVERYTHING, PATIENT_REPLACED, Chosen, Report, read_report
+from contourd.reasons.catalogue import Reason
+from contourd.settings import Settings
+from contourd.store.constancy_standing import Constancy, read_constancy
+from contourd.store.database import Database
+from contourd.store.first_images import first_images
+
+
+def with_patients(report: Report, settings: Settings) -> Report:
+    """Show, instead of pseudonyms, the names and IDs that the spooled images have."""
+    from contourd.dicom.reading.patient_identity import read_patient
+
+    uids = [*(job.series_uid for job in report.jobs), *(s.series_uid for s in report.series)]
+    database, patients = Database(settings.database_url), dict[str, str]()
+    try:
+        for uid, path in first_images(database, uids).items():
+            try:
+                patient = read_patient(settings.spool.root / path)
+                patients[uid] = f"{patient.name} ({patient.id})"
+            except SeriesUnusable:
+                patients[uid] = "(its images are gone)"
+    finally:
+        database.close()
+    jobs = tuple(
+        job if job.patient == PATIENT_REPLACED else replace(job, patient=patients.get(job.series_uid, job.patient))
+        for job in report.jobs
+    )
+    series = tuple(replace(s, patient=patients.get(s.series_uid, s.patient)) for s in report.series)
+    return replace(report, jobs=jobs, series=series)
+
+
+def read_status(settings: Settings, most_jobs: int = 50, chosen: Chosen = EVERYTHING) -> Report:
+    """Read the queue of a node, running or not.
+
+    Raises
+    ------
+    NodeError
+        There is no queue yet.
+    SchemaMismatch
+        The database is another version's.
+    """
+    prefix = "sqlite:///"
+    if settings.database_url.startswith(prefix) and not Path(settings.database_url.removeprefix(prefix)).exists():
+        raise NodeError(f"there is no queue in {settings.spool.root} yet; start it with `{command('serve')}`")
+    database = Database(settings.database_url)
+    try:
+        database.check()
+        return replace(
+            read_report(database, most_jobs, chosen), constancy=read_constancy(database, settings, datetime.now(UTC))
+        )
+    finally:
+        database.close()
+
+
+def to_json(report: Report, settings: Settings) -> str:
+    """Return the report as JSON: counts, jobs, other series, destinations, models, constancy check, free disk."""
+    content: dict[str, Any] = {
+        "counts": report.counts,
+        "jobs": [
+            {
+                "id": job.id,
+                "state": job.state,
+                **reason_content(job.reason),
+                "series": job.series_uid,
+                "revision": job.revision,
+                "patient": job.patient,
+                "model": job.model,
+                "contoured_with": asdict(job.contoured_with) if job.contoured_with else None,
+                "attempts": job.attempts,
+                "remarks": [_remark_as_json(remark) for remark in job.remarks.records],
+                "created_at": job.created_at.isoformat(),
+                "updated_at": job.updated_at.isoformat(),
+                "deliveries": [
+                    {
+                        "destination": d.destination,
+                        "state": d.state,
+                        "attempts": d.attempts,
+                        **reason_content(d.reason),
+                        "next_try": d.next_try.isoformat() if d.next_try else None,
+                    }
+                    for d in job.deliveries
+                ],
+            }
+            for job in report.jobs
+        ],
+        "series": [
+            {
+                "id": s.id,
+                "state": s.state,
+                **reason_content(s.reason),
+                "series": s.series_uid,
+                "patient": s.patient,
+                "calling_ae": s.calling_ae,
+                "instances": s.instances,
+                "created_at": s.created_at.isoformat(),
+            }
+            for s in report.series
+        ],
+        "destinations": [
+            {
+                "name": d.name,
+                "state": d.state,
+                "since": d.since.isoformat() if d.since else None,
+                "last_success": d.last_success.isoformat() if d.last_success else None,
+                "waiting": d.waiting,
+                "configured": d.name in {destination.name for destination in settings.destination},
+                "tries": {t.told: t.number for t in d.tries},
+            }
+            for d in configured_destinations(report, settings)
+        ],
+        "models": [
+            {
+                "asked": m.asked,
+                "name": m.name,
+                "version": m.version,
+                "sha256": m.sha256,
+                "origin": m.origin.value,
+                "routes": list(m.routes),
+                "since": m.activation.at.isoformat() if m.activation else None,
+                "by": m.activation.actor if m.activation else None,
+                "uncommissioned": m.uncommissioned,
+            }
+            for m in routed_models(settings, report.activations)
+        ],
+        "constancy": constancy_content(report.constancy) if report.constancy else None,
+        "disk_free_gb": round(shutil.disk_usage(settings.spool.root).free / 1e9, 1),
+    }
+    return json.dumps(content, indent=1)
+
+
+def reason_content(reason: Reason | None) -> dict[str, Any]:
+    """Return a reason as JSON: its sentence, its code, and the detail of which the sentence is made."""
+    if reason is None:
+        return {"reason": "", "reason_code": "", "reason_detail": {}}
+    return {"reason": str(reason), "reason_code": reason.code.value, "reason_detail": dict(reason.detail)}
+
+
+def constancy_content(standing: Constancy) -> dict[str, Any]:
+    """Return how the constancy check stands, for JSON."""
+    last = standing.last
+    return {
+        "state": str(standing.light),
+        "reason": standing.reason,
+        "remarks": list(standing.remarks),
+        "last": last.id if last else None,
+        "at": last.ended_at.isoformat() if last and last.ended_at else None,
+        "overdue": standing.overdue.isoformat() if standing.overdue else None,
+        "under_way": standing.under_way,
+    }
+
+
+def _remark_as_json(remark: Remark) -> dict[str, Any]:
+    found = remark.finding
+    return {
+        "organ": found.structure,
+        "check": str(found.check),
+        "verdict": str(remark.verdict),
+        "measure": str(found.measure),
+        "value": found.value,
+        "expected": list(found.expected or ()),
+        "reason": found.reason,
+    }
+
+
+def configured_destinations(report: Report, settings: Settings) -> list[DestinationLine]:
+    """Return those of the settings, tried or not, and then those that are not in the settings any more."""
+    known = {line.name: line for line in report.destinations}
+    names = dict.fromkeys([*(d.name for d in settings.destination), *known])
+    return [known.get(name, DestinationLine(name, "UNTRIED", None, None, 0, ())) for name in names]

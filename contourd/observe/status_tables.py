@@ -1,0 +1,219 @@
+"""The report of a node for a terminal: one line for each job, and one job or series in full."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from contourd.commands import command
+from contourd.models.listing import ModelLine, routed_models
+from contourd.observe.report import DeliveryLine, JobLine, Report, SeriesLine
+from contourd.observe.status import configured_destinations
+from contourd.reasons.catalogue import command_for_job, command_for_series
+from contourd.settings import Settings
+from contourd.store.constancy_standing import Constancy, Light
+from contourd.store.states import JOBS_STOPPED, SeriesState
+from contourd.system.logs import one_line
+
+STYLE = {
+    "CONFIRMING": "bold yellow",
+    "HELD": "bold red",
+    "FAILED": "bold red",
+    "REFUSED": "bold red",
+    "DELIVERED": "green",
+    "PENDING": "yellow",
+    "SENT": "yellow",
+    "DOWN": "bold red",
+    "UP": "green",
+    "SUPERSEDED": "dim",
+    "CANCELLED": "dim",
+}
+
+
+LIGHTS = {Light.GREEN: "bold green", Light.RED: "bold red", Light.UNBASED: "yellow", Light.UNCHECKED: "yellow"}
+
+
+def to_table(report: Report, settings: Settings, now: datetime) -> RenderableType:
+    """Return the report for a terminal of 80 columns or more: a line for each series and job, the open ones first."""
+    counts = "  ".join(f"{state} {number}" for state, number in report.counts.items() if number) or "nothing yet"
+    free_gb = shutil.disk_usage(settings.spool.root).free / 1e9
+    models = ", ".join(_told_model(m) for m in routed_models(settings, report.activations))
+    parts: list[RenderableType] = [
+        Text(f"{settings.node.ae_title}   {counts}   disk free {free_gb:.0f} GB"),
+        Text(f"models: {models}"),
+    ]
+    if report.constancy is not None and report.constancy.light is not Light.OFF:
+        parts.append(constancy_text(report.constancy, now))
+    if report.series:
+        parts.append(_series_table(report.series, now))
+        parts.append(Text(f"A series in full, with what to do: {command('status', '--series', 'SERIES')}", "dim"))
+    if report.jobs:
+        parts.append(_jobs_table(report.jobs, now))
+        parts.append(Text(f"A job in full, with what to do: {command('status', 'JOB')}", "dim"))
+    if report.destinations:
+        parts.append(_destinations_table(report, settings, now))
+    return Group(*parts)
+
+
+def _told_model(model: ModelLine) -> str:
+    since = f" since {model.activation.at.astimezone():%Y-%m-%d %H:%M}" if model.activation else ""
+    commissioned = ", not commissioned" if model.uncommissioned else ""
+    return f"{one_line(model.name)} {one_line(model.version)} ({model.origin.value}{since}{commissioned})"
+
+
+def constancy_text(standing: Constancy, now: datetime) -> Text:
+    """Return how the constancy check stands, in a line, and a line for each remark."""
+    text = Text("constancy ") + Text(standing.light, style=LIGHTS.get(standing.light, ""))
+    if standing.last is not None and standing.last.ended_at is not None:
+        at = standing.last.ended_at
+        text.append(f"   checked {at.astimezone():%Y-%m-%d %H:%M}, {age(now - at)} ago")
+    if standing.under_way:
+        text.append("   one is under way")
+    for told in filter(None, [standing.reason, *standing.remarks]):
+        text.append("\n  ").append_text(_outside(told))
+    return text
+
+
+def _lines(title: str, *columns: str) -> Table:
+    """Make a table whose rows are one line each: of the last column (``_cut``) there is what fits."""
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name in columns[:-1]:
+        table.add_column(name, no_wrap=True)
+    table.add_column(columns[-1])
+    return table
+
+
+def _cut(told: str) -> Text:
+    """Return a text that may hold words of a peer, which ends with an ellipsis where it does not fit."""
+    return Text(one_line(told), no_wrap=True, overflow="ellipsis")
+
+
+def _destinations_table(report: Report, settings: Settings, now: datetime) -> Table:
+    table = _lines("Destinations", "destination", "state", "since", "last success", "waiting", "tries")
+    configured = {destination.name for destination in settings.destination}
+    for d in configured_destinations(report, settings):
+        gone = "" if d.name in configured else "not in the settings: nothing is sent to it; "
+        table.add_row(
+            Text(one_line(d.name)),
+            _styled(d.state),
+            age(now - d.since) if d.since else "",
+            f"{age(now - d.last_success)} ago" if d.last_success else "",
+            str(d.waiting),
+            _cut(gone + ", ".join(f"{t.told}: {t.number}" for t in d.tries)),
+        )
+    return table
+
+
+def _series_table(lines: Sequence[SeriesLine], now: datetime) -> Table:
+    table = _lines("Series received or held", "series", "state", "came", "patient", "from", "images", "reason")
+    for s in lines:
+        calling, reason = Text(one_line(s.calling_ae)), _cut(str(s.reason or ""))
+        number, came = str(s.id), _when(s.created_at, now)
+        table.add_row(number, _styled(s.state), came, Text(one_line(s.patient)), calling, str(s.instances), reason)
+    return table
+
+
+def _jobs_table(lines: Sequence[JobLine], now: datetime) -> Table:
+    table = _lines("Jobs", "job", "state", "came", "patient", "reason or remarks; deliveries")
+    for job in lines:
+        deliveries = ", ".join(_delivery_text(d, now) for d in job.deliveries)
+        told = "; ".join(filter(None, [str(job.reason or ""), job.remarks.told(), deliveries]))
+        when = _when(job.created_at, now)
+        table.add_row(str(job.id), _styled(job.state), when, Text(one_line(job.patient)), _cut(told))
+    return table
+
+
+def job_in_full(job: JobLine, now: datetime) -> RenderableType:
+    """Return all that is known of a job, with its remedy and the command that lets it go on."""
+    model = f"{job.contoured_with.name} {job.contoured_with.version}" if job.contoured_with else job.model
+    late = any(d.state == "PENDING" and d.attempts for d in job.deliveries)
+    stopped = job.state in JOBS_STOPPED
+    advice = command_for_job(job.id, job.reason) if stopped else command("retry", job.id) if late else ""
+    rows = [
+        ("state", _styled(job.state)),
+        ("came", _dated(job.created_at, now)),
+        ("changed", _dated(job.updated_at, now)),
+        ("patient", _outside(job.patient)),
+        ("series", _outside(f"{job.series_uid}, revision {job.revision}")),
+        ("model", _outside(model)),
+        ("attempts", Text(str(job.attempts))),
+        *(
+            ("to", Text(_delivery_text(d, now) + (f": {one_line(str(d.reason))}" if d.reason else "")))
+            for d in job.deliveries
+        ),
+        ("reason", _outside(str(job.reason or ""))),
+        ("code", Text(job.reason.code.value if job.reason else "")),
+        ("remarks", _outside(job.remarks.told())),
+        ("what to do", Text(job.reason.remedy if job.reason and advice else "")),
+        ("command", Text(advice, "bold")),
+    ]
+    return Group(Text(f"Job {job.id}", "bold"), _facts(rows))
+
+
+def series_in_full(series: SeriesLine, now: datetime) -> RenderableType:
+    """Return all that is known of a series that is no job yet, with its remedy and the command that releases it."""
+    held = series.state == SeriesState.HELD
+    rows = [
+        ("state", _styled(series.state)),
+        ("came", _dated(series.created_at, now)),
+        ("patient", _outside(series.patient)),
+        ("series", _outside(series.series_uid)),
+        ("from", _outside(series.calling_ae)),
+        ("images", Text(str(series.instances))),
+        ("reason", _outside(str(series.reason or ""))),
+        ("code", Text(series.reason.code.value if series.reason else "")),
+        ("what to do", Text(series.reason.remedy if series.reason and held else "")),
+        ("command", Text(command_for_series(series.id, series.reason) if held else "", "bold")),
+    ]
+    return Group(Text(f"Series {series.id}", "bold"), _facts(rows))
+
+
+def _facts(rows: Iterable[tuple[str, Text]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, told in rows:
+        if told.plain:
+            table.add_row(name, told)
+    return table
+
+
+def _delivery_text(delivery: DeliveryLine, now: datetime) -> str:
+    text, attempts = f"{one_line(delivery.destination)} {delivery.state}", delivery.attempts
+    if attempts > 1 or (attempts and delivery.state != "DELIVERED"):
+        text += f", {attempts} {'try' if attempts == 1 else 'tries'}"
+    if delivery.next_try is not None and delivery.next_try > now:
+        text += f", next in {age(delivery.next_try - now)}"
+    return text
+
+
+def _when(at: datetime, now: datetime) -> str:
+    """Return a time in this machine's zone without the year, and how long ago it was."""
+    return f"{at.astimezone():%m-%d %H:%M} {age(now - at)}"
+
+
+def _dated(at: datetime, now: datetime) -> Text:
+    return Text(f"{at.astimezone():%Y-%m-%d %H:%M:%S%z}, {age(now - at)} ago")
+
+
+def _outside(text: str) -> Text:
+    """Show what may hold words of a peer: no markup, no escapes to the terminal."""
+    return Text("\n").join(Text(one_line(line)) for line in text.split("\n"))
+
+
+def _styled(state: str) -> Text:
+    return Text(state, style=STYLE.get(state, ""))
+
+
+def age(span: timedelta) -> str:
+    """Return a span in the largest unit that fits: 42 s, 17 min, 5 h, 3 d."""
+    seconds = max(0, int(span.total_seconds()))
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size or (seconds >= size and unit == "min"):
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"

@@ -1,0 +1,3 @@
+"""What a person does to a job or a series: each a transaction with a line in the audit trail."""
+
+__all__ = ["operations"]

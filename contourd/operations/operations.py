@@ -1,0 +1,347 @@
+"""What a person does to a job or a series: one transaction each, with a line in the audit trail that names the person.
+
+The command line and the web page call the same methods. Who may call them is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from contourd.commands import command
+from contourd.dicom.reading.patient_identity import refuse_names
+from contourd.errors import InvalidTransition
+from contourd.intake.newer_images import foresee_release, foresee_replacement, remove_decided
+from contourd.intake.releasing import give_up, refuse_outdated, replace_within
+from contourd.model.library import is_there
+from contourd.models.activations import Activations
+from contourd.reasons.catalogue import HoldReason, Reason
+from contourd.settings import Route
+from contourd.spool.marks import Mark, Marks
+from contourd.store.audit import Deed, audit_row
+from contourd.store.constancy_series import own_series
+from contourd.store.contourings import models_of_jobs
+from contourd.store.database import Database
+from contourd.store.first_images import image_of_job, image_of_series
+from contourd.store.queue import Queue
+from contourd.store.states import (
+    DELIVERIES_WAITING,
+    DeliveryState,
+    JobEvent,
+    JobState,
+    SeriesEvent,
+    SeriesState,
+    next_series_state,
+)
+from contourd.store.tables import ConstancySeriesRow, DeliveryRow, JobRow, SeriesRow
+from contourd.store.transitions import (
+    Why,
+    add_delivery,
+    add_job,
+    advance_job,
+    advance_series,
+    record,
+    release_delivery,
+    withdraw_job,
+)
+from contourd.system.clock import Clock, utc_now
+
+
+class Operations:
+    """What one person does. Each method raises InvalidTransition, in words, where the state does not allow it.
+
+    A reason is kept where names have no place: one that names the patient raises PatientNamed, and nothing is done.
+
+    Parameters
+    ----------
+    actor
+        The person's name.
+    root
+        The spool's.
+    """
+
+    def __init__(self, database: Database, actor: str, root: Path, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._actor = actor
+        self._root = root
+        self._now = clock
+        self._queue = Queue(database, clock)
+        self._marks = Marks(root)
+
+    def note(self, action: str, subject: str, detail: str = "") -> None:
+        """Record something that changes no state, such as a look at the patient's name."""
+        with self._database.transaction() as session:
+            self._audit(session, action, subject, detail)
+
+    def job_state(self, job_id: int) -> str:
+        """Return how a job stands."""
+        with self._database.reading() as session:
+            return session.get_one(JobRow, job_id).state
+
+    def series_state(self, series_id: int) -> str:
+        """Return how a series stands."""
+        with self._database.reading() as session:
+            return session.get_one(SeriesRow, series_id).state
+
+    def retry(self, job_id: int, override: str = "") -> None:
+        """Contour a held or failed job again, or send what is on disk now; a cancelled job is taken up again.
+
+        Parameters
+        ----------
+        override
+            Why the model may run outside of its limits; it is kept, and written into the structure set.
+        """
+        reason = override.strip()
+        self._refuse_names(reason, image_of_job(self._database, job_id))
+        told = f"{reason} ({self._actor})" if reason else ""
+        with self._database.transaction() as session:
+            job = self._current(session, job_id)
+            if job.state == JobState.CANCELLED:
+                self._revive(session, job)
+            else:
+                self._queue.retry_within(session, job_id, told)
+            self._audit(session, "override" if reason else "retry", f"job {job_id}", reason)
+            uid = self._series_of(session, job).series_uid
+        self._marks.clear(uid, Mark.PERSON)
+
+    def _revive(self, session: Session, job: JobRow) -> None:
+        series = self._series_of(session, job)
+        if series.revision != job.revision:
+            raise InvalidTransition(f"job {job.id} is of an older revision of its series; a newer job took its place")
+        if series.purged_at is not None:
+            raise InvalidTransition(f"retention removed the images of job {job.id}; send the series again")
+        for row in self._deliveries(session, job.id):
+            if row.state == DeliveryState.REFUSED:
+                self._due(session, row)
+        job.attempts, job.reason = 0, None
+        self._advance(session, job, JobEvent.REVIVE, f"taken up again by {self._actor}")
+
+    def hold(self, job_id: int, reason: str) -> None:
+        """Stop a job that is queued, contoured or sent until it is retried; what is being sent now may still arrive."""
+        self._require(reason)
+        self._refuse_names(reason, image_of_job(self._database, job_id))
+        with self._database.transaction() as session:
+            job = self._job(session, job_id)
+            held = Reason.of(HoldReason.HELD_BY_PERSON, actor=self._actor, words=reason.strip())
+            job.reason, job.lease_until = held, None
+            self._advance(session, job, JobEvent.HOLD, held)
+            self._audit(session, "hold", f"job {job_id}", reason.strip())
+            self._marks.add(Mark.PERSON, self._series_of(session, job).series_uid, str(job.reason))
+
+    def confirm(self, job_id: int) -> None:
+        """Have a job sent whose pictures this person has seen."""
+        with self._database.transaction() as session:
+            job = self._current(session, job_id)
+            deliveries = self._deliveries(session, job_id)
+            if job.state != JobState.CONFIRMING:
+                raise InvalidTransition(f"job {job_id} does not wait for confirmation: it is {job.state}")
+            job.reason, job.confirmed_by = None, self._actor[:64]
+            for row in deliveries:
+                if row.state == DeliveryState.PENDING:
+                    row.created_at = row.not_before = self._now()  # the time to give up begins now
+            self._advance(session, job, JobEvent.CONFIRM, f"confirmed by {self._actor}")
+            self._audit(session, "confirm", f"job {job_id}", "")
+
+    def cancel(self, job_id: int, reason: str) -> None:
+        """End a job; what was delivered stays delivered, and what is being sent now may still arrive."""
+        self._require(reason)
+        self._refuse_names(reason, image_of_job(self._database, job_id))
+        with self._database.transaction() as session:
+            job = self._job(session, job_id)
+            cancelled = Reason.of(HoldReason.CANCELLED_BY_PERSON, actor=self._actor, words=reason.strip())
+            withdraw_job(session, job, JobEvent.CANCEL, cancelled, self._now())
+            self._audit(session, "cancel", f"job {job_id}", reason.strip())
+            self._marks.add(Mark.PERSON, self._series_of(session, job).series_uid, str(job.reason))
+
+    def resend(self, job_id: int, destination: str, profiles: Mapping[str, str]) -> None:
+        """Send a job's structure set to another destination, or again to one that has it: the same UID.
+
+        Where the destination's planning system needs another form of it, the job is contoured again, which gives the
+        same contours.
+
+        Parameters
+        ----------
+        profiles
+            Destination -> identity of its profile, of all that the settings know.
+        """
+        if destination not in profiles:
+            raise InvalidTransition(f"there is no destination {destination!r}; there are: {', '.join(profiles)}")
+        with self._database.transaction() as session:
+            job = self._current(session, job_id)
+            deliveries = self._deliveries(session, job_id)
+            if not deliveries:
+                raise InvalidTransition(f"job {job_id} has no structure set to send: it is {job.state}")
+            if job.purged_at is not None:
+                raise InvalidTransition(f"retention removed the structure set of job {job_id}; send the series again")
+            own = next((d for d in deliveries if d.destination == destination), None)
+            alike = next((d for d in deliveries if profiles.get(d.destination) == profiles[destination]), None)
+            if destination not in job.destinations:
+                job.destinations.append(destination)
+            if own is not None:
+                self._send_again(session, job, own)
+            elif alike is not None:
+                self._add(session, job, destination, alike.output)
+            else:
+                self._rewrite(session, job, destination)
+            self._audit(session, "resend", f"job {job_id}", f"to {destination}")
+
+    def _send_again(self, session: Session, job: JobRow, row: DeliveryRow) -> None:
+        if row.state in DELIVERIES_WAITING:
+            row.not_before = self._now()  # of what was sent, storage commitment is asked for
+            return
+        self._due(session, row)
+        self._to_delivery(session, job, row.destination)
+
+    def _add(self, session: Session, job: JobRow, destination: str, output: str) -> None:
+        now = self._now()
+        row = add_delivery(session, job, destination, output, now)
+        record(session, "delivery", row.id, "added", row.state, f"by {self._actor}", now)
+        self._to_delivery(session, job, destination)
+
+    def _to_delivery(self, session: Session, job: JobRow, destination: str) -> None:
+        if job.state in (JobState.DELIVERING, JobState.CONFIRMING, JobState.HELD):
+            return  # a held job sends with the others, when it is released
+        job.reason = None
+        self._advance(session, job, JobEvent.REDELIVER, f"to {destination}, by {self._actor}")
+
+    def _rewrite(self, session: Session, job: JobRow, destination: str) -> None:
+        if self._series_of(session, job).purged_at is not None:
+            raise InvalidTransition(
+                f"{destination} needs a structure set of its own, and retention removed the images of job {job.id}; "
+                "send the series again"
+            )
+        job.attempts, job.reason = 0, None
+        self._advance(session, job, JobEvent.REWRITE, f"for {destination}, by {self._actor}")
+
+    def recontour(self, job_id: int, model: str) -> int:
+        """Make a job of the same series, destinations and confirmation for another model; returns its number."""
+        found = Activations(self._database, self._root).find(model)
+        if not is_there(found):
+            raise InvalidTransition(
+                f"there is no model {model!r}; give a name of `{command('models list')}`, or a folder"
+            )
+        with self._database.transaction() as session:
+            job = self._current(session, job_id)
+            series = self._series_of(session, job)
+            if series.purged_at is not None:
+                raise InvalidTransition(f"retention removed the images of job {job_id}; send the series again")
+            if series.revision != job.revision:
+                raise InvalidTransition(f"job {job_id} is of an older revision of its series; take the newer job")
+            same = select(JobRow.id).where(
+                JobRow.series_id == job.series_id, JobRow.revision == job.revision, JobRow.model == model
+            )
+            if (known := session.scalar(same)) is not None:
+                used = models_of_jobs(session, [known]).get(known)
+                if found.activation is None or used is None or used == found.activation.model:
+                    raise InvalidTransition(f"{model} is the model of job {known} already; `{command('retry', known)}`")
+                model = found.activation.model.stored_name  # the name stands for another version now
+            route = Route(model=model, destinations=tuple(job.destinations), confirm=job.confirm)
+            made = add_job(session, series, route, f"{model}, by {self._actor}", self._now())
+            self._audit(session, "recontour", f"job {job_id}", f"with {model}: job {made.id}")
+            return made.id
+
+    def release_series(self, series_id: int, gapped_s: float, reason: str = "") -> str:
+        """Have a held series examined again at once: as if it had been quiet for ``gapped_s``.
+
+        An interruption is forgiven, and with a reason also that images were refused, or came again with other content
+        of the same patient; a gap or a wrong image is held again, and so is one whose sender nobody knows.
+
+        Returns
+        -------
+        What becomes of it, in words.
+        """
+        self._refuse_names(reason, image_of_series(self._database, series_id))
+        seen = foresee_release(self._database, self._root, series_id)
+        with self._database.transaction() as session:
+            series = self._series(session, series_id)
+            given_up = give_up(session, series, reason.strip(), seen)
+            self._release(session, series, gapped_s)
+            self._audit(session, "release", f"series {series_id}", "; ".join(filter(None, (reason.strip(), given_up))))
+            told = f"series {series_id} will be examined again"
+            if not series.calling_ae:
+                told += (
+                    "; its sender is not known: where a route asks for it, it is held again until its sender sends it"
+                )
+        self._marks.clear(series.series_uid, Mark.INTERRUPTED, Mark.REFUSED, Mark.PERSON)
+        remove_decided(self._database, self._root)
+        return told
+
+    def replace_images(self, series_id: int, gapped_s: float, reason: str) -> str:
+        """Take the images that came again with other content in the place of the earlier ones, all at once.
+
+        Returns
+        -------
+        What was done, and which structure sets of the earlier images were sent already.
+        """
+        self._require(reason)
+        self._refuse_names(reason, image_of_series(self._database, series_id))
+        foreseen = foresee_replacement(self._database, self._root, series_id)
+        with self._database.transaction() as session:
+            series = self._series(session, series_id)
+            told = replace_within(session, self._queue, series, foreseen, self._root)
+            self._release(session, series, gapped_s)
+            self._audit(session, "replace", f"series {series_id}", f"{reason.strip()}; {told}")
+        self._marks.clear(series.series_uid, Mark.INTERRUPTED, Mark.PERSON)
+        remove_decided(self._database, self._root)
+        return told
+
+    def _series(self, session: Session, series_id: int) -> SeriesRow:
+        series = session.get(SeriesRow, series_id, with_for_update=True)
+        if series is None:
+            raise InvalidTransition(f"there is no series {series_id}")
+        self._refuse_own(session, series_id, f"series {series_id}")
+        next_series_state(SeriesState(series.state), SeriesEvent.RELEASE)
+        return series
+
+    def _release(self, session: Session, series: SeriesRow, gapped_s: float) -> None:
+        now = self._now()
+        advance_series(session, series, SeriesEvent.RELEASE, f"released by {self._actor}", now)
+        series.reason, series.interrupted, series.hold, series.purged_images = None, "", None, 0
+        series.last_instance_at = now - timedelta(seconds=gapped_s)
+
+    def _require(self, reason: str) -> None:
+        if not reason.strip():
+            raise InvalidTransition("give a reason: it is shown to whoever looks at the job, and kept")
+
+    def _refuse_names(self, reason: str, image: str | None) -> None:
+        """Refuse a reason that names the patient of an image, where there is one."""
+        if reason and image is not None:
+            refuse_names(reason, self._root / image)
+
+    def _series_of(self, session: Session, job: JobRow) -> SeriesRow:
+        """Return a job's series, which retention leaves alone meanwhile."""
+        return session.get_one(SeriesRow, job.series_id, with_for_update=True)
+
+    def _job(self, session: Session, job_id: int) -> JobRow:
+        job = session.get(JobRow, job_id, with_for_update=True)
+        if job is None:
+            raise InvalidTransition(f"there is no job {job_id}")
+        self._refuse_own(session, job.series_id, f"job {job_id}")
+        return job
+
+    def _current(self, session: Session, job_id: int) -> JobRow:
+        """Return a job whose images were not corrected since."""
+        job = self._job(session, job_id)
+        refuse_outdated(session, job)
+        return job
+
+    def _refuse_own(self, session: Session, series_id: int, about: str) -> None:
+        """Leave what a constancy check sent alone: it must go nowhere else."""
+        if session.scalar(own_series().where(ConstancySeriesRow.series_id == series_id)) is not None:
+            raise InvalidTransition(f"{about} is a constancy check's own; see `{command('constancy show')}`")
+
+    def _deliveries(self, session: Session, job_id: int) -> list[DeliveryRow]:
+        return list(session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job_id).order_by(DeliveryRow.id)))
+
+    def _due(self, session: Session, row: DeliveryRow) -> None:
+        release_delivery(session, row, f"released by {self._actor}", self._now())
+
+    def _advance(self, session: Session, job: JobRow, event: JobEvent, detail: Why) -> None:
+        advance_job(session, job, event, detail, self._now())
+
+    def _audit(self, session: Session, action: str, subject: str, detail: str) -> None:
+        session.add(audit_row(self._now(), Deed(self._actor, action, subject, detail)))

@@ -1,0 +1,72 @@
+"""Destination profiles: how a planning system is to be given its structure sets.
+
+A profile is plain data; ``contourd.dicom.rtstruct.writer`` obeys it. What is known of each system, and from where,
+stands in docs/conformance.md. None was tried: where nothing is known, a profile is as strict as ``strict``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal
+
+HoleStyleName = Literal["keyhole", "xor"]
+ProfileName = Literal["strict", "eclipse", "raystation", "monaco", "pinnacle", "mim"]
+
+LABEL = "AI-HN DRAFT"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How structure sets are written.
+
+    Attributes
+    ----------
+    holes
+        ``keyhole``: one loop joined to its holes by slits of no width. ``xor``: loops of their own, CLOSEDPLANAR_XOR.
+    decimals
+        Of x and y in mm, 2 to 4; z is always the slice's own text.
+    name_length
+        Longest ROI name, at most 64 (DICOM LO).
+    names
+        TG-263 name -> name at the destination.
+    label
+        StructureSetLabel, at most 16 characters (DICOM SH).
+    interpreted_type
+        RTROIInterpretedType of every organ.
+    """
+
+    name: str
+    holes: HoleStyleName = "keyhole"
+    decimals: int = 3
+    name_length: int = 16
+    names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    label: str = LABEL
+    interpreted_type: str = "ORGAN"
+
+    def name_of(self, structure: str) -> str:
+        """Return the destination's name of an organ."""
+        return self.names.get(structure, structure)
+
+    def identity(self) -> str:
+        """Return what makes its structure sets differ from another profile's: part of their UIDs."""
+        names = ",".join(f"{key}={value}" for key, value in sorted(self.names.items()))
+        parts = (self.holes, self.decimals, self.name_length, names, self.label, self.interpreted_type)
+        return "|".join(map(str, parts))
+
+
+STRICT = Profile("strict")
+
+PROFILES: Mapping[str, Profile] = MappingProxyType(
+    {
+        "strict": STRICT,
+        # Names over 16 characters, and DS values of 16 bytes, gave trouble: two decimals leave room for large tables.
+        "eclipse": Profile("eclipse", decimals=2),
+        # A changed interpreted type makes a second ROI there: it stays ORGAN for ever.
+        "raystation": Profile("raystation"),
+        "monaco": Profile("monaco"),
+        "pinnacle": Profile("pinnacle"),
+        "mim": Profile("mim", name_length=64),
+    }
+)

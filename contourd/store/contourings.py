@@ -1,0 +1,160 @@
+"""What made the structure sets of a job: enough to make the same bytes again, or to say what has changed since."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from contourd.model.model_identity import ModelIdentity
+from contourd.model.runtime_description import RuntimeDescription
+from contourd.store.database import Database
+from contourd.store.tables import ContouringRow, InstanceRow, JobRow, SeriesRow
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One structure set: where it was written, relative to the spool, and the hash of its bytes."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Contouring:
+    """How a job was contoured.
+
+    Attributes
+    ----------
+    contourd
+        Its version.
+    runtime
+        What ran the network, and where.
+    libraries
+        Name -> version of what computes and writes.
+    settings
+        JSON: those that decide the bytes.
+    images, images_sha256
+        How many, and one hash over those of all.
+    """
+
+    model: ModelIdentity
+    contourd: str
+    runtime: RuntimeDescription
+    libraries: Mapping[str, str]
+    settings: str
+    images: int
+    images_sha256: str
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contoured:
+    """A job that was contoured, and what is there of it now.
+
+    Attributes
+    ----------
+    hashes
+        Path of each image, relative to the spool -> the hash of its dataset when it came.
+    contouring
+        The last one; None where the job was never contoured by a version that kept it.
+    images_purged, outputs_purged
+        When retention removed them.
+    """
+
+    job_id: int
+    model: str
+    state: str
+    revision: int
+    series_revision: int
+    destinations: tuple[str, ...]
+    override: str
+    hashes: Mapping[str, str]
+    contouring: Contouring | None
+    images_purged: datetime | None
+    outputs_purged: datetime | None
+
+
+def images_sha256(hashes: Iterable[str]) -> str:
+    """Return one hash over those of all images, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
+
+
+def add_contouring(session: Session, job_id: int, made: Contouring, at: datetime) -> None:
+    """Append one inside the caller's transaction."""
+    session.add(
+        ContouringRow(
+            job_id=job_id,
+            at=at,
+            model_name=made.model.name,
+            model_version=made.model.version,
+            model_sha256=made.model.sha256,
+            contourd=made.contourd,
+            runtime=made.runtime.to_json(),
+            versions=json.dumps(dict(made.libraries)),
+            settings=made.settings,
+            images=made.images,
+            images_sha256=made.images_sha256,
+            outputs=json.dumps([[output.path, output.sha256] for output in made.outputs]),
+        )
+    )
+
+
+def models_of_jobs(session: Session, job_ids: Sequence[int]) -> dict[int, ModelIdentity]:
+    """Return job -> the model that it was contoured with the last time."""
+    last = select(func.max(ContouringRow.id)).where(ContouringRow.job_id.in_(job_ids)).group_by(ContouringRow.job_id)
+    rows = session.scalars(select(ContouringRow).where(ContouringRow.id.in_(last)))
+    return {row.job_id: ModelIdentity(row.model_name, row.model_version, row.model_sha256) for row in rows}
+
+
+def contoured_of_others(session: Session, job: JobRow) -> bool:
+    """Say whether a job was contoured on as many images as its series has now, of which some have other content."""
+    last = select(ContouringRow).where(ContouringRow.job_id == job.id).order_by(ContouringRow.id.desc()).limit(1)
+    made = session.scalars(last).first()
+    if made is None:
+        return False
+    hashes = session.scalars(select(InstanceRow.sha256).where(InstanceRow.series_id == job.series_id)).all()
+    return len(hashes) == made.images and images_sha256(hashes) != made.images_sha256
+
+
+def read_contoured(database: Database, job_id: int) -> Contoured | None:
+    """Read one job, None where there is none of that number."""
+    with database.reading() as session:
+        job = session.get(JobRow, job_id)
+        if job is None:
+            return None
+        series = session.get_one(SeriesRow, job.series_id)
+        images = select(InstanceRow.path, InstanceRow.sha256).where(InstanceRow.series_id == series.id)
+        last = select(ContouringRow).where(ContouringRow.job_id == job_id).order_by(ContouringRow.id.desc()).limit(1)
+        row = session.scalars(last).first()
+        return Contoured(
+            job.id,
+            job.model,
+            job.state,
+            job.revision,
+            series.revision,
+            tuple(job.destinations),
+            job.override,
+            dict(session.execute(images.order_by(InstanceRow.id)).all()),
+            _contouring(row) if row is not None else None,
+            series.purged_at,
+            job.purged_at,
+        )
+
+
+def _contouring(row: ContouringRow) -> Contouring:
+    return Contouring(
+        ModelIdentity(row.model_name, row.model_version, row.model_sha256),
+        row.contourd,
+        RuntimeDescription.from_json(row.runtime),
+        json.loads(row.versions),
+        row.settings,
+        row.images,
+        row.images_sha256,
+        tuple(Output(path, sha256) for path, sha256 in json.loads(row.outputs)),
+    )

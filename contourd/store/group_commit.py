@@ -1,0 +1,146 @@
+"""Group commit: one transaction, and so one fsync, for all that several threads bring at the same time.
+
+The first thread that comes writes for itself. Those that come while it does so wait, and one of them then writes for
+all of them. Nobody waits for others to come: where one thread brings one thing after another, each has its own commit.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from sqlite3 import Cursor
+from types import TracebackType
+from typing import Generic, TypeVar
+
+from sqlalchemy.orm import Session
+
+from contourd.errors import QueueUnavailable
+from contourd.store.database import Database
+
+Brought = TypeVar("Brought")
+Written = TypeVar("Written")
+Opened = TypeVar("Opened")
+
+
+class _Waiting(Generic[Brought, Written]):
+    """What a thread brings, and what becomes of it; as a context it keeps an error for that thread."""
+
+    def __init__(self, brought: Brought) -> None:
+        self.brought = brought
+        self.written: list[Written] = []
+        self.error: Exception | None = None
+        self.turn = threading.Event()
+
+    @property
+    def done(self) -> bool:
+        """Whether it is committed, or will not be."""
+        return bool(self.written) or self.error is not None
+
+    def outcome(self) -> Written:
+        """Return what was written, or raise the error of it."""
+        if self.error is not None:
+            raise self.error
+        return self.written[0]
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if isinstance(error, Exception):
+            self.error = error
+        return self.error is not None
+
+
+class NotUsual(Exception):
+    """Something cannot be written the short way."""
+
+
+class GroupCommit(Generic[Brought, Written]):
+    """Writes what threads bring; each gets its own outcome.
+
+    Parameters
+    ----------
+    write
+        Writes one of them down in a transaction that may hold others.
+    write_usual
+        Does the same by the database's driver, and raises NotUsual where it takes more than that.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        write: Callable[[Session, Brought], Written],
+        write_usual: Callable[[Cursor, Brought], Written] | None = None,
+    ) -> None:
+        self._database, self._write, self._write_usual = database, write, write_usual
+        self._lock = threading.Lock()
+        self._waiting: list[_Waiting[Brought, Written]] = []
+        self._busy = False
+
+    def commit(self, brought: Brought) -> Written:
+        """Return what ``write`` returned once it is committed; raises what ``write`` raised, and QueueUnavailable."""
+        mine = _Waiting[Brought, Written](brought)
+        with self._lock:
+            self._waiting.append(mine)
+            alone, self._busy = not self._busy, True
+        if not alone:
+            mine.turn.wait()
+        if not mine.done:
+            self._lead()
+        return mine.outcome()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for the group that is being written."""
+        with self._lock:
+            return len(self._waiting)
+
+    def _lead(self) -> None:
+        """Write for all that wait, and let the first of those that came meanwhile do the same."""
+        with self._lock:
+            group, self._waiting = self._waiting, []
+        try:
+            self._write_all(group)
+        finally:
+            with self._lock:
+                further = self._waiting[:1]
+                self._busy = bool(further)
+            for one in (*group, *further):
+                one.turn.set()
+
+    def _write_all(self, group: Sequence[_Waiting[Brought, Written]]) -> None:
+        """Write a group together, the short way if it can be; where one of it cannot be written, each by itself."""
+        if self._write_usual is not None and self._together(group, self._database.by_driver, self._write_usual):
+            return
+        if len(group) == 1 or not self._together(group, self._database.transaction, self._write):
+            for one in group:
+                self._write_alone(one)
+
+    def _together(
+        self,
+        group: Sequence[_Waiting[Brought, Written]],
+        transaction: Callable[[], AbstractContextManager[Opened]],
+        write: Callable[[Opened, Brought], Written],
+    ) -> bool:
+        """Write a group in one transaction; False, and nothing is written, where one of it cannot be."""
+        tried = _Waiting[None, list[Written]](None)
+        with tried, transaction() as opened:
+            found = [write(opened, one.brought) for one in group]
+        if tried.error is None:
+            for one, written in zip(group, found, strict=True):
+                one.written.append(written)
+        elif isinstance(tried.error, QueueUnavailable):
+            for one in group:
+                one.error = tried.error  # each would wait for the same database again
+        else:
+            return False
+        return True
+
+    def _write_alone(self, one: _Waiting[Brought, Written]) -> None:
+        with one:
+            with self._database.transaction() as session:
+                found = self._write(session, one.brought)
+            one.written.append(found)

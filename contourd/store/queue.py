@@ -1,0 +1,305 @@
+"""Jobs: claim, renew, advance, release. Every write is one short transaction with one event row."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from contourd.commands import command
+from contourd.errors import InvalidTransition, LeaseLost
+from contourd.model.model_identity import ModelIdentity
+from contourd.model.remarks import NO_REMARKS, Remarks
+from contourd.reasons.catalogue import HoldReason, Reason
+from contourd.store.constancy_series import own_series
+from contourd.store.contourings import Contouring, add_contouring, models_of_jobs
+from contourd.store.database import Database
+from contourd.store.device_waits import waits_since
+from contourd.store.states import DELIVERIES_WAITING, JOBS_NOT_ENDED, DeliveryState, JobEvent, JobState
+from contourd.store.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
+from contourd.store.transitions import Why, add_delivery, advance_job, end_job, release_delivery, withdraw_job
+from contourd.system.clock import Clock as Clock
+from contourd.system.clock import utc_now as utc_now
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A claimed job: what a worker needs.
+
+    Attributes
+    ----------
+    paths, hashes
+        The images, relative to the spool, and what their datasets had when they came.
+    sent_with
+        The model of the structure sets that went out, or are about to: a further form of them must be its too.
+    """
+
+    id: int
+    series_uid: str
+    revision: int
+    model: str
+    paths: tuple[str, ...]
+    destinations: tuple[str, ...]
+    attempts: int
+    override: str = ""
+    hashes: tuple[str, ...] = ()
+    sent_with: ModelIdentity | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A job that a worker has claimed, until when."""
+
+    job_id: int
+    worker: str
+    until: datetime
+
+
+class Queue:
+    """The jobs of one database."""
+
+    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._now = clock
+
+    def claim(self, worker: str, lease_s: float, but: Collection[int] = ()) -> Job | None:
+        """Take the oldest queued job under a lease, None where there is none; ``but`` are jobs that wait for a device.
+
+        What has broken a worker goes last, so that it keeps nothing else waiting; a constancy check waits for patients.
+        """
+        with self._database.transaction() as session:
+            queued = select(JobRow).where(JobRow.state == JobState.QUEUED)
+            if but:
+                queued = queued.where(JobRow.id.not_in(but))
+            oldest = queued.order_by(JobRow.attempts, JobRow.created_at, JobRow.id).limit(1)
+            patients = oldest.where(JobRow.series_id.not_in(own_series()))
+            job = (
+                session.scalars(patients.with_for_update(skip_locked=True)).first()
+                or session.scalars(oldest.with_for_update(skip_locked=True)).first()
+            )
+            if job is None:
+                return None
+            job.attempts += 1
+            job.worker, job.lease_until = worker, self._now() + timedelta(seconds=lease_s)
+            self._advance(session, job, JobEvent.CLAIM, worker)
+            series = session.get_one(SeriesRow, job.series_id)
+            stored = select(InstanceRow.path, InstanceRow.sha256).where(InstanceRow.series_id == job.series_id)
+            instances = session.execute(stored.order_by(InstanceRow.id)).all()
+            return Job(
+                job.id,
+                series.series_uid,
+                job.revision,
+                job.model,
+                tuple(path for path, _ in instances),
+                tuple(job.destinations),
+                job.attempts,
+                job.override,
+                tuple(sha256 for _, sha256 in instances),
+                _sent_with(session, job.id),
+            )
+
+    def renew(self, job_id: int, worker: str, lease_s: float) -> None:
+        """Extend the lease.
+
+        Raises
+        ------
+        LeaseLost
+            The job is no longer this worker's.
+        """
+        with self._database.transaction() as session:
+            self._owned(session, job_id, worker).lease_until = self._now() + timedelta(seconds=lease_s)
+
+    def contoured(
+        self,
+        job_id: int,
+        worker: str,
+        outputs: Mapping[str, str],
+        remarks: Remarks = NO_REMARKS,
+        made: Contouring | None = None,
+    ) -> None:
+        """Record the structure sets and make a pending delivery for each destination, together.
+
+        Parameters
+        ----------
+        outputs
+            Destination -> its structure set, relative to the spool.
+        remarks
+            What a person is to look at.
+        made
+            What made them, kept with the job.
+
+        Raises
+        ------
+        LeaseLost
+            The job is no longer this worker's: the result is another's to give.
+        """
+        with self._database.transaction() as session:
+            job, now = self._owned(session, job_id, worker), self._now()
+            job.lease_until, job.reason, job.remarks = None, None, remarks
+            if made is not None:
+                add_contouring(session, job_id, made, now)
+            self._advance(session, job, JobEvent.CONTOURED, remarks.told())
+            if job.confirm and not job.confirmed_by:
+                job.reason = Reason(HoldReason.WAITS_FOR_CONFIRMATION)
+                self._advance(session, job, JobEvent.AWAIT_CONFIRMATION, job.reason)
+            for name, output in outputs.items():
+                known = select(DeliveryRow).where(DeliveryRow.job_id == job_id, DeliveryRow.destination == name)
+                if session.scalars(known).first() is None:
+                    add_delivery(session, job, name, output, now)
+
+    def hold(self, job_id: int, worker: str, reason: Reason) -> None:
+        """Hold a claimed job: a person must look. Raises LeaseLost."""
+        self._end(job_id, worker, JobEvent.HOLD, reason)
+
+    def fail(
+        self, job_id: int, worker: str, reason: Reason, max_attempts: int, when_spent: JobEvent = JobEvent.FAIL
+    ) -> None:
+        """Queue a claimed job again after an error of ours, or fail or hold it when the attempts are spent."""
+        with self._database.transaction() as session:
+            job = self._owned(session, job_id, worker)
+            spent = job.attempts >= max_attempts
+            job.reason, job.lease_until = reason, None
+            self._advance(session, job, when_spent if spent else JobEvent.REQUEUE, reason)
+
+    def give_back(self, job_id: int, worker: str, reason: Reason) -> None:
+        """Queue a claimed job again that met no fault of its own: the attempt does not count. Raises LeaseLost."""
+        with self._database.transaction() as session:
+            job = self._owned(session, job_id, worker)
+            job.attempts, job.reason, job.lease_until = max(0, job.attempts - 1), reason, None
+            self._advance(session, job, JobEvent.REQUEUE, reason)
+
+    def wait_for_device(self, job_id: int, worker: str, why: Reason, patience_s: float) -> bool:
+        """Queue a claimed job again that found no device to run on: the attempt does not count. Raises LeaseLost.
+
+        Returns
+        -------
+        False where it has waited for longer than ``patience_s`` without a pause: it is held.
+        """
+        with self._database.transaction() as session:
+            job, now = self._owned(session, job_id, worker), self._now()
+            waited_s = (now - (waits_since(session, job_id) or now)).total_seconds()
+            patient = waited_s < patience_s
+            job.attempts, job.lease_until = max(0, job.attempts - 1), None
+            job.reason = Reason.of(HoldReason.WAITS_FOR_DEVICE, why=why)
+            if not patient:
+                job.reason = Reason.of(HoldReason.DEVICE_NEVER_FREE, minutes=waited_s / 60, why=why)
+            self._advance(session, job, JobEvent.REQUEUE if patient else JobEvent.HOLD, job.reason)
+            return patient
+
+    def _end(self, job_id: int, worker: str, event: JobEvent, reason: Reason) -> None:
+        with self._database.transaction() as session:
+            job = self._owned(session, job_id, worker)
+            job.reason, job.lease_until = reason, None
+            self._advance(session, job, event, reason)
+
+    def leases(self) -> list[Lease]:
+        """Return the leases of all jobs that are being contoured."""
+        claimed = select(JobRow.id, JobRow.worker, JobRow.lease_until).where(JobRow.state == JobState.CONTOURING)
+        with self._database.reading() as session:
+            rows = session.execute(claimed).all()
+        return [Lease(job, worker, until) for job, worker, until in rows if until is not None]
+
+    def revoke(self, lease: Lease, why: Reason, max_attempts: int) -> bool:
+        """Queue the job again, or hold it after ``max_attempts``; returns False where the lease was renewed."""
+        with self._database.transaction() as session:
+            job = session.get_one(JobRow, lease.job_id)
+            held = (job.state, job.worker, job.lease_until) == (JobState.CONTOURING, lease.worker, lease.until)
+            if held:
+                self._abandon(session, job, why, max_attempts)
+            return held
+
+    def abandon(self, worker: str, why: Reason, max_attempts: int) -> list[int]:
+        """Do the same for the jobs of a worker that is known to be dead; returns their ids."""
+        with self._database.transaction() as session:
+            owned = select(JobRow).where(JobRow.state == JobState.CONTOURING, JobRow.worker == worker)
+            return [self._abandon(session, job, why, max_attempts) for job in session.scalars(owned)]
+
+    def _abandon(self, session: Session, job: JobRow, why: Reason, max_attempts: int) -> int:
+        spent = job.attempts >= max_attempts
+        job.lease_until, job.reason = None, why
+        if spent:
+            job.reason = Reason.of(HoldReason.JOB_BROKE_WORKER, tries=job.attempts, why=why)
+        self._advance(session, job, JobEvent.HOLD if spent else JobEvent.REQUEUE, job.reason)
+        return job.id
+
+    def recover(self) -> None:
+        """Queue again the jobs that a killed daemon left under way; the attempt was not the job's fault."""
+        with self._database.transaction() as session:
+            for job in session.scalars(select(JobRow).where(JobRow.state == JobState.CONTOURING)):
+                job.attempts, job.lease_until = max(0, job.attempts - 1), None
+                self._advance(session, job, JobEvent.REQUEUE, "contourd was restarted")
+
+    def retry(self, job_id: int, override: str = "") -> None:
+        """Release a held or failed job, or make its refused and waiting deliveries due now.
+
+        Parameters
+        ----------
+        override
+            Why, and who lets the model run outside of its limits; it is kept with the job.
+
+        Raises
+        ------
+        InvalidTransition
+            There is nothing to retry: the job is under way, delivered, superseded or unknown.
+        """
+        with self._database.transaction() as session:
+            self.retry_within(session, job_id, override)
+
+    def retry_within(self, session: Session, job_id: int, override: str = "") -> None:
+        """Do so inside the caller's transaction."""
+        job, now = session.get(JobRow, job_id), self._now()
+        if job is None:
+            raise InvalidTransition(f"there is no job {job_id}")
+        deliveries = list(session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job_id)))
+        # Where a destination has no structure set yet, sending what there is would not be all.
+        contoured = {row.destination for row in deliveries} >= set(job.destinations)
+        self._refuse_retry(session, job, contoured)
+        for row in deliveries:
+            if row.state == DeliveryState.REFUSED:
+                release_delivery(session, row, "released by a person", now)
+            elif row.state == DeliveryState.PENDING and job.state == JobState.HELD:
+                row.created_at = now
+            if row.state in DELIVERIES_WAITING:
+                row.not_before = now
+        if job.state == JobState.DELIVERING:
+            return
+        job.attempts, job.reason, job.override = 0, None, override or job.override
+        event = JobEvent.REDELIVER if contoured else JobEvent.RELEASE
+        self._advance(session, job, event, "released by a person" + (f": {override}" if override else ""))
+        end_job(session, job, now)
+
+    def _refuse_retry(self, session: Session, job: JobRow, contoured: bool) -> None:
+        if job.state == JobState.DELIVERED:
+            raise InvalidTransition(
+                f"job {job.id} is delivered; `{command('resend', job.id, '--to', 'DESTINATION')}` sends it again"
+            )
+        if job.state == JobState.CONFIRMING:
+            raise InvalidTransition(
+                f"job {job.id} waits for confirmation: look at its pictures, then `{command('confirm', job.id)}`"
+            )
+        removed = job.purged_at if contoured else session.get_one(SeriesRow, job.series_id).purged_at
+        if removed is not None:
+            raise InvalidTransition(f"retention removed the files of job {job.id}; send the series again")
+
+    def supersede(self, session: Session, jobs: Sequence[JobRow], why: Reason) -> None:
+        """End jobs of an older revision inside the caller's transaction; what was delivered stays delivered."""
+        for job in jobs:
+            if job.state in JOBS_NOT_ENDED:
+                withdraw_job(session, job, JobEvent.SUPERSEDE, why, self._now())
+
+    def _owned(self, session: Session, job_id: int, worker: str) -> JobRow:
+        job = session.get(JobRow, job_id)
+        if job is None or job.state != JobState.CONTOURING or job.worker != worker:
+            raise LeaseLost(f"job {job_id} is no longer {worker}'s")
+        return job
+
+    def _advance(self, session: Session, job: JobRow, event: JobEvent, why: Why) -> None:
+        advance_job(session, job, event, why, self._now())
+
+
+def _sent_with(session: Session, job_id: int) -> ModelIdentity | None:
+    sent = session.scalar(select(DeliveryRow.id).where(DeliveryRow.job_id == job_id).limit(1))
+    return None if sent is None else models_of_jobs(session, [job_id]).get(job_id)

@@ -1,0 +1,430 @@
+"""The queue's tables. Invariants live here as constraints: one row per instance, series, job, delivery and event."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, String, Text, TypeDecorator, UniqueConstraint, text
+from sqlalchemy.engine import Dialect
+from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
+from sqlalchemy.ext.orderinglist import ordering_list
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from contourd.model.remarks import NO_REMARKS, Remarks
+from contourd.reasons.catalogue import Reason
+from contourd.store.states import CheckState, CommitmentState, DeliveryState, JobState, RequestState, SeriesState
+
+# The revision of migrations/ that makes these tables.
+SCHEMA_REVISION = "0008"
+# Of what has no DIMSE status, in the key of ``tallies``.
+NO_STATUS = -1
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """Aware datetimes, stored in UTC."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Refuse naive datetimes."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive datetime has no place in the queue")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """SQLite forgets the zone."""
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
+
+
+class RemarkRecords(TypeDecorator[Remarks]):
+    """Remarks, stored as JSON."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Remarks | None, dialect: Dialect) -> str:  # noqa: ARG002
+        """Write them."""
+        return (value or NO_REMARKS).to_json()
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Remarks:  # noqa: ARG002
+        """Read them."""
+        return Remarks.from_json(value) if value else NO_REMARKS
+
+
+class Keywords(TypeDecorator[tuple[str, ...]]):
+    """DICOM keywords, stored as text separated by commas."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str:  # noqa: ARG002
+        """Write them."""
+        return ",".join(value or ())
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...]:  # noqa: ARG002
+        """Read them."""
+        return tuple(value.split(",")) if value else ()
+
+
+class Table(DeclarativeBase):
+    """Base of the tables."""
+
+    type_annotation_map = {datetime: UTCDateTime, Remarks: RemarkRecords}  # noqa: RUF012
+
+
+class Reasoned:
+    """Columns of a row that has a reason: a code of the catalogue, and its detail as JSON; empty where it has none."""
+
+    reason_code: Mapped[str] = mapped_column(String(48), default="", server_default="")
+    reason_detail: Mapped[str] = mapped_column(Text, default="", server_default="")
+
+    @property
+    def reason(self) -> Reason | None:
+        """Why the row is as it is."""
+        return Reason.read(self.reason_code, self.reason_detail)
+
+    @reason.setter
+    def reason(self, reason: Reason | None) -> None:
+        self.reason_code, self.reason_detail = (reason.code.value, reason.dump()) if reason else ("", "")
+
+
+def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
+    listed = ", ".join(f"'{s.value}'" for s in states)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_is_known")
+
+
+class SeriesRow(Reasoned, Table):
+    """A received series; ``revision`` counts from 1, one more for each time that new instances re-opened it."""
+
+    __tablename__ = "series"
+    __table_args__ = (_one_of("state", SeriesState), Index("series_by_state", "state", "last_instance_at"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    state: Mapped[str] = mapped_column(String(16))
+    revision: Mapped[int] = mapped_column(default=1)
+    interrupted: Mapped[str] = mapped_column(String(16), default="")  # open, aborted, ended, restart, or empty
+    hold_code: Mapped[str] = mapped_column(String(48), default="", server_default="")  # why, until a person acts
+    hold_detail: Mapped[str] = mapped_column(Text, default="", server_default="")
+    corrected_revision: Mapped[int] = mapped_column(
+        default=0, server_default="0"
+    )  # from it on the images are newer ones
+    calling_ae: Mapped[str] = mapped_column(String(16), default="")
+    patient: Mapped[str] = mapped_column(String(32), default="")  # a keyed pseudonym
+    created_at: Mapped[datetime]
+    last_instance_at: Mapped[datetime]
+    purged_at: Mapped[datetime | None]  # when retention removed its images; until all of them came again
+    purged_images: Mapped[int] = mapped_column(default=0, server_default="0")  # how many those were
+
+    @property
+    def hold(self) -> Reason | None:
+        """Why it is held until a person acts."""
+        return Reason.read(self.hold_code, self.hold_detail)
+
+    @hold.setter
+    def hold(self, reason: Reason | None) -> None:
+        self.hold_code, self.hold_detail = (reason.code.value, reason.dump()) if reason else ("", "")
+
+
+class InstanceRow(Table):
+    """A stored instance; ``path`` is relative to the spool."""
+
+    __tablename__ = "instances"
+    __table_args__ = (UniqueConstraint("series_id", "sop_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
+    path: Mapped[str] = mapped_column(String(255))
+    sha256: Mapped[str] = mapped_column(String(64))
+    received_at: Mapped[datetime]
+
+
+class RefusalRow(Reasoned, Table):
+    """An image that was refused: its series is held until that very image came, or a person releases it."""
+
+    __tablename__ = "refusals"
+    __table_args__ = (UniqueConstraint("series_uid", "sop_instance_uid"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_uid: Mapped[str] = mapped_column(String(64))  # empty where nobody knows it
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    calling_ae: Mapped[str] = mapped_column(String(16))
+    sha256: Mapped[str] = mapped_column(String(64))
+    status: Mapped[int]  # of the C-STORE response
+    certain: Mapped[bool]  # the image itself named the series
+    differs: Mapped[bool]  # an image of that UID was there already, with other bytes
+    refused_at: Mapped[datetime]
+
+
+class NewerImageRow(Table):
+    """An image that came again with other content: the last one of a UID counts, until a person decides."""
+
+    __tablename__ = "newer_images"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))
+    path: Mapped[str] = mapped_column(String(255))
+    sha256: Mapped[str] = mapped_column(String(64))
+    patient: Mapped[str] = mapped_column(String(32))  # a keyed pseudonym
+    differs: Mapped[tuple[str, ...]] = mapped_column(Keywords)  # of what identifies the patient, and the slice's place
+    to_remove: Mapped[bool] = mapped_column(default=False)  # it was decided on: the file is to go
+    received_at: Mapped[datetime]
+
+
+class ContradictingFileRow(Table):
+    """A file of an image that came again with other content, of which a version before ``newer_images`` spoke."""
+
+    __tablename__ = "contradicting_files"
+
+    path: Mapped[str] = mapped_column(String(255), primary_key=True)  # relative to the spool
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+
+
+class JobDestinationRow(Table):
+    """A destination that a job goes to; ``position`` counts from 0 in the order of its route."""
+
+    __tablename__ = "job_destinations"
+    __table_args__ = (UniqueConstraint("destination", "job_id"),)
+
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    destination: Mapped[str] = mapped_column(String(32))
+
+
+def _to_destination(name: str) -> JobDestinationRow:
+    return JobDestinationRow(destination=name)
+
+
+class JobRow(Reasoned, Table):
+    """One series revision, one model; ``destinations`` are names in the order of the route."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        _one_of("state", JobState),
+        UniqueConstraint("series_id", "revision", "model"),
+        Index("jobs_by_state", "state", "attempts", "created_at", "id"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
+    revision: Mapped[int]
+    model: Mapped[str] = mapped_column(String(255))
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(default=0)
+    worker: Mapped[str] = mapped_column(String(64), default="")
+    lease_until: Mapped[datetime | None]
+    override: Mapped[str] = mapped_column(Text, default="")  # why, and who lets the model run outside of its limits
+    remarks: Mapped[Remarks] = mapped_column("remark_records", default=NO_REMARKS)  # of organs, and of the series
+    confirm: Mapped[bool] = mapped_column(default=False)  # a person is to see the pictures before it is sent
+    confirmed_by: Mapped[str] = mapped_column(String(64), default="")
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    purged_at: Mapped[datetime | None]  # when retention removed its structure sets
+    destination_rows: Mapped[list[JobDestinationRow]] = relationship(
+        order_by=JobDestinationRow.position, collection_class=ordering_list("position"), lazy="selectin"
+    )
+    destinations: AssociationProxy[list[str]] = association_proxy(
+        "destination_rows", "destination", creator=_to_destination
+    )
+
+
+class DeliveryRow(Reasoned, Table):
+    """One job's structure set to one destination."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        _one_of("state", DeliveryState),
+        UniqueConstraint("job_id", "destination"),
+        Index(
+            "deliveries_due",
+            "destination",
+            "not_before",
+            sqlite_where=text("state = 'PENDING'"),
+            postgresql_where=text("state = 'PENDING'"),
+        ),
+        Index("deliveries_of_destination", "destination", "state", "updated_at"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    destination: Mapped[str] = mapped_column(String(32))
+    output: Mapped[str] = mapped_column(String(255), default="")  # relative to the spool
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(default=0)
+    not_before: Mapped[datetime]
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+
+
+class AttemptRow(Table):
+    """One try of a delivery and how it ended: appended, never changed."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (Index("attempts_of_destination", "destination", "outcome", "status", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    delivery_id: Mapped[int] = mapped_column(ForeignKey("deliveries.id"), index=True)
+    destination: Mapped[str] = mapped_column(String(32))
+    at: Mapped[datetime]
+    outcome: Mapped[str] = mapped_column(String(16))  # accepted, retry, unreachable, improper, refused, interrupted
+    status: Mapped[int | None]  # of the C-STORE response, where there was one
+    reason: Mapped[str] = mapped_column(Text, default="")
+
+
+class CommitmentRow(Table):
+    """A storage commitment that contourd asked a destination for."""
+
+    __tablename__ = "commitments"
+    __table_args__ = (_one_of("state", CommitmentState), Index("commitments_by_state", "state", "requested_at"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(String(64), unique=True)
+    delivery_id: Mapped[int] = mapped_column(ForeignKey("deliveries.id"), index=True)
+    sop_instance_uid: Mapped[str] = mapped_column(String(64))  # of the structure set
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    requested_at: Mapped[datetime]
+    answered_at: Mapped[datetime | None]
+
+
+class CommitmentRequestRow(Table):
+    """A storage commitment that a sender asked contourd for; answered by N-EVENT-REPORT."""
+
+    __tablename__ = "commitment_requests"
+    __table_args__ = (
+        _one_of("state", RequestState),
+        Index("commitment_requests_due", "state", "not_before"),
+        UniqueConstraint("calling_ae", "transaction_uid"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    transaction_uid: Mapped[str] = mapped_column(String(64))
+    calling_ae: Mapped[str] = mapped_column(String(16))
+    instances: Mapped[str] = mapped_column(
+        Text
+    )  # JSON: [[SOP class UID, SOP instance UID], ...]; when it is over, its hash
+    state: Mapped[str] = mapped_column(String(16))
+    attempts: Mapped[int] = mapped_column(default=0)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    not_before: Mapped[datetime]
+    created_at: Mapped[datetime]
+
+
+class ConstancyCheckRow(Table):
+    """A constancy check, or the making of a baseline; ``result`` is JSON, and nobody's contours are in it."""
+
+    __tablename__ = "constancy_checks"
+    __table_args__ = (_one_of("state", CheckState), Index("constancy_checks_by_state", "state"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    purpose: Mapped[str] = mapped_column(String(16))  # check or baseline
+    state: Mapped[str] = mapped_column(String(16))
+    actor: Mapped[str] = mapped_column(String(64))  # contourd, or the operator's user name
+    reason: Mapped[str] = mapped_column(Text, default="")
+    result: Mapped[str] = mapped_column(Text, default="")
+    port: Mapped[int] = mapped_column(default=0)  # of its receiver on loopback
+    requested_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    ended_at: Mapped[datetime | None]
+
+
+class ConstancySeriesRow(Table):
+    """A series that a constancy check sends, written down before it is sent: it is nobody's, and goes nowhere else."""
+
+    __tablename__ = "constancy_series"
+
+    series_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    check_id: Mapped[int] = mapped_column(ForeignKey("constancy_checks.id"), index=True)
+    series_id: Mapped[int | None] = mapped_column(ForeignKey("series.id"), unique=True)  # when its first image came
+    model: Mapped[str] = mapped_column(String(255))
+    instances_sha256: Mapped[str] = mapped_column(String(64))  # of its SOP Instance UIDs
+
+
+class AuditRow(Table):
+    """Who did what: appended, never changed; the database itself refuses that."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("audit_by_time", "at"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    actor: Mapped[str] = mapped_column(String(64))  # contourd, a calling AE title, or the operator's user name
+    action: Mapped[str] = mapped_column(String(32))
+    subject: Mapped[str] = mapped_column(String(64), default="")  # as "job 12", "association 7", "model hn7"
+    detail: Mapped[str] = mapped_column(Text, default="")
+    times: Mapped[int] = mapped_column(default=1, server_default="1")  # how often it came, within a minute
+
+
+class ActivationRow(Table):
+    """A bundle that was put into use, or taken back: appended, never changed; the last one of a name is in force."""
+
+    __tablename__ = "activations"
+    __table_args__ = (Index("activations_of_name", "name", "id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    name: Mapped[str] = mapped_column(String(32))
+    version: Mapped[str] = mapped_column(String(16))
+    sha256: Mapped[str] = mapped_column(String(64))  # of model.json, which holds that of the weights
+    folder: Mapped[str] = mapped_column(String(255))  # relative to the spool; empty: the shipped one
+    actor: Mapped[str] = mapped_column(String(64))
+    reason: Mapped[str] = mapped_column(Text, default="")
+    undoes: Mapped[int | None] = mapped_column(ForeignKey("activations.id"))  # what a rollback took back
+
+
+class ContouringRow(Table):
+    """What made the structure sets of a job, once for each time that it was contoured: appended, never changed."""
+
+    __tablename__ = "contourings"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    at: Mapped[datetime]
+    model_name: Mapped[str] = mapped_column(String(32))
+    model_version: Mapped[str] = mapped_column(String(16))
+    model_sha256: Mapped[str] = mapped_column(String(64))
+    contourd: Mapped[str] = mapped_column(String(32))  # its version
+    runtime: Mapped[str] = mapped_column(Text)  # JSON: what ran the network, and where
+    versions: Mapped[str] = mapped_column(Text)  # JSON: library -> version
+    settings: Mapped[str] = mapped_column(Text)  # JSON: those that decide the bytes
+    images: Mapped[int]
+    images_sha256: Mapped[str] = mapped_column(String(64))
+    outputs: Mapped[str] = mapped_column(Text)  # JSON: [[path relative to the spool, sha256], ...]
+
+
+class EventRow(Reasoned, Table):
+    """The record of every transition: appended, never changed."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("events_of_subject", "subject", "subject_id"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    subject: Mapped[str] = mapped_column(String(16))  # series, job or delivery
+    subject_id: Mapped[int]
+    event: Mapped[str] = mapped_column(String(32))
+    state: Mapped[str] = mapped_column(String(16))
+    detail: Mapped[str] = mapped_column(Text, default="")
+
+    @property
+    def told(self) -> str:
+        """What there is to say of it; older rows keep the sentence of their reason in ``detail``."""
+        return self.detail or str(self.reason or "")
+
+
+class TallyRow(Table):
+    """The number of rows of one table that are alike; the database counts, and nothing else writes here."""
+
+    __tablename__ = "tallies"
+
+    table_name: Mapped[str] = mapped_column(String(16), primary_key=True)
+    destination: Mapped[str] = mapped_column(String(32), primary_key=True)  # of deliveries and attempts
+    state: Mapped[str] = mapped_column(String(16), primary_key=True)  # of attempts the outcome
+    status: Mapped[int] = mapped_column(primary_key=True)  # of attempts; NO_STATUS where there is none
+    number: Mapped[int]

@@ -1,0 +1,162 @@
+"""Make and advance series, jobs and deliveries inside the caller's transaction: the row and its event, together.
+
+No row of theirs is made anywhere else, and no state of theirs is set anywhere else.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from contourd.reasons.catalogue import HoldReason, Reason
+from contourd.settings import Route
+from contourd.store.states import (
+    DeliveryEvent,
+    DeliveryState,
+    JobEvent,
+    JobState,
+    SeriesEvent,
+    SeriesState,
+    next_delivery_state,
+    next_job_state,
+    next_series_state,
+)
+from contourd.store.tables import DeliveryRow, EventRow, JobRow, SeriesRow
+
+Why = Reason | str | None  # a reason, or words for what happens of itself or by a person
+
+
+def record(session: Session, subject: str, subject_id: int, event: str, state: str, why: Why, at: datetime) -> None:
+    """Append one event row."""
+    row = EventRow(at=at, subject=subject, subject_id=subject_id, event=str(event), state=str(state), detail="")
+    if isinstance(why, str):
+        row.detail = why
+    else:
+        row.reason = why
+    session.add(row)
+
+
+def add_series(session: Session, series_uid: str, calling_ae: str, patient: str, at: datetime) -> SeriesRow:
+    """Make the row of a series of which the first image came: it is being received."""
+    series = SeriesRow(
+        series_uid=series_uid,
+        state=SeriesState.RECEIVING,
+        calling_ae=calling_ae,
+        patient=patient,
+        created_at=at,
+        last_instance_at=at,
+        interrupted="",
+        revision=1,
+    )
+    session.add(series)
+    session.flush()
+    record(session, "series", series.id, SeriesEvent.INSTANCE, series.state, calling_ae, at)
+    return series
+
+
+def add_job(session: Session, series: SeriesRow, route: Route, detail: str, at: datetime) -> JobRow:
+    """Queue a job for a series as it is now, with a route's model, destinations and confirmation."""
+    job = JobRow(
+        series_id=series.id,
+        revision=series.revision,
+        model=route.model,
+        destinations=list(dict.fromkeys(route.destinations)),
+        state=JobState.QUEUED,
+        confirm=route.confirm,
+        created_at=at,
+        updated_at=at,
+        lease_until=None,
+    )
+    session.add(job)
+    session.flush()
+    record(session, "job", job.id, "queued", job.state, detail, at)
+    return job
+
+
+def add_delivery(session: Session, job: JobRow, destination: str, output: str, at: datetime) -> DeliveryRow:
+    """Make the delivery of a job's structure set to a destination, due at once.
+
+    Parameters
+    ----------
+    output
+        The structure set, relative to the spool.
+    """
+    row = DeliveryRow(job_id=job.id, destination=destination, output=output, state=DeliveryState.PENDING)
+    row.not_before = row.created_at = row.updated_at = at
+    session.add(row)
+    session.flush()
+    return row
+
+
+def advance_series(session: Session, series: SeriesRow, event: SeriesEvent, why: Why, at: datetime) -> None:
+    """Advance a series; raises InvalidTransition."""
+    series.state = next_series_state(SeriesState(series.state), event)
+    record(session, "series", series.id, event, series.state, why, at)
+
+
+def advance_job(session: Session, job: JobRow, event: JobEvent, why: Why, at: datetime) -> None:
+    """Advance a job; raises InvalidTransition."""
+    job.state, job.updated_at = next_job_state(JobState(job.state), event), at
+    record(session, "job", job.id, event, job.state, why, at)
+
+
+def advance_delivery(session: Session, row: DeliveryRow, event: DeliveryEvent, why: Why, at: datetime) -> None:
+    """Advance a delivery; raises InvalidTransition."""
+    row.state, row.updated_at = next_delivery_state(DeliveryState(row.state), event), at
+    record(session, "delivery", row.id, event, row.state, why, at)
+
+
+def end_delivery(session: Session, row: DeliveryRow, event: DeliveryEvent, reason: Reason | None, at: datetime) -> None:
+    """Advance a delivery to DELIVERED; the job is delivered with its last one."""
+    row.reason = reason
+    advance_delivery(session, row, event, reason, at)
+    end_job(session, session.get_one(JobRow, row.job_id), at)
+
+
+def end_job(session: Session, job: JobRow, at: datetime) -> None:
+    """Advance a job to DELIVERED where every destination has its structure set."""
+    session.flush()
+    states = set(session.scalars(select(DeliveryRow.state).where(DeliveryRow.job_id == job.id)))
+    if states == {DeliveryState.DELIVERED} and job.state == JobState.DELIVERING:
+        job.reason = None
+        advance_job(session, job, JobEvent.ALL_DELIVERED, None, at)
+
+
+def release_delivery(session: Session, row: DeliveryRow, detail: str, at: datetime) -> None:
+    """Have a delivery sent again at once; its tries, and the time to give up, are counted anew."""
+    row.attempts, row.reason = 0, None
+    row.created_at = row.not_before = at
+    advance_delivery(session, row, DeliveryEvent.RELEASE, detail, at)
+
+
+def refuse_delivery(session: Session, row: DeliveryRow, reason: Reason, at: datetime) -> None:
+    """Advance a delivery to REFUSED; its job fails with the reason."""
+    row.reason = reason
+    advance_delivery(session, row, DeliveryEvent.REFUSE, reason, at)
+    job = session.get_one(JobRow, row.job_id)
+    if job.state == JobState.DELIVERING:
+        job.reason = Reason.of(HoldReason.DELIVERY_REFUSED, destination=row.destination, why=reason)
+        advance_job(session, job, JobEvent.FAIL, job.reason, at)
+
+
+def withdraw_job(session: Session, job: JobRow, event: JobEvent, reason: Reason, at: datetime) -> None:
+    """End a job, and what of it waits to be sent; what was delivered stays delivered, what is being sent may arrive."""
+    job.reason, job.lease_until = reason, None
+    advance_job(session, job, event, reason, at)
+    pending = DeliveryRow.job_id == job.id, DeliveryRow.state == DeliveryState.PENDING
+    for row in session.scalars(select(DeliveryRow).where(*pending)):
+        row.reason = reason
+        advance_delivery(session, row, DeliveryEvent.REFUSE, reason, at)
+
+
+def return_delivery(session: Session, row: DeliveryRow, reason: Reason, not_before: datetime, at: datetime) -> None:
+    """Have a delivery sent again later; one of a job that was superseded or cancelled is not."""
+    job = session.get_one(JobRow, row.job_id)
+    if job.state in (JobState.SUPERSEDED, JobState.CANCELLED):
+        ended = Reason.of(HoldReason.DELIVERY_OF_ENDED_JOB, job=job.reason, why=reason)
+        refuse_delivery(session, row, ended, at)
+        return
+    row.reason, row.not_before = reason, not_before
+    advance_delivery(session, row, DeliveryEvent.RETRY, reason, at)

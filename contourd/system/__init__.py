@@ -1,0 +1,17 @@
+"""The machine beneath: clocks, files, memory, signals, threads, systemd, logs. Nothing of DICOM or of settings."""
+
+__all__ = [
+    "addresses",
+    "bounded_exchange",
+    "clock",
+    "durable_files",
+    "exhaustion",
+    "folders",
+    "logs",
+    "loopback",
+    "memory",
+    "regular_files",
+    "signals",
+    "systemd",
+    "threads",
+]

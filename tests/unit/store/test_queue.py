@@ -1,0 +1,142 @@
+"""The queue, on a real SQLite file: claims, leases, retries."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+from sqlalchemy import select, text
+
+from contourd.errors import LeaseLost
+from contourd.model.remarks import Finding, Measure, Remark, RemarkCheck, Remarks, RemarkVerdict
+from contourd.observe.report import read_report
+from contourd.store.queue import Lease
+from contourd.store.states import DeliveryState, JobState
+from contourd.store.tables import DeliveryRow, EventRow, JobRow
+from tests.queueing import START, add_job, state
+from tests.reasons import because
+
+
+def test_the_oldest_is_claimed_first_and_once(database, queue):
+    second, first = add_job(database, 2), add_job(database, 1)
+    claimed = queue.claim("a", 60)
+    assert claimed is not None
+    assert (claimed.id, claimed.series_uid, claimed.paths, claimed.attempts) == (first, "1.2.1", ("1/0", "1/1"), 1)
+    assert queue.claim("b", 60).id == second
+    assert queue.claim("c", 60) is None
+
+
+def test_a_lease_that_is_renewed_holds(database, queue, clock):
+    job = add_job(database)
+    queue.claim("a", 60)
+    (first,) = queue.leases()
+    assert first == Lease(job, "a", START + timedelta(seconds=60))
+    clock.advance(50)
+    queue.renew(job, "a", 60)
+    assert not queue.revoke(first, because("it hung"), 3)
+    assert state(database, job) == JobState.CONTOURING
+    (second,) = queue.leases()
+    assert queue.revoke(second, because("it hung"), 3)
+    assert state(database, job) == JobState.QUEUED
+    assert queue.leases() == []
+    assert not queue.revoke(second, because("it hung"), 3)
+
+
+def test_who_lost_the_lease_changes_nothing(database, queue, clock):
+    job = add_job(database)
+    queue.claim("a", 60)
+    clock.advance(61)
+    queue.revoke(*queue.leases(), because("it hung"), 3)
+    assert queue.claim("b", 60).attempts == 2
+    for call in (
+        lambda: queue.renew(job, "a", 60),
+        lambda: queue.contoured(job, "a", {"pacs": "x"}),
+        lambda: queue.hold(job, "a", because("x")),
+        lambda: queue.fail(job, "a", because("x"), 3),
+    ):
+        with pytest.raises(LeaseLost):
+            call()
+    queue.contoured(job, "b", {"pacs": "y"})
+    assert state(database, job) == JobState.DELIVERING
+
+
+def test_a_job_that_workers_die_on_is_held_and_blocks_nothing(database, queue):
+    poison, next_job = add_job(database, 1), add_job(database, 2)
+    assert queue.claim("a", 60).id == poison
+    assert queue.abandon("a", because("it crashed"), 2) == [poison]
+    (line,) = [j for j in read_report(database).jobs if j.id == poison]
+    assert (line.state, str(line.reason)) == ("QUEUED", "it crashed")
+    assert queue.claim("b", 60).id == next_job  # it is younger, and goes first all the same
+    assert queue.claim("c", 60).id == poison
+    assert queue.abandon("c", because("it crashed"), 2) == [poison]
+    assert state(database, poison) == JobState.HELD
+    (line,) = [j for j in read_report(database).jobs if j.id == poison]
+    assert "broke its worker 2 times, the last time so: it crashed" in str(line.reason)
+
+
+def test_errors_of_ours_are_tried_again_and_then_fail(database, queue):
+    job = add_job(database)
+    for attempt in (1, 2):
+        assert queue.claim("a", 60).attempts == attempt
+        queue.fail(job, "a", because("ValueError: x"), 2)
+    assert state(database, job) == JobState.FAILED
+    queue.retry(job)
+    assert state(database, job) == JobState.QUEUED
+    assert queue.claim("a", 60).attempts == 1
+
+
+def test_an_override_stays_with_its_job(database, queue):
+    job = add_job(database)
+    assert queue.claim("a", 60).override == ""
+    queue.hold(job, "a", because("outside the limits"))
+    queue.retry(job, "seen (mp)")
+    assert queue.claim("a", 60).override == "seen (mp)"
+    queue.hold(job, "a", because("something else"))
+    queue.retry(job)
+    assert queue.claim("a", 60).override == "seen (mp)"
+    with database.reading() as session:
+        details = list(session.scalars(select(EventRow.detail).where(EventRow.event == "release")))
+    assert details == ["released by a person: seen (mp)", "released by a person"]
+
+
+def test_what_a_person_is_to_look_at_is_reported(database, queue):
+    job = add_job(database)
+    queue.claim("a", 60)
+    found = Finding("Larynx", RemarkCheck.VOLUME, Measure.VOLUME_CC, 1.0, (5.0, 9.0))
+    remarks = Remarks((Remark(found, RemarkVerdict.FLAG),))
+    queue.contoured(job, "a", {"pacs": "x"}, remarks)
+    assert [line.remarks for line in read_report(database).jobs] == [remarks]
+    assert remarks.told() == "check: Larynx (volume 1.0 cc, expected 5.0 to 9.0 cc)"
+
+
+def test_the_database_keeps_its_own_invariants(database):
+    job = add_job(database)
+    with pytest.raises(Exception, match="CHECK"), database.transaction() as session:
+        session.execute(text("UPDATE jobs SET state = 'LOST'"))
+    row = {"job_id": job, "destination": "pacs", "state": DeliveryState.PENDING}
+    twice = [DeliveryRow(**row, not_before=START, created_at=START, updated_at=START) for _ in range(2)]
+    with pytest.raises(Exception, match="UNIQUE"), database.transaction() as session:
+        session.add_all(twice)
+    with pytest.raises(Exception, match="naive"), database.transaction() as session:
+        session.get_one(JobRow, job).created_at = datetime(2026, 1, 1)
+
+
+def test_pragmas(database):
+    with database.reading() as session:
+        values = [
+            session.execute(text(f"PRAGMA {p}")).scalar() for p in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    assert values == ["wal", 2, 1]
+
+
+def test_claims_use_their_index(database):
+    with database.reading() as session:
+        claim = "EXPLAIN QUERY PLAN SELECT * FROM jobs WHERE state = 'QUEUED' ORDER BY attempts, created_at, id LIMIT 1"
+        due = (
+            "EXPLAIN QUERY PLAN SELECT * FROM deliveries WHERE state = 'PENDING' AND destination = 'p' "
+            "AND not_before <= '2026' ORDER BY not_before, id LIMIT 1"
+        )
+        for query, index in ((claim, "jobs_by_state"), (due, "deliveries_due")):
+            plan = str(session.execute(text(query)).all())
+            assert index in plan
+            assert "TEMP B-TREE" not in plan
