@@ -180,6 +180,7 @@ def rogue(play: Play) -> Iterator[Rogue]:
         while not stopping.is_set():
             with suppress(TimeoutError):
                 connection, _ = listener.accept()
+                threads[:] = [thread for thread in threads if thread.is_alive()]  # thousands come and go
                 threads.append(threading.Thread(target=found.serve, args=(connection,), daemon=True))
                 threads[-1].start()
 
