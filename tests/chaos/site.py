@@ -241,8 +241,7 @@ class Site:
 
 
 BROKEN_OFF = (
-    "SELECT id, series_uid FROM series WHERE state = 'HELD' AND interrupted IN ('aborted', 'ended') "
-    "AND series_uid NOT IN (SELECT series_uid FROM refusals)"
+    "SELECT id, series_uid FROM series WHERE state = 'HELD' AND reason_code IN ('transfer_aborted', 'node_ended')"
 )
 UNDER_WAY = "state IN ('PENDING', 'SENDING', 'SENT')"
 TO_BE_DELIVERED = "jobs.state = 'DELIVERING' AND deliveries.state IN ('PENDING', 'SENDING', 'SENT')"
