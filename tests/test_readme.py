@@ -17,15 +17,12 @@ from tests import settings_page
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 SECTIONS = [
-    "Two commands",
     "The first contour of your own CT",
-    "Configuration",
-    "Operating",
-    "Training",
-    "Architecture",
-    "Conformance, security, licence",
+    "A node",
+    "A model of your own",
+    "Documents",
 ]
 
 
@@ -52,6 +49,21 @@ def help_of(*subcommand: str) -> str:
 
 def test_sections_in_their_order() -> None:
     assert re.findall(r"^## (.*)$", README, re.MULTILINE) == SECTIONS
+
+
+def test_the_readme_is_read_in_minutes_and_begins_with_a_picture_and_two_commands() -> None:
+    assert len(README.encode()) < 8000
+    first = README.split("\n## ")[0]
+    assert first.index("![") < first.index("make demo") < first.index("make test") < 1000
+
+
+def test_the_paths_that_the_guide_names_are_there() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:contourd|trainer|tests|etc|migrations|docs)/[\w./]*)`", guide))
+    below = {path for path in re.findall(r"`(\w+/[\w/]+\.py)`", guide)}
+    assert len(named) > 20 and len(below) > 10  # noqa: PT018
+    assert not [path for path in named if not (ROOT / path).exists()]
+    assert not [path for path in below if not ((ROOT / path).exists() or (ROOT / "contourd" / path).exists())]
 
 
 def test_make_targets_exist() -> None:
@@ -91,7 +103,7 @@ def test_the_example_configuration_holds_the_defaults() -> None:
 
 
 def test_the_readme_s_configuration_is_one(tmp_path: Path) -> None:
-    block = README.split("## Configuration")[1].split("```toml\n")[1].split("```")[0]
+    block = README.split("## A node")[1].split("```toml\n")[1].split("```")[0]
     (tmp_path / "contourd.toml").write_text(block, encoding="utf-8")
     assert load_settings(tmp_path / "contourd.toml").destination[0].name == "pacs"
 
@@ -110,4 +122,4 @@ def test_the_page_for_the_wall_is_one_page() -> None:
 
 
 def test_the_changelog_has_this_version() -> None:
-    assert re.search(rf"^## {re.escape(__version__)} \(\d{{4}}-\d\d-\d\d\)$", DOCUMENTS[1].read_text(), re.MULTILINE)
+    assert re.search(rf"^## {re.escape(__version__)} \(\d{{4}}-\d\d-\d\d\)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
