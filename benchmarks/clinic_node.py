@@ -49,7 +49,7 @@ def balls(shape: Sequence[int], spacing_mm: Sequence[float]) -> NDArray[np.float
 
 def run_worker(settings: Settings, name: str, parent: Connection) -> None:
     """Run a worker whose predictor sleeps."""
-    from contourd.contour.contouring import Contoured, Order, contour_series
+    from contourd.contour.contouring import ContouringOptions, ContouringResult, contour_series
     from contourd.dicom.reading.series import Instance
     from contourd.imaging.volume import Volume
     from contourd.model.predictor import OnLattice, Prediction, Predictor, Progress
@@ -69,7 +69,7 @@ def run_worker(settings: Settings, name: str, parent: Connection) -> None:
             probabilities = balls(prepared.image.shape, self._preprocess.config.spacing_mm)
             return Prediction((OnLattice(probabilities, prepared),), ORGANS, self._preprocess)
 
-    def contour(instances: list[Instance], predictor: Predictor, order: Order) -> Contoured:
+    def contour(instances: list[Instance], predictor: Predictor, order: ContouringOptions) -> ContouringResult:
         return contour_series(instances, Asleep(predictor), order)  # type: ignore[arg-type]
 
     worker.main(settings, name, parent, contour)

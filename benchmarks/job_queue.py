@@ -23,7 +23,7 @@ from figures import Figure, tell
 from sqlalchemy import insert
 
 from contourd.delivery.deliveries import Deliveries
-from contourd.observe.counts import History, read_standing
+from contourd.observe.counts import EventCounters, read_standing
 from contourd.observe.overview import read_details
 from contourd.observe.report import read_report
 from contourd.store.database import Database
@@ -115,7 +115,7 @@ def measure(folder: Path, finished: int) -> list[float]:
         median_ms(lambda: deliveries.claim("pacs")),
         median_ms(lambda: read_report(database)),
         median_ms(lambda: (read_report(database, 100), read_details(database, ("pacs",)))),
-        median_ms(lambda: (read_standing(database), History(database, print).catch_up())),
+        median_ms(lambda: (read_standing(database), EventCounters(database, print).catch_up())),
         median_ms(lambda: subprocess.run(command, check=True, capture_output=True), COMMANDS),
     ]
     database.close()

@@ -40,10 +40,10 @@ from numpy.typing import NDArray
 from rt_utils import RTStructBuilder
 
 from contourd.contour import contouring
-from contourd.contour.contouring import Contoured, Order, contour_series
+from contourd.contour.contouring import ContouringOptions, ContouringResult, contour_series
 from contourd.delivery.deliveries import Deliveries
 from contourd.dicom.network.events import ReceivedInstance
-from contourd.dicom.network.in_memory_scp import Receiver
+from contourd.dicom.network.in_memory_scp import InMemorySCP
 from contourd.dicom.network.scu import StorageSCU
 from contourd.dicom.reading.integrity import stored_sha256
 from contourd.dicom.reading.series import Instance, read_instance
@@ -145,7 +145,7 @@ class Node:
             )
         )
 
-    def _contour(self, instances: list[Instance], _: Predictor, order: Order) -> Contoured:
+    def _contour(self, instances: list[Instance], _: Predictor, order: ContouringOptions) -> ContouringResult:
         self.watch.mark("headers")
         return contour_series(instances, self.predictor, order, self.watch.mark)
 
@@ -299,7 +299,7 @@ def main() -> int:
     if options.measure:
         measure(Path(options.measure[0]), int(options.measure[1]), options.runs)
         return 0
-    with tempfile.TemporaryDirectory() as temporary, Receiver("TPS") as receiver:
+    with tempfile.TemporaryDirectory() as temporary, InMemorySCP("TPS") as receiver:
         folder = options.keep or Path(temporary)
         if not (folder / "masks.npz").exists():
             prepare(folder, options.slices)

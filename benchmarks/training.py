@@ -34,10 +34,10 @@ from contourd.model.transforms import Preprocess
 from trainer.case import Annotation, Case, write_case
 from trainer.training.config import TrainConfig, find_recipe, load_recipe
 from trainer.training.dataset import load_split, store
-from trainer.training.fit import Task, to_target, train_step
+from trainer.training.fit import TrainingTask, to_target, train_step
 from trainer.training.losses import class_weights
 from trainer.training.parallel import Ranks
-from trainer.training.state import State, set_up
+from trainer.training.state import TrainingState, set_up
 
 WORKERS, PREFETCHED = 2, 4
 # What the workers had ready when the first step began does not count, nor what the first steps compile.
@@ -47,7 +47,7 @@ HALF_WIDTH_MM, BODY_HU, NOISE_HU = 120.0, -300, 15.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class MonaiTask(Task):
+class MonaiTask(TrainingTask):
     """A task whose samples come out of a DataLoader."""
 
     batches: Iterator[dict[str, Tensor]] = field(default_factory=lambda: iter(()))
@@ -145,7 +145,7 @@ class Measured:
     waited_share: float
 
 
-def measure(state: State, task: Task, steps: int) -> Measured:
+def measure(state: TrainingState, task: TrainingTask, steps: int) -> Measured:
     """Train for some steps; each ends with its loss on the CPU, so that nothing of it is still under way."""
     taken = [train_step(state, task) for _ in range(WARM_UP + steps)][WARM_UP:]
     seconds = statistics.median(step.seconds for step in taken) / task.config.schedule.batch_size
@@ -176,7 +176,7 @@ def main() -> None:
         known = torch.ones(asked.cases, len(structures) + 1, dtype=torch.bool)
         weights = class_weights(known).to(own.device)
         state = set_up(config, own.device)
-        ours_task = Task(config, store(split.samples, own.device), weights, own, state.supervised)
+        ours_task = TrainingTask(config, store(split.samples, own.device), weights, own, state.supervised)
         shape = tuple(ours_task.sample(0)[0].shape[2:])
         ours = measure(state, ours_task, asked.steps)
         subject = f"Training {asked.recipe} on {own.device.type}"

@@ -16,7 +16,7 @@ from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from tests.phantom import read_series, structure_set
-from trainer.curation.archive import Item, Refused
+from trainer.curation.archive import Item, SkippedItem
 from trainer.curation.discovery import Source, find_items
 
 GRID = Grid.regular((40, 44, 44), (3.0, 4.0, 4.0), (-86.0, -86.0, 0.0))
@@ -158,6 +158,6 @@ def write_csv(folder: Path, seed: int = 0) -> None:
     (folder / "voxel_dimensions.csv").write_text("4.0\n4.0\n3.0\n")
 
 
-def found(root: Path) -> tuple[list[Item], list[Refused]]:
+def found(root: Path) -> tuple[list[Item], list[SkippedItem]]:
     everything = list(find_items(Source("clinic", root)))
-    return [f for f in everything if isinstance(f, Item)], [f for f in everything if isinstance(f, Refused)]
+    return [f for f in everything if isinstance(f, Item)], [f for f in everything if isinstance(f, SkippedItem)]

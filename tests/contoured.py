@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from contourd.contour.contouring import Contoured, Order, contour_series
+from contourd.contour.contouring import ContouringOptions, ContouringResult, contour_series
 from contourd.dicom.reading.integrity import stored_sha256
 from contourd.dicom.reading.series import Instance, read_instance
 from contourd.model.predictor import Predictor
 from contourd.models import activation
-from contourd.node.worker import Contour, Worker
+from contourd.node.worker import ContourFunction, Worker
 from contourd.operations.operations import Operations
 from contourd.settings import Settings
 from contourd.spool.folder import Spool
@@ -35,13 +35,13 @@ class Bench:
 
     settings: Settings
     database: Database
-    contour: Contour = contour_series
+    contour: ContourFunction = contour_series
     elapsed_s: float = 0.0
 
     def __post_init__(self) -> None:
         self.worker = Worker(self.settings, "bench", self._contour, lambda: self.elapsed_s)
 
-    def _contour(self, instances: list[Instance], predictor: Predictor, order: Order) -> Contoured:
+    def _contour(self, instances: list[Instance], predictor: Predictor, order: ContouringOptions) -> ContouringResult:
         return self.contour(instances, predictor, order)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from contourd.delivery.commitments import Commitments
-from contourd.delivery.deliverer import Deliverer, Post
+from contourd.delivery.deliverer import Deliverer, DeliveryServices
 from contourd.delivery.deliveries import Deliveries
 from contourd.observe.report import DeliveryLine, read_report
 from contourd.settings import Destination
@@ -37,7 +37,7 @@ class Node:
         self.deliverers = {
             name: Deliverer(
                 Destination(name=name, ae_title=name.upper(), host="h", port=104),
-                Post(self.folder, self.deliveries, self.commitments, peer, peer),
+                DeliveryServices(self.folder, self.deliveries, self.commitments, peer, peer),
                 threading.Event(),
                 self.clock.elapsed,
             )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from contourd.dicom.network.commitment_messages import Report, Request
+from contourd.dicom.network.commitment_messages import CommitmentReport, CommitmentRequest
 from contourd.dicom.network.outcomes import Outcome, OutcomeKind
 from contourd.settings import Destination, SenderNode
 from contourd.store.states import JobState, RetryPolicy, SeriesState
@@ -98,8 +98,8 @@ class Peer:
         self.reports: Outcome = TAKEN
         self.sent: list[str] = []
         self.echoed = 0
-        self.asked: list[Request] = []
-        self.told: list[Report] = []
+        self.asked: list[CommitmentRequest] = []
+        self.told: list[CommitmentReport] = []
 
     def deliver(self, path: Path, destination: Destination) -> Outcome:  # noqa: ARG002
         self.sent.append(path.name)
@@ -109,11 +109,11 @@ class Peer:
         self.echoed += 1
         return self.echoes
 
-    def ask(self, request: Request, destination: Destination) -> Outcome:  # noqa: ARG002
+    def ask(self, request: CommitmentRequest, destination: Destination) -> Outcome:  # noqa: ARG002
         self.asked.append(request)
         return self.commits
 
-    def report(self, report: Report, sender: SenderNode) -> Outcome:  # noqa: ARG002
+    def report(self, report: CommitmentReport, sender: SenderNode) -> Outcome:  # noqa: ARG002
         self.told.append(report)
         return self.reports
 

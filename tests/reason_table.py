@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from string import Formatter
 
-from contourd.reasons.catalogue import CATALOGUE, Entry, HoldReason, Reason, Way
+from contourd.reasons.catalogue import CATALOGUE, HoldReason, NextStep, Reason, ReasonEntry
 from contourd.reasons.codes import HOLDING
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "operating.md"
 BEGIN = "<!-- made of the catalogue of reasons by `python -m tests.reason_table` -->\n"
 END = "<!-- end of the table -->\n"
-WAYS: Mapping[Way, str] = {
-    Way.AGAIN: "`release SERIES`, `retry JOB`",
-    Way.GIVE_REASON: '`release SERIES --reason "WHY"`, `retry JOB`',
-    Way.OVERRIDE: '`retry JOB --override "WHY"`',
-    Way.CONFIRM: "`confirm JOB`",
-    Way.REPLACE: '`replace SERIES --reason "WHY"`, `release SERIES --reason "WHY"`',
-    Way.SENDER: "its sender alone",
+WAYS: Mapping[NextStep, str] = {
+    NextStep.AGAIN: "`release SERIES`, `retry JOB`",
+    NextStep.GIVE_REASON: '`release SERIES --reason "WHY"`, `retry JOB`',
+    NextStep.OVERRIDE: '`retry JOB --override "WHY"`',
+    NextStep.CONFIRM: "`confirm JOB`",
+    NextStep.REPLACE: '`replace SERIES --reason "WHY"`, `release SERIES --reason "WHY"`',
+    NextStep.SENDER: "its sender alone",
 }
 WHY = Reason.of(HoldReason.SPOOL_FULL, said="no space is left")
 # Details of the sentences that no template says.
@@ -59,7 +59,7 @@ EXAMPLES: Mapping[HoldReason, Mapping[str, object]] = {
 }
 
 
-def words(code: HoldReason, entry: Entry) -> str:
+def words(code: HoldReason, entry: ReasonEntry) -> str:
     """Return how a reason's sentence begins, with dots for what differs from case to case."""
     if isinstance(entry.sentence, str):
         told = "".join(part + ("..." if field else "") for part, field, _, _ in Formatter().parse(entry.sentence))
@@ -70,7 +70,7 @@ def words(code: HoldReason, entry: Entry) -> str:
 
 def table() -> str:
     """Return the table: a row for the codes of one meaning and remedy."""
-    groups: dict[tuple[str, str, str, Way], list[str]] = {}
+    groups: dict[tuple[str, str, str, NextStep], list[str]] = {}
     for code, entry in CATALOGUE.items():
         if entry.held_as in HOLDING:
             same = (entry.held_as.value, entry.means, entry.remedy, entry.way)

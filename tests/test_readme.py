@@ -60,7 +60,7 @@ def test_the_readme_is_read_in_minutes_and_begins_with_a_picture_and_two_command
 def test_the_paths_that_the_guide_names_are_there() -> None:
     guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`((?:contourd|trainer|tests|etc|migrations|docs)/[\w./]*)`", guide))
-    below = {path for path in re.findall(r"`(\w+/[\w/]+\.py)`", guide)}
+    below = set(re.findall(r"`(\w+/[\w/]+\.py)`", guide))
     assert len(named) > 20 and len(below) > 10  # noqa: PT018
     assert not [path for path in named if not (ROOT / path).exists()]
     assert not [path for path in below if not ((ROOT / path).exists() or (ROOT / "contourd" / path).exists())]
@@ -122,4 +122,8 @@ def test_the_page_for_the_wall_is_one_page() -> None:
 
 
 def test_the_changelog_has_this_version() -> None:
-    assert re.search(rf"^## {re.escape(__version__)} \(\d{{4}}-\d\d-\d\d\)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.search(
+        rf"^## {re.escape(__version__)} \(\d{{4}}-\d\d-\d\d\)$",
+        (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )

@@ -289,7 +289,7 @@ def read_review(path: Path, vocabulary: Vocabulary | None = None) -> dict[str, R
 
 
 def _read_before(spelling: str, taken: str, sure: str, vocabulary: Vocabulary) -> bool:
-    """Say whether an entry is what an earlier contourd read by itself, and not what a person made of it."""
+    """Return whether an entry is what an earlier contourd read by itself, and not what a person made of it."""
     if sure in (Certainty.EXACT.value, Certainty.ALIAS.value):
         without = "".join(c for c in spelling if c not in TILDES)
         now = interpret(spelling, vocabulary).suggestion, interpret(without, vocabulary).taken_for

@@ -61,7 +61,7 @@ def tracked(items: Iterable[Item], total: int, description: str) -> Iterator[Ite
             shown.advance()
 
 
-def in_words(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """Tell a time as a person would guess it."""
     minutes = round(seconds / 60)
     if minutes < 1:

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from contourd.acceptance.reference_patient import reference_masks, reference_series
 from contourd.contour.pictures import draw_contours
-from contourd.dicom.network.in_memory_scp import Receiver
+from contourd.dicom.network.in_memory_scp import InMemorySCP
 from contourd.dicom.network.sender import send_series
 from contourd.dicom.reading.series import Instance, find_series, gate, read_volume
 from contourd.dicom.rtstruct.reader import rasterise, read_structure_set
@@ -68,7 +68,7 @@ def run(ct: Path | None, output: Path) -> int:
     instances = max(found.values(), key=len)
     spool = output / "spool"
     shutil.rmtree(spool, ignore_errors=True)
-    with Receiver("RECEIVER") as receiver:
+    with InMemorySCP("RECEIVER") as receiver:
         port = free_port()
         configuration = output / "contourd.toml"
         text = CONFIGURATION.format(host=LOOPBACK, port=port, spool=spool.resolve(), receiver=receiver.port)

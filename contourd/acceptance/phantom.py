@@ -122,7 +122,7 @@ class Tube:
 
 
 @dataclass(frozen=True, slots=True)
-class Solid:
+class PhantomROI:
     """One ROI of the phantom: parts that do not touch.
 
     Attributes
@@ -167,10 +167,14 @@ class Solid:
 
 # Every end lies half-way between two slices, so that slices of 2 mm fill a solid exactly.
 SOLIDS = (
-    Solid("Cube_L", (Block((50, -20, 30), (40, 40, 40)),), 300, (255, 64, 64), "on the patient's left, to the head"),
-    Solid("Sphere_R", (Ball((-45, -10, -24), 20),), 500, (64, 160, 255), "on the patient's right, to the feet"),
-    Solid("Ring_Post", (Tube((0, 35, -30), 25, 12, 40),), 700, (64, 208, 64), "at the back, to the feet; a hole in it"),
-    Solid(
+    PhantomROI(
+        "Cube_L", (Block((50, -20, 30), (40, 40, 40)),), 300, (255, 64, 64), "on the patient's left, to the head"
+    ),
+    PhantomROI("Sphere_R", (Ball((-45, -10, -24), 20),), 500, (64, 160, 255), "on the patient's right, to the feet"),
+    PhantomROI(
+        "Ring_Post", (Tube((0, 35, -30), 25, 12, 40),), 700, (64, 208, 64), "at the back, to the feet; a hole in it"
+    ),
+    PhantomROI(
         "TwoParts",
         (Block((-40, -15, 30), (20, 20, 40)), Block((-5, -50, 34), (10, 10, 40))),
         150,

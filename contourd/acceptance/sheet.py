@@ -18,7 +18,7 @@ TEMPLATES = Path(__file__).resolve().parent / "templates"
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ExpectedSolid:
     """What is expected of one solid: volume in cc with its limits, centroid (x, y, z) LPS in mm.
 
     Attributes
@@ -38,7 +38,7 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivered:
+class PhantomDelivery:
     """A phantom and what became of it.
 
     Attributes
@@ -58,10 +58,10 @@ class Delivered:
         return self.structure_set_taken and self.images_taken == len(self.phantom.images)
 
 
-def sheet_lines(profile: Profile) -> tuple[Line, ...]:
+def sheet_lines(profile: Profile) -> tuple[ExpectedSolid, ...]:
     """Return the expected figures, by formula alone, with the names that the profile writes."""
     return tuple(
-        Line(
+        ExpectedSolid(
             profile.name_of(solid.name),
             "#{:02x}{:02x}{:02x}".format(*solid.colour),
             solid.where,
@@ -85,7 +85,7 @@ def sheet_table(profile: Profile) -> Table:
     return table
 
 
-def sheet_page(destination: str, profile: Profile, delivered: Sequence[Delivered]) -> str:
+def sheet_page(destination: str, profile: Profile, delivered: Sequence[PhantomDelivery]) -> str:
     """Write the sheet as one HTML page that needs no network and prints on one side.
 
     Parameters

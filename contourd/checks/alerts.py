@@ -7,7 +7,7 @@ import socket
 import ssl
 from urllib.parse import urlsplit
 
-from contourd.checks.finding import Finding, failed, ok
+from contourd.checks.finding import CheckFinding, failed, ok
 from contourd.commands import command
 from contourd.errors import NoticeNotSent
 from contourd.observe.notices import MailChannel, Notice, notice_of_test
@@ -16,7 +16,7 @@ from contourd.settings import MailSettings
 HTTPS, HTTP = 443, 80
 
 
-def mail(settings: MailSettings, node: str, send: bool) -> Finding:
+def mail(settings: MailSettings, node: str, send: bool) -> CheckFinding:
     """Connect to the mail server, encrypt, log in and name sender and recipients; ``send``: and send a test.
 
     Parameters
@@ -51,7 +51,7 @@ def _remedy(cause: BaseException | None) -> str:
     return "check alerts.mail.host, port and security, the name server and the firewall"
 
 
-def webhook(url: str, timeout_s: float) -> Finding:
+def webhook(url: str, timeout_s: float) -> CheckFinding:
     """Connect to the webhook's server, and shake hands where it is https; nothing is posted."""
     parts = urlsplit(url)
     host, secure = parts.hostname or "", parts.scheme == "https"

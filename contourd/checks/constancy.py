@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contourd.checks.finding import Finding, ok
+from contourd.checks.finding import CheckFinding, ok
 from contourd.commands import command
 from contourd.settings import Settings
 from contourd.store.constancy_standing import BASELINE_FILE
 
 
-def baseline(settings: Settings) -> Finding:
+def baseline(settings: Settings) -> CheckFinding:
     """Remark that there is none; the node contours without it."""
     if not settings.constancy.enabled:
         return ok("the morning constancy check is off (constancy.enabled)")

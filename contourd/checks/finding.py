@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class State(Enum):
+class CheckStatus(Enum):
     """How a check ended."""
 
     OK = "ok"
@@ -16,7 +16,7 @@ class State(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckFinding:
     """What one check found.
 
     Attributes
@@ -27,13 +27,13 @@ class Finding:
         What to do; empty where there is nothing to do.
     """
 
-    state: State
+    state: CheckStatus
     told: str
     remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class InstallationCheck:
     """A check that can be run.
 
     Attributes
@@ -47,20 +47,20 @@ class Check:
     """
 
     name: str
-    run: Callable[[], Finding]
+    run: Callable[[], CheckFinding]
     remedy: str
 
 
-def ok(told: str, remedy: str = "") -> Finding:
+def ok(told: str, remedy: str = "") -> CheckFinding:
     """Return that all is well."""
-    return Finding(State.OK, told, remedy)
+    return CheckFinding(CheckStatus.OK, told, remedy)
 
 
-def failed(told: str, remedy: str = "") -> Finding:
+def failed(told: str, remedy: str = "") -> CheckFinding:
     """Return that a person must act."""
-    return Finding(State.FAILED, told, remedy)
+    return CheckFinding(CheckStatus.FAILED, told, remedy)
 
 
-def unknown(told: str, remedy: str = "") -> Finding:
+def unknown(told: str, remedy: str = "") -> CheckFinding:
     """Return that it cannot be seen from here."""
-    return Finding(State.UNKNOWN, told, remedy)
+    return CheckFinding(CheckStatus.UNKNOWN, told, remedy)

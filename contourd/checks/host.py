@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydicom.uid import UID
 
-from contourd.checks.finding import Finding, failed, ok, unknown
+from contourd.checks.finding import CheckFinding, failed, ok, unknown
 from contourd.commands import command
 from contourd.dicom.reading.decoders import DECODERS, has_decoder
 from contourd.dicom.rtstruct.second_reader import second_reader_loads
@@ -27,14 +27,14 @@ FIRST_YEAR, LAST_YEAR = 2026, 2100
 COMMAND_LIMIT_S = 10.0
 
 
-def settings_file(path: Path) -> Finding:
+def settings_file(path: Path) -> CheckFinding:
     """See that the settings can be changed by their owner and group alone."""
     if path.stat().st_mode & stat.S_IWOTH:
         return failed(f"{path} can be changed by anybody", f"chmod o-w {path}")
     return ok(f"{path} can be used")
 
 
-def spool_write(settings: SpoolSettings) -> Finding:
+def spool_write(settings: SpoolSettings) -> CheckFinding:
     """Write a file, flush it to the disk, rename it, read it back and remove it."""
     root = settings.root
     if not root.is_dir():
@@ -54,7 +54,7 @@ def spool_write(settings: SpoolSettings) -> Finding:
     return ok(f"1 MiB written to {root}, flushed and renamed in {took_ms:.0f} ms")
 
 
-def _absent(root: Path) -> Finding:
+def _absent(root: Path) -> CheckFinding:
     remedy = f"make it for the user that runs contourd: install -d -m 0750 {root}"
     above = next(p for p in root.resolve().parents if p.exists())
     if root.exists() or not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
@@ -64,7 +64,7 @@ def _absent(root: Path) -> Finding:
     )
 
 
-def spool_space(settings: SpoolSettings) -> Finding:
+def spool_space(settings: SpoolSettings) -> CheckFinding:
     """See that more is free than must be left."""
     folder = next(p for p in (settings.root, *settings.root.resolve().parents) if p.is_dir())
     status = os.statvfs(folder)
@@ -75,7 +75,7 @@ def spool_space(settings: SpoolSettings) -> Finding:
     return ok(told)
 
 
-def spool_modes(settings: SpoolSettings) -> Finding:
+def spool_modes(settings: SpoolSettings) -> CheckFinding:
     """See that patients' images are not open to every user of the machine."""
     if not settings.root.is_dir():
         return unknown(f"{settings.root} is not there")
@@ -88,7 +88,7 @@ def spool_modes(settings: SpoolSettings) -> Finding:
     )
 
 
-def database(url: str) -> Finding:
+def database(url: str) -> CheckFinding:
     """Open the queue; its schema is this version's, or will be at the next start."""
     prefix = "sqlite:///"
     if url.startswith(prefix) and not Path(url.removeprefix(prefix)).exists():
@@ -113,7 +113,7 @@ def database(url: str) -> Finding:
     )
 
 
-def decoders() -> Finding:
+def decoders() -> CheckFinding:
     """Tell which transfer syntaxes can be read here; RLE and uncompressed ones always can."""
     missing = [UID(syntax).name for syntax in DECODERS if not has_decoder(syntax)]
     if missing:
@@ -124,7 +124,7 @@ def decoders() -> Finding:
     return ok("every transfer syntax that contourd knows can be decoded")
 
 
-def second_reader() -> Finding:
+def second_reader() -> CheckFinding:
     """See that rt-utils is there, where the settings ask for it."""
     if second_reader_loads():
         return ok("rt-utils loads")
@@ -134,7 +134,7 @@ def second_reader() -> Finding:
     )
 
 
-def clock() -> Finding:
+def clock() -> CheckFinding:
     """See that the clock tells a possible year, and that time goes forwards."""
     now, before = datetime.now(UTC).astimezone(), time.monotonic_ns()
     told = f"{now:%Y-%m-%d %H:%M:%S} {now.tzname()} (UTC{now:%z})"
@@ -145,7 +145,7 @@ def clock() -> Finding:
     return ok(told)
 
 
-def time_service() -> Finding:
+def time_service() -> CheckFinding:
     """Ask systemd, where there is one, whether the clock is kept by NTP."""
     command = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
     try:

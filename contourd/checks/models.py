@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from contourd.checks.finding import Finding, failed, ok
+from contourd.checks.finding import CheckFinding, failed, ok
 from contourd.imaging.volume import Volume, oval_body
-from contourd.model.commissioning import REMEDY, told_unjudged
+from contourd.model.commissioning import REMEDY, unjudged_text
 from contourd.model.library import NAMED, FoundModel, Origin, find_model
 from contourd.model.runtime import peak_bytes
 from contourd.models.activation import load_found, verify
 from contourd.models.activations import Activations
-from contourd.models.placement import ELSEWHERE, misplaced, told_misplaced
+from contourd.models.placement import ELSEWHERE, find_misplaced, misplaced_text
 from contourd.models.runtimes import make_predictor, user_cache
 from contourd.settings import Settings
 from contourd.store.database import Database
@@ -25,7 +25,7 @@ SPACING_MM = (2.0, 1.0, 1.0)
 BODY_HALF_AXES_MM = (240.0, 175.0)
 
 
-def model(name: str, settings: Settings) -> Finding:
+def model(name: str, settings: Settings) -> CheckFinding:
     """See that what a name stands for now is whole: its hashes fit, and its network takes its weights."""
     found = found_model(name, settings)
     bundle = verify(found)
@@ -33,7 +33,7 @@ def model(name: str, settings: Settings) -> Finding:
     one = found.activation
     if one is not None:
         told = f"{told}, in use since {one.at:%Y-%m-%d %H:%M} UTC by {one.actor}"
-    uncommissioned = told_unjudged(bundle.config.model.structures, bundle.config.distribution)
+    uncommissioned = unjudged_text(bundle.config.model.structures, bundle.config.distribution)
     return ok(f"{told}; {uncommissioned}", REMEDY) if uncommissioned else ok(told)
 
 
@@ -56,14 +56,14 @@ def largest_volume() -> Volume:
     return oval_body((SLICES, ROWS, COLUMNS), SPACING_MM, BODY_HALF_AXES_MM)
 
 
-def device(name: str, settings: Settings) -> Finding:
+def device(name: str, settings: Settings) -> CheckFinding:
     """Run a model on its device with the largest volume that is expected; a job must have twice the time of that."""
     time_limit_s = settings.worker.time_limit_s
     found = found_model(name, settings)
     bundle = load_found(found)
     predictor = make_predictor(bundle, settings.worker, user_cache())
-    if found.origin is Origin.FOLDER and (wrong := misplaced(predictor)):  # others were tried by their activation
-        return failed(told_misplaced(bundle, wrong), ELSEWHERE)
+    if found.origin is Origin.FOLDER and (wrong := find_misplaced(predictor)):  # others were tried by their activation
+        return failed(misplaced_text(bundle, wrong), ELSEWHERE)
     began = time.monotonic()
     predictor.predict(largest_volume())
     took_s = time.monotonic() - began

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from contourd.checks.finding import Finding, failed, ok, unknown
+from contourd.checks.finding import CheckFinding, failed, ok, unknown
 from contourd.dicom.network.outcomes import OutcomeKind
 from contourd.dicom.network.scu import StorageSCU
 from contourd.dicom.network.tls import calling_context, listening_context
@@ -41,7 +41,7 @@ def own_address(settings: Settings) -> tuple[Destination, str]:
     return own, node.ae_title
 
 
-def port(settings: Settings) -> Finding:
+def port(settings: Settings) -> CheckFinding:
     """See that the port is free, or that it is this very node that listens on it."""
     node = settings.node
     where = f"{node.host}:{node.port}"
@@ -62,7 +62,7 @@ def port(settings: Settings) -> Finding:
     )
 
 
-def page(settings: Settings) -> Finding:
+def page(settings: Settings) -> CheckFinding:
     """See that the page's token is a secret, and its port free or this very node's."""
     web = settings.web
     where, acts = f"http://{web.host}:{web.port}", "with a token" if read_token(web.token_file) else "read-only"
@@ -75,7 +75,7 @@ def page(settings: Settings) -> Finding:
 
 
 def _why_taken(host: str, port_number: int) -> str:
-    """Say why an address cannot be listened on; empty where it can."""
+    """Return why an address cannot be listened on; empty where it can."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -87,7 +87,7 @@ def _why_taken(host: str, port_number: int) -> str:
     return ""
 
 
-def echo(destination: Destination, calling: str) -> Finding:
+def echo(destination: Destination, calling: str) -> CheckFinding:
     """Ask a destination by C-ECHO."""
     outcome = StorageSCU(calling).echo(destination)
     where = f"{destination.ae_title} at {destination.host}:{destination.port}"
@@ -98,8 +98,8 @@ def echo(destination: Destination, calling: str) -> Finding:
     return failed(outcome.reason, "check host, port, firewall and that it runs; contourd goes on trying by itself")
 
 
-def echo_back(destination: Destination, settings: Settings) -> Finding:
-    """Tell whether a destination has called this node before; DICOM has no way to ask it to."""
+def echo_back(destination: Destination, settings: Settings) -> CheckFinding:
+    """Return whether a destination has called this node before; DICOM has no way to ask it to."""
     called = None
     url = settings.database_url
     if not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///")).exists():
@@ -118,7 +118,7 @@ def echo_back(destination: Destination, settings: Settings) -> Finding:
     )
 
 
-def node_certificate(node: NodeSettings) -> Finding:
+def node_certificate(node: NodeSettings) -> CheckFinding:
     """See that our certificate can be used to listen with, lasts, and names this machine."""
     assert node.tls is not None
     listening_context(node.tls)
@@ -135,7 +135,7 @@ def node_certificate(node: NodeSettings) -> Finding:
     )
 
 
-def destination_certificate(destination: Destination) -> Finding:
+def destination_certificate(destination: Destination) -> CheckFinding:
     """See that ours can be used to call with, and that the destination's is trusted, for its host, and lasts."""
     tls = destination.tls
     assert tls is not None
@@ -154,7 +154,7 @@ def destination_certificate(destination: Destination) -> Finding:
     return finding if finding.remedy else ok(f"{version}; {finding.told}")
 
 
-def _lasts(certificate: Mapping[str, object], what: str) -> Finding:
+def _lasts(certificate: Mapping[str, object], what: str) -> CheckFinding:
     ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
     days = (ends - datetime.now(UTC)).days
     told = f"{what} is valid until {ends:%Y-%m-%d}, {days} more days"

@@ -25,7 +25,7 @@ from contourd.cli.sending import accept, echo, send
 from contourd.cli.statuses import status_of
 from contourd.cli.training import RECIPE_COMMANDS, ablate, curate, evaluate, train
 from contourd.errors import ContourdError, NodeError, SettingsError
-from contourd.system.logs import guard_standard_error, told_traceback
+from contourd.system.logs import guard_standard_error, traceback_text
 
 FIRST_STEPS = (
     "First steps: contourd demo; or contourd init, contourd check, contourd accept DEST, contourd serve.\n"
@@ -104,7 +104,7 @@ def main() -> None:
     except BrokenPipeError:
         os._exit(141)
     except Exception as error:  # Python would print its text, which may quote the patient
-        typer.echo(told_traceback(error), err=True)
+        typer.echo(traceback_text(error), err=True)
         sys.exit(1)
 
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contourd.cli.options import ConfigOption, opened_database
+from contourd.cli.options import ConfigOption, open_database
 from contourd.cli.timeline_text import entry
 
 if TYPE_CHECKING:
-    from contourd.observe.timeline import Line
+    from contourd.observe.timeline import TimelineEntry
 
 SPAN_UNITS = {"s": "seconds", "min": "minutes", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 MOMENT_HELP = "As 2h, 30min, 7d before now, or a local date 2026-11-24, or 2026-11-24T13:00."
@@ -30,12 +30,12 @@ def audit(
     json: Annotated[bool, typer.Option("--json", help="For programs: one JSON object a line.")] = False,
 ) -> None:
     """Show who did what: peers, operators, settings, every step."""
-    from contourd.observe.timeline import Selection, read_timeline
+    from contourd.observe.timeline import TimelineFilter, read_timeline
     from contourd.settings import load_settings
 
     now = datetime.now(UTC)
-    wanted = Selection(moment(since, now), moment(until, now) if until else now + timedelta(days=1), action, job)
-    with opened_database(load_settings(config)) as database:
+    wanted = TimelineFilter(moment(since, now), moment(until, now) if until else now + timedelta(days=1), action, job)
+    with open_database(load_settings(config)) as database:
         for line in read_timeline(database, wanted):
             typer.echo(_as_json(line) if json else entry(line, verbose))
 
@@ -56,7 +56,7 @@ def moment(text: str, now: datetime) -> datetime:
         raise typer.BadParameter(f"{text!r} is neither a span as 2h nor a date as 2026-11-24") from error
 
 
-def _as_json(line: Line) -> str:
+def _as_json(line: TimelineEntry) -> str:
     from dataclasses import asdict
     from json import dumps
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contourd.cli.options import ConfigOption, opened_database, operator
+from contourd.cli.options import ConfigOption, open_database, operator
 from contourd.commands import command
 from contourd.errors import BaselineInvalid, ConstancyFailed, NodeError
 
 if TYPE_CHECKING:
     from contourd.settings import Settings
-    from contourd.store.constancy_standing import Check
+    from contourd.store.constancy_standing import ConstancyCheck
 
 LOOK_S = 0.5
 # The node needs some seconds to begin and to end a check.
@@ -55,7 +55,7 @@ def run(config: ConfigOption = None) -> None:
     raise typer.Exit(1 if check.reason else 0)
 
 
-def _done(settings: Settings, purpose: str) -> Check:
+def _done(settings: Settings, purpose: str) -> ConstancyCheck:
     """Ask the node for a check and wait for its end.
 
     Raises
@@ -65,16 +65,16 @@ def _done(settings: Settings, purpose: str) -> Check:
     ConstancyFailed
         The node does not end it in its time.
     """
-    from contourd.constancy.requests import Checks
+    from contourd.constancy.requests import ConstancyChecks
     from contourd.spool.access import is_served
     from contourd.store.constancy_standing import OPEN
 
-    with opened_database(settings) as database:
+    with open_database(settings) as database:
         if not is_served(settings.spool.root):
             raise NodeError(
                 f"no contourd serves {settings.spool.root}; start it with `{command('serve')}`, and try again"
             )
-        checks = Checks(database)
+        checks = ConstancyChecks(database)
         number = checks.request(operator(), purpose)
         typer.echo(f"constancy {purpose} {number} is under way; the reference patient goes through the node", err=True)
         deadline = time.monotonic() + settings.constancy.timeout_s + LONGER_S
@@ -85,7 +85,7 @@ def _done(settings: Settings, purpose: str) -> Check:
         return check
 
 
-def _show_models(check: Check, compared: bool) -> None:
+def _show_models(check: ConstancyCheck, compared: bool) -> None:
     for model in check.result.models:
         typer.echo(f"{model.name} {model.version}, sha256 {model.sha256[:12]}, on {check.result.device}")
         for name, organ in model.organs.items():
@@ -103,16 +103,16 @@ def show(
     """Show how the check stands, and the last ones."""
     from datetime import UTC, datetime
 
-    from contourd.constancy.requests import Checks
+    from contourd.constancy.requests import ConstancyChecks
     from contourd.observe.status import constancy_content
     from contourd.observe.status_tables import constancy_text
     from contourd.settings import load_settings
     from contourd.store.constancy_standing import read_constancy
 
     settings = load_settings(config)
-    with opened_database(settings) as database:
+    with open_database(settings) as database:
         now = datetime.now(UTC)
-        standing, checks = read_constancy(database, settings, now), Checks(database).history(last)
+        standing, checks = read_constancy(database, settings, now), ConstancyChecks(database).history(last)
     if json:
         content = constancy_content(standing) | {"checks": [_content(check) for check in checks]}
         typer.echo(json_format.dumps(content, indent=1))
@@ -128,14 +128,14 @@ def show(
         console.print(f"{check.id:>5}  {at:%Y-%m-%d %H:%M}  {check.purpose:<8}  {state:<9}  {check.actor:<12}  {told}")
 
 
-def _figures(check: Check) -> str:
+def _figures(check: ConstancyCheck) -> str:
     """Put the figures of a check in a few words."""
     if check.purpose == "baseline":
         return ", ".join(f"{m.name} {m.version}, {m.seconds:.1f} s" for m in check.result.models)
     return ", ".join(f"{m.name}: least Dice {m.least_dice:.4f}, {m.seconds:.1f} s" for m in check.result.models)
 
 
-def _content(check: Check) -> Mapping[str, Any]:
+def _content(check: ConstancyCheck) -> Mapping[str, Any]:
     def told(at: Any) -> str | None:
         return at.isoformat() if at else None
 

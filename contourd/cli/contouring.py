@@ -42,14 +42,16 @@ def contour(
         raise NodeError(f"there is no profile {profile!r}; there are: {', '.join(PROFILES)}")
     found, unreadable = survey_series(ct_folder)
     instances = choose_series(found, unreadable, ct_folder, series_uid)
-    from contourd.contour.contouring import Order, contour_series
+    from contourd.contour.contouring import ContouringOptions, contour_series
     from contourd.dicom.rtstruct.writer import save_structure_set
     from contourd.model.bundle import load_bundle
     from contourd.model.site_structures import site_colours
     from contourd.models.runtimes import make_predictor, user_cache
 
     predictor = make_predictor(load_bundle(model), worker_settings(device, runtime), user_cache())
-    order = Order(profiles=(PROFILES[profile],), override=signed(override), colours=site_colours(structures))
+    order = ContouringOptions(
+        profiles=(PROFILES[profile],), override=signed(override), colours=site_colours(structures)
+    )
     with _stages() as report:
         contoured = contour_series(instances, predictor, order, report)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +73,7 @@ def contour(
 
 
 @dataclass(frozen=True, slots=True)
-class Organ:
+class OrganSummary:
     """What became of one organ: drawn, to be checked (check), not found, or withheld, and why."""
 
     name: str
@@ -85,13 +87,13 @@ class Organ:
         return named[self.state] + self.reason
 
 
-def _organ(roi: ROI, remarks: Remarks) -> Organ:
+def _organ(roi: ROI, remarks: Remarks) -> OrganSummary:
     state, reason = ("drawn" if roi.contours else "not found"), ""
     if roi.name in remarks.flagged:
         state, reason = "check", remarks.flagged[roi.name]
     if roi.name in remarks.withheld:
         state, reason = "withheld", remarks.withheld[roi.name]
-    return Organ(roi.name, round(roi.volume_cc, 2), state, reason)
+    return OrganSummary(roi.name, round(roi.volume_cc, 2), state, reason)
 
 
 def choose_series(

@@ -51,7 +51,7 @@ def restore(
     What was there is kept; contourd must be stopped.
     """
     from contourd.settings import load_settings
-    from contourd.spool.marks import Mark, Marks
+    from contourd.spool.marks import JournalMark, SeriesJournal
     from contourd.store import backup as backups
     from contourd.store.tables import SCHEMA_REVISION
 
@@ -61,7 +61,7 @@ def restore(
         kept = backups.saved_name(database, "replaced", datetime.now(UTC))
         replaced = database.exists()
         revision = backups.restore(file, database, kept)
-        Marks(settings.spool.root).add(Mark.RESTORED, "", str(file))
+        SeriesJournal(settings.spool.root).add(JournalMark.RESTORED, "", str(file))
         _audit(settings, "db restore", str(file))
         typer.echo(f"{file} is restored" + (f"; what was there is kept as {kept}" if replaced else ""))
         if revision != SCHEMA_REVISION:
@@ -154,13 +154,13 @@ def _save(settings: Settings, database: Database, dumped: bool) -> None:
 
 def _audit(settings: Settings, action: str, detail: str) -> None:
     """Write who did it, where the schema has a trail."""
-    from contourd.store.audit import AuditTrail, Deed
+    from contourd.store.audit import AuditEntry, AuditTrail
     from contourd.store.database import Database
     from contourd.store.tables import SCHEMA_REVISION
 
     database = Database(settings.database_url)
     try:
         if database.revision() == SCHEMA_REVISION:
-            AuditTrail(database).record(Deed(operator(), action, "", detail))
+            AuditTrail(database).record(AuditEntry(operator(), action, "", detail))
     finally:
         database.close()

@@ -16,8 +16,8 @@ from contourd.errors import ContourdError, NodeError, SettingsError
 from contourd.settings.profiles import PROFILES
 
 if TYPE_CHECKING:
-    from contourd.checks.finding import Check, Finding
-    from contourd.settings.configuration import Answers
+    from contourd.checks.finding import CheckFinding, InstallationCheck
+    from contourd.settings.configuration import SiteAnswers
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +28,15 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
 ) -> None:
     """Write a commented configuration after a few questions."""
-    from contourd.settings.configuration import Answers, write_configuration
+    from contourd.settings.configuration import SiteAnswers, write_configuration
 
     if output.exists() and not force:
         raise NodeError(f"{output} is there already and was left as it is; choose another --output, or --force")
-    write_configuration(output, Answers() if yes else _ask(Answers()), replace=force)
+    write_configuration(output, SiteAnswers() if yes else _ask(SiteAnswers()), replace=force)
     typer.echo(f"{output} is written; look through it, then run: {command('check', '--config', str(output))}")
 
 
-def _ask(default: Answers) -> Answers:
+def _ask(default: SiteAnswers) -> SiteAnswers:
     """Ask for what differs from site to site; an answer that is not valid is asked for again."""
     from dataclasses import replace
 
@@ -97,7 +97,7 @@ def check(
     json: JsonOption = False,
 ) -> None:
     """Test everything before the first patient; say how to mend it."""
-    from contourd.checks.finding import State
+    from contourd.checks.finding import CheckStatus
     from contourd.checks.listing import checks_of
     from contourd.settings import find_settings_file, load_settings
 
@@ -114,16 +114,16 @@ def check(
         found.append((name, finding))
         if not json:
             _show(name, finding)
-    red = [name for name, finding in found if finding.state is State.FAILED]
+    red = [name for name, finding in found if finding.state is CheckStatus.FAILED]
     if json:
         typer.echo(_as_json(file, found))
     else:
-        open_ones = sum(finding.state is State.UNKNOWN for _, finding in found)
+        open_ones = sum(finding.state is CheckStatus.UNKNOWN for _, finding in found)
         typer.echo(f"{len(found) - len(red) - open_ones} well, {len(red)} red, {open_ones} not tested")
     raise typer.Exit(1 if red else 0)
 
 
-def _findings(checks: Iterable[Check]) -> Iterator[tuple[str, Finding]]:
+def _findings(checks: Iterable[InstallationCheck]) -> Iterator[tuple[str, CheckFinding]]:
     """Run the checks one by one; whatever breaks in one is its finding, and the list goes on."""
     for one in checks:
         try:
@@ -134,23 +134,25 @@ def _findings(checks: Iterable[Check]) -> Iterator[tuple[str, Finding]]:
         yield one.name, finding
 
 
-def _of_error(error: Exception, remedy: str) -> Finding:
+def _of_error(error: Exception, remedy: str) -> CheckFinding:
     from contourd.checks.finding import failed
 
     told = str(error) if isinstance(error, ContourdError | OSError) else f"{type(error).__name__}: {error}"
     return failed(told.strip() or type(error).__name__, remedy)
 
 
-def _show(name: str, finding: Finding) -> None:
+def _show(name: str, finding: CheckFinding) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    from contourd.checks.finding import State
+    from contourd.checks.finding import CheckStatus
 
-    mark, style = {State.OK: ("ok", "green"), State.FAILED: ("RED", "bold red"), State.UNKNOWN: ("??", "yellow")}[
-        finding.state
-    ]
+    mark, style = {
+        CheckStatus.OK: ("ok", "green"),
+        CheckStatus.FAILED: ("RED", "bold red"),
+        CheckStatus.UNKNOWN: ("??", "yellow"),
+    }[finding.state]
     console = Console(highlight=False)
     lines = Table.grid()
     lines.add_column(width=4, no_wrap=True)
@@ -164,13 +166,13 @@ def _show(name: str, finding: Finding) -> None:
     console.print(lines)
 
 
-def _as_json(file: Path, found: Iterable[tuple[str, Finding]]) -> str:
+def _as_json(file: Path, found: Iterable[tuple[str, CheckFinding]]) -> str:
     from contourd import __version__
-    from contourd.checks.finding import State
+    from contourd.checks.finding import CheckStatus
 
     listed = [
         {"name": name, "state": finding.state.value, "told": finding.told, "remedy": finding.remedy}
         for name, finding in found
     ]
-    well = all(one["state"] != State.FAILED.value for one in listed)
+    well = all(one["state"] != CheckStatus.FAILED.value for one in listed)
     return as_json({"version": __version__, "settings": str(file), "well": well, "checks": listed})

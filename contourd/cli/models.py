@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contourd.cli.options import ConfigOption, opened_database, operator, read_activations
+from contourd.cli.options import ConfigOption, open_database, operator, read_activations
 from contourd.commands import command
 from contourd.errors import DeviceError, ModelError, NodeError
 from contourd.reasons.catalogue import HoldReason
 
 if TYPE_CHECKING:
     from contourd.model.library import Activation
-    from contourd.models.activation import Change
+    from contourd.models.activation import ActivationChange
     from contourd.models.listing import ModelLine
     from contourd.settings import Settings
 
@@ -130,7 +130,7 @@ def activate(
     from contourd.settings import load_settings
 
     settings = load_settings(config)
-    with opened_database(settings) as database:
+    with open_database(settings) as database:
         try:
             change = activation.activate(database, settings, bundle, operator(), reason)
         except (ModelError, DeviceError) as error:
@@ -149,12 +149,12 @@ def rollback(
     from contourd.settings import load_settings
 
     settings = load_settings(config)
-    with opened_database(settings) as database:
+    with open_database(settings) as database:
         change = activation.roll_back(database, settings, name, operator(), reason)
     _tell(change, settings)
 
 
-def _tell(change: Change, settings: Settings) -> None:
+def _tell(change: ActivationChange, settings: Settings) -> None:
     model = change.activation.model
     if change.activation.out_of_use:
         typer.echo(f"{model.name} is out of use, no model of that name ships with contourd; before: {change.before}")

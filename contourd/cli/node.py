@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from contourd.cli.audit import MOMENT_HELP, moment
-from contourd.cli.options import ConfigOption, countable, opened_database, operator
+from contourd.cli.options import ConfigOption, open_database, operator, parse_row_number
 from contourd.cli.output import UNFOLDED, JsonOption
 from contourd.commands import command
 from contourd.errors import NodeError, SettingsError
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from contourd.observe.report import Chosen, Report
+    from contourd.observe.report import QueueReport, ReportFilter
     from contourd.settings import Settings
 
 LONGEST_EXIT_S = 10.0
@@ -39,10 +39,10 @@ def serve(config: ConfigOption = None) -> None:
     _require_second_reader(settings)
     set_up_logging()
     from contourd.node.daemon import Daemon
-    from contourd.system.memory import share_one_arena
+    from contourd.system.memory import use_one_arena
     from contourd.system.systemd import ServiceNotifier
 
-    share_one_arena()
+    use_one_arena()
     daemon = Daemon(settings, notifier=ServiceNotifier.from_environment(os.environ, os.getpid()))
     try:
         daemon.run()
@@ -71,12 +71,12 @@ def _require_second_reader(settings: Settings) -> None:
 
 def status(
     job: Annotated[
-        int | None, typer.Argument(help="A job, in full; without it one line for each.", callback=countable)
+        int | None, typer.Argument(help="A job, in full; without it one line for each.", callback=parse_row_number)
     ] = None,
     config: ConfigOption = None,
     json: JsonOption = False,
     series: Annotated[
-        int | None, typer.Option(help="A series that is received or held, in full.", callback=countable)
+        int | None, typer.Option(help="A series that is received or held, in full.", callback=parse_row_number)
     ] = None,
     state: Annotated[list[str] | None, typer.Option(help="Only of this state, as HELD; may be repeated.")] = None,
     since: Annotated[str, typer.Option(help=f"Only what changed since. {MOMENT_HELP}")] = "",
@@ -88,16 +88,18 @@ def status(
     ] = False,
 ) -> None:
     """Show what is received, queued, held and delivered."""
-    from contourd.observe.report import Chosen
+    from contourd.observe.report import ReportFilter
     from contourd.observe.status import read_status, to_json, with_patients
     from contourd.settings import load_settings
 
     settings = load_settings(config)
-    chosen = Chosen(_states(state or ()), moment(since, datetime.now(UTC)) if since else None, destination, job, series)
+    chosen = ReportFilter(
+        _states(state or ()), moment(since, datetime.now(UTC)) if since else None, destination, job, series
+    )
     if show_patient:
         _audit(settings, "show patient", "", "status --show-patient")
 
-    def read() -> Report:
+    def read() -> QueueReport:
         report = read_status(settings, limit, chosen)
         return with_patients(report, settings) if show_patient else report
 
@@ -125,7 +127,7 @@ def status(
             return
 
 
-def _shown(report: Report, settings: Settings, chosen: Chosen) -> RenderableType:
+def _shown(report: QueueReport, settings: Settings, chosen: ReportFilter) -> RenderableType:
     """Return the tables, or the job or series that was asked for.
 
     Raises
@@ -162,7 +164,7 @@ def _states(names: Sequence[str]) -> tuple[str, ...]:
 
 def _audit(settings: Settings, action: str, subject: str, detail: str) -> None:
     """Write who gives a command."""
-    from contourd.store.audit import AuditTrail, Deed
+    from contourd.store.audit import AuditEntry, AuditTrail
 
-    with opened_database(settings) as database:
-        AuditTrail(database).record(Deed(operator(), action, subject, detail))
+    with open_database(settings) as database:
+        AuditTrail(database).record(AuditEntry(operator(), action, subject, detail))

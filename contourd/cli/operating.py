@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contourd.cli.options import ConfigOption, OverrideOption, countable, opened_database, opened_operations
+from contourd.cli.options import ConfigOption, OverrideOption, open_database, open_operations, parse_row_number
 from contourd.cli.output import JsonOption, tell
 from contourd.commands import command
 
 if TYPE_CHECKING:
     from contourd.operations.operations import Operations
 
-JobArgument = Annotated[int, typer.Argument(help="Number of the job.", callback=countable)]
+JobArgument = Annotated[int, typer.Argument(help="Number of the job.", callback=parse_row_number)]
 ReasonOption = Annotated[str, typer.Option(help="Why; it is shown with the job and kept in the audit trail.")]
 
 
@@ -24,13 +24,13 @@ def retry(
 
     A cancelled job is taken up again.
     """
-    with opened_operations(config) as (operations, _):
+    with open_operations(config) as (operations, _):
         operations.retry(job, override)
         _tell("retry", job, operations, f"job {job} will be tried again", json)
 
 
 def release(
-    series: Annotated[int, typer.Argument(help="Number of the series.", callback=countable)],
+    series: Annotated[int, typer.Argument(help="Number of the series.", callback=parse_row_number)],
     config: ConfigOption = None,
     reason: Annotated[str, typer.Option(help="Why; it is kept in the audit trail.")] = "",
     json: JsonOption = False,
@@ -40,7 +40,7 @@ def release(
     An interruption is forgiven, with a reason also refused images; a gap
     or a wrong image is held again.
     """
-    with opened_operations(config) as (operations, settings):
+    with open_operations(config) as (operations, settings):
         told = operations.release_series(series, settings.series.gapped_s, reason)
         state = operations.series_state(series)
         tell({"action": "release", "series": series, "state": state, "told": told}, told, json)
@@ -57,7 +57,7 @@ def replace(
     They take the place of the earlier ones, all at once: after a patient was
     corrected at the source. It names what was sent of the earlier ones.
     """
-    with opened_operations(config) as (operations, settings):
+    with open_operations(config) as (operations, settings):
         told = operations.replace_images(series, settings.series.gapped_s, reason)
         state = operations.series_state(series)
         tell({"action": "replace", "series": series, "state": state, "told": told}, told, json)
@@ -65,7 +65,7 @@ def replace(
 
 def hold(job: JobArgument, reason: ReasonOption, config: ConfigOption = None, json: JsonOption = False) -> None:
     """Stop a job until `contourd retry`."""
-    with opened_operations(config) as (operations, _):
+    with open_operations(config) as (operations, _):
         operations.hold(job, reason)
         _tell("hold", job, operations, f"job {job} is held; `{command('retry', job)}` lets it go on", json)
 
@@ -75,14 +75,14 @@ def confirm(job: JobArgument, config: ConfigOption = None, json: JsonOption = Fa
 
     For routes with `confirm = true`.
     """
-    with opened_operations(config) as (operations, _):
+    with open_operations(config) as (operations, _):
         operations.confirm(job)
         _tell("confirm", job, operations, f"job {job} is confirmed, and goes to its destinations", json)
 
 
 def cancel(job: JobArgument, reason: ReasonOption, config: ConfigOption = None, json: JsonOption = False) -> None:
     """End a job; what was delivered stays delivered."""
-    with opened_operations(config) as (operations, _):
+    with open_operations(config) as (operations, _):
         operations.cancel(job, reason)
         _tell("cancel", job, operations, f"job {job} is cancelled; `{command('retry', job)}` takes it up again", json)
 
@@ -94,7 +94,7 @@ def resend(
     json: JsonOption = False,
 ) -> None:
     """Send a job's structure set to a destination, also once more."""
-    with opened_operations(config) as (operations, settings):
+    with open_operations(config) as (operations, settings):
         profiles = {d.name: d.structure_set_profile.identity() for d in settings.destination}
         operations.resend(job, destination, profiles)
         _tell("resend", job, operations, f"job {job} goes to {destination}", json)
@@ -110,7 +110,7 @@ def recontour(
 
     It goes to the same destinations.
     """
-    with opened_operations(config) as (operations, _):
+    with open_operations(config) as (operations, _):
         made = operations.recontour(job, model)
         _tell("recontour", made, operations, f"job {made} contours the series of job {job} with {model}", json)
 
@@ -126,7 +126,7 @@ def alert(config: ConfigOption = None, json: JsonOption = False) -> None:
     from contourd.settings import load_settings
 
     settings = load_settings(config)
-    with opened_database(settings) as database:
+    with open_database(settings) as database:
         reached = Alerts(settings, database).test()
     told = " and ".join(reached)
     nobody = "there is nobody to tell: set alerts.mail.host and recipients, or alerts.webhook"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contourd.commands import command, typed_with
+from contourd.commands import command, use_configuration_path
 from contourd.errors import NodeError, SettingsError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def _typed_with(context: typer.Context, configuration: Path | None) -> Path | None:
     """Have the commands that are printed name the file that this command names."""
-    context.with_resource(typed_with(configuration))
+    context.with_resource(use_configuration_path(configuration))
     return configuration
 
 
@@ -40,7 +40,7 @@ ConfigOption = Annotated[
 LARGEST_NUMBER = 2**63 - 1
 
 
-def countable(number: int | None) -> int | None:
+def parse_row_number(number: int | None) -> int | None:
     """Return the number of a job or series; raises BadParameter for one that nothing can have."""
     if number is not None and not 0 <= number <= LARGEST_NUMBER:
         raise typer.BadParameter(f"nothing has such a number; `{command('status')}` shows those that there are")
@@ -110,7 +110,7 @@ def refuse_missing(settings: Settings) -> None:
 
 
 @contextmanager
-def opened_database(settings: Settings) -> Iterator[Database]:
+def open_database(settings: Settings) -> Iterator[Database]:
     """Open the queue of a node that is running or not; one of another version's schema is refused.
 
     Raises
@@ -140,7 +140,7 @@ def read_activations(settings: Settings) -> tuple[Activation, ...]:
     prefix = "sqlite:///"
     if settings.database_url.startswith(prefix) and not Path(settings.database_url.removeprefix(prefix)).exists():
         return ()
-    with opened_database(settings) as database:
+    with open_database(settings) as database:
         return Activations(database, settings.spool.root).history()
 
 
@@ -187,11 +187,11 @@ def calling_title(calling: str | None, settings: Settings | None) -> str:
 
 
 @contextmanager
-def opened_operations(config: Path | None) -> Iterator[tuple[Operations, Settings]]:
+def open_operations(config: Path | None) -> Iterator[tuple[Operations, Settings]]:
     """Open the queue for what the person at the terminal does, in that person's name."""
     from contourd.operations.operations import Operations
     from contourd.settings import load_settings
 
     settings = load_settings(config)
-    with opened_database(settings) as database:
+    with open_database(settings) as database:
         yield Operations(database, operator(), settings.spool.root), settings

@@ -31,7 +31,7 @@ def as_json(content: Mapping[str, object]) -> str:
 
 
 @contextmanager
-def words_apart(json: bool) -> Iterator[None]:
+def redirect_text(json: bool) -> Iterator[None]:
     """Send what is printed meanwhile to standard error, where standard output is a program's."""
     if not json:
         yield

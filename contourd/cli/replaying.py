@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contourd.cli.operating import JobArgument
-from contourd.cli.options import ConfigOption, opened_database, operator
+from contourd.cli.options import ConfigOption, open_database, operator
 
 if TYPE_CHECKING:
     from contourd.constancy.replay import OrganChange, OutputReplay, Replay
@@ -26,15 +26,15 @@ def replay(
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Contour a job again and compare the bytes; nothing is sent."""
-    from contourd.constancy.replay import Basis, Replayer
+    from contourd.constancy.replay import ReplayBasis, Replayer
     from contourd.settings import load_settings
-    from contourd.store.audit import AuditTrail, Deed
+    from contourd.store.audit import AuditEntry, AuditTrail
 
     settings = load_settings(config)
-    with opened_database(settings) as database:
-        told = Replayer(database, settings).replay(job, Basis.TODAY if today else Basis.RECORDED)
+    with open_database(settings) as database:
+        told = Replayer(database, settings).replay(job, ReplayBasis.TODAY if today else ReplayBasis.RECORDED)
         detail = verdict(told) + ("; with the model and the settings of today" if today else "")
-        AuditTrail(database).record(Deed(operator(), "replay", f"job {job}", detail))
+        AuditTrail(database).record(AuditEntry(operator(), "replay", f"job {job}", detail))
     kept = _keep(told, output) if output is not None else []
     if json:
         typer.echo(dumps(_as_json(told), indent=1))

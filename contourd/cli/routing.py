@@ -25,20 +25,20 @@ def route(
 
     The gate, the routes and the model's limits are the real ones; nothing is written or sent.
     """
-    from contourd.observe.forecast import Foreseer, Outcome
+    from contourd.observe.forecast import Forecaster, ForecastOutcome
     from contourd.settings import load_settings
 
     settings = load_settings(config)
     if not ct_folder.is_dir():
         raise NodeError(f"{ct_folder} is no folder")
-    told = Foreseer(settings, read_activations(settings), calling_ae.strip()).foresee(ct_folder)
+    told = Forecaster(settings, read_activations(settings), calling_ae.strip()).foresee(ct_folder)
     if not told.series and not told.unreadable:
         raise NodeError(f"{ct_folder} holds no DICOM images")
     if json:
         typer.echo(dumps(_as_json(told), indent=1))
     else:
         _show(told)
-    well = not told.unreadable and all(one.outcome is Outcome.CONTOURED for one in told.series)
+    well = not told.unreadable and all(one.outcome is ForecastOutcome.CONTOURED for one in told.series)
     raise typer.Exit(0 if well else 1)
 
 

@@ -22,8 +22,8 @@ from contourd.system.logs import one_line
 
 if TYPE_CHECKING:
     from contourd.acceptance.phantom import WrittenPhantom
-    from contourd.acceptance.sheet import Delivered
-    from contourd.dicom.network.sender import Sent
+    from contourd.acceptance.sheet import PhantomDelivery
+    from contourd.dicom.network.sender import FileResult
     from contourd.settings import Destination
 
 DestinationArgument = Annotated[
@@ -35,7 +35,7 @@ INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class EchoResult:
     """What a node said to a C-ECHO; ``reason``: why it did not answer as it should."""
 
     peer: Destination
@@ -82,17 +82,17 @@ def echo(
     raise typer.Exit(0 if all(a.answers for a in answers) else 1)
 
 
-def _asked(peer: Destination, caller: str) -> Answer:
+def _asked(peer: Destination, caller: str) -> EchoResult:
     from contourd.dicom.network.outcomes import OutcomeKind
     from contourd.dicom.network.scu import StorageSCU
 
     began = time.monotonic()
     with _interruptible():
         outcome = StorageSCU(caller).echo(peer)
-    return Answer(peer, outcome.kind is OutcomeKind.ACCEPTED, time.monotonic() - began, outcome.reason)
+    return EchoResult(peer, outcome.kind is OutcomeKind.ACCEPTED, time.monotonic() - began, outcome.reason)
 
 
-def _tell_answer(answer: Answer, caller: str) -> None:
+def _tell_answer(answer: EchoResult, caller: str) -> None:
     if answer.answers:
         typer.echo(f"{address_of(answer.peer)} answers {caller} in {answer.took_s * 1000:.0f} ms")
     else:
@@ -147,7 +147,7 @@ def send(
     raise typer.Exit(0 if all(sent.taken for sent in results) else 1)
 
 
-def _counted(peer: Destination, results: list[Sent], left_out: Mapping[Path, str]) -> dict[str, object]:
+def _counted(peer: Destination, results: list[FileResult], left_out: Mapping[Path, str]) -> dict[str, object]:
     refused = [
         {"file": str(sent.path), "status": _status(sent), "reason": sent.reason} for sent in results if not sent.taken
     ]
@@ -162,11 +162,11 @@ def _counted(peer: Destination, results: list[Sent], left_out: Mapping[Path, str
     }
 
 
-def _status(sent: Sent) -> str:
+def _status(sent: FileResult) -> str:
     return f"0x{sent.status:04X}" if sent.status is not None else NO_ANSWER
 
 
-def _tell_sent(peer: Destination, results: list[Sent], left_out: Mapping[Path, str]) -> None:
+def _tell_sent(peer: Destination, results: list[FileResult], left_out: Mapping[Path, str]) -> None:
     if left_out:
         typer.echo(f"{len(left_out)} files are no DICOM files to be sent, and were left out:", err=True)
         _tell_some([f"{path} {reason}" for path, reason in left_out.items()])
@@ -181,7 +181,7 @@ def _tell_some(lines: list[str]) -> None:
         typer.echo(f"  and {len(lines) - SHOWN} more; --json names all of them", err=True)
 
 
-def transfer(paths: tuple[Path, ...], peer: Destination, calling: str) -> list[Sent]:
+def transfer(paths: tuple[Path, ...], peer: Destination, calling: str) -> list[FileResult]:
     """Send files over one association, with a progress bar on a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -195,7 +195,7 @@ def transfer(paths: tuple[Path, ...], peer: Destination, calling: str) -> list[S
         return FileSender(calling).send_files(paths, peer, lambda: progress.advance(task))
 
 
-def told(results: list[Sent]) -> str:
+def told(results: list[FileResult]) -> str:
     """Count the answers: how many files were taken, and each status or reason with its number."""
     taken = sum(sent.taken for sent in results)
     answers = Counter(_status(sent) for sent in results)
@@ -216,7 +216,7 @@ def accept(
     from rich.console import Console
 
     from contourd.acceptance.phantom import POSITIONS, write_phantom
-    from contourd.acceptance.sheet import Delivered, sheet_page, sheet_table
+    from contourd.acceptance.sheet import PhantomDelivery, sheet_page, sheet_table
 
     if profile not in PROFILES:
         raise NodeError(f"there is no profile {profile!r}; there are: {', '.join(PROFILES)}")
@@ -226,7 +226,7 @@ def accept(
         phantoms = [write_phantom(output / position, position, peer.structure_set_profile) for position in POSITIONS]
     except OSError as error:
         raise NodeError(f"{output} cannot be written: {error.strerror}; choose another --output") from error
-    delivered = [Delivered(phantom, "not sent (dry run)") for phantom in phantoms]
+    delivered = [PhantomDelivery(phantom, "not sent (dry run)") for phantom in phantoms]
     if not dry_run:
         delivered = _deliver(phantoms, peer, calling_title(calling, settings))
     sheet = output / "sheet.html"
@@ -250,7 +250,7 @@ def accept(
     raise typer.Exit(0 if complete or dry_run else 1)
 
 
-def _of_phantom(one: Delivered) -> dict[str, object]:
+def _of_phantom(one: PhantomDelivery) -> dict[str, object]:
     return {
         "position": one.phantom.position,
         "folder": str(one.phantom.structure_set.parent),
@@ -261,9 +261,9 @@ def _of_phantom(one: Delivered) -> dict[str, object]:
     }
 
 
-def _deliver(phantoms: list[WrittenPhantom], peer: Destination, calling: str) -> list[Delivered]:
+def _deliver(phantoms: list[WrittenPhantom], peer: Destination, calling: str) -> list[PhantomDelivery]:
     """Send each CT, and its structure set as every other is sent."""
-    from contourd.acceptance.sheet import Delivered
+    from contourd.acceptance.sheet import PhantomDelivery
     from contourd.dicom.network.outcomes import OutcomeKind
     from contourd.dicom.network.scu import StorageSCU
 
@@ -278,5 +278,5 @@ def _deliver(phantoms: list[WrittenPhantom], peer: Destination, calling: str) ->
             f"structure set taken {outcome.reason}".strip() if taken else f"structure set not taken: {outcome.reason}"
         )
         words = "; ".join([f"CT: {told(images)}", *reasons, told_of])
-        delivered.append(Delivered(phantom, words, sum(image.taken for image in images), taken))
+        delivered.append(PhantomDelivery(phantom, words, sum(image.taken for image in images), taken))
     return delivered

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from contourd.system.logs import one_line
 
 if TYPE_CHECKING:
-    from contourd.observe.timeline import Line
+    from contourd.observe.timeline import TimelineEntry
 
 INDENT = " " * 4
 FEWEST_COLUMNS = 40
@@ -21,7 +21,7 @@ SHOWN_HASH = 12
 CONFIGURATION, MODEL = "configuration", "model"
 
 
-def entry(line: Line, verbose: bool) -> str:
+def entry(line: TimelineEntry, verbose: bool) -> str:
     """Tell one entry; ``verbose``: every key of the settings that changed on a line of its own, and whole hashes."""
     at = line.at.astimezone().isoformat(sep=" ", timespec="seconds")
     first, more = _detail(line, verbose)
@@ -30,7 +30,7 @@ def entry(line: Line, verbose: bool) -> str:
     return "\n".join([_folded(head, INDENT), *(_folded(INDENT + one_line(text), INDENT * 2) for text in more)])
 
 
-def _detail(line: Line, verbose: bool) -> tuple[str, list[str]]:
+def _detail(line: TimelineEntry, verbose: bool) -> tuple[str, list[str]]:
     """Part a detail into what stands in the entry's own line and the lines below it."""
     if line.action == CONFIGURATION:
         return _settings(json.loads(line.detail), verbose)

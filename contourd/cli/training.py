@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from contourd.cli.options import DeviceOption, StructuresOption
-from contourd.cli.output import JsonOption, as_json, words_apart
+from contourd.cli.output import JsonOption, as_json, redirect_text
 
 
 def curate(
@@ -39,7 +39,7 @@ def curate(
         raise typer.BadParameter(f"{', '.join(sorted(told - rules))}: choose from {', '.join(sorted(rules))}")
     kept = frozenset(rule for rule in EXCLUDING if rule.value not in told)
     shares = Shares(validation_share, test_share)
-    with words_apart(json):
+    with redirect_text(json):
         curation = run_curation(
             sources, output, Options(keep_chest, keep_splits, shares, seed, workers, kept, structures)
         )
@@ -113,7 +113,7 @@ def evaluate(
     """
     from trainer.evaluation import run_evaluation
 
-    with words_apart(json):
+    with redirect_text(json):
         evaluated = run_evaluation(bundle, dataset, output, split, device)
     if json:
         measured = evaluated.bundle
@@ -139,7 +139,7 @@ def ablate(
     """
     from trainer.training import ABLATION_REPORT, run_ablation
 
-    with words_apart(json):
+    with redirect_text(json):
         rows = run_ablation(grid, dataset, output, device)
     if json:
         listed = [

@@ -19,7 +19,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contourd.commands import command
-from contourd.constancy.comparison import Contoured
+from contourd.constancy.comparison import ModelContours
 from contourd.errors import BaselineInvalid, SpoolError
 from contourd.imaging.contours import MaskInBox
 from contourd.spool.folder import PARTIAL, Spool
@@ -82,9 +82,9 @@ class Baseline:
     at: datetime
     version: str
     device: str
-    models: tuple[Contoured, ...]
+    models: tuple[ModelContours, ...]
 
-    def of(self, model: str) -> Contoured | None:
+    def of(self, model: str) -> ModelContours | None:
         """Return what a model made, None for one that was not there."""
         return next((one for one in self.models if one.model == model), None)
 
@@ -166,9 +166,9 @@ def _packed(organ: MaskInBox) -> _Shape:
     )
 
 
-def _contoured(model: _Model) -> Contoured:
+def _contoured(model: _Model) -> ModelContours:
     organs = {name: _unpacked(shape) for name, shape in model.organs.items()}
-    return Contoured(model.model, model.name, model.version, model.sha256, model.seconds, organs)
+    return ModelContours(model.model, model.name, model.version, model.sha256, model.seconds, organs)
 
 
 def _unpacked(shape: _Shape) -> MaskInBox:

@@ -14,10 +14,10 @@ from multiprocessing.connection import Connection
 from contourd import __version__
 from contourd.commands import command
 from contourd.constancy.baseline import Baseline, read_baseline, write_baseline
-from contourd.constancy.comparison import Contoured, compare, other_model
-from contourd.constancy.passage import Passage
-from contourd.constancy.requests import Checks
-from contourd.dicom.network.in_memory_scp import Receiver
+from contourd.constancy.comparison import ModelContours, compare, other_model
+from contourd.constancy.passage import ReferencePatientRun
+from contourd.constancy.requests import ConstancyChecks
+from contourd.dicom.network.in_memory_scp import InMemorySCP
 from contourd.dicom.network.outcomes import OutcomeKind
 from contourd.dicom.network.scu import StorageSCU
 from contourd.errors import ConstancyFailed, ContourdError
@@ -27,12 +27,12 @@ from contourd.models.activations import Activations
 from contourd.settings import Settings
 from contourd.spool.access import keep_private
 from contourd.spool.folder import Spool
-from contourd.store.constancy_result import CheckResult, ModelResult
-from contourd.store.constancy_standing import BASELINE, IMAGES_FOLDER, Check
+from contourd.store.constancy_result import ConstancyResult, ModelConstancy
+from contourd.store.constancy_standing import BASELINE, IMAGES_FOLDER, ConstancyCheck
 from contourd.store.database import Database
-from contourd.store.states import CheckState
+from contourd.store.states import ConstancyState
 from contourd.system.logs import set_up_logging
-from contourd.system.signals import end_with
+from contourd.system.signals import end_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -43,17 +43,17 @@ def main(settings: Settings, check_id: int, parent: Connection) -> None:
     """Run a check that was begun, and end with it, or when the other end of ``parent`` is closed."""
     keep_private()
     set_up_logging()
-    end_with(parent)
+    end_with_parent(parent)
     os.nice(5)  # patients come first
     database = Database(settings.database_url)
     try:
-        run(settings, Checks(database), Activations(database, settings.spool.root), check_id)
+        run(settings, ConstancyChecks(database), Activations(database, settings.spool.root), check_id)
     finally:
         shutil.rmtree(settings.spool.root / IMAGES_FOLDER, ignore_errors=True)
         database.close()
 
 
-def run(settings: Settings, checks: Checks, activations: Activations, check_id: int) -> None:
+def run(settings: Settings, checks: ConstancyChecks, activations: Activations, check_id: int) -> None:
     """Check, or make a baseline, and write down how that ended."""
     check = checks.get(check_id)
     try:
@@ -62,8 +62,8 @@ def run(settings: Settings, checks: Checks, activations: Activations, check_id: 
         else:
             result, reasons = _check(settings, checks, activations, check)
     except ContourdError as error:
-        result, reasons = CheckResult(version=__version__), (str(error),)
-    state = CheckState.RED if reasons else CheckState.GREEN
+        result, reasons = ConstancyResult(version=__version__), (str(error),)
+    state = ConstancyState.RED if reasons else ConstancyState.GREEN
     if checks.end(check_id, state, "; ".join(reasons), result):
         about = f"constancy {check.purpose} {check_id}"
         if reasons:
@@ -77,27 +77,29 @@ def models_of(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys(route.model for route in settings.route))
 
 
-def _make_baseline(settings: Settings, checks: Checks, check: Check) -> tuple[CheckResult, tuple[str, ...]]:
+def _make_baseline(
+    settings: Settings, checks: ConstancyChecks, check: ConstancyCheck
+) -> tuple[ConstancyResult, tuple[str, ...]]:
     device, models = str(choose_device(settings.worker.device)), []
-    with Receiver(RECEIVER_TITLE) as receiver:
-        passage = Passage(settings, checks, check.id, receiver)
+    with InMemorySCP(RECEIVER_TITLE) as receiver:
+        passage = ReferencePatientRun(settings, checks, check.id, receiver)
         for model in models_of(settings):
             models.append(passage.contour(model))
     made = Baseline(check.actor, datetime.now(UTC), __version__, device, tuple(models))
     write_baseline(Spool(settings.spool.root), made)
     figures = tuple(compare(one, one, passage.grid, settings.constancy)[0] for one in models)
-    return CheckResult(version=__version__, device=device, models=figures), ()
+    return ConstancyResult(version=__version__, device=device, models=figures), ()
 
 
 def _check(
-    settings: Settings, checks: Checks, activations: Activations, check: Check
-) -> tuple[CheckResult, tuple[str, ...]]:
+    settings: Settings, checks: ConstancyChecks, activations: Activations, check: ConstancyCheck
+) -> tuple[ConstancyResult, tuple[str, ...]]:
     baseline = read_baseline(Spool(settings.spool.root))
     device = str(choose_device(settings.worker.device))
-    results: list[ModelResult] = []
+    results: list[ModelConstancy] = []
     reasons: list[str] = []
-    with Receiver(RECEIVER_TITLE) as receiver:
-        passage = Passage(settings, checks, check.id, receiver)
+    with InMemorySCP(RECEIVER_TITLE) as receiver:
+        passage = ReferencePatientRun(settings, checks, check.id, receiver)
         for model in models_of(settings):
             try:
                 then = _baseline_of(model, baseline, activations)
@@ -108,10 +110,10 @@ def _check(
                 results.append(result)
                 reasons += found
     remarks = (*_changed(baseline, device), *_silent(settings))
-    return CheckResult(version=__version__, device=device, models=tuple(results), remarks=remarks), tuple(reasons)
+    return ConstancyResult(version=__version__, device=device, models=tuple(results), remarks=remarks), tuple(reasons)
 
 
-def _baseline_of(model: str, baseline: Baseline, activations: Activations) -> Contoured:
+def _baseline_of(model: str, baseline: Baseline, activations: Activations) -> ModelContours:
     """Find a model in the baseline; raises ConstancyFailed for one that is not there or has changed since."""
     then, now = baseline.of(model), load_found(activations.find(model))
     if then is None:

@@ -11,11 +11,11 @@ from contourd.commands import command
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import FloatArray, Grid, around, within
 from contourd.settings import ConstancySettings
-from contourd.store.constancy_result import ModelResult, OrganResult
+from contourd.store.constancy_result import ModelConstancy, OrganConstancy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Contoured:
+class ModelContours:
     """What one model made of the reference patient.
 
     Attributes
@@ -39,8 +39,8 @@ class Contoured:
 
 
 def compare(
-    now: Contoured, baseline: Contoured, grid: Grid, limits: ConstancySettings
-) -> tuple[ModelResult, tuple[str, ...]]:
+    now: ModelContours, baseline: ModelContours, grid: Grid, limits: ConstancySettings
+) -> tuple[ModelConstancy, tuple[str, ...]]:
     """Compare one model's contours with the baseline's.
 
     Returns
@@ -59,7 +59,7 @@ def compare(
         if organ.shift_mm is not None and organ.shift_mm > limits.largest_shift_mm:
             moved = f"{organ.shift_mm:.2f} mm, at most {limits.largest_shift_mm:g} mm are allowed"
             reasons.append(f"{now.model}: the centroid of {name} moved by {moved}")
-    result = ModelResult(
+    result = ModelConstancy(
         model=now.model,
         name=now.name,
         version=now.version,
@@ -71,7 +71,7 @@ def compare(
     return result, tuple(reasons)
 
 
-def compare_organ(now: MaskInBox, then: MaskInBox, grid: Grid) -> OrganResult:
+def compare_organ(now: MaskInBox, then: MaskInBox, grid: Grid) -> OrganConstancy:
     """Compare two masks of one organ; two that are empty are alike, and of one that is empty no shift is told."""
     box = around(now.box, then.box)
     shape = [part.stop - part.start for part in box]
@@ -82,8 +82,8 @@ def compare_organ(now: MaskInBox, then: MaskInBox, grid: Grid) -> OrganResult:
     voxels = np.count_nonzero(a) + np.count_nonzero(b)
     dice = 2 * np.count_nonzero(a & b) / voxels if voxels else 1.0
     if not a.any() or not b.any():
-        return OrganResult(dice=dice, shift_mm=None)
-    return OrganResult(dice=dice, shift_mm=float(np.linalg.norm(centroid_mm(now, grid) - centroid_mm(then, grid))))
+        return OrganConstancy(dice=dice, shift_mm=None)
+    return OrganConstancy(dice=dice, shift_mm=float(np.linalg.norm(centroid_mm(now, grid) - centroid_mm(then, grid))))
 
 
 def centroid_mm(organ: MaskInBox, grid: Grid) -> FloatArray:
@@ -100,18 +100,18 @@ def other_model(model: str, sha256: str, baseline_sha256: str) -> str:
     )
 
 
-def _other_model(now: Contoured, baseline: Contoured) -> list[str]:
+def _other_model(now: ModelContours, baseline: ModelContours) -> list[str]:
     return [other_model(now.model, now.sha256, baseline.sha256)] if now.sha256 != baseline.sha256 else []
 
 
-def _other_organs(now: Contoured, baseline: Contoured) -> list[str]:
+def _other_organs(now: ModelContours, baseline: ModelContours) -> list[str]:
     gone = [name for name in baseline.organs if name not in now.organs]
     new = [name for name in now.organs if name not in baseline.organs]
     told = [f"{now.model}: {', '.join(gone)} not found, and in the baseline it was"] if gone else []
     return told + ([f"{now.model}: {', '.join(new)} found, and in the baseline it was not"] if new else [])
 
 
-def _slower(now: Contoured, baseline: Contoured, limits: ConstancySettings) -> list[str]:
+def _slower(now: ModelContours, baseline: ModelContours, limits: ConstancySettings) -> list[str]:
     allowed_s = limits.time_factor * baseline.seconds
     if now.seconds <= allowed_s:
         return []

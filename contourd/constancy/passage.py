@@ -13,10 +13,10 @@ from pydicom.dataset import Dataset
 
 from contourd.acceptance.reference_patient import clinical_grid, load_reference, reference_volume
 from contourd.checks.network import own_address
-from contourd.constancy.comparison import Contoured
-from contourd.constancy.requests import Checks, Progress
+from contourd.constancy.comparison import ModelContours
+from contourd.constancy.requests import ConstancyChecks, SeriesProgress
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
-from contourd.dicom.network.in_memory_scp import Receiver
+from contourd.dicom.network.in_memory_scp import InMemorySCP
 from contourd.dicom.network.listener import allowed
 from contourd.dicom.network.sender import FileSender
 from contourd.dicom.reading.instance import Instance, find_series
@@ -34,7 +34,7 @@ from contourd.store.constancy_standing import IMAGES_FOLDER
 LOOK_S = 0.2
 
 
-class Passage:
+class ReferencePatientRun:
     """Sends the reference patient once for each model, under UIDs that nobody has seen before.
 
     Parameters
@@ -43,7 +43,7 @@ class Passage:
         That listens; the queue is told its port.
     """
 
-    def __init__(self, settings: Settings, checks: Checks, check_id: int, receiver: Receiver) -> None:
+    def __init__(self, settings: Settings, checks: ConstancyChecks, check_id: int, receiver: InMemorySCP) -> None:
         self._settings, self._checks, self._check_id, self._receiver = settings, checks, check_id, receiver
         self._deadline = time.monotonic() + settings.constancy.timeout_s
         checks.listen(check_id, receiver.port)
@@ -58,7 +58,7 @@ class Passage:
         """The reference patient's."""
         return clinical_grid(load_reference())
 
-    def contour(self, model: str) -> Contoured:
+    def contour(self, model: str) -> ModelContours:
         """Have one model contour the reference patient.
 
         Raises
@@ -86,7 +86,7 @@ class Passage:
         made_with = self._checks.model_of(series.uid)
         if made_with is None:
             raise ConstancyFailed(f"{model}: it is not recorded which model made the structure set")
-        return contoured_of(model, dataset, series, sent - began + contouring_s, made_with)
+        return read_model_contours(model, dataset, series, sent - began + contouring_s, made_with)
 
     def _send(self, instances: Sequence[Instance]) -> None:
         own, caller = own_address(self._settings)
@@ -113,7 +113,7 @@ class Passage:
             self._refuse_to_wait(model, progress)
             self._receiver.arrived.wait(LOOK_S)
 
-    def _refuse_to_wait(self, model: str, progress: Progress) -> None:
+    def _refuse_to_wait(self, model: str, progress: SeriesProgress) -> None:
         if progress.trouble:
             raise ConstancyFailed(f"{model}: {progress.trouble}")
         if time.monotonic() > self._deadline:
@@ -125,7 +125,7 @@ class Passage:
 
 
 def _refers_to(dataset: Dataset, series: Series) -> bool:
-    """Say whether a structure set is of a series and its patient; anybody on this machine can send others."""
+    """Return whether a structure set is of a series and its patient; anybody on this machine can send others."""
     referred = {
         str(of_series.get("SeriesInstanceUID"))
         for frame in dataset.get("ReferencedFrameOfReferenceSequence") or ()
@@ -135,7 +135,9 @@ def _refers_to(dataset: Dataset, series: Series) -> bool:
     return referred == {series.uid} and dataset.get("PatientID") == series.header.PatientID
 
 
-def contoured_of(model: str, dataset: Dataset, series: Series, seconds: float, made_with: ModelIdentity) -> Contoured:
+def read_model_contours(
+    model: str, dataset: Dataset, series: Series, seconds: float, made_with: ModelIdentity
+) -> ModelContours:
     """Read what a structure set holds, which a model has made.
 
     Raises
@@ -151,4 +153,4 @@ def contoured_of(model: str, dataset: Dataset, series: Series, seconds: float, m
     name, versions = str(equipment.get("ManufacturerModelName", "")), equipment.get("SoftwareVersions") or [""]
     if (name, str(versions[-1])) != (made_with.name, made_with.version):
         raise ConstancyFailed(f"{model}: the structure set says that {name} {versions[-1]} made it")
-    return Contoured(model, name, made_with.version, made_with.sha256, round(seconds, 2), organs)
+    return ModelContours(model, name, made_with.version, made_with.sha256, round(seconds, 2), organs)

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 
 from contourd import __version__
 from contourd.constancy.comparison import compare_organ
-from contourd.contour.contouring import Order, contour_series
+from contourd.contour.contouring import ContouringOptions, contour_series
 from contourd.contour.provenance import (
     Difference,
     contouring_of,
@@ -46,7 +46,7 @@ from contourd.models.runtimes import make_predictor, user_cache, worker_of
 from contourd.reasons.catalogue import HoldReason
 from contourd.settings import Settings, WorkerSettings
 from contourd.settings.profiles import STRICT
-from contourd.store.contourings import Contoured, Contouring, Output, images_sha256, read_contoured
+from contourd.store.contourings import ContouredJob, Contouring, Output, images_sha256, read_contoured
 from contourd.store.database import Database
 from contourd.system.regular_files import read_regular
 
@@ -106,7 +106,7 @@ class Replay:
         return bool(self.outputs) and all(output.same for output in self.outputs)
 
 
-class Basis(Enum):
+class ReplayBasis(Enum):
     """What a job is contoured again with."""
 
     RECORDED = "what was recorded"
@@ -122,7 +122,7 @@ class Replayer:
         self._root = settings.spool.root
         self._activations = Activations(database, self._root)
 
-    def replay(self, job_id: int, basis: Basis = Basis.RECORDED) -> Replay:
+    def replay(self, job_id: int, basis: ReplayBasis = ReplayBasis.RECORDED) -> Replay:
         """Contour a job again.
 
         Parameters
@@ -138,7 +138,7 @@ class Replayer:
         """
         job, before = self._contoured(job_id)
         try:
-            order = read_order(before.settings) if basis is Basis.RECORDED else self._order_of_today(job)
+            order = read_order(before.settings) if basis is ReplayBasis.RECORDED else self._order_of_today(job)
             instances = self._instances(job, before)
             predictor = self._predictor(self._model(job, before, basis), worker_of(before.runtime))
             contoured = contour_series(instances, predictor, order)
@@ -153,7 +153,7 @@ class Replayer:
         )
         return Replay(job_id, before, "", differences(before, now), self._of_today(job, before), outputs)
 
-    def _contoured(self, job_id: int) -> tuple[Contoured, Contouring]:
+    def _contoured(self, job_id: int) -> tuple[ContouredJob, Contouring]:
         job = read_contoured(self._database, job_id)
         if job is None:
             raise InvalidTransition(f"there is no job {job_id}")
@@ -164,7 +164,7 @@ class Replayer:
             )
         return job, job.contouring
 
-    def _instances(self, job: Contoured, before: Contouring) -> list[Instance]:
+    def _instances(self, job: ContouredJob, before: Contouring) -> list[Instance]:
         """Read the images that were contoured; raises SeriesUnusable where they are not there any more."""
         if not job.hashes:
             when = f" on {job.images_purged:%Y-%m-%d}" if job.images_purged else ""
@@ -181,8 +181,8 @@ class Replayer:
         require_intact(paths)
         return [read_instance(path) for path in paths]
 
-    def _model(self, job: Contoured, before: Contouring, basis: Basis) -> ModelBundle:
-        if basis is Basis.RECORDED:
+    def _model(self, job: ContouredJob, before: Contouring, basis: ReplayBasis) -> ModelBundle:
+        if basis is ReplayBasis.RECORDED:
             with suppress(ModelError):  # it is told as a difference
                 return load_found(find_same(before.model, job.model, self._root))
         return load_found(self._activations.find(job.model))
@@ -194,14 +194,16 @@ class Replayer:
         except DeviceError:
             return make_predictor(bundle, self._settings.worker, user_cache())
 
-    def _order_of_today(self, job: Contoured) -> Order:
+    def _order_of_today(self, job: ContouredJob) -> ContouringOptions:
         known = {d.name: d.structure_set_profile for d in self._settings.destination}
         wanted = [known.get(name, STRICT) for name in job.destinations]
         profiles = {profile.identity(): profile for profile in wanted}
         colours = site_colours(self._settings.structures.file)
-        return Order(job.revision, tuple(profiles.values()), self._settings.plausibility, job.override, colours=colours)
+        return ContouringOptions(
+            job.revision, tuple(profiles.values()), self._settings.plausibility, job.override, colours=colours
+        )
 
-    def _of_today(self, job: Contoured, before: Contouring) -> tuple[Difference, ...]:
+    def _of_today(self, job: ContouredJob, before: Contouring) -> tuple[Difference, ...]:
         """Compare what was recorded with what a new job of the same kind would get."""
         try:
             active = load_found(self._activations.find(job.model)).identity.told()

@@ -13,13 +13,13 @@ from contourd.errors import InvalidTransition
 from contourd.intake.series_steps import hold_series
 from contourd.model.model_identity import ModelIdentity
 from contourd.reasons.catalogue import HoldReason, Reason
-from contourd.store.audit import Deed, audit_row
-from contourd.store.constancy_result import CheckResult
+from contourd.store.audit import AuditEntry, audit_row
+from contourd.store.constancy_result import ConstancyResult
 from contourd.store.constancy_series import digest
-from contourd.store.constancy_standing import BASELINE, CHECK, OPEN, Check, check_of, read_last, read_open
+from contourd.store.constancy_standing import BASELINE, CHECK, OPEN, ConstancyCheck, check_of, read_last, read_open
 from contourd.store.contourings import models_of_jobs
 from contourd.store.database import Database
-from contourd.store.states import JOBS_NOT_ENDED, JOBS_STOPPED, CheckState, JobEvent, JobState, SeriesState
+from contourd.store.states import JOBS_NOT_ENDED, JOBS_STOPPED, ConstancyState, JobEvent, JobState, SeriesState
 from contourd.store.tables import ConstancyCheckRow, ConstancySeriesRow, JobRow, SeriesRow
 from contourd.store.transitions import withdraw_job
 from contourd.system.clock import Clock, utc_now
@@ -28,7 +28,7 @@ OVER = "the constancy check is over"
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class SeriesProgress:
     """How far a series of a check is.
 
     Attributes
@@ -49,7 +49,7 @@ class Progress:
     stage: str = ""
 
 
-class Checks:
+class ConstancyChecks:
     """The checks of one database: one at a time."""
 
     def __init__(self, database: Database, clock: Clock = utc_now) -> None:
@@ -69,38 +69,38 @@ class Checks:
                 raise InvalidTransition(
                     f"constancy {other.purpose} {other.id} is under way, asked for by {other.actor}; wait for its end"
                 )
-            row = ConstancyCheckRow(purpose=purpose, state=CheckState.REQUESTED, actor=actor[:64], port=0)
+            row = ConstancyCheckRow(purpose=purpose, state=ConstancyState.REQUESTED, actor=actor[:64], port=0)
             row.requested_at, row.started_at, row.ended_at = self._now(), None, None
             session.add(row)
             session.flush()
             return row.id
 
-    def open_one(self) -> Check | None:
+    def open_one(self) -> ConstancyCheck | None:
         """Return what is asked for or under way."""
         with self._database.reading() as session:
             return read_open(session)
 
-    def last_begun(self) -> Check | None:
+    def last_begun(self) -> ConstancyCheck | None:
         """Return the last check that came to an end, green or red, or is under way."""
         with self._database.reading() as session:
-            return read_last(session, tuple(CheckState))
+            return read_last(session, tuple(ConstancyState))
 
-    def get(self, check_id: int) -> Check:
+    def get(self, check_id: int) -> ConstancyCheck:
         """Return one check."""
         with self._database.reading() as session:
             return check_of(session.get_one(ConstancyCheckRow, check_id))
 
-    def history(self, most: int) -> list[Check]:
+    def history(self, most: int) -> list[ConstancyCheck]:
         """Return the newest checks and baselines, the newest first."""
         wanted = select(ConstancyCheckRow).order_by(ConstancyCheckRow.id.desc()).limit(most)
         with self._database.reading() as session:
             return [check_of(row) for row in session.scalars(wanted)]
 
     def begin(self, check_id: int) -> None:
-        """Take note that the node has begun it."""
+        """Record that the node has begun it."""
         with self._database.transaction() as session:
             row = session.get_one(ConstancyCheckRow, check_id)
-            row.state, row.started_at = CheckState.RUNNING, self._now()
+            row.state, row.started_at = ConstancyState.RUNNING, self._now()
 
     def listen(self, check_id: int, port: int) -> None:
         """Write down the port of loopback on which the check receives."""
@@ -116,23 +116,23 @@ class Checks:
             The check is over.
         """
         with self._database.transaction() as session:
-            if session.get_one(ConstancyCheckRow, check_id).state != CheckState.RUNNING:
+            if session.get_one(ConstancyCheckRow, check_id).state != ConstancyState.RUNNING:
                 raise InvalidTransition(OVER)
             row = ConstancySeriesRow(series_uid=series_uid, check_id=check_id, series_id=None, model=model)
             row.instances_sha256 = digest(sop_instance_uids)
             session.add(row)
 
-    def progress(self, series_uid: str) -> Progress:
+    def progress(self, series_uid: str) -> SeriesProgress:
         """Say how far a series is."""
         with self._database.reading() as session:
             series = session.scalars(select(SeriesRow).where(SeriesRow.series_uid == series_uid)).first()
             if series is None:
-                return Progress(stage="it was not received")
+                return SeriesProgress(stage="it was not received")
             if series.state == SeriesState.HELD:
-                return Progress(f"the series was held: {series.reason}")
+                return SeriesProgress(f"the series was held: {series.reason}")
             job = session.scalars(select(JobRow).where(JobRow.series_id == series.id)).first()
             if job is None:
-                return Progress(stage="its series is not complete yet")
+                return SeriesProgress(stage="its series is not complete yet")
             return _progress_of(job)
 
     def model_of(self, series_uid: str) -> ModelIdentity | None:
@@ -142,24 +142,24 @@ class Checks:
             job = session.scalar(jobs.where(SeriesRow.series_uid == series_uid).order_by(JobRow.id))
             return None if job is None else models_of_jobs(session, [job]).get(job)
 
-    def end(self, check_id: int, state: CheckState, reason: str, result: CheckResult | None = None) -> bool:
+    def end(self, check_id: int, state: ConstancyState, reason: str, result: ConstancyResult | None = None) -> bool:
         """End a check, what is left of it in the queue, and write it into the audit trail; False where it was over."""
         with self._database.transaction() as session:
             row = session.get_one(ConstancyCheckRow, check_id)
             if row.state not in OPEN:
                 return False
             row.state, row.reason, row.ended_at = state, reason, self._now()
-            row.result = (result or CheckResult()).model_dump_json()
+            row.result = (result or ConstancyResult()).model_dump_json()
             own = select(ConstancySeriesRow.series_id).where(ConstancySeriesRow.check_id == check_id)
             for series in session.scalars(select(SeriesRow).where(SeriesRow.id.in_(own))):
                 self._close(session, series)
             session.add(audit_row(self._now(), self._deed(row)))
             return True
 
-    def _deed(self, row: ConstancyCheckRow) -> Deed:
-        told = {CheckState.GREEN: "made", CheckState.RED: "not made"} if row.purpose == BASELINE else {}
-        outcome = told.get(CheckState(row.state), row.state.lower())
-        return Deed(
+    def _deed(self, row: ConstancyCheckRow) -> AuditEntry:
+        told = {ConstancyState.GREEN: "made", ConstancyState.RED: "not made"} if row.purpose == BASELINE else {}
+        outcome = told.get(ConstancyState(row.state), row.state.lower())
+        return AuditEntry(
             row.actor, f"constancy {row.purpose}", f"constancy {row.id}", f"{outcome}; {row.reason}".rstrip("; ")
         )
 
@@ -176,17 +176,19 @@ class Checks:
     def recover(self) -> None:
         """End as red what was under way when contourd ended; what was only asked for is begun now."""
         running = self.open_one()
-        if running is not None and running.state == CheckState.RUNNING:
+        if running is not None and running.state == ConstancyState.RUNNING:
             self.end(
-                running.id, CheckState.RED, f"contourd was stopped or killed in mid-check; {command('constancy run')}"
+                running.id,
+                ConstancyState.RED,
+                f"contourd was stopped or killed in mid-check; {command('constancy run')}",
             )
 
 
-def _progress_of(job: JobRow) -> Progress:
+def _progress_of(job: JobRow) -> SeriesProgress:
     queued = job.state == JobState.QUEUED
     if job.state in (*JOBS_STOPPED, JobState.SUPERSEDED, JobState.CANCELLED):
-        return Progress(f"job {job.id} is {job.state.lower()}: {job.reason}", claimed=True)
+        return SeriesProgress(f"job {job.id} is {job.state.lower()}: {job.reason}", claimed=True)
     if queued and job.attempts:
-        return Progress(f"job {job.id} did not end at its first try: {job.reason}", claimed=True)
+        return SeriesProgress(f"job {job.id} did not end at its first try: {job.reason}", claimed=True)
     stage = f"job {job.id} " + ("waits for its turn; patients go first" if queued else f"is {job.state.lower()}")
-    return Progress(claimed=not queued, delivered=job.state == JobState.DELIVERED, stage=stage)
+    return SeriesProgress(claimed=not queued, delivered=job.state == JobState.DELIVERED, stage=stage)

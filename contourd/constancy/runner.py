@@ -15,15 +15,15 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from contourd.commands import command
-from contourd.constancy.requests import Checks
-from contourd.delivery.deliverer import Deliverer, Post
+from contourd.constancy.requests import ConstancyChecks
+from contourd.delivery.deliverer import Deliverer, DeliveryServices
 from contourd.errors import QueueUnavailable
 from contourd.settings import Destination, Settings
 from contourd.store.audit import NODE
 from contourd.store.constancy_series import LOOPBACK_RECEIVER
-from contourd.store.constancy_standing import IMAGES_FOLDER, Check, missing_since
+from contourd.store.constancy_standing import IMAGES_FOLDER, ConstancyCheck, missing_since
 from contourd.store.database import Database
-from contourd.store.states import CheckState
+from contourd.store.states import ConstancyState
 from contourd.system.clock import Clock, Monotonic, utc_now
 
 log = logging.getLogger(__name__)
@@ -32,21 +32,21 @@ log = logging.getLogger(__name__)
 HUNG_S, STOP_S = 120.0, 10.0
 
 
-class ConstancyKeeper:
+class ConstancyRunner:
     """Keeps the checks of one node, one at a time."""
 
     def __init__(
         self,
         settings: Settings,
         database: Database,
-        post: Post,
+        post: DeliveryServices,
         stopping: threading.Event,
         clock: Clock = utc_now,
         monotonic: Monotonic = time.monotonic,
     ) -> None:
         self._settings, self._database, self._post, self._stopping = settings, database, post, stopping
         self._now, self._monotonic = clock, monotonic
-        self._checks = Checks(database, clock)
+        self._checks = ConstancyChecks(database, clock)
         self._lock = threading.Lock()
         self._process: BaseProcess | None = None
         self._leash: Connection | None = None
@@ -64,7 +64,7 @@ class ConstancyKeeper:
             if self._stopping.is_set():
                 return
             check = self._checks.open_one()
-            if check is not None and check.state == CheckState.RUNNING:
+            if check is not None and check.state == ConstancyState.RUNNING:
                 self._watch_running(check)
             elif self._process is not None and self._process.is_alive():
                 return  # the last one is about to end
@@ -73,7 +73,7 @@ class ConstancyKeeper:
             elif missing_since(self._settings, self._checks.last_begun(), self._now()) is not None:
                 self._checks.request(NODE)
 
-    def _begin(self, check: Check) -> None:
+    def _begin(self, check: ConstancyCheck) -> None:
         self._let_go()
         self._checks.begin(check.id)
         context = multiprocessing.get_context("spawn")
@@ -87,31 +87,33 @@ class ConstancyKeeper:
         except OSError as error:
             self._process = None
             self._checks.end(
-                check.id, CheckState.RED, f"its process cannot be started: {error.strerror}; {command('constancy run')}"
+                check.id,
+                ConstancyState.RED,
+                f"its process cannot be started: {error.strerror}; {command('constancy run')}",
             )
             return
         finally:
             theirs.close()
         log.info("constancy %s %d begins", check.purpose, check.id, extra={"action": "constancy"})
 
-    def _watch_running(self, check: Check) -> None:
+    def _watch_running(self, check: ConstancyCheck) -> None:
         if self._process is None or not self._process.is_alive():
             status = self._process.exitcode if self._process is not None else None
             if self._checks.end(
-                check.id, CheckState.RED, f"its process broke down (exit status {status}); see the log"
+                check.id, ConstancyState.RED, f"its process broke down (exit status {status}); see the log"
             ):
                 log.error("constancy %s %d broke down", check.purpose, check.id, extra={"action": "constancy"})
             self._let_go()
         elif self._monotonic() - self._began > self._settings.constancy.timeout_s + HUNG_S:
             self._process.kill()
             self._let_go()
-            self._checks.end(check.id, CheckState.RED, f"it hung, and was stopped; {command('constancy run')}")
+            self._checks.end(check.id, ConstancyState.RED, f"it hung, and was stopped; {command('constancy run')}")
             log.error("constancy %s %d hung", check.purpose, check.id, extra={"action": "constancy"})
 
     def deliver_due(self) -> None:
         """Send the structure sets of the check under way to its receiver; those of one that is over are not sent."""
         check = self._checks.open_one()
-        if check is None or check.state != CheckState.RUNNING or not check.port:
+        if check is None or check.state != ConstancyState.RUNNING or not check.port:
             self._deliverer = None
             return
         if self._deliverer is None or self._deliverer[0] != check.id:

@@ -23,11 +23,11 @@ from contourd.errors import OrgansRejected, OutsideLimits, SeriesUnusable
 from contourd.imaging import contours
 from contourd.imaging.contours import ROI, HoleStyle, MaskInBox, StructureSet, trace
 from contourd.imaging.grid import Grid
-from contourd.model.agreement import Agreement, disagreement
+from contourd.model.agreement import LatticeAgreement, disagreement
 from contourd.model.bundle import ModelBundle
-from contourd.model.commissioning import told_unjudged
+from contourd.model.commissioning import unjudged_text
 from contourd.model.limits import outside
-from contourd.model.plausibility import Organ, assess, organ, recognised
+from contourd.model.plausibility import OrganGeometry, assess, organ, recognised
 from contourd.model.predictor import Prediction, Predictor, Progress
 from contourd.model.remarks import Finding, Remark, RemarkCheck, Remarks, RemarkVerdict
 from contourd.model.sides import Sides
@@ -44,7 +44,7 @@ MOST_BESIDE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ContouringOptions:
     """How a series is to be contoured.
 
     Attributes
@@ -84,11 +84,11 @@ class Order:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-ORDER = Order()
+ORDER = ContouringOptions()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Contoured:
+class ContouringResult:
     """The result for one series.
 
     Attributes
@@ -115,8 +115,11 @@ class Contoured:
 
 
 def contour_series(
-    instances: Sequence[Instance], predictor: Predictor, order: Order = ORDER, progress: Progress | None = None
-) -> Contoured:
+    instances: Sequence[Instance],
+    predictor: Predictor,
+    order: ContouringOptions = ORDER,
+    progress: Progress | None = None,
+) -> ContouringResult:
     """Contour one CT series.
 
     Parameters
@@ -155,7 +158,7 @@ def contour_series(
     report("trace", 1.0)
     datasets, remarks = _written(_Drawn(series, structures, masks), bundle, order, remarks, report)
     report("write", 1.0)
-    return Contoured(datasets, structures[HoleStyle(order.profiles[0].holes)], masks, remarks)
+    return ContouringResult(datasets, structures[HoleStyle(order.profiles[0].holes)], masks, remarks)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,7 +171,7 @@ class _Drawn:
 
 
 def _written(
-    drawn: _Drawn, bundle: ModelBundle, order: Order, remarks: Remarks, report: Progress
+    drawn: _Drawn, bundle: ModelBundle, order: ContouringOptions, remarks: Remarks, report: Progress
 ) -> tuple[tuple[Dataset, ...], Remarks]:
     """Write a structure set for each profile; an organ that does not read back from one is withheld from all.
 
@@ -192,7 +195,9 @@ def _written(
             return tuple(datasets), remarks
 
 
-def _checked(drawn: _Drawn, bundle: ModelBundle, order: Order, profile: Profile, remarks: Remarks) -> Dataset:
+def _checked(
+    drawn: _Drawn, bundle: ModelBundle, order: ContouringOptions, profile: Profile, remarks: Remarks
+) -> Dataset:
     """Write one structure set, and read it back."""
     hashed = order.settings_hash(profile)
     provenance = Provenance(bundle.name, bundle.version, bundle.sha256, hashed, order.revision)
@@ -206,7 +211,7 @@ def _checked(drawn: _Drawn, bundle: ModelBundle, order: Order, profile: Profile,
     return dataset
 
 
-def _organs(masks: Mapping[str, MaskInBox], grid: Grid) -> list[Organ]:
+def _organs(masks: Mapping[str, MaskInBox], grid: Grid) -> list[OrganGeometry]:
     return [found for name, mask in masks.items() if (found := organ(name, mask, grid)) is not None]
 
 
@@ -214,7 +219,7 @@ def _named(masks: Mapping[str, MaskInBox], profile: Profile, remarks: Remarks) -
     return {profile.name_of(name): mask for name, mask in masks.items() if name not in remarks.withheld}
 
 
-def _refuse_beside(prediction: Prediction, bundle: ModelBundle, order: Order) -> None:
+def _refuse_beside(prediction: Prediction, bundle: ModelBundle, order: ContouringOptions) -> None:
     """Hold a series of whose head the network did not see all, unless a person answers for it."""
     if prediction.beyond > MOST_BESIDE and not order.override:
         width = 2 * bundle.config.preprocess.half_width_mm
@@ -222,10 +227,10 @@ def _refuse_beside(prediction: Prediction, bundle: ModelBundle, order: Order) ->
 
 
 def _remarks(
-    organs: Sequence[Organ],
+    organs: Sequence[OrganGeometry],
     unclear: Sequence[Finding],
     bundle: ModelBundle,
-    order: Order,
+    order: ContouringOptions,
     beyond: Sequence[str],
     midline_mm: float | None,
 ) -> Remarks:
@@ -238,7 +243,7 @@ def _remarks(
         found = ", ".join(known) or "none"
         raise SeriesUnusable(HoldReason.NO_HEAD_AND_NECK, model=bundle.name, organs=found)
     released = [f"{order.override} ({'; '.join(beyond)})"] if beyond else []
-    unjudged = told_unjudged(bundle.config.model.structures, distribution)
+    unjudged = unjudged_text(bundle.config.model.structures, distribution)
     return (
         Remarks.noted(RemarkCheck.LIMITS, released)
         + Remarks.noted(RemarkCheck.DISTRIBUTION, [unjudged] if unjudged else [])
@@ -267,7 +272,7 @@ class _Found:
     name: str
     probability: NDArray[np.float32]
     mask: MaskInBox
-    agreement: Agreement
+    agreement: LatticeAgreement
 
 
 def _found(prediction: Prediction, report: Progress) -> list[_Found]:

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from contourd import __version__
-from contourd.contour.contouring import Order
+from contourd.contour.contouring import ContouringOptions
 from contourd.errors import DatasetError
 from contourd.model.predictor import Predictor
 from contourd.settings import PlausibilitySettings
@@ -45,7 +45,7 @@ def sha256(content: bytes) -> str:
 
 
 def contouring_of(
-    predictor: Predictor, order: Order, hashes: Sequence[str], outputs: Mapping[str, bytes]
+    predictor: Predictor, order: ContouringOptions, hashes: Sequence[str], outputs: Mapping[str, bytes]
 ) -> Contouring:
     """Say what made structure sets.
 
@@ -68,7 +68,7 @@ def contouring_of(
     )
 
 
-def written_order(order: Order) -> str:
+def written_order(order: ContouringOptions) -> str:
     """Write down what of an order decides the bytes."""
     content = {
         "revision": order.revision,
@@ -86,7 +86,7 @@ def _plain(profile: Profile) -> dict[str, Any]:
     return values | {"names": dict(profile.names)}
 
 
-def read_order(text: str) -> Order:
+def read_order(text: str) -> ContouringOptions:
     """Read what was written down.
 
     Raises
@@ -99,7 +99,7 @@ def read_order(text: str) -> Order:
         profiles = tuple(Profile(**{k: v for k, v in one.items() if k != "hash"}) for one in content["profiles"])
         plausibility = PlausibilitySettings.model_validate(content["plausibility"])
         colours = {name: (int(r), int(g), int(b)) for name, (r, g, b) in content.get("colours", {}).items()}
-        return Order(content["revision"], profiles, plausibility, content["override"], colours=colours)
+        return ContouringOptions(content["revision"], profiles, plausibility, content["override"], colours=colours)
     except (KeyError, TypeError, ValueError) as error:
         raise DatasetError("the settings that were recorded are not those of this version of contourd") from error
 

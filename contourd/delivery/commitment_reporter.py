@@ -10,21 +10,21 @@ from pathlib import Path
 
 from pydicom.uid import CTImageStorage
 
-from contourd.delivery.commitment_requests import CommitmentRequests, Kept, Pending
-from contourd.delivery.stored_instance_check import custody_failure
+from contourd.delivery.commitment_requests import CommitmentRequests, PendingReport, StoredInstance
+from contourd.delivery.stored_instance_check import stored_instance_failure
 from contourd.dicom.network.commitment_messages import (
     CLASS_NOT_SUPPORTED,
     NO_SUCH_INSTANCE,
     PROCESSING_FAILURE,
-    Reference,
-    Report,
-    Request,
+    CommitmentReport,
+    CommitmentRequest,
+    InstanceReference,
     failure_text,
 )
-from contourd.dicom.network.commitment_scu import Committer
+from contourd.dicom.network.commitment_scu import CommitmentClient
 from contourd.dicom.network.outcomes import BROKE_OFF, Outcome, OutcomeKind
 from contourd.settings import SenderNode
-from contourd.store.backoff import Backoff, Seconds, Trying
+from contourd.store.backoff import Backoff, Seconds, WaitingTimes
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ LOOK_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Custody:
+class CommitmentServices:
     """What all senders share.
 
     Attributes
@@ -45,22 +45,26 @@ class Custody:
 
     root: Path
     requests: CommitmentRequests
-    committer: Committer
+    committer: CommitmentClient
     late_s: float
 
 
-class Reporter:
+class CommitmentReporter:
     """Reports to one sender, in a thread of its own; one that is down is tried once for each step of the backoff."""
 
     def __init__(
-        self, sender: SenderNode, custody: Custody, stopping: threading.Event, elapsed: Seconds = time.monotonic
+        self,
+        sender: SenderNode,
+        custody: CommitmentServices,
+        stopping: threading.Event,
+        elapsed: Seconds = time.monotonic,
     ) -> None:
         self._sender = sender
         self._custody = custody
         self._requests = custody.requests
         self._stopping = stopping
         self._backoff = Backoff(custody.requests.policy, elapsed)
-        self._trying = Trying(elapsed)
+        self._trying = WaitingTimes(elapsed)
 
     def report_due(self) -> None:
         """Examine the instances of each request that is due, and report."""
@@ -77,7 +81,7 @@ class Reporter:
             elif not self._report(pending, report):
                 return
 
-    def examine(self, request: Request) -> Report:
+    def examine(self, request: CommitmentRequest) -> CommitmentReport:
         """Read each instance and compare it with what was received."""
         kept = self._requests.kept([reference.sop_instance_uid for reference in request.references])
         failures = {r: self._failure(r, kept.get(r.sop_instance_uid, [])) for r in request.references}
@@ -89,15 +93,15 @@ class Reporter:
                 list(failed.values()).count(PROCESSING_FAILURE),
                 extra={"action": "commit", "calling_ae": self._sender.ae_title},
             )
-        return Report(request.transaction_uid, stored, failed)
+        return CommitmentReport(request.transaction_uid, stored, failed)
 
-    def _failure(self, reference: Reference, kept: list[Kept]) -> int | None:
+    def _failure(self, reference: InstanceReference, kept: list[StoredInstance]) -> int | None:
         if not kept:
             return NO_SUCH_INSTANCE if reference.sop_class_uid == CTImageStorage else CLASS_NOT_SUPPORTED
-        failures = [custody_failure(self._custody.root / one.path, one.sha256, reference) for one in kept]
+        failures = [stored_instance_failure(self._custody.root / one.path, one.sha256, reference) for one in kept]
         return None if None in failures else failures[0]
 
-    def _report(self, pending: Pending, report: Report) -> bool:
+    def _report(self, pending: PendingReport, report: CommitmentReport) -> bool:
         """Report one; False where the sender cannot be reached."""
         waited_s, outcome = self._trying.waited_s(pending.id, pending.created_at), BROKE_OFF
         try:
@@ -110,7 +114,7 @@ class Reporter:
         self._backoff.succeed()
         return True
 
-    def _record(self, pending: Pending, report: Report, outcome: Outcome, waited_s: float) -> None:
+    def _record(self, pending: PendingReport, report: CommitmentReport, outcome: Outcome, waited_s: float) -> None:
         """Write down how a try ended."""
         about = {"calling_ae": self._sender.ae_title}
         if outcome.kind is OutcomeKind.ACCEPTED:
@@ -128,7 +132,7 @@ class Reporter:
             log.warning("will be reported again: %s", outcome.reason, extra={"action": "retry", **about})
 
 
-def _told(report: Report) -> str:
+def _told(report: CommitmentReport) -> str:
     failures = sorted(set(report.failed.values()))
     reasons = f" ({', '.join(map(failure_text, failures))})" if failures else ""
     return f"{len(report.stored)} instances are safe, {len(report.failed)} are not{reasons}"

@@ -15,8 +15,8 @@ from contourd.dicom.network.commitment_messages import (
     INVALID_ARGUMENT,
     NOT_AUTHORISED,
     RESOURCE_LIMITATION,
-    Reference,
-    Request,
+    CommitmentRequest,
+    InstanceReference,
 )
 from contourd.errors import CommitmentRefused
 from contourd.store.database import Database
@@ -29,18 +29,18 @@ AT_ONCE = 500  # parameters of one SQL statement
 
 
 @dataclass(frozen=True, slots=True)
-class Pending:
+class PendingReport:
     """A request whose report is due."""
 
     id: int
-    request: Request
+    request: CommitmentRequest
     attempts: int
     age_s: float
     created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class StoredInstance:
     """An instance that was received; ``path`` is relative to the spool, ``sha256`` is of the dataset's bytes."""
 
     path: str
@@ -64,7 +64,7 @@ class CommitmentRequests:
         self._senders = frozenset(senders)
         self._now = clock
 
-    def requested(self, calling_ae: str, request: Request) -> None:
+    def requested(self, calling_ae: str, request: CommitmentRequest) -> None:
         """Record a request; one that is sent again is answered again.
 
         Raises
@@ -79,7 +79,7 @@ class CommitmentRequests:
         with self._database.transaction() as session:
             self._record(session, calling_ae, request)
 
-    def _record(self, session: Session, calling_ae: str, request: Request) -> None:
+    def _record(self, session: Session, calling_ae: str, request: CommitmentRequest) -> None:
         instances = json.dumps([[r.sop_class_uid, r.sop_instance_uid] for r in request.references])
         known = session.scalars(
             select(CommitmentRequestRow).where(
@@ -122,7 +122,7 @@ class CommitmentRequests:
                 row.instances = _digest(row.instances)
             return len(rows)
 
-    def next(self, calling_ae: str) -> Pending | None:
+    def next(self, calling_ae: str) -> PendingReport | None:
         """Return a sender's oldest request that is due, None where there is none."""
         now = self._now()
         latest = now + timedelta(seconds=self.policy.longest_s)
@@ -132,19 +132,21 @@ class CommitmentRequests:
             row = session.scalars(oldest.limit(1)).first()
             if row is None:
                 return None
-            request = Request(row.transaction_uid, tuple(Reference(*pair) for pair in json.loads(row.instances)))
+            request = CommitmentRequest(
+                row.transaction_uid, tuple(InstanceReference(*pair) for pair in json.loads(row.instances))
+            )
             age_s = abs((now - row.created_at).total_seconds())
-            return Pending(row.id, request, row.attempts, age_s, row.created_at)
+            return PendingReport(row.id, request, row.attempts, age_s, row.created_at)
 
-    def kept(self, sop_instance_uids: Sequence[str]) -> dict[str, list[Kept]]:
+    def kept(self, sop_instance_uids: Sequence[str]) -> dict[str, list[StoredInstance]]:
         """Look instances up: those that were received and not removed by retention."""
-        found: dict[str, list[Kept]] = {}
+        found: dict[str, list[StoredInstance]] = {}
         with self._database.reading() as session:
             for first in range(0, len(sop_instance_uids), AT_ONCE):
                 rows = select(InstanceRow).join(SeriesRow, SeriesRow.id == InstanceRow.series_id)
                 named = InstanceRow.sop_instance_uid.in_(sop_instance_uids[first : first + AT_ONCE])
                 for row in session.scalars(rows.where(named, SeriesRow.purged_at.is_(None))):
-                    found.setdefault(row.sop_instance_uid, []).append(Kept(row.path, row.sha256))
+                    found.setdefault(row.sop_instance_uid, []).append(StoredInstance(row.path, row.sha256))
         return found
 
     def reported(self, request_id: int, told: str) -> None:

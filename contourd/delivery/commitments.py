@@ -14,8 +14,8 @@ from contourd.dicom.network.commitment_messages import (
     INVALID_ARGUMENT,
     NO_SUCH_INSTANCE,
     NOT_AUTHORISED,
-    Reference,
-    Report,
+    CommitmentReport,
+    InstanceReference,
     failure_text,
 )
 from contourd.errors import CommitmentRefused
@@ -30,7 +30,7 @@ UNANSWERED = "it did not answer for the structure set"
 
 
 @dataclass(frozen=True, slots=True)
-class Awaited:
+class AwaitedCommitment:
     """A delivery whose commitment is to be asked for; ``asked`` times it was already, ``reason`` is how that ended."""
 
     delivery_id: int
@@ -58,7 +58,7 @@ class Commitments:
         self._titles = titles
         self._now = clock
 
-    def due(self, destination: str, wait_s: float) -> list[Awaited]:
+    def due(self, destination: str, wait_s: float) -> list[AwaitedCommitment]:
         """Return the deliveries to a destination for which it is to be asked now: at first, or since none answered.
 
         Parameters
@@ -75,14 +75,16 @@ class Commitments:
         )
         with self._database.reading() as session:
             rows = session.execute(sent.order_by(DeliveryRow.id)).all()
-            return [Awaited(d.id, d.job_id, d.output, d.created_at, n, self._last(session, d.id)) for d, n in rows]
+            return [
+                AwaitedCommitment(d.id, d.job_id, d.output, d.created_at, n, self._last(session, d.id)) for d, n in rows
+            ]
 
     def _last(self, session: Session, delivery_id: int) -> str:
         of_it = select(CommitmentRow).where(CommitmentRow.delivery_id == delivery_id)
         row = session.scalars(of_it.order_by(CommitmentRow.id.desc()).limit(1)).first()
         return "" if row is None else row.reason or UNANSWERED
 
-    def asked(self, delivery_id: int, transaction_uid: str, reference: Reference, wait_s: float) -> None:
+    def asked(self, delivery_id: int, transaction_uid: str, reference: InstanceReference, wait_s: float) -> None:
         """Record a request before it is sent, for the report may overtake the answer; an earlier one has expired."""
         with self._database.transaction() as session:
             row, now = session.get_one(DeliveryRow, delivery_id), self._now()
@@ -115,7 +117,7 @@ class Commitments:
                 delivery.not_before = self._now() + timedelta(seconds=wait_s)
                 delivery.reason = Reason.of(HoldReason.COMMITMENT_FAILED, said=reason)
 
-    def reported(self, calling_ae: str, report: Report) -> None:
+    def reported(self, calling_ae: str, report: CommitmentReport) -> None:
         """Record a destination's report: what is committed is delivered, what is not is sent again.
 
         Raises
@@ -128,7 +130,7 @@ class Commitments:
         with self._database.transaction() as session:
             self._report(session, calling_ae, report)
 
-    def _report(self, session: Session, calling_ae: str, report: Report) -> None:
+    def _report(self, session: Session, calling_ae: str, report: CommitmentReport) -> None:
         transaction = CommitmentRow.transaction_uid == report.transaction_uid
         row = session.scalars(select(CommitmentRow).where(transaction)).first()
         if row is None:

@@ -14,17 +14,17 @@ from pathlib import Path
 
 from pydicom.uid import generate_uid
 
-from contourd.delivery.commitments import Awaited, Commitments
-from contourd.delivery.deliveries import Deliveries, Delivery, Waiting, reason_of
-from contourd.dicom.network.commitment_messages import Request
-from contourd.dicom.network.commitment_scu import Committer, reference_to
+from contourd.delivery.commitments import AwaitedCommitment, Commitments
+from contourd.delivery.deliveries import Deliveries, Delivery, WaitingDelivery, reason_of
+from contourd.dicom.network.commitment_messages import CommitmentRequest
+from contourd.dicom.network.commitment_scu import CommitmentClient, reference_to
 from contourd.dicom.network.outcomes import BROKE_OFF, Outcome, OutcomeKind
-from contourd.dicom.network.scu import Sender
+from contourd.dicom.network.scu import DeliveryClient
 from contourd.dicom.reading.instance import UNREADABLE
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Destination
-from contourd.store.backoff import Backoff, Seconds, Trying
-from contourd.store.write_retry import insist
+from contourd.store.backoff import Backoff, Seconds, WaitingTimes
+from contourd.store.write_retry import retry_write
 
 log = logging.getLogger(__name__)
 
@@ -33,21 +33,25 @@ MOST_REMEMBERED = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Post:
+class DeliveryServices:
     """What all destinations share; ``root`` is the spool's."""
 
     root: Path
     deliveries: Deliveries
     commitments: Commitments
-    sender: Sender
-    committer: Committer
+    sender: DeliveryClient
+    committer: CommitmentClient
 
 
 class Deliverer:
     """Delivers to one destination, in a thread of its own: one that is down delays no other."""
 
     def __init__(
-        self, destination: Destination, post: Post, stopping: threading.Event, elapsed: Seconds = time.monotonic
+        self,
+        destination: Destination,
+        post: DeliveryServices,
+        stopping: threading.Event,
+        elapsed: Seconds = time.monotonic,
     ) -> None:
         self._destination = destination
         self._name = destination.name
@@ -55,7 +59,7 @@ class Deliverer:
         self._deliveries = post.deliveries
         self._stopping = stopping
         self._backoff = Backoff(post.deliveries.policy, elapsed)
-        self._trying = Trying(elapsed)
+        self._trying = WaitingTimes(elapsed)
         self._told_to_wait: frozenset[int] = frozenset()
         self._broke_off = False
 
@@ -88,7 +92,7 @@ class Deliverer:
         try:
             outcome = self._post.sender.deliver(self._post.root / delivery.output, self._destination)
         finally:  # what is raised counts as a try in vain; once and for all: what is not written down is sent again
-            recorded = insist(lambda: self._record(delivery, outcome, waited_s), self._stopping)
+            recorded = retry_write(lambda: self._record(delivery, outcome, waited_s), self._stopping)
         if not recorded:
             return False
         if outcome.kind is OutcomeKind.UNREACHABLE:
@@ -155,7 +159,7 @@ class Deliverer:
             log.info("the destination answers again", extra={"action": "up", "destination": self._name})
         return answers
 
-    def _give_up_old(self, waiting: list[Waiting], outcome: Outcome) -> None:
+    def _give_up_old(self, waiting: list[WaitingDelivery], outcome: Outcome) -> None:
         """Refuse what has waited for too long for a destination that has just been found down."""
         for one in waiting:
             if self._deliveries.policy.gives_up(self._trying.waited_s(one.id, one.created_at)):
@@ -177,7 +181,7 @@ class Deliverer:
             elif not self._ask(awaited):
                 return
 
-    def _ask(self, awaited: Awaited) -> bool:
+    def _ask(self, awaited: AwaitedCommitment) -> bool:
         """Ask for one; False where the destination cannot be reached."""
         about = {"job": awaited.job_id, "destination": self._name}
         if awaited.asked:
@@ -194,7 +198,7 @@ class Deliverer:
         )
         outcome = BROKE_OFF
         try:
-            outcome = self._post.committer.ask(Request(transaction_uid, (reference,)), self._destination)
+            outcome = self._post.committer.ask(CommitmentRequest(transaction_uid, (reference,)), self._destination)
         finally:
             self._record_asked(awaited, transaction_uid, outcome)
         if outcome.kind is OutcomeKind.UNREACHABLE:
@@ -202,7 +206,7 @@ class Deliverer:
             return False
         return True
 
-    def _record_asked(self, awaited: Awaited, transaction_uid: str, outcome: Outcome) -> None:
+    def _record_asked(self, awaited: AwaitedCommitment, transaction_uid: str, outcome: Outcome) -> None:
         """Write down how asking for a commitment ended."""
         about = {"job": awaited.job_id, "destination": self._name}
         commitments, wait_s = self._post.commitments, self._destination.commitment_wait_s
@@ -216,7 +220,7 @@ class Deliverer:
             commitments.not_asked(transaction_uid, outcome.reason, again_s)
             log.warning("will be asked again: %s", outcome.reason, extra={"action": "ask", **about})
 
-    def _never_committed(self, awaited: Awaited, reason: Reason) -> None:
+    def _never_committed(self, awaited: AwaitedCommitment, reason: Reason) -> None:
         told = Reason.of(HoldReason.NEVER_COMMITTED, why=reason)
         self._deliveries.give_up(awaited.delivery_id, told)
         log.error("%s", told, extra={"action": "refuse", "job": awaited.job_id, "destination": self._name})

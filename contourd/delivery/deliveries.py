@@ -51,7 +51,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingDelivery:
     """A delivery that is to be sent, or whose commitment is awaited; ``is_due``: its time has come."""
 
     id: int
@@ -171,12 +171,12 @@ class Deliveries:
             if row.state in DELIVERIES_WAITING:
                 refuse_delivery(session, row, reason, self._now())
 
-    def waiting(self, destination: str) -> list[Waiting]:
+    def waiting(self, destination: str) -> list[WaitingDelivery]:
         """Return what is to be sent to a destination, or waits for its commitment."""
         columns = (DeliveryRow.id, DeliveryRow.job_id, DeliveryRow.created_at, self._is_due())
         with self._database.reading() as session:
             rows = session.execute(select(*columns).where(self._open(destination)).order_by(DeliveryRow.id))
-            return [Waiting(number, job, created_at, bool(due)) for number, job, created_at, due in rows]
+            return [WaitingDelivery(number, job, created_at, bool(due)) for number, job, created_at, due in rows]
 
     def put_off(self, destination: str, wait_s: float, reason: Reason) -> None:
         """Let all that waits for a destination wait for so long at least: it cannot be reached."""

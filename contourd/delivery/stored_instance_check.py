@@ -6,12 +6,12 @@ from pathlib import Path
 
 from pydicom.filereader import read_file_meta_info
 
-from contourd.dicom.network.commitment_messages import CLASS_CONFLICT, PROCESSING_FAILURE, Reference
+from contourd.dicom.network.commitment_messages import CLASS_CONFLICT, PROCESSING_FAILURE, InstanceReference
 from contourd.dicom.reading.instance import UNREADABLE
 from contourd.dicom.reading.integrity import stored_sha256
 
 
-def custody_failure(path: Path, sha256: str, reference: Reference) -> int | None:
+def stored_instance_failure(path: Path, sha256: str, reference: InstanceReference) -> int | None:
     """Read a file whole and compare it; returns None where it is as it came, else the Failure Reason.
 
     Parameters

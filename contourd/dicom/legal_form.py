@@ -89,7 +89,7 @@ def bring_to_legal_form(header: Dataset) -> tuple[str, ...]:
 
 
 def flaw_of_identity(keyword: str, text: str) -> str:
-    """Say in words why a Patient Name, a Patient ID or its issuer is illegal; empty where it is not."""
+    """Return in words why a Patient Name, a Patient ID or its issuer is illegal; empty where it is not."""
     return _name_flaw(text) if dictionary_VR(keyword) == "PN" else _label_flaw(text, LONGEST[dictionary_VR(keyword)])
 
 

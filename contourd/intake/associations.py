@@ -62,12 +62,12 @@ class Associations:
             self._again.pop(series_uid, None)
 
     def forget(self, number: int) -> None:
-        """Let go of an association whose end is written down."""
+        """Release an association whose end is written down."""
         with self._lock:
             self._open.pop(number, None)
             self._ended.pop(number, None)
 
     def forget_all(self) -> None:
-        """Let go of all that are open."""
+        """Release all that are open."""
         with self._lock:
             self._open.clear()

@@ -13,17 +13,17 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from contourd.intake.headers import Headers
+from contourd.intake.headers import HeaderCache
 from contourd.intake.refusals import forget_refusals, open_refusals
 from contourd.intake.series_steps import complete_series, hold_series
-from contourd.intake.verdicts import Verdict, examine, reason_to_hold
+from contourd.intake.verdicts import SeriesVerdict, examine, reason_to_hold
 from contourd.settings import Route, SeriesSettings
-from contourd.spool.marks import Mark, Marks
+from contourd.spool.marks import JournalMark, SeriesJournal
 from contourd.store.constancy_series import read_registration
 from contourd.store.database import Database
 from contourd.store.states import SeriesState
 from contourd.store.tables import InstanceRow, SeriesRow
-from contourd.system.clock import Ages, Clock
+from contourd.system.clock import AgeTracker, Clock
 
 # Read while series are quiet, and not when they are due; few, for reception goes on meanwhile.
 HEADERS_A_LOOK = 50
@@ -41,9 +41,9 @@ class Completion:
     def __init__(
         self,
         database: Database,
-        headers: Headers,
-        marks: Marks,
-        quiet: Ages,
+        headers: HeaderCache,
+        marks: SeriesJournal,
+        quiet: AgeTracker,
         settings: SeriesSettings,
         routes: Sequence[Route],
         clock: Clock,
@@ -89,10 +89,10 @@ class Completion:
                 return  # another slice came meanwhile
             self._judge(session, row, verdict, len(paths))
         if row.state == SeriesState.COMPLETE:
-            self._marks.clear(row.series_uid, Mark.INTERRUPTED, Mark.REFUSED)
+            self._marks.clear(row.series_uid, JournalMark.INTERRUPTED, JournalMark.REFUSED)
         self._headers.forget(paths)
 
-    def _judge(self, session: Session, series: SeriesRow, verdict: Verdict, images: int) -> None:
+    def _judge(self, session: Session, series: SeriesRow, verdict: SeriesVerdict, images: int) -> None:
         reason = reason_to_hold(series, verdict, images, open_refusals(session, series))
         if reason is not None:
             hold_series(session, series, reason, self._now())

@@ -12,7 +12,7 @@ from contourd.reasons.catalogue import HoldReason
 from contourd.system.folders import irregular
 
 
-class Headers:
+class HeaderCache:
     """Headers by their image's path, relative to the spool; a stored file never changes."""
 
     def __init__(self, root: Path) -> None:
@@ -45,7 +45,7 @@ class Headers:
         return len(new)
 
     def forget(self, paths: Iterable[str]) -> None:
-        """Let go of headers."""
+        """Release headers."""
         for path in paths:
             self._read.pop(path, None)
 

@@ -16,14 +16,14 @@ from contourd.dicom.reading.pixels import same_image
 from contourd.errors import QueueUnavailable, SeriesFull
 from contourd.intake.further_images import add_further, after_removal
 from contourd.intake.newer_images import note_newer, reason_of_newer, withdraw_newer
-from contourd.intake.refusals import adopt_unnamed, settle_refusal
+from contourd.intake.refusals import assign_unnamed, settle_refusal
 from contourd.intake.series_steps import hold_series, reopen_series, stop_jobs
 from contourd.intake.verdicts import BROKEN_OFF, OPEN
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import SeriesSettings
 from contourd.store.constancy_series import note_arrival
 from contourd.store.database import Database
-from contourd.store.group_commit import GroupCommit, NotUsual
+from contourd.store.group_commit import FastPathUnavailable, GroupCommit
 from contourd.store.queue import Queue
 from contourd.store.states import SeriesState
 from contourd.store.tables import InstanceRow, SeriesRow
@@ -63,7 +63,7 @@ class ImageRecorder:
     def _record_further(self, cursor: Cursor, arrived: tuple[ReceivedInstance, datetime]) -> str:
         received, now = arrived
         if not add_further(cursor, received, self._settings.max_instances, now):
-            raise NotUsual
+            raise FastPathUnavailable
         return ""
 
     def _record(self, session: Session, arrived: tuple[ReceivedInstance, datetime]) -> str:
@@ -75,7 +75,7 @@ class ImageRecorder:
         if series is None:
             series = add_series(session, received.series_instance_uid, received.calling_ae, received.patient, now)
             note_arrival(session, series)
-            adopt_unnamed(session, series, now - timedelta(seconds=self._settings.gapped_s))
+            assign_unnamed(session, series, now - timedelta(seconds=self._settings.gapped_s))
         learnt = not series.calling_ae and bool(received.calling_ae)
         series.calling_ae = series.calling_ae or received.calling_ae
         if series.state == SeriesState.RECEIVING:

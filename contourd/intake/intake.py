@@ -14,18 +14,18 @@ from contourd.dicom.network.events import ReceivedInstance, RefusedInstance
 from contourd.errors import QueueUnavailable, SeriesFull
 from contourd.intake.associations import Associations
 from contourd.intake.completion import Completion
-from contourd.intake.headers import Headers
+from contourd.intake.headers import HeaderCache
 from contourd.intake.image_recorder import ImageRecorder
-from contourd.intake.refusal_recorder import Refusing
+from contourd.intake.refusal_recorder import RefusalRecorder
 from contourd.intake.series_steps import reopen_series
 from contourd.intake.verdicts import ABORTED, BROKEN_OFF, ENDED, OPEN, RESTART
 from contourd.settings import Route, SeriesSettings
-from contourd.spool.marks import Mark, Marks
+from contourd.spool.marks import JournalMark, SeriesJournal
 from contourd.store.database import Database
 from contourd.store.queue import Queue
 from contourd.store.states import SeriesState
 from contourd.store.tables import InstanceRow, SeriesRow
-from contourd.system.clock import Ages, Clock, Monotonic, utc_now
+from contourd.system.clock import AgeTracker, Clock, Monotonic, utc_now
 
 
 class Intake:
@@ -41,12 +41,12 @@ class Intake:
         monotonic: Monotonic = time.monotonic,
     ) -> None:
         self._database, self._root, self._settings, self._now = database, spool_root, settings, clock
-        self._quiet = Ages(clock, monotonic)  # SeriesInstanceUID -> since when
+        self._quiet = AgeTracker(clock, monotonic)  # SeriesInstanceUID -> since when
         self._queue = Queue(database, clock)
-        self._marks = Marks(spool_root)
-        self._refusing = Refusing(database, self._queue, self._marks, clock)
+        self._marks = SeriesJournal(spool_root)
+        self._refusing = RefusalRecorder(database, self._queue, self._marks, clock)
         self._images = ImageRecorder(database, spool_root, settings, self._queue)
-        self.associations, self.headers = Associations(), Headers(spool_root)
+        self.associations, self.headers = Associations(), HeaderCache(spool_root)
         self._completion = Completion(database, self.headers, self._marks, self._quiet, settings, routes, clock)
 
     def association_opened(self, association_id: int, calling_ae: str, peer: str) -> None:  # noqa: ARG002
@@ -54,7 +54,7 @@ class Intake:
         self.associations.opened(association_id)
 
     def association_closed(self, association_id: int, aborted: bool) -> None:
-        """Let go of the series that the association held; an abort marks them as interrupted, a release unmarks.
+        """Release the series that the association held; an abort marks them as interrupted, a release unmarks.
 
         What cannot be written down now is written down later; until then the association holds its series.
         """
@@ -86,10 +86,10 @@ class Intake:
             self._quiet.note(uid, now)
             if aborted:
                 self.associations.forget_again(uid)
-                self._marks.add(Mark.INTERRUPTED, uid, ABORTED)
+                self._marks.add(JournalMark.INTERRUPTED, uid, ABORTED)
         for uid in mended:
             self.associations.forget_again(uid)
-            self._marks.clear(uid, Mark.INTERRUPTED)
+            self._marks.clear(uid, JournalMark.INTERRUPTED)
         self._refusing.ended(association_id)
         self.associations.forget(association_id)
 
@@ -137,7 +137,7 @@ class Intake:
                     row.interrupted = ""
 
     def forget_associations(self) -> None:
-        """Let go of what was recorded without one, at the start."""
+        """Release what was recorded without one, at the start."""
         self.associations.forget_all()
 
     def recover(self) -> None:
@@ -152,7 +152,7 @@ class Intake:
                 row.last_instance_at = now
                 self._quiet.note(row.series_uid, now)
         for uid in broken_off:
-            self._marks.add(Mark.INTERRUPTED, uid, ENDED)
+            self._marks.add(JournalMark.INTERRUPTED, uid, ENDED)
 
     def close_quiet(self) -> None:
         """Examine each series that is quiet and that no association holds."""

@@ -11,7 +11,7 @@ from contourd.intake.refusals import restore_refused
 from contourd.intake.series_steps import reopen_series
 from contourd.intake.verdicts import ENDED
 from contourd.reasons.catalogue import HoldReason, Reason
-from contourd.spool.marks import Mark, SeriesMarks
+from contourd.spool.marks import JournalEntry, JournalMark
 from contourd.store.database import Database
 from contourd.store.queue import Queue
 from contourd.store.states import JOBS_UNDER_WAY, JobEvent, JobState, SeriesState
@@ -19,10 +19,12 @@ from contourd.store.tables import JobRow, SeriesRow
 from contourd.store.transitions import advance_job
 from contourd.system.clock import utc_now
 
-Standing = Mapping[str, SeriesMarks]
+Standing = Mapping[str, JournalEntry]
 
 
-def take_up(database: Database, recorded: Collection[str], broken_off: Collection[str], standing: Standing) -> None:
+def finish_interrupted(
+    database: Database, recorded: Collection[str], broken_off: Collection[str], standing: Standing
+) -> None:
     """Say how the transfer of series ended whose images were recorded at the start; raises QueueUnavailable."""
     for uid in recorded:
         with database.transaction() as session:
@@ -40,18 +42,18 @@ def recall_all(database: Database, standing: Standing) -> None:
                 _recall(session, Queue(database), series, marks)
 
 
-def _recall(session: Session, queue: Queue, series: SeriesRow, marks: SeriesMarks | None) -> None:
+def _recall(session: Session, queue: Queue, series: SeriesRow, marks: JournalEntry | None) -> None:
     """Have a series as it was when its journal was written: broken off, without an image, stopped by a person."""
     if marks is None:
         return
     now = utc_now()
-    if Mark.INTERRUPTED in marks.words:
-        series.interrupted = marks.words[Mark.INTERRUPTED]
+    if JournalMark.INTERRUPTED in marks.words:
+        series.interrupted = marks.words[JournalMark.INTERRUPTED]
     if marks.refused:
         restore_refused(session, series.series_uid, marks.refused, now)
         if series.state == SeriesState.COMPLETE:
             reopen_series(session, queue, series, "an image of it was refused", now)
-    word = marks.words.get(Mark.PERSON)
+    word = marks.words.get(JournalMark.PERSON)
     if word is None:
         return
     reason = Reason.of(HoldReason.DATABASE_PUT_BACK, why=word)

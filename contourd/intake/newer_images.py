@@ -103,7 +103,7 @@ def reason_of_newer(session: Session, series: SeriesRow) -> Reason | None:
 
 
 def withdraw_newer(session: Session, series: SeriesRow, sop_instance_uid: str) -> None:
-    """Take note that the earlier image came again, after a newer one: that is its source's last word on it.
+    """Record that the earlier image came again, after a newer one: that is its source's last word on it.
 
     The series stays held until a person has looked at it.
     """

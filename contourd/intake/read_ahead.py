@@ -16,7 +16,7 @@ from pathlib import Path
 
 from contourd.dicom.reading.instance import Instance
 from contourd.dicom.reading.integrity import dataset_sha256
-from contourd.dicom.reading.isolation import UNDECODABLE, NearDecoder
+from contourd.dicom.reading.isolation import UNDECODABLE, InProcessDecoder
 from contourd.dicom.reading.received_images import decoded_bytes, read_image
 from contourd.errors import SeriesUnusable
 from contourd.system.regular_files import read_regular
@@ -47,7 +47,7 @@ class ReadAhead:
         self._most_bytes, self._elapsed = most_bytes, elapsed
         self._read: dict[Path, _Read] = {}
         self._held_bytes = 0
-        self._decoder = NearDecoder()
+        self._decoder = InProcessDecoder()
 
     def __len__(self) -> int:
         return len(self._read)

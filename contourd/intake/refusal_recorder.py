@@ -20,7 +20,7 @@ from contourd.dicom.network.events import RefusedInstance
 from contourd.errors import QueueUnavailable
 from contourd.intake.refusals import mark_refused, write_refusal
 from contourd.intake.series_steps import reopen_series
-from contourd.spool.marks import Marks
+from contourd.spool.marks import SeriesJournal
 from contourd.store.database import Database
 from contourd.store.queue import Queue
 from contourd.store.states import SeriesState
@@ -33,10 +33,10 @@ log = logging.getLogger(__name__)
 MOST_UNNAMED, MOST_WAITING = 1000, 10_000
 
 
-class Refusing:
+class RefusalRecorder:
     """Takes note of refused images; ``away`` says that the database was not to be had just now."""
 
-    def __init__(self, database: Database, queue: Queue, marks: Marks, clock: Clock) -> None:
+    def __init__(self, database: Database, queue: Queue, marks: SeriesJournal, clock: Clock) -> None:
         self._database, self._queue, self._marks, self._now = database, queue, marks, clock
         self._lock, self._writing = threading.Lock(), threading.Lock()
         self._named: list[RefusedInstance] = []
@@ -88,7 +88,7 @@ class Refusing:
                 self._mark(session, replace(refused, series_instance_uid=uid), certain=False, now=now)
 
     def knows(self, association_id: int) -> bool:
-        """Say whether an association brought an image that does not name its series."""
+        """Return whether an association brought an image that does not name its series."""
         with self._lock:
             return association_id in self._unnamed
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from contourd.dicom.network.events import RefusedInstance
 from contourd.reasons.catalogue import HoldReason, Reason
-from contourd.spool.marks import Mark, Marks
+from contourd.spool.marks import JournalMark, SeriesJournal
 from contourd.store.tables import InstanceRow, RefusalRow, SeriesRow
 
 # Enough to hold a series, and bounded.
@@ -55,7 +55,7 @@ def _stored_sha256(session: Session, series: SeriesRow | None, sop_instance_uid:
     return session.scalar(stored)
 
 
-def adopt_unnamed(session: Session, series: SeriesRow, since: datetime) -> None:
+def assign_unnamed(session: Session, series: SeriesRow, since: datetime) -> None:
     """Let a new series have what its sender was refused just before, and nobody could say of which series it was."""
     of_sender = RefusalRow.series_uid == "", RefusalRow.calling_ae == series.calling_ae
     for row in session.scalars(select(RefusalRow).where(*of_sender, RefusalRow.refused_at >= since)):
@@ -108,11 +108,11 @@ def reason_of_refusals(refusals: Sequence[RefusalRow], found: Reason | None) -> 
     )
 
 
-def mark_refused(marks: Marks, refused: RefusedInstance, certain: bool) -> None:
+def mark_refused(marks: SeriesJournal, refused: RefusedInstance, certain: bool) -> None:
     """Keep a refusal beside the images."""
     why = refused.reason.plain() if refused.reason else None
     kept = [refused.calling_ae, refused.sop_instance_uid, refused.sha256, refused.status, why, certain]
-    marks.add(Mark.REFUSED, refused.series_instance_uid, json.dumps(kept))
+    marks.add(JournalMark.REFUSED, refused.series_instance_uid, json.dumps(kept))
 
 
 def restore_refused(session: Session, series_uid: str, details: Iterable[str], now: datetime) -> None:

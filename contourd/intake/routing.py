@@ -11,17 +11,17 @@ from contourd.settings import Route
 
 def choose_route(routes: Sequence[Route], instance: Instance, calling_ae: str) -> Route | None:
     """Return the first route whose every condition fits, None where none does."""
-    return next((route for route in routes if not unfit(route, instance, calling_ae)), None)
+    return next((route for route in routes if not unmet_conditions(route, instance, calling_ae)), None)
 
 
 def sender_decides(routes: Sequence[Route], instance: Instance) -> bool:
-    """Say whether the route that a series takes depends on who sent it."""
-    fit = (route for route in routes if not unfit(route, instance, route.calling_ae or ""))
+    """Return whether the route that a series takes depends on who sent it."""
+    fit = (route for route in routes if not unmet_conditions(route, instance, route.calling_ae or ""))
     first = next(fit, None)
     return first is not None and first.calling_ae is not None
 
 
-def unfit(route: Route, instance: Instance, calling_ae: str) -> tuple[str, ...]:
+def unmet_conditions(route: Route, instance: Instance, calling_ae: str) -> tuple[str, ...]:
     """Say for each condition of a route that does not fit what it asks for and what is there; empty: it fits.
 
     ``series_description`` and ``protocol`` are searched as regular expressions without regard to case, ``body_part``

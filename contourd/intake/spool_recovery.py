@@ -17,9 +17,9 @@ from contourd.dicom.reading.instance import read_instance
 from contourd.dicom.reading.integrity import stored_sha256
 from contourd.errors import SeriesUnusable
 from contourd.intake.intake import Intake
-from contourd.intake.journal_recovery import recall_all, take_up
+from contourd.intake.journal_recovery import finish_interrupted, recall_all
 from contourd.spool.folder import INCOMING, Spool
-from contourd.spool.marks import Mark, Marks, SeriesMarks
+from contourd.spool.marks import JournalEntry, JournalMark, SeriesJournal
 from contourd.store.database import Database
 from contourd.store.tables import ContradictingFileRow, InstanceRow, NewerImageRow, SeriesRow
 
@@ -42,9 +42,9 @@ def record_unrecorded(database: Database, spool: Spool, intake: Intake) -> int:
     QueueUnavailable
         The database does not take them.
     """
-    marks = Marks(spool.root)
+    marks = SeriesJournal(spool.root)
     standing = marks.read()
-    of_no_series = standing.pop("", SeriesMarks()).words
+    of_no_series = standing.pop("", JournalEntry()).words
     stored = _stored(spool)
     unknown = stored - _images(database)
     recorded: dict[str, float] = {}  # series -> when its last image was written
@@ -64,18 +64,18 @@ def record_unrecorded(database: Database, spool: Spool, intake: Intake) -> int:
         recorded[uid] = max(written, recorded.get(uid, 0.0))
         number += 1
     # A database that knows no series is a new one: the old one was lost.
-    restored, killed = Mark.RESTORED in of_no_series or not senders, Mark.RUNNING in of_no_series
+    restored, killed = JournalMark.RESTORED in of_no_series or not senders, JournalMark.RUNNING in of_no_series
     last = max(recorded.values(), default=0.0)
     broken_off = {uid for uid, at in recorded.items() if not restored or (killed and at > last - UNDER_WAY_S)}
     intake.forget_associations()
-    take_up(database, recorded, broken_off, standing)
+    finish_interrupted(database, recorded, broken_off, standing)
     if restored:
         recall_all(database, standing)
     if number:
         log.warning("%d stored images were not recorded; they are now", number, extra={"action": "record"})
-    marks.clear("", Mark.RESTORED)
+    marks.clear("", JournalMark.RESTORED)
     marks.compact()
-    marks.add(Mark.RUNNING, "", "since the last start")
+    marks.add(JournalMark.RUNNING, "", "since the last start")
     return number
 
 

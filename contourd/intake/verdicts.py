@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from contourd.dicom.reading.series import gate
 from contourd.errors import SeriesIncomplete, SeriesUnusable
-from contourd.intake.headers import Headers
+from contourd.intake.headers import HeaderCache
 from contourd.intake.refusals import reason_of_refusals
 from contourd.intake.routing import choose_route, sender_decides
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Route
-from contourd.store.constancy_series import PATIENT_ID_PREFIX, Registration, route_of_check
+from contourd.store.constancy_series import PATIENT_ID_PREFIX, RegisteredSeries, route_of_check
 from contourd.store.tables import RefusalRow, SeriesRow
 
 # Of ``SeriesRow.interrupted``: an association is under way; the sender broke it off; the node ended in the middle of
@@ -22,7 +22,7 @@ BROKEN_OFF = {ABORTED: HoldReason.TRANSFER_ABORTED, ENDED: HoldReason.NODE_ENDED
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class SeriesVerdict:
     """What an examination found: a route, or why there is none; ``incomplete``: more slices may mend it."""
 
     route: Route | None
@@ -31,12 +31,12 @@ class Verdict:
 
 
 def examine(
-    headers: Headers,
+    headers: HeaderCache,
     paths: Sequence[str],
     calling_ae: str,
-    registration: Registration | None,
+    registration: RegisteredSeries | None,
     routes: Sequence[Route],
-) -> Verdict:
+) -> SeriesVerdict:
     """Ask the input gate and the routes.
 
     Parameters
@@ -48,23 +48,25 @@ def examine(
         instances = headers.read(paths)
         series = gate(instances)
     except SeriesIncomplete as error:
-        return Verdict(None, error.reason, incomplete=True)
+        return SeriesVerdict(None, error.reason, incomplete=True)
     except SeriesUnusable as error:
-        return Verdict(None, error.reason)
+        return SeriesVerdict(None, error.reason)
     if registration is not None or any(i.patient_id.startswith(PATIENT_ID_PREFIX) for i in instances):
         way = route_of_check(registration, [i.sop_instance_uid for i in instances])
-        return Verdict(way) if isinstance(way, Route) else Verdict(None, way)
+        return SeriesVerdict(way) if isinstance(way, Route) else SeriesVerdict(None, way)
     first = series.instances[0]
     if not calling_ae and sender_decides(routes, first):
-        return Verdict(None, Reason(HoldReason.SENDER_UNKNOWN))
+        return SeriesVerdict(None, Reason(HoldReason.SENDER_UNKNOWN))
     route = choose_route(routes, first, calling_ae)
     if route is None:
         body_part = first.body_part or "not given"
-        return Verdict(None, Reason.of(HoldReason.NO_ROUTE, calling_ae=calling_ae, body_part=body_part))
-    return Verdict(route)
+        return SeriesVerdict(None, Reason.of(HoldReason.NO_ROUTE, calling_ae=calling_ae, body_part=body_part))
+    return SeriesVerdict(route)
 
 
-def reason_to_hold(series: SeriesRow, verdict: Verdict, images: int, refused: Sequence[RefusalRow]) -> Reason | None:
+def reason_to_hold(
+    series: SeriesRow, verdict: SeriesVerdict, images: int, refused: Sequence[RefusalRow]
+) -> Reason | None:
     """Return why a series must be held, None where it need not be."""
     found = verdict.reason if verdict.route is None else None
     if series.hold:

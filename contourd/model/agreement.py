@@ -22,7 +22,7 @@ LEAST_DICE, MOST_UNDECIDED = 0.5, 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class LatticeAgreement:
     """How one organ's answers agree.
 
     Attributes
@@ -41,7 +41,9 @@ class Agreement:
     undecided: float
 
 
-def agreement(parts: Sequence[tuple[Box, NDArray[np.float32]]], box: Box, mean: NDArray[np.float32]) -> Agreement:
+def agreement(
+    parts: Sequence[tuple[Box, NDArray[np.float32]]], box: Box, mean: NDArray[np.float32]
+) -> LatticeAgreement:
     """Compare the lattices' probabilities with each other, and their mean with the level.
 
     Parameters
@@ -64,10 +66,10 @@ def agreement(parts: Sequence[tuple[Box, NDArray[np.float32]]], box: Box, mean: 
             dice = min(dice, 2 * int(np.count_nonzero(masks[0] & other)) / (sizes[0] + size))
     nearly = int(np.count_nonzero(mean >= LEVEL - UNDECIDED))
     decided = int(np.count_nonzero(mean > LEVEL + UNDECIDED))
-    return Agreement(dice, sum(size > 0 for size in sizes), len(parts), 1 - decided / nearly if nearly else 0.0)
+    return LatticeAgreement(dice, sum(size > 0 for size in sizes), len(parts), 1 - decided / nearly if nearly else 0.0)
 
 
-def disagreement(name: str, found: Agreement) -> tuple[Finding, ...]:
+def disagreement(name: str, found: LatticeAgreement) -> tuple[Finding, ...]:
     """Name an organ whose lattices disagree, or whose probability is a plateau at the level; empty where it is well."""
     if 0 < found.found < found.lattices:
         measure, value, expected = Measure.LATTICES, float(found.found), (float(found.lattices), float(found.lattices))

@@ -34,7 +34,7 @@ HEAD_MM, ARM_OFFSET_MM, SHOULDER_SLOPE_MM = 120.0, 50.0, 40.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Patient:
+class PatientMask:
     """The patient on every k-th voxel of a canonical CT.
 
     Attributes
@@ -67,7 +67,7 @@ def _nearest(own: FloatArray, wanted: FloatArray) -> NDArray[np.intp]:
     return np.asarray(np.searchsorted(middles, wanted))
 
 
-def find_patient(hu: NDArray[np.int16], grid: Grid) -> Patient:
+def find_patient(hu: NDArray[np.int16], grid: Grid) -> PatientMask:
     """Find the patient.
 
     Parameters
@@ -108,7 +108,7 @@ def find_patient(hu: NDArray[np.int16], grid: Grid) -> Patient:
     wider[1:] |= inner[:-1]
     wider[:-1] |= inner[1:]
     kept[near] = inner | (wider & ~grown(tissue[near] & ~inner, 1))
-    return Patient(body, kept, axes)
+    return PatientMask(body, kept, axes)
 
 
 def _around(part: Mask) -> Box:

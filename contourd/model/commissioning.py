@@ -10,7 +10,7 @@ REMEDY = (
 )
 
 
-def told_unjudged(structures: Sequence[str], known: Collection[str]) -> str:
+def unjudged_text(structures: Sequence[str], known: Collection[str]) -> str:
     """Say which organs of a model nobody compares with its training set; empty where all are.
 
     Parameters

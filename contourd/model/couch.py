@@ -130,7 +130,7 @@ def _trough(first: NDArray[np.intp], alone: Mask, dy: float) -> FloatArray | Non
 
 
 def _patient_lies_on(tissue: Mask, bone: Mask, couch: Couch) -> bool:
-    """Tell whether much more lies before a couch than in it and behind it, and the patient's bone with it."""
+    """Return whether much more lies before a couch than in it and behind it, and the patient's bone with it."""
     there, bones = tissue.sum(axis=0), bone.sum(axis=0)
     behind, columns = float(there[couch.beyond].sum()), couch.beyond.any(axis=0)
     if not behind or float(there[:, columns].sum()) <= 1.5 * behind:

@@ -60,12 +60,12 @@ class _Output(nn.Module):
 
 
 def is_installed() -> bool:
-    """Say whether OpenVINO is there (the extra ``contourd[cpu]``)."""
+    """Return whether OpenVINO is there (the extra ``contourd[cpu]``)."""
     return find_spec("openvino") is not None
 
 
 def has_bf16() -> bool:
-    """Say whether OpenVINO computes in bfloat16 on this processor."""
+    """Return whether OpenVINO computes in bfloat16 on this processor."""
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -30,7 +30,7 @@ MIDLINE_MARGIN_MM = 10.0
 MAD_TO_SD = 1.4826
 
 
-class Spread(BaseModel):
+class RobustSpread(BaseModel):
     """Median and robust standard deviation over the training cases."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -56,9 +56,9 @@ class OrganSpread(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    log_volume_cc: Spread
-    offsets_mm: Mapping[str, tuple[Spread, Spread, Spread]]
-    log_asymmetry: Spread | None = None
+    log_volume_cc: RobustSpread
+    offsets_mm: Mapping[str, tuple[RobustSpread, RobustSpread, RobustSpread]]
+    log_asymmetry: RobustSpread | None = None
 
     @model_validator(mode="after")
     def _logarithms_of_a_patient(self) -> Self:
@@ -72,7 +72,7 @@ Distribution = Mapping[str, OrganSpread]
 
 
 @dataclass(frozen=True, slots=True)
-class Organ:
+class OrganGeometry:
     """A contoured or annotated organ.
 
     Attributes
@@ -89,7 +89,7 @@ class Organ:
     cut: bool
 
 
-def organ(name: str, mask: MaskInBox, grid: Grid) -> Organ | None:
+def organ(name: str, mask: MaskInBox, grid: Grid) -> OrganGeometry | None:
     """Measure an organ; None where it has no voxels."""
     inside = np.argwhere(mask.mask)
     if not len(inside):
@@ -98,10 +98,10 @@ def organ(name: str, mask: MaskInBox, grid: Grid) -> Organ | None:
     volume_cc = grid.volume_mm3(mask.mask, mask.box[0].start) / 1000
     x, y, z = (float(v) for v in grid.to_patient(index.mean(axis=0)[None])[0])
     cut = int(index[:, 0].min()) == 0 or int(index[:, 0].max()) == grid.shape[0] - 1
-    return Organ(name, volume_cc, (x, y, z), cut)
+    return OrganGeometry(name, volume_cc, (x, y, z), cut)
 
 
-def distribution_of(cases: Sequence[Sequence[Organ]], pairs: Pairs | None = None) -> dict[str, OrganSpread]:
+def distribution_of(cases: Sequence[Sequence[OrganGeometry]], pairs: Pairs | None = None) -> dict[str, OrganSpread]:
     """Measure the training set; organs, pairs and offsets of fewer than FEWEST_CASES cases are left out.
 
     Volumes of organs that the field of view cuts do not count.
@@ -114,7 +114,7 @@ def distribution_of(cases: Sequence[Sequence[Organ]], pairs: Pairs | None = None
     by_name = [{o.name: o for o in case} for case in cases]
     names = sorted({name for case in by_name for name in case})
     rights = dict(catalogue_pairs(names) if pairs is None else pairs)
-    offsets: dict[str, dict[str, tuple[Spread, Spread, Spread]]] = {name: {} for name in names}
+    offsets: dict[str, dict[str, tuple[RobustSpread, RobustSpread, RobustSpread]]] = {name: {} for name in names}
     for a, b in permutations(names, 2):
         both = np.array([np.subtract(c[a].centroid_mm, c[b].centroid_mm) for c in by_name if a in c and b in c])
         if len(both) >= FEWEST_CASES:
@@ -130,7 +130,7 @@ def distribution_of(cases: Sequence[Sequence[Organ]], pairs: Pairs | None = None
     return found
 
 
-def _asymmetry(cases: Sequence[Mapping[str, Organ]], name: str, right: str | None) -> Spread | None:
+def _asymmetry(cases: Sequence[Mapping[str, OrganGeometry]], name: str, right: str | None) -> RobustSpread | None:
     if right is None:
         return None
     whole = [(c[name], c[right]) for c in cases if name in c and right in c and not (c[name].cut or c[right].cut)]
@@ -138,14 +138,14 @@ def _asymmetry(cases: Sequence[Mapping[str, Organ]], name: str, right: str | Non
     return _spread(ratios, SMALLEST_SD_LOG) if len(ratios) >= FEWEST_CASES else None
 
 
-def _spread(values: np.typing.NDArray[np.float64], smallest_sd: float) -> Spread:
+def _spread(values: np.typing.NDArray[np.float64], smallest_sd: float) -> RobustSpread:
     median = float(np.median(values))
     deviation = MAD_TO_SD * float(np.median(np.abs(values - median)))
-    return Spread(median=round(median, 3), sd=round(max(deviation, smallest_sd), 3))
+    return RobustSpread(median=round(median, 3), sd=round(max(deviation, smallest_sd), 3))
 
 
 def assess(
-    organs: Sequence[Organ], distribution: Distribution, limit_sd: float, sides: Sides | None = None
+    organs: Sequence[OrganGeometry], distribution: Distribution, limit_sd: float, sides: Sides | None = None
 ) -> tuple[Finding, ...]:
     """Compare the organs of one patient with the training set; sides are judged without one.
 
@@ -171,7 +171,9 @@ def assess(
     return tuple(findings)
 
 
-def recognised(organs: Sequence[Organ], findings: Sequence[Finding], distribution: Distribution) -> tuple[str, ...]:
+def recognised(
+    organs: Sequence[OrganGeometry], findings: Sequence[Finding], distribution: Distribution
+) -> tuple[str, ...]:
     """Name the organs that have their size and their place; what was not compared has none."""
     odd = {
         f.structure for f in findings if f.check in (RemarkCheck.VOLUME, RemarkCheck.POSITION, RemarkCheck.LATERALITY)
@@ -179,7 +181,7 @@ def recognised(organs: Sequence[Organ], findings: Sequence[Finding], distributio
     return tuple(o.name for o in organs if o.name in distribution and o.name not in odd)
 
 
-def _volume(o: Organ, spread: Spread, limit_sd: float) -> list[Finding]:
+def _volume(o: OrganGeometry, spread: RobustSpread, limit_sd: float) -> list[Finding]:
     value = log(o.volume_cc)
     if spread.score(value) <= limit_sd or (o.cut and value < spread.median):
         return []
@@ -187,7 +189,9 @@ def _volume(o: Organ, spread: Spread, limit_sd: float) -> list[Finding]:
     return [Finding(o.name, RemarkCheck.VOLUME, Measure.VOLUME_CC, o.volume_cc, (low, high))]
 
 
-def _position(o: Organ, others: Mapping[str, Organ], spread: OrganSpread, limit_sd: float) -> list[Finding]:
+def _position(
+    o: OrganGeometry, others: Mapping[str, OrganGeometry], spread: OrganSpread, limit_sd: float
+) -> list[Finding]:
     scores = []
     for name, axes in spread.offsets_mm.items():
         if name in others:
@@ -200,7 +204,7 @@ def _position(o: Organ, others: Mapping[str, Organ], spread: OrganSpread, limit_
     return [Finding(o.name, RemarkCheck.POSITION, Measure.STANDARD_DEVIATIONS, far, (0.0, limit_sd))]
 
 
-def _laterality(o: Organ, others: Mapping[str, Organ], sides: Sides) -> list[Finding]:
+def _laterality(o: OrganGeometry, others: Mapping[str, OrganGeometry], sides: Sides) -> list[Finding]:
     """Compare with the partner, else with the organs of the midline; and with the patient's own midline."""
     side = sides.of(o.name)
     if side is Laterality.MIDLINE:
@@ -225,7 +229,7 @@ def _is_midline(name: str) -> bool:
     return known is not None and known.laterality is Laterality.MIDLINE
 
 
-def _symmetry(o: Organ, partner: Organ | None, spread: OrganSpread, limit_sd: float) -> list[Finding]:
+def _symmetry(o: OrganGeometry, partner: OrganGeometry | None, spread: OrganSpread, limit_sd: float) -> list[Finding]:
     usual = spread.log_asymmetry
     if usual is None or partner is None or o.cut or partner.cut:
         return []

@@ -12,7 +12,7 @@ from scipy import ndimage
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Box, around, within
 from contourd.imaging.volume import Volume
-from contourd.model.agreement import Agreement, agreement
+from contourd.model.agreement import LatticeAgreement, agreement
 from contourd.model.bundle import ModelBundle
 from contourd.model.runtime import Runtime, choose_device
 from contourd.model.sides import midline_mm
@@ -65,7 +65,7 @@ class Prediction:
         box, probability, _ = self.compared(name)
         return box, probability
 
-    def compared(self, name: str) -> tuple[Box, NDArray[np.float32], Agreement]:
+    def compared(self, name: str) -> tuple[Box, NDArray[np.float32], LatticeAgreement]:
         """Return what ``restored`` does, and how the lattices agree on it."""
         i = self.structures.index(name)
         parts = [self.preprocess.restore(on.probabilities[i], on.prepared) for on in self.lattices]

@@ -19,7 +19,7 @@ from scipy import ndimage
 from contourd.imaging.grid import Box, FloatArray, Grid, Reorientation
 from contourd.imaging.resample import Axes, resample
 from contourd.imaging.volume import Volume
-from contourd.model.body import Patient, find_patient
+from contourd.model.body import PatientMask, find_patient
 
 MIDLINE_LENGTH_MM, HEAD_MM = 200.0, 120.0
 # The network pools up to three times by two.
@@ -183,7 +183,7 @@ class Preprocess:
             found.append(Prepared(image, lattice, volume.grid, canonical, turn, beyond))
         return tuple(found)
 
-    def _head_and_neck(self, patient: Patient, axes: Axes) -> tuple[Box, float]:
+    def _head_and_neck(self, patient: PatientMask, axes: Axes) -> tuple[Box, float]:
         """Return the box on the lattice, and the part of the head that lies beside it.
 
         Across the body it goes by where the mass is, and begins and ends at whole multiples of ALIGNED voxels: what

@@ -34,7 +34,7 @@ from contourd.model.library import (
 from contourd.model.model_identity import ModelIdentity
 from contourd.model.predictor import Predictor
 from contourd.models.activations import Activations
-from contourd.models.placement import ELSEWHERE, misplaced, told_misplaced
+from contourd.models.placement import ELSEWHERE, find_misplaced, misplaced_text
 from contourd.reasons.catalogue import HoldReason, Json
 from contourd.settings import Settings
 from contourd.store.database import Database
@@ -50,7 +50,7 @@ TRIAL_SHAPE, TRIAL_SPACING_MM, TRIAL_HALF_AXES_MM = (40, 64, 64), (4.0, 4.0, 4.0
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ActivationChange:
     """What an activation or a rollback did.
 
     Attributes
@@ -147,14 +147,14 @@ def try_out(bundle: ModelBundle, device: str) -> None:
     if not all(np.isfinite(lattice.probabilities).all() for lattice in prediction.lattices):
         raise ModelError(HoldReason.MODEL_ANSWERS_NO_NUMBERS, folder=str(bundle.folder))
     try:
-        wrong = misplaced(predictor)
+        wrong = find_misplaced(predictor)
     except SeriesUnusable as error:
         raise ModelError(HoldReason.MODEL_FINDS_NO_HEAD, model=bundle.identity.told(), why=error.reason) from error
     if wrong:
-        raise ModelError(HoldReason.MODEL_MISPLACES, said=f"{told_misplaced(bundle, wrong)}; {ELSEWHERE}")
+        raise ModelError(HoldReason.MODEL_MISPLACES, said=f"{misplaced_text(bundle, wrong)}; {ELSEWHERE}")
 
 
-def activate(database: Database, settings: Settings, source: str, actor: str, reason: str) -> Change:
+def activate(database: Database, settings: Settings, source: str, actor: str, reason: str) -> ActivationChange:
     """Verify a bundle, try it, copy it into the spool's store, and put it into use under its name.
 
     Parameters
@@ -179,10 +179,10 @@ def activate(database: Database, settings: Settings, source: str, actor: str, re
     name = stored.name
     before = _told(activations, name)
     made = activations.activate(stored.identity, stored_folder(stored.identity), actor, reason, before or "")
-    return Change(made, before, routes_of(settings, name))
+    return ActivationChange(made, before, routes_of(settings, name))
 
 
-def roll_back(database: Database, settings: Settings, name: str, actor: str, reason: str) -> Change:
+def roll_back(database: Database, settings: Settings, name: str, actor: str, reason: str) -> ActivationChange:
     """Put in use again what was before the last activation; it is verified first.
 
     Raises
@@ -202,7 +202,7 @@ def roll_back(database: Database, settings: Settings, name: str, actor: str, rea
         shipped = verify(own).identity
     before = _told(activations, name)
     made = activations.roll_back(name, shipped, actor, reason, before or "")
-    return Change(made, before, routes_of(settings, name))
+    return ActivationChange(made, before, routes_of(settings, name))
 
 
 def routes_of(settings: Settings, name: str) -> tuple[int, ...]:
@@ -287,7 +287,7 @@ def _copy(folder: Path, partial: Path) -> None:
 
 
 def _is_whole(final: Path, copied: ModelBundle) -> bool:
-    """Say whether the same bundle is in the store already, undamaged."""
+    """Return whether the same bundle is in the store already, undamaged."""
     try:
         return final.is_dir() and load_bundle(final.resolve()).sha256 == copied.sha256
     except ModelError:

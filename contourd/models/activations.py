@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from contourd.errors import InvalidTransition
 from contourd.model.library import Activation, FoundModel, find_model
 from contourd.model.model_identity import ModelIdentity
-from contourd.store.audit import Deed, audit_row
+from contourd.store.audit import AuditEntry, audit_row
 from contourd.store.database import Database
 from contourd.store.tables import ActivationRow
 from contourd.system.clock import Clock, utc_now
@@ -111,7 +111,7 @@ class Activations:
         now = "out of use" if made.out_of_use else f"{model.version}, sha256 {model.sha256}"
         parts = [now, f"before: {before}" if before else "", made.reason]
         detail = "; ".join(filter(None, parts))
-        session.add(audit_row(made.at, Deed(made.actor, action, f"model {model.name}", detail)))
+        session.add(audit_row(made.at, AuditEntry(made.actor, action, f"model {model.name}", detail)))
         return _activation(row)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from contourd.model.commissioning import told_unjudged
+from contourd.model.commissioning import unjudged_text
 from contourd.model.library import (
     CARD_FILE,
     MODEL_FILE,
@@ -79,7 +79,7 @@ class ModelLine:
     def uncommissioned(self) -> str:
         """Of which organs it does not know the usual size and place, in words; empty where it knows all."""
         known = self.said.get("distribution")
-        return told_unjudged(self.organs, known if isinstance(known, dict) else ())
+        return unjudged_text(self.organs, known if isinstance(known, dict) else ())
 
     def card(self) -> str:
         """Return the model card, Markdown without escapes for terminals; a sentence where there is none."""

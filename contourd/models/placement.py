@@ -14,7 +14,7 @@ from contourd.acceptance.reference_patient import ReferencePatient, load_referen
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Box
 from contourd.model.bundle import ModelBundle
-from contourd.model.plausibility import Organ, assess, organ
+from contourd.model.plausibility import OrganGeometry, assess, organ
 from contourd.model.predictor import Predictor
 from contourd.model.remarks import RemarkCheck
 from contourd.model.sides import Sides
@@ -28,12 +28,12 @@ ELSEWHERE = (
 )
 
 
-def told_misplaced(bundle: ModelBundle, wrong: Sequence[str]) -> str:
+def misplaced_text(bundle: ModelBundle, wrong: Sequence[str]) -> str:
     """Tell what a model does wrong on the reference patient."""
     return f"{bundle.identity.told()} contours the reference patient wrongly: {'; '.join(wrong)}"
 
 
-def misplaced(predictor: Predictor) -> tuple[str, ...]:
+def find_misplaced(predictor: Predictor) -> tuple[str, ...]:
     """Say which organs of the reference patient a model finds on the wrong side or in the wrong place, and how.
 
     Organs that it does not find are not judged, nor is the place of those that the reference does not know.
@@ -55,7 +55,7 @@ def misplaced(predictor: Predictor) -> tuple[str, ...]:
     return (*wrong, *_elsewhere(found, masks, reference))
 
 
-def _elsewhere(found: list[Organ], masks: dict[str, MaskInBox], reference: ReferencePatient) -> list[str]:
+def _elsewhere(found: list[OrganGeometry], masks: dict[str, MaskInBox], reference: ReferencePatient) -> list[str]:
     """Compare places: an organ is to share most with its own like, and to lie near to it where it shares nothing."""
     grid = reference.volume.grid
     whole: Box = (slice(0, grid.shape[0]), slice(0, grid.shape[1]), slice(0, grid.shape[2]))

@@ -8,43 +8,43 @@ import threading
 from contextlib import suppress
 
 from contourd import __version__
-from contourd.constancy.runner import ConstancyKeeper
-from contourd.delivery.commitment_reporter import Custody, Reporter
+from contourd.constancy.runner import ConstancyRunner
+from contourd.delivery.commitment_reporter import CommitmentReporter, CommitmentServices
 from contourd.delivery.commitment_requests import CommitmentRequests
 from contourd.delivery.commitments import Commitments
-from contourd.delivery.deliverer import Deliverer, Post
+from contourd.delivery.deliverer import Deliverer, DeliveryServices
 from contourd.delivery.deliveries import Deliveries
 from contourd.dicom.network.association import Peer
 from contourd.dicom.network.commitment_scu import CommitmentSCU
 from contourd.dicom.network.scp import StorageSCP
-from contourd.dicom.network.scu import Sender, StorageSCU
+from contourd.dicom.network.scu import DeliveryClient, StorageSCU
 from contourd.dicom.network.tls import calling_context
 from contourd.errors import NodeError, QueueUnavailable
 from contourd.intake.intake import Intake
 from contourd.intake.spool_recovery import record_unrecorded
 from contourd.node.clock_changes import follow_clock
-from contourd.node.receivers.dispatcher import Receivers
+from contourd.node.receivers.dispatcher import ReceiverPool
 from contourd.node.receivers.receiver import commitment_scp
 from contourd.node.retention import Retention
 from contourd.node.schedule import Schedule
-from contourd.node.self_test import DEAF_S, EVERY_S, Examination
+from contourd.node.self_test import DEAF_S, EVERY_S, SelfTest
 from contourd.node.worker_supervisor import Supervisor
 from contourd.observe.alerts import Alerts
-from contourd.observe.pulse import DEAD, Wrong
+from contourd.observe.pulse import DEAD, SelfTestFault
 from contourd.settings import Settings, shown_settings
 from contourd.spool.access import close_to_others, keep_private, lock_spool
 from contourd.spool.folder import Spool
-from contourd.spool.marks import Mark, Marks
-from contourd.store.audit import NODE, AuditTrail, Deed
+from contourd.spool.marks import JournalMark, SeriesJournal
+from contourd.store.audit import NODE, AuditEntry, AuditTrail
 from contourd.store.database import Database
 from contourd.store.queue import Queue
 from contourd.store.states import RetryPolicy
-from contourd.store.write_retry import insist
-from contourd.system.clock import StepWatch
+from contourd.store.write_retry import retry_write
+from contourd.system.clock import ClockStepDetector
 from contourd.system.signals import STOPPING, on_signals
 from contourd.system.systemd import ALIVE, ENDING, READY, ServiceNotifier
 from contourd.system.threads import watch_threads
-from contourd.web.launcher import PageKeeper
+from contourd.web.launcher import PageProcess
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Daemon:
     """One node: the queue and delivery in this process, reception and contouring in processes of their own."""
 
     def __init__(
-        self, settings: Settings, sender: Sender | None = None, notifier: ServiceNotifier | None = None
+        self, settings: Settings, sender: DeliveryClient | None = None, notifier: ServiceNotifier | None = None
     ) -> None:
         self._settings, self._notifier = settings, notifier or ServiceNotifier()
         keep_private()
@@ -82,15 +82,15 @@ class Daemon:
         self._retention = Retention(self._database, self._spool, settings.retention)
         self._build_calling(sender or StorageSCU(settings.node.ae_title))
         self._scp = self._reception()
-        self._examination = Examination(self._scp, self._spool, self._database)
+        self._examination = SelfTest(self._scp, self._spool, self._database)
         self._schedule = Schedule(len(settings.destination) + len(settings.sender) + FIXED_JOBS)
         self._stopping, self._hasten = threading.Event(), threading.Event()
         self._supervisor = Supervisor(settings, self._queue, self._stopping, contoured=self._deliver_now)
-        self._clock, self._step_s, self._following = StepWatch(), 0.0, threading.Lock()
-        self._constancy = ConstancyKeeper(settings, self._database, self._post, self._stopping)
-        self._page, self._alerts = PageKeeper(settings), Alerts(settings, self._database)
+        self._clock, self._step_s, self._following = ClockStepDetector(), 0.0, threading.Lock()
+        self._constancy = ConstancyRunner(settings, self._database, self._post, self._stopping)
+        self._page, self._alerts = PageProcess(settings), Alerts(settings, self._database)
 
-    def _build_calling(self, sender: Sender) -> None:
+    def _build_calling(self, sender: DeliveryClient) -> None:
         """Build what calls other nodes; certificates that cannot be used are told before anything is received."""
         settings = self._settings
         peers: tuple[Peer, ...] = (*settings.destination, *settings.sender)
@@ -101,7 +101,7 @@ class Daemon:
         policy = RetryPolicy(retry.first_retry_s, retry.max_retry_s, retry.give_up_after_s)
         commitments = Commitments(self._database, policy, {d.name: d.ae_title for d in settings.destination})
         wait_s = max((d.commitment_wait_s for d in settings.destination if d.commitment), default=0.0)
-        self._post = Post(
+        self._post = DeliveryServices(
             settings.spool.root,
             Deliveries(self._database, policy, commitment_wait_s=wait_s),
             commitments,
@@ -109,14 +109,14 @@ class Daemon:
             CommitmentSCU(settings.node.ae_title, commitments),
         )
         requests = CommitmentRequests(self._database, policy, [s.ae_title for s in settings.sender])
-        self._custody = Custody(settings.spool.root, requests, self._post.committer, settings.series.quiet_s)
+        self._custody = CommitmentServices(settings.spool.root, requests, self._post.committer, settings.series.quiet_s)
 
-    def _reception(self) -> Receivers | StorageSCP:
+    def _reception(self) -> ReceiverPool | StorageSCP:
         """Build what listens: with processes of its own that receive, or in this one."""
         settings, witness = self._settings, self._audit.note
         reports, requests = self._post.commitments, self._custody.requests
         if settings.node.receivers:
-            return Receivers(settings, self._intake, witness, reports, requests)
+            return ReceiverPool(settings, self._intake, witness, reports, requests)
         commitment = commitment_scp(settings, reports, requests)
         return StorageSCP(settings.node, self._spool, self._intake, witness, commitment)
 
@@ -130,7 +130,7 @@ class Daemon:
         """
         watch_threads(self._thread_ended)
         signals = on_signals(STOPPING, self._told_to_stop)
-        if not insist(self._recover, self._stopping):
+        if not retry_write(self._recover, self._stopping):
             return
         node = self._settings.node
         try:
@@ -160,7 +160,7 @@ class Daemon:
         return self._schedule.alive and self._scp.listening  # the schedule comes last
 
     @property
-    def wrong(self) -> Wrong:
+    def wrong(self) -> SelfTestFault:
         """What the node found when it tried itself last."""
         return self._examination.wrong
 
@@ -192,7 +192,7 @@ class Daemon:
     def _audit_start(self) -> None:
         """Record the start and what differs from the last one; a trail that cannot be written stops no reception."""
         try:
-            self._audit.record(Deed(NODE, "start", "", f"contourd {__version__}"))
+            self._audit.record(AuditEntry(NODE, "start", "", f"contourd {__version__}"))
             changed = self._audit.record_configuration(shown_settings(self._settings))
         except QueueUnavailable as error:
             log.error("the start is not audited: %s", error, extra={"action": "audit"})
@@ -217,7 +217,7 @@ class Daemon:
             deliverer = Deliverer(destination, self._post, self._stopping)
             every(POLL_S, DELIVERING.format(destination.name), deliverer.deliver_due)
         for sender in self._settings.sender:
-            reporter = Reporter(sender, self._custody, self._stopping)
+            reporter = CommitmentReporter(sender, self._custody, self._stopping)
             every(POLL_S, f"reporting to {sender.ae_title}", reporter.report_due)
         if self._notifier.watchdog_s:
             every(self._notifier.watchdog_s / 3, "reassuring the watchdog", self._tell_alive)
@@ -285,9 +285,9 @@ class Daemon:
         self._supervisor.stop(GRACE_S, self._hasten)
         self._audit.close()
         with suppress(QueueUnavailable):  # the log says it too
-            self._audit.record(Deed(NODE, "stop"))
+            self._audit.record(AuditEntry(NODE, "stop"))
         self._database.close()
-        Marks(self._settings.spool.root).clear("", Mark.RUNNING)
+        SeriesJournal(self._settings.spool.root).clear("", JournalMark.RUNNING)
         self._locked.close()
         last_resort.cancel()
         if ended:

@@ -18,7 +18,7 @@ from contourd.intake.newer_images import drop_newer, remove_decided
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import RetentionSettings
 from contourd.spool.folder import Spool
-from contourd.spool.marks import Mark, Marks
+from contourd.spool.marks import JournalMark, SeriesJournal
 from contourd.store.constancy_series import own_series
 from contourd.store.constancy_standing import OPEN as OPEN_CHECKS
 from contourd.store.database import Database
@@ -49,7 +49,7 @@ DISTRUST_S = 86400.0
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class FinishedWork:
     """A series or job of which nothing is under way: since when, and whether a person must look at it."""
 
     id: int
@@ -70,7 +70,7 @@ class Retention:
     ) -> None:
         self._database = database
         self._spool = spool
-        self._marks = Marks(spool.root)
+        self._marks = SeriesJournal(spool.root)
         self._now, self._monotonic = clock, monotonic
         self._days = {False: settings.input_days, True: settings.failed_days}
         self._output_days = {False: settings.output_days, True: settings.failed_days}
@@ -120,7 +120,7 @@ class Retention:
         for job_id in jobs:
             self._remove_outputs(job_id, "the constancy check is over")
 
-    def _is_old(self, settled: Settled, days: dict[bool, float]) -> bool:
+    def _is_old(self, settled: FinishedWork, days: dict[bool, float]) -> bool:
         return settled.since < self._now() - timedelta(days=days[settled.unsuccessful])
 
     def _make_room(self) -> None:
@@ -144,7 +144,7 @@ class Retention:
             )
         self._cramped = cramped
 
-    def _settled_series(self) -> list[Settled]:
+    def _settled_series(self) -> list[FinishedWork]:
         """Find the series with images, whole or held, of which nothing is under way."""
         last_job = func.max(JobRow.updated_at)
         unsuccessful = func.sum(case((JobRow.state.in_(JOBS_STOPPED), 1), else_=0))
@@ -161,14 +161,14 @@ class Retention:
         with self._database.reading() as session:
             rows = session.execute(found).all()
         return [
-            Settled(series_id, max(received, job or received), bool(failed) or state == SeriesState.HELD)
+            FinishedWork(series_id, max(received, job or received), bool(failed) or state == SeriesState.HELD)
             for series_id, state, received, job, failed in rows
         ]
 
-    def _settled_jobs(self) -> list[Settled]:
+    def _settled_jobs(self) -> list[FinishedWork]:
         found = select(JobRow.id, JobRow.updated_at, JobRow.state).where(JobRow.purged_at.is_(None), ~_under_way())
         with self._database.reading() as session:
-            return [Settled(job, since, state in JOBS_STOPPED) for job, since, state in session.execute(found)]
+            return [FinishedWork(job, since, state in JOBS_STOPPED) for job, since, state in session.execute(found)]
 
     def _remove_images(self, series_id: int, why: str) -> None:
         images = select(func.count()).where(InstanceRow.series_id == series_id)
@@ -206,7 +206,7 @@ class Retention:
                 session.execute(delete(InstanceRow).where(InstanceRow.id == instance_id, InstanceRow.path == path))
             drop_newer(session, series_id)
             uid = session.get_one(SeriesRow, series_id).series_uid
-        self._marks.clear(uid, *Mark)
+        self._marks.clear(uid, *JournalMark)
 
     def _remove_outputs(self, job_id: int, why: str) -> None:
         with self._database.transaction() as session:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from contourd.errors import ContourdError, NodeError, QueueUnavailable, SpoolError, SpoolFull
-from contourd.observe.pulse import TOLD, Wrong
+from contourd.observe.pulse import TOLD, SelfTestFault
 from contourd.spool.folder import Spool
 from contourd.store.database import Database
 from contourd.system.clock import Monotonic
@@ -29,24 +29,24 @@ SILENT_S, DEAF_S, STUCK_S = 15.0, 90.0, 60.0
 Identity = tuple[int, int]
 
 
-class Listening(Protocol):
+class EchoTarget(Protocol):
     """Who listens."""
 
     def try_echo(self) -> None:
         """Have a C-ECHO to the port answered; raises NodeError."""
 
 
-class Examination:
+class SelfTest:
     """What the last tries found. ``run`` is for one thread; everything else for any."""
 
     def __init__(
-        self, listening: Listening, spool: Spool, database: Database, monotonic: Monotonic = time.monotonic
+        self, listening: EchoTarget, spool: Spool, database: Database, monotonic: Monotonic = time.monotonic
     ) -> None:
         self._listening, self._spool, self._database, self._monotonic = listening, spool, database, monotonic
         self._file = database.file
         self._identities = _identity(spool.root), _identity(self._file) if self._file is not None else None
         self._lock = threading.Lock()
-        self._found = Wrong.NOTHING
+        self._found = SelfTestFault.NOTHING
         self._silent_since: float | None = None
         self._ended = self._main_seen = monotonic()
 
@@ -59,20 +59,20 @@ class Examination:
             self._found, self._silent_since, self._ended = found, silent_since, self._monotonic()
 
     def seen(self) -> None:
-        """Take note that the main thread goes on."""
+        """Record that the main thread goes on."""
         with self._lock:
             self._main_seen = self._monotonic()
 
     @property
-    def wrong(self) -> Wrong:
+    def wrong(self) -> SelfTestFault:
         """What is wrong now."""
         now = self._monotonic()
         with self._lock:
             wrong = self._found
             if self._silent_since is not None and now - self._silent_since >= SILENT_S:
-                wrong |= Wrong.PORT
+                wrong |= SelfTestFault.PORT
             if now - min(self._ended, self._main_seen) >= STUCK_S:
-                wrong |= Wrong.STUCK
+                wrong |= SelfTestFault.STUCK
             return wrong
 
     @property
@@ -95,17 +95,19 @@ class Examination:
             log.info("the node's own port answers again", extra={"action": "echo"})
         return None
 
-    def _try_spool(self) -> Wrong:
+    def _try_spool(self) -> SelfTestFault:
         if _identity(self._spool.root) != self._identities[0]:
-            return Wrong.SPOOL
-        return _found(lambda: self._spool.probe(PROBE_BYTES), {SpoolFull: Wrong.FULL, SpoolError: Wrong.SPOOL})
+            return SelfTestFault.SPOOL
+        return _found(
+            lambda: self._spool.probe(PROBE_BYTES), {SpoolFull: SelfTestFault.FULL, SpoolError: SelfTestFault.SPOOL}
+        )
 
-    def _try_database(self) -> Wrong:
+    def _try_database(self) -> SelfTestFault:
         if self._file is not None and _identity(self._file) != self._identities[1]:
-            return Wrong.DATABASE
-        return _found(self._database.probe, {QueueUnavailable: Wrong.UNAVAILABLE})
+            return SelfTestFault.DATABASE
+        return _found(self._database.probe, {QueueUnavailable: SelfTestFault.UNAVAILABLE})
 
-    def _tell(self, begun: Wrong, ended: Wrong) -> None:
+    def _tell(self, begun: SelfTestFault, ended: SelfTestFault) -> None:
         for one, told in TOLD.items():
             if one in begun:
                 log.error("the node found of itself: %s", told, extra={"action": "examination"})
@@ -113,12 +115,12 @@ class Examination:
                 log.info("it is over: %s", told, extra={"action": "examination"})
 
 
-def _found(attempt: Callable[[], None], meanings: dict[type[ContourdError], Wrong]) -> Wrong:
+def _found(attempt: Callable[[], None], meanings: dict[type[ContourdError], SelfTestFault]) -> SelfTestFault:
     try:
         attempt()
     except tuple(meanings) as error:
         return next(wrong for kind, wrong in meanings.items() if isinstance(error, kind))
-    return Wrong.NOTHING
+    return SelfTestFault.NOTHING
 
 
 def _identity(path: Path) -> Identity | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
 
-from contourd.contour.contouring import Contoured, Order, contour_series
+from contourd.contour.contouring import ContouringOptions, ContouringResult, contour_series
 from contourd.contour.provenance import contouring_of
 from contourd.dicom.reading.received_images import read_received
 from contourd.dicom.reading.series import Instance
@@ -45,10 +45,10 @@ from contourd.store.contourings import Contouring
 from contourd.store.database import Database
 from contourd.store.queue import Job, Queue
 from contourd.store.states import JobEvent, RetryPolicy
-from contourd.store.write_retry import AGAIN_S, insist, obtain
+from contourd.store.write_retry import AGAIN_S, retry_read, retry_write
 from contourd.system.exhaustion import DISK_FULL, lacks_memory
 from contourd.system.logs import set_up_logging, told
-from contourd.system.signals import end_with, hint, on_signals
+from contourd.system.signals import end_with_parent, on_signals, send_hint
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +63,10 @@ OOM_SCORE = "500"
 DEVICE_RETRY = RetryPolicy(first_s=2.0, max_s=300.0, give_up_after_s=3600.0)
 
 
-class Contour(Protocol):
+class ContourFunction(Protocol):
     """Contours one series; swapped in tests for one that breaks its process."""
 
-    def __call__(self, instances: list[Instance], predictor: Predictor, order: Order) -> Contoured:
+    def __call__(self, instances: list[Instance], predictor: Predictor, order: ContouringOptions) -> ContouringResult:
         """Return the structure sets."""
 
 
@@ -74,7 +74,11 @@ class Worker:
     """Contours one job after the other until it is told to stop."""
 
     def __init__(
-        self, settings: Settings, name: str, contour: Contour = contour_series, elapsed: Seconds = time.monotonic
+        self,
+        settings: Settings,
+        name: str,
+        contour: ContourFunction = contour_series,
+        elapsed: Seconds = time.monotonic,
     ) -> None:
         self._settings = settings
         self._name = name
@@ -105,13 +109,13 @@ class Worker:
                 log.exception("a model cannot be loaded", extra={"action": "load", "worker": self._name})
 
     def _see_activations(self) -> bool:
-        """Say whether a model was activated or taken back since the last time; raises QueueUnavailable."""
+        """Return whether a model was activated or taken back since the last time; raises QueueUnavailable."""
         before, self._seen = self._seen, self._activations.number()
         return before != self._seen
 
     def _find(self, model: str) -> FoundModel | None:
         """Find what a model's name stands for now; None where the node stops before the queue can say."""
-        return obtain(lambda: self._activations.find(model), self.stopping, None)
+        return retry_read(lambda: self._activations.find(model), self.stopping, None)
 
     def run(self) -> None:
         """Work until told to stop; a job that is under way is finished, and a model that was activated waits for it."""
@@ -169,10 +173,10 @@ class Worker:
         """Take the next job, but none that waits for its device; None where there is none, or the node stops."""
         but = [number for number, waiting in self._waiting.items() if waiting.left_s > 0]
         lease_s = self._settings.worker.lease_s
-        return obtain(lambda: self._queue.claim(self._name, lease_s, but), self.stopping, None)
+        return retry_read(lambda: self._queue.claim(self._name, lease_s, but), self.stopping, None)
 
     def _insist(self, call: Callable[[], object]) -> bool:
-        return insist(call, self.stopping)
+        return retry_write(call, self.stopping)
 
     def run_job(self, job: Job) -> None:
         """Contour a job that was claimed, and record what became of it."""
@@ -235,7 +239,9 @@ class Worker:
         again_s = waiting.fail()
         log.warning("the job waits %.0f s for the device: %s", again_s, error, extra={"action": "wait", "job": job.id})
         why, patience_s = error.reason, DEVICE_RETRY.give_up_after_s
-        patient = obtain(lambda: self._queue.wait_for_device(job.id, self._name, why, patience_s), self.stopping, True)
+        patient = retry_read(
+            lambda: self._queue.wait_for_device(job.id, self._name, why, patience_s), self.stopping, True
+        )
         if not patient:
             log.error("the job is held: the device could not be used", extra={"action": "hold", "job": job.id})
             del self._waiting[job.id]
@@ -262,7 +268,7 @@ class Worker:
         instances = read_received(images, self._ahead.take(images))
         wanted = {name: self._profiles.get(name, STRICT) for name in job.destinations}
         profiles = {profile.identity(): profile for profile in wanted.values()}  # one structure set for those alike
-        order = Order(
+        order = ContouringOptions(
             job.revision,
             tuple(profiles.values()),
             self._settings.plausibility,
@@ -348,7 +354,7 @@ def limit_memory(memory_gb: float) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def main(settings: Settings, name: str, parent: Connection, contour: Contour = contour_series) -> None:
+def main(settings: Settings, name: str, parent: Connection, contour: ContourFunction = contour_series) -> None:
     """Run a worker until SIGTERM, or until the other end of ``parent`` is closed: the daemon is gone."""
     set_up_logging()
     keep_private()
@@ -360,11 +366,11 @@ def main(settings: Settings, name: str, parent: Connection, contour: Contour = c
         raise SystemExit(1) from None
 
 
-def _serve(settings: Settings, name: str, parent: Connection, contour: Contour) -> None:
+def _serve(settings: Settings, name: str, parent: Connection, contour: ContourFunction) -> None:
     worker = Worker(settings, name, contour)
-    worker.contoured = lambda: hint(parent)
+    worker.contoured = lambda: send_hint(parent)
     on_signals([signal.SIGTERM], worker.stop)
     gone = "the daemon is gone; the worker ends"
-    end_with(parent, lambda: log.warning(gone, extra={"worker": name}), worker.wake.set)
+    end_with_parent(parent, lambda: log.warning(gone, extra={"worker": name}), worker.wake.set)
     worker.warm_up()
     worker.run()

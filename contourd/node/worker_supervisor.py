@@ -21,8 +21,8 @@ from contourd.errors import QueueUnavailable
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Settings
 from contourd.store.queue import Lease, Queue
-from contourd.system.clock import Ages, Monotonic
-from contourd.system.signals import heed, hint
+from contourd.system.clock import AgeTracker, Monotonic
+from contourd.system.signals import send_hint, watch_hints
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def run_worker(settings: Settings, name: str, parent: Connection) -> None:
     worker.main(settings, name, parent)
 
 
-def told_death(exit_status: int | None, who: str = "the worker") -> str:
+def exit_text(exit_status: int | None, who: str = "the worker") -> str:
     """Say in words how a process ended."""
     if exit_status is None or exit_status >= 0:
         return f"{who} ended with status {exit_status}"
@@ -80,7 +80,7 @@ class Supervisor:
         self._stopping = stopping
         self._main = main or run_worker
         self._monotonic = monotonic
-        self._leases = Ages(monotonic=monotonic)
+        self._leases = AgeTracker(monotonic=monotonic)
         self._names = itertools.count(1)
         self._lock = threading.Lock()
         self._worker: BaseProcess | None = None
@@ -117,13 +117,15 @@ class Supervisor:
         finally:
             theirs.close()
         self._worker, self._leash, self._began, self._killed_for = process, ours, self._monotonic(), None
-        threading.Thread(target=heed, args=(ours, self._contoured), name=f"hints of {self._name}", daemon=True).start()
+        threading.Thread(
+            target=watch_hints, args=(ours, self._contoured), name=f"hints of {self._name}", daemon=True
+        ).start()
 
     def hint(self) -> None:
         """Have the worker look for a job now, where it rests."""
         with self._lock:
             if self._leash is not None:
-                hint(self._leash)
+                send_hint(self._leash)
 
     def watch(self) -> None:
         """Start a new worker where the last one died, and take its job from it; raises QueueUnavailable."""
@@ -138,7 +140,7 @@ class Supervisor:
                 if self._monotonic() - self._began > SPENT_ALIVE_S:
                     self._useless = 0
                 return
-            why = self._killed_for or Reason.of(HoldReason.WORKER_ENDED, how=told_death(self._worker.exitcode))
+            why = self._killed_for or Reason.of(HoldReason.WORKER_ENDED, how=exit_text(self._worker.exitcode))
             broke = self._queue.abandon(self._name, why, self._settings.worker.max_attempts)
             self._let_go()
             for job in broke:

@@ -17,11 +17,11 @@ from uuid import uuid4
 from contourd.commands import command
 from contourd.errors import NoticeNotSent
 from contourd.observe.concerns import Concern, read_concerns
-from contourd.observe.notices import Channel, Notice, channels_of, notice_of_test
+from contourd.observe.notices import Notice, NotificationChannel, channels_of, notice_of_test
 from contourd.settings import Settings
 from contourd.spool.folder import PARTIAL
 from contourd.store.backoff import Backoff, Seconds
-from contourd.store.constancy_standing import Light, read_constancy
+from contourd.store.constancy_standing import ConstancyLight, read_constancy
 from contourd.store.database import Database
 from contourd.store.queue import Clock, utc_now
 from contourd.store.states import RetryPolicy
@@ -44,7 +44,7 @@ class Alerts:
         self,
         settings: Settings,
         database: Database,
-        channels: Sequence[Channel] | None = None,
+        channels: Sequence[NotificationChannel] | None = None,
         clock: Clock = utc_now,
         elapsed: Seconds = time.monotonic,
     ) -> None:
@@ -85,7 +85,7 @@ class Alerts:
     def _constancy(self) -> list[Concern]:
         """Tell of each red check, and of each that did not come to an end by its time; the reason is for the screen."""
         standing = read_constancy(self._database, self._settings, self._now())
-        if standing.light is not Light.RED:
+        if standing.light is not ConstancyLight.RED:
             return []
         if standing.overdue is not None:
             told = f"the constancy check of {standing.overdue.astimezone():%Y-%m-%d %H:%M} did not come to an end"
@@ -100,7 +100,7 @@ class Alerts:
             )
         ]
 
-    def _send(self, channel: Channel, notice: Notice) -> bool:
+    def _send(self, channel: NotificationChannel, notice: Notice) -> bool:
         trouble = self._trouble.setdefault(channel.name, Backoff(WAITS, self._elapsed))
         if trouble.left_s > 0:
             return False

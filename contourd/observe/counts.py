@@ -36,7 +36,7 @@ STAGES: Mapping[str, tuple[str, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class QueueCounts:
     """What is there now.
 
     Attributes
@@ -60,7 +60,7 @@ class Standing:
     oldest_open: datetime | None
 
 
-def read_standing(database: Database) -> Standing:
+def read_standing(database: Database) -> QueueCounts:
     """Count what is patients'; what a constancy check sends is told apart."""
     with database.reading() as session:
         deliveries = {
@@ -74,7 +74,7 @@ def read_standing(database: Database) -> Standing:
             series[state] -= number
         own_images = select(func.count(InstanceRow.id)).where(InstanceRow.series_id.in_(own_series()))
         open_ones = JobRow.state.in_(JOBS_UNDER_WAY), JobRow.series_id.not_in(own_series())
-        return Standing(
+        return QueueCounts(
             count_all(session, INSTANCES) - (session.scalar(own_images) or 0),
             {str(s): 0 for s in SeriesState} | series,
             {str(s): 0 for s in JobState} | jobs_by_state(session),
@@ -93,7 +93,7 @@ def read_standing(database: Database) -> Standing:
         )
 
 
-class History:
+class EventCounters:
     """What has happened since this was made, added up from the events and the audit trail."""
 
     def __init__(self, database: Database, observe: Callable[[str, float], None]) -> None:

@@ -21,7 +21,7 @@ ANSWERED = tuple(kind.value for kind in OutcomeKind if kind is not OutcomeKind.U
 
 
 @dataclass(frozen=True, slots=True)
-class Tries:
+class AttemptCount:
     """How many tries ended alike; ``status`` is the DIMSE status, None where no response came."""
 
     outcome: str
@@ -45,7 +45,7 @@ class DestinationLine:
     since: datetime | None
     last_success: datetime | None
     waiting: int
-    tries: tuple[Tries, ...]
+    tries: tuple[AttemptCount, ...]
 
 
 def read_destinations(session: Session) -> tuple[DestinationLine, ...]:
@@ -54,7 +54,7 @@ def read_destinations(session: Session) -> tuple[DestinationLine, ...]:
     for tally in read_tallies(session, DELIVERIES):
         if tally.state in DELIVERIES_UNDER_WAY and tally.destination != LOOPBACK_RECEIVER:
             waiting[tally.destination] += tally.number
-    tries: dict[str, list[Tries]] = {name: [] for name in waiting}
+    tries: dict[str, list[AttemptCount]] = {name: [] for name in waiting}
     for tally in read_tallies(session, ATTEMPTS):
         if tally.destination != LOOPBACK_RECEIVER:
             tries.setdefault(tally.destination, []).append(_tries(session, tally))
@@ -71,13 +71,13 @@ def _alike(destination: str, outcome: str, status: int | None) -> tuple[ColumnEl
     return AttemptRow.destination == destination, AttemptRow.outcome == outcome, AttemptRow.status.is_(status)
 
 
-def _tries(session: Session, tally: Tally) -> Tries:
+def _tries(session: Session, tally: Tally) -> AttemptCount:
     alike = _alike(tally.destination, tally.state, tally.status)
     last = session.scalars(select(AttemptRow).where(*alike).order_by(AttemptRow.id.desc()).limit(1)).one()
-    return Tries(tally.state, tally.status, tally.number, last.id, last.at)
+    return AttemptCount(tally.state, tally.status, tally.number, last.id, last.at)
 
 
-def _line(session: Session, name: str, tries: tuple[Tries, ...], waiting: int) -> DestinationLine:
+def _line(session: Session, name: str, tries: tuple[AttemptCount, ...], waiting: int) -> DestinationLine:
     failed = max((t.last_id for t in tries if t.outcome == UNREACHABLE), default=0)
     answered = max((t.last_id for t in tries if t.outcome in ANSWERED), default=0)
     last_success = max((t.last_at for t in tries if t.outcome == OutcomeKind.ACCEPTED.value), default=None)
@@ -92,7 +92,7 @@ def _line(session: Session, name: str, tries: tuple[Tries, ...], waiting: int) -
     return DestinationLine(name, state, since, last_success, waiting, tries)
 
 
-def _first_after(session: Session, destination: str, tries: Tries, attempt: int) -> int | None:
+def _first_after(session: Session, destination: str, tries: AttemptCount, attempt: int) -> int | None:
     """Return the first of some tries after an attempt; by the index, for there may be very many."""
     alike = _alike(destination, tries.outcome, tries.status)
     return session.scalar(select(func.min(AttemptRow.id)).where(*alike, AttemptRow.id > attempt))

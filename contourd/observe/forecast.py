@@ -14,7 +14,7 @@ from contourd.dicom.reading.acquisition import acquisition_of
 from contourd.dicom.reading.instance import Instance, survey_series
 from contourd.dicom.reading.series import Series, gate
 from contourd.errors import ModelError, SeriesUnusable
-from contourd.intake.routing import choose_route, unfit
+from contourd.intake.routing import choose_route, unmet_conditions
 from contourd.model.library import Activation, find_model, in_force
 from contourd.model.limits import outside
 from contourd.model.model_identity import ModelIdentity
@@ -22,7 +22,7 @@ from contourd.models.activation import load_found
 from contourd.settings import Route, Settings
 
 
-class Outcome(Enum):
+class ForecastOutcome(Enum):
     """What would become of a series."""
 
     CONTOURED = "contoured"
@@ -59,7 +59,7 @@ class Forecast:
 
     first: Instance
     images: int
-    outcome: Outcome
+    outcome: ForecastOutcome
     reason: str = ""
     routes: tuple[RouteAnswer, ...] = ()
     model: ModelIdentity | None = None
@@ -75,7 +75,7 @@ class FolderForecast:
     unreadable: Mapping[Path, str]
 
 
-class Foreseer:
+class Forecaster:
     """Applies a node's settings to what has not been sent yet.
 
     Parameters
@@ -101,11 +101,11 @@ class Foreseer:
         """Say what would become of one series."""
         first, images = instances[0], len(instances)
         if refused := self._refusal(images):
-            return Forecast(first, images, Outcome.REFUSED, refused)
+            return Forecast(first, images, ForecastOutcome.REFUSED, refused)
         try:
             series = gate(instances)
         except SeriesUnusable as error:
-            return Forecast(first, images, Outcome.HELD, str(error))
+            return Forecast(first, images, ForecastOutcome.HELD, str(error))
         return self._routed(series, images)
 
     def _refusal(self, images: int) -> str:
@@ -121,19 +121,19 @@ class Foreseer:
         first, caller = series.instances[0], self._calling_ae
         taken = choose_route(self._settings.route, first, caller)
         routes = tuple(
-            RouteAnswer(n, route.model, route.destinations, unfit(route, first, caller), route is taken)
+            RouteAnswer(n, route.model, route.destinations, unmet_conditions(route, first, caller), route is taken)
             for n, route in enumerate(self._settings.route, 1)
         )
         if taken is None:
-            return Forecast(first, images, Outcome.HELD, "no route fits; add a [[route]], or widen one", routes)
+            return Forecast(first, images, ForecastOutcome.HELD, "no route fits; add a [[route]], or widen one", routes)
         profiles = {d.name: d.profile for d in self._settings.destination}
         sent_to = {name: str(profiles[name]) for name in taken.destinations}
         try:
             model, beyond = self._limits(taken, series)
         except ModelError as error:
-            return Forecast(first, images, Outcome.HELD, str(error), routes, None, sent_to, taken.confirm)
+            return Forecast(first, images, ForecastOutcome.HELD, str(error), routes, None, sent_to, taken.confirm)
         reason = f"the series is outside the limits of {model.name}: {'; '.join(beyond)}" if beyond else ""
-        outcome = Outcome.HELD if beyond else Outcome.CONTOURED
+        outcome = ForecastOutcome.HELD if beyond else ForecastOutcome.CONTOURED
         return Forecast(first, images, outcome, reason, routes, model, sent_to, taken.confirm)
 
     def _limits(self, route: Route, series: Series) -> tuple[ModelIdentity, tuple[str, ...]]:

@@ -16,11 +16,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from contourd import __version__
-from contourd.observe.counts import STAGES, History, Standing, read_standing
+from contourd.observe.counts import STAGES, EventCounters, QueueCounts, read_standing
 from contourd.observe.pulse import Pulse
 from contourd.reasons.codes import HOLDING
 from contourd.settings import Settings
-from contourd.store.constancy_standing import Light, read_constancy
+from contourd.store.constancy_standing import ConstancyLight, read_constancy
 from contourd.store.database import Database
 
 BUCKETS_S = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
@@ -45,7 +45,7 @@ class NodeMetrics(Collector):
         self._lock = threading.Lock()
         self._stages = {stage: [0] * (len(BUCKETS_S) + 1) for stage in STAGES}
         self._seconds = dict.fromkeys(STAGES, 0.0)
-        self._history = History(database, self._observe)
+        self._history = EventCounters(database, self._observe)
 
     def _observe(self, stage: str, seconds: float) -> None:
         self._stages[stage][bisect_left(BUCKETS_S, seconds)] += 1
@@ -64,7 +64,7 @@ class NodeMetrics(Collector):
             metrics += self._of_constancy()
         yield from metrics
 
-    def _of_queue(self, standing: Standing) -> Iterator[Metric]:
+    def _of_queue(self, standing: QueueCounts) -> Iterator[Metric]:
         instances = CounterMetricFamily("contourd_instances_received", "Images that were stored and acknowledged.")
         instances.add_metric([], standing.instances)
         yield instances
@@ -81,7 +81,7 @@ class NodeMetrics(Collector):
             "contourd_oldest_job_age_seconds", "Age of the oldest job that is neither ended nor held.", max(0.0, age_s)
         )
 
-    def _of_deliveries(self, standing: Standing) -> Iterator[Metric]:
+    def _of_deliveries(self, standing: QueueCounts) -> Iterator[Metric]:
         known = [d.name for d in self._settings.destination]
         states = GaugeMetricFamily("contourd_deliveries", "Deliveries by state.", labels=["destination", "state"])
         for (destination, state), number in standing.deliveries.items():
@@ -133,7 +133,7 @@ class NodeMetrics(Collector):
         lights = GaugeMetricFamily(
             "contourd_constancy_state", "How the constancy check stands: 1 for its state.", labels=["state"]
         )
-        for light in Light:
+        for light in ConstancyLight:
             lights.add_metric([light.lower().replace(" ", "_")], int(light is standing.light))
         yield lights
         at = last.ended_at.timestamp() if last is not None and last.ended_at is not None else 0.0

@@ -62,7 +62,7 @@ def notice_of_test(node: str) -> Notice:
     return Notice(node, [Concern("test", "test", "this is a test: alerts of this node reach you")], [])
 
 
-class Channel(Protocol):
+class NotificationChannel(Protocol):
     """A way out for notices."""
 
     name: str
@@ -167,9 +167,9 @@ class WebhookChannel:
         return HTTPConnection(parts.hostname or "", parts.port, timeout=timeout_s)
 
 
-def channels_of(settings: AlertSettings) -> tuple[Channel, ...]:
+def channels_of(settings: AlertSettings) -> tuple[NotificationChannel, ...]:
     """Build those that the settings name."""
-    channels: list[Channel] = []
+    channels: list[NotificationChannel] = []
     if settings.mail.host:
         channels.append(MailChannel(settings.mail))
     if settings.webhook:

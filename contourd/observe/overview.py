@@ -190,7 +190,7 @@ def _destination(session: Session, name: str, line: DestinationLine | None) -> D
 
 
 def database_problem(database: Database) -> str:
-    """Say why the database cannot be used, in a word; empty where it can."""
+    """Return why the database cannot be used, in a word; empty where it can."""
     try:
         database.check()
     except (SchemaMismatch, QueueUnavailable) as error:

@@ -16,7 +16,7 @@ from contourd.system.clock import Monotonic
 FRESH_S = 15.0
 
 
-class Wrong(IntFlag):
+class SelfTestFault(IntFlag):
     """What a node found when it tried itself."""
 
     NOTHING = 0
@@ -29,15 +29,16 @@ class Wrong(IntFlag):
 
 
 TOLD = {
-    Wrong.PORT: "port: a C-ECHO to the node's own port is not answered",
-    Wrong.SPOOL: "spool: a file cannot be written to spool.root, or it is another folder than at the start",
-    Wrong.DATABASE: "database: its file was removed or replaced; stop contourd and put the file or a backup back",
-    Wrong.STUCK: "main process: a try of its own port, spool and database does not come to an end",
-    Wrong.FULL: "spool: no space is left for a file",
-    Wrong.UNAVAILABLE: "database: nothing can be written to it",
+    SelfTestFault.PORT: "port: a C-ECHO to the node's own port is not answered",
+    SelfTestFault.SPOOL: "spool: a file cannot be written to spool.root, or it is another folder than at the start",
+    SelfTestFault.DATABASE: "database: its file was removed or replaced; stop contourd and put the file or a backup "
+    "back",
+    SelfTestFault.STUCK: "main process: a try of its own port, spool and database does not come to an end",
+    SelfTestFault.FULL: "spool: no space is left for a file",
+    SelfTestFault.UNAVAILABLE: "database: nothing can be written to it",
 }
 # What a restart may mend; it makes no space, and no other program let go of a database.
-DEAD = Wrong.PORT | Wrong.SPOOL | Wrong.DATABASE | Wrong.STUCK
+DEAD = SelfTestFault.PORT | SelfTestFault.SPOOL | SelfTestFault.DATABASE | SelfTestFault.STUCK
 
 
 class Pulse:
@@ -50,7 +51,7 @@ class Pulse:
         self._works: Any = context.Value(c_bool, False, lock=False)
         self._wrong: Any = context.Value(c_int, 0, lock=False)
 
-    def beat(self, worker_is_alive: bool, wrong: Wrong = Wrong.NOTHING) -> None:
+    def beat(self, worker_is_alive: bool, wrong: SelfTestFault = SelfTestFault.NOTHING) -> None:
         """Say that reception and scheduling run, and what does not."""
         self._works.value = worker_is_alive
         self._wrong.value = int(wrong)
@@ -67,9 +68,9 @@ class Pulse:
         return bool(self._works.value)
 
     @property
-    def wrong(self) -> Wrong:
+    def wrong(self) -> SelfTestFault:
         """What the main process found of itself then."""
-        return Wrong(self._wrong.value)
+        return SelfTestFault(self._wrong.value)
 
     @property
     def told(self) -> list[str]:

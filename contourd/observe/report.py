@@ -15,7 +15,7 @@ from contourd.models.activations import read_activations
 from contourd.observe.destinations import DestinationLine, read_destinations
 from contourd.reasons.catalogue import Reason
 from contourd.store.constancy_series import own_series
-from contourd.store.constancy_standing import Constancy
+from contourd.store.constancy_standing import ConstancyStatus
 from contourd.store.contourings import models_of_jobs
 from contourd.store.database import Database
 from contourd.store.states import JOBS_NOT_ENDED, DeliveryState, JobState, SeriesState
@@ -71,7 +71,7 @@ class SeriesLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class QueueReport:
     """Counts by state (``series RECEIVING`` ... and job states), the newest jobs, the series that are no job, ..."""
 
     counts: dict[str, int]
@@ -79,11 +79,11 @@ class Report:
     series: tuple[SeriesLine, ...]
     destinations: tuple[DestinationLine, ...] = ()
     activations: tuple[Activation, ...] = ()
-    constancy: Constancy | None = None
+    constancy: ConstancyStatus | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ReportFilter:
     """Which jobs and series are read; what is left out narrows nothing.
 
     Attributes
@@ -130,10 +130,10 @@ class Chosen:
         return [false()] if self.destination or self.job is not None else conditions
 
 
-EVERYTHING = Chosen()
+EVERYTHING = ReportFilter()
 
 
-def read_report(database: Database, most_jobs: int = 50, chosen: Chosen = EVERYTHING) -> Report:
+def read_report(database: Database, most_jobs: int = 50, chosen: ReportFilter = EVERYTHING) -> QueueReport:
     """Read the newest ``most_jobs`` jobs, the open ones first, and all series that are being received or held.
 
     What a constancy check sends is none of them. The counts are those of all.
@@ -158,7 +158,7 @@ def read_report(database: Database, most_jobs: int = 50, chosen: Chosen = EVERYT
         waiting = select(SeriesRow, images).where(*patients, *chosen.open_series()).order_by(SeriesRow.id.desc())
         lines = tuple(series_line(series, count) for series, count in session.execute(waiting))
         destinations, activations = read_destinations(session), read_activations(session)
-    return Report(counts, jobs, lines, destinations, activations)
+    return QueueReport(counts, jobs, lines, destinations, activations)
 
 
 def jobs_by_state(session: Session) -> dict[str, int]:

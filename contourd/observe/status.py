@@ -14,15 +14,15 @@ from contourd.errors import NodeError, SeriesUnusable
 from contourd.model.remarks import Remark
 from contourd.models.listing import routed_models
 from contourd.observe.destinations import DestinationLine
-from contourd.observe.report import EVERYTHING, PATIENT_REPLACED, Chosen, Report, read_report
+from contourd.observe.report import EVERYTHING, PATIENT_REPLACED, QueueReport, ReportFilter, read_report
 from contourd.reasons.catalogue import Reason
 from contourd.settings import Settings
-from contourd.store.constancy_standing import Constancy, read_constancy
+from contourd.store.constancy_standing import ConstancyStatus, read_constancy
 from contourd.store.database import Database
 from contourd.store.first_images import first_images
 
 
-def with_patients(report: Report, settings: Settings) -> Report:
+def with_patients(report: QueueReport, settings: Settings) -> QueueReport:
     """Show, instead of pseudonyms, the names and IDs that the spooled images have."""
     from contourd.dicom.reading.patient_identity import read_patient
 
@@ -45,7 +45,7 @@ def with_patients(report: Report, settings: Settings) -> Report:
     return replace(report, jobs=jobs, series=series)
 
 
-def read_status(settings: Settings, most_jobs: int = 50, chosen: Chosen = EVERYTHING) -> Report:
+def read_status(settings: Settings, most_jobs: int = 50, chosen: ReportFilter = EVERYTHING) -> QueueReport:
     """Read the queue of a node, running or not.
 
     Raises
@@ -68,7 +68,7 @@ def read_status(settings: Settings, most_jobs: int = 50, chosen: Chosen = EVERYT
         database.close()
 
 
-def to_json(report: Report, settings: Settings) -> str:
+def to_json(report: QueueReport, settings: Settings) -> str:
     """Return the report as JSON: counts, jobs, other series, destinations, models, constancy check, free disk."""
     content: dict[str, Any] = {
         "counts": report.counts,
@@ -151,7 +151,7 @@ def reason_content(reason: Reason | None) -> dict[str, Any]:
     return {"reason": str(reason), "reason_code": reason.code.value, "reason_detail": dict(reason.detail)}
 
 
-def constancy_content(standing: Constancy) -> dict[str, Any]:
+def constancy_content(standing: ConstancyStatus) -> dict[str, Any]:
     """Return how the constancy check stands, for JSON."""
     last = standing.last
     return {
@@ -178,7 +178,7 @@ def _remark_as_json(remark: Remark) -> dict[str, Any]:
     }
 
 
-def configured_destinations(report: Report, settings: Settings) -> list[DestinationLine]:
+def configured_destinations(report: QueueReport, settings: Settings) -> list[DestinationLine]:
     """Return those of the settings, tried or not, and then those that are not in the settings any more."""
     known = {line.name: line for line in report.destinations}
     names = dict.fromkeys([*(d.name for d in settings.destination), *known])

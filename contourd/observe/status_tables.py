@@ -12,11 +12,11 @@ from rich.text import Text
 
 from contourd.commands import command
 from contourd.models.listing import ModelLine, routed_models
-from contourd.observe.report import DeliveryLine, JobLine, Report, SeriesLine
+from contourd.observe.report import DeliveryLine, JobLine, QueueReport, SeriesLine
 from contourd.observe.status import configured_destinations
 from contourd.reasons.catalogue import command_for_job, command_for_series
 from contourd.settings import Settings
-from contourd.store.constancy_standing import Constancy, Light
+from contourd.store.constancy_standing import ConstancyLight, ConstancyStatus
 from contourd.store.states import JOBS_STOPPED, SeriesState
 from contourd.system.logs import one_line
 
@@ -35,10 +35,15 @@ STYLE = {
 }
 
 
-LIGHTS = {Light.GREEN: "bold green", Light.RED: "bold red", Light.UNBASED: "yellow", Light.UNCHECKED: "yellow"}
+LIGHTS = {
+    ConstancyLight.GREEN: "bold green",
+    ConstancyLight.RED: "bold red",
+    ConstancyLight.UNBASED: "yellow",
+    ConstancyLight.UNCHECKED: "yellow",
+}
 
 
-def to_table(report: Report, settings: Settings, now: datetime) -> RenderableType:
+def to_table(report: QueueReport, settings: Settings, now: datetime) -> RenderableType:
     """Return the report for a terminal of 80 columns or more: a line for each series and job, the open ones first."""
     counts = "  ".join(f"{state} {number}" for state, number in report.counts.items() if number) or "nothing yet"
     free_gb = shutil.disk_usage(settings.spool.root).free / 1e9
@@ -47,7 +52,7 @@ def to_table(report: Report, settings: Settings, now: datetime) -> RenderableTyp
         Text(f"{settings.node.ae_title}   {counts}   disk free {free_gb:.0f} GB"),
         Text(f"models: {models}"),
     ]
-    if report.constancy is not None and report.constancy.light is not Light.OFF:
+    if report.constancy is not None and report.constancy.light is not ConstancyLight.OFF:
         parts.append(constancy_text(report.constancy, now))
     if report.series:
         parts.append(_series_table(report.series, now))
@@ -66,7 +71,7 @@ def _told_model(model: ModelLine) -> str:
     return f"{one_line(model.name)} {one_line(model.version)} ({model.origin.value}{since}{commissioned})"
 
 
-def constancy_text(standing: Constancy, now: datetime) -> Text:
+def constancy_text(standing: ConstancyStatus, now: datetime) -> Text:
     """Return how the constancy check stands, in a line, and a line for each remark."""
     text = Text("constancy ") + Text(standing.light, style=LIGHTS.get(standing.light, ""))
     if standing.last is not None and standing.last.ended_at is not None:
@@ -93,7 +98,7 @@ def _cut(told: str) -> Text:
     return Text(one_line(told), no_wrap=True, overflow="ellipsis")
 
 
-def _destinations_table(report: Report, settings: Settings, now: datetime) -> Table:
+def _destinations_table(report: QueueReport, settings: Settings, now: datetime) -> Table:
     table = _lines("Destinations", "destination", "state", "since", "last success", "waiting", "tries")
     configured = {destination.name for destination in settings.destination}
     for d in configured_destinations(report, settings):

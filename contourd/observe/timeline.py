@@ -19,7 +19,7 @@ BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
+class TimelineFilter:
     """What is asked for; None: all.
 
     Attributes
@@ -37,7 +37,7 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TimelineEntry:
     """One entry; ``state`` is that of the subject afterwards, ``code`` that of its reason; empty where it has none."""
 
     at: datetime
@@ -51,7 +51,7 @@ class Line:
     code: str = ""
 
 
-def read_timeline(database: Database, wanted: Selection) -> Iterator[Line]:
+def read_timeline(database: Database, wanted: TimelineFilter) -> Iterator[TimelineEntry]:
     """Read the entries from ``since`` up to, and without, ``until``, the oldest first.
 
     Raises
@@ -67,17 +67,17 @@ def read_timeline(database: Database, wanted: Selection) -> Iterator[Line]:
         yield from (line for line in lines if line.action.startswith(wanted.action))
 
 
-def _audited(session: Session, wanted: Selection, job: JobRow | None) -> Iterator[Line]:
+def _audited(session: Session, wanted: TimelineFilter, job: JobRow | None) -> Iterator[TimelineEntry]:
     query = select(AuditRow).where(AuditRow.at >= wanted.since, AuditRow.at < wanted.until)
     if job is not None:
         query = query.where(AuditRow.subject.in_((f"job {job.id}", f"series {job.series_id}")))
     for row in session.scalars(query.order_by(AuditRow.at, AuditRow.id).execution_options(yield_per=BATCH)):
         word, _, number = row.subject.partition(" ")
         named = int(number) if word == "job" and number.isdecimal() else None
-        yield Line(row.at, row.actor, row.action, row.subject, "", row.detail, named, None)
+        yield TimelineEntry(row.at, row.actor, row.action, row.subject, "", row.detail, named, None)
 
 
-def _events(session: Session, wanted: Selection, job: JobRow | None) -> Iterator[Line]:
+def _events(session: Session, wanted: TimelineFilter, job: JobRow | None) -> Iterator[TimelineEntry]:
     query = _with_deliveries().where(EventRow.at >= wanted.since, EventRow.at < wanted.until)
     if job is not None:
         query = query.where(
@@ -91,7 +91,7 @@ def _events(session: Session, wanted: Selection, job: JobRow | None) -> Iterator
     for row, job_id, destination in session.execute(ordered):
         of = row.subject_id if row.subject == "job" else job_id
         action, subject = f"{row.subject} {row.event}", f"{row.subject} {row.subject_id}"
-        yield Line(row.at, NODE, action, subject, row.state, row.told, of, destination, row.reason_code)
+        yield TimelineEntry(row.at, NODE, action, subject, row.state, row.told, of, destination, row.reason_code)
 
 
 def _with_deliveries() -> Select[EventRow, int, str]:

@@ -21,8 +21,8 @@ from contourd.model.library import is_there
 from contourd.models.activations import Activations
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Route
-from contourd.spool.marks import Mark, Marks
-from contourd.store.audit import Deed, audit_row
+from contourd.spool.marks import JournalMark, SeriesJournal
+from contourd.store.audit import AuditEntry, audit_row
 from contourd.store.constancy_series import own_series
 from contourd.store.contourings import models_of_jobs
 from contourd.store.database import Database
@@ -70,7 +70,7 @@ class Operations:
         self._root = root
         self._now = clock
         self._queue = Queue(database, clock)
-        self._marks = Marks(root)
+        self._marks = SeriesJournal(root)
 
     def note(self, action: str, subject: str, detail: str = "") -> None:
         """Record something that changes no state, such as a look at the patient's name."""
@@ -106,7 +106,7 @@ class Operations:
                 self._queue.retry_within(session, job_id, told)
             self._audit(session, "override" if reason else "retry", f"job {job_id}", reason)
             uid = self._series_of(session, job).series_uid
-        self._marks.clear(uid, Mark.PERSON)
+        self._marks.clear(uid, JournalMark.PERSON)
 
     def _revive(self, session: Session, job: JobRow) -> None:
         series = self._series_of(session, job)
@@ -130,7 +130,7 @@ class Operations:
             job.reason, job.lease_until = held, None
             self._advance(session, job, JobEvent.HOLD, held)
             self._audit(session, "hold", f"job {job_id}", reason.strip())
-            self._marks.add(Mark.PERSON, self._series_of(session, job).series_uid, str(job.reason))
+            self._marks.add(JournalMark.PERSON, self._series_of(session, job).series_uid, str(job.reason))
 
     def confirm(self, job_id: int) -> None:
         """Have a job sent whose pictures this person has seen."""
@@ -155,7 +155,7 @@ class Operations:
             cancelled = Reason.of(HoldReason.CANCELLED_BY_PERSON, actor=self._actor, words=reason.strip())
             withdraw_job(session, job, JobEvent.CANCEL, cancelled, self._now())
             self._audit(session, "cancel", f"job {job_id}", reason.strip())
-            self._marks.add(Mark.PERSON, self._series_of(session, job).series_uid, str(job.reason))
+            self._marks.add(JournalMark.PERSON, self._series_of(session, job).series_uid, str(job.reason))
 
     def resend(self, job_id: int, destination: str, profiles: Mapping[str, str]) -> None:
         """Send a job's structure set to another destination, or again to one that has it: the same UID.
@@ -266,7 +266,7 @@ class Operations:
                 told += (
                     "; its sender is not known: where a route asks for it, it is held again until its sender sends it"
                 )
-        self._marks.clear(series.series_uid, Mark.INTERRUPTED, Mark.REFUSED, Mark.PERSON)
+        self._marks.clear(series.series_uid, JournalMark.INTERRUPTED, JournalMark.REFUSED, JournalMark.PERSON)
         remove_decided(self._database, self._root)
         return told
 
@@ -285,7 +285,7 @@ class Operations:
             told = replace_within(session, self._queue, series, foreseen, self._root)
             self._release(session, series, gapped_s)
             self._audit(session, "replace", f"series {series_id}", f"{reason.strip()}; {told}")
-        self._marks.clear(series.series_uid, Mark.INTERRUPTED, Mark.PERSON)
+        self._marks.clear(series.series_uid, JournalMark.INTERRUPTED, JournalMark.PERSON)
         remove_decided(self._database, self._root)
         return told
 
@@ -344,4 +344,4 @@ class Operations:
         advance_job(session, job, event, detail, self._now())
 
     def _audit(self, session: Session, action: str, subject: str, detail: str) -> None:
-        session.add(audit_row(self._now(), Deed(self._actor, action, subject, detail)))
+        session.add(audit_row(self._now(), AuditEntry(self._actor, action, subject, detail)))

@@ -14,11 +14,11 @@ from types import MappingProxyType
 
 from contourd.commands import command
 from contourd.reasons import of_jobs, of_series
-from contourd.reasons.codes import Detail, Entry, HoldClass, HoldReason, Json, Way
+from contourd.reasons.codes import Detail, HoldClass, HoldReason, Json, NextStep, ReasonEntry
 
-__all__ = ["CATALOGUE", "Detail", "Entry", "HoldClass", "HoldReason", "Json", "Reason", "Way"]
+__all__ = ["CATALOGUE", "Detail", "HoldClass", "HoldReason", "Json", "NextStep", "Reason", "ReasonEntry"]
 
-CATALOGUE: Mapping[HoldReason, Entry] = MappingProxyType({**of_series.ENTRIES, **of_jobs.ENTRIES})
+CATALOGUE: Mapping[HoldReason, ReasonEntry] = MappingProxyType({**of_series.ENTRIES, **of_jobs.ENTRIES})
 # In the detail of a reason that was written before there were codes: its sentence, as it was.
 VERBATIM = "verbatim"
 
@@ -85,20 +85,20 @@ def command_for_job(job: int, reason: Reason | None) -> str:
 
     A job that the model was not made for, or that shows no head and neck, is held again unless a person answers for it.
     """
-    way = CATALOGUE[reason.code].way if reason else Way.AGAIN
-    if way is Way.CONFIRM:
+    way = CATALOGUE[reason.code].way if reason else NextStep.AGAIN
+    if way is NextStep.CONFIRM:
         return command("confirm", job)
-    return command("retry", job, "--override", "REASON") if way is Way.OVERRIDE else command("retry", job)
+    return command("retry", job, "--override", "REASON") if way is NextStep.OVERRIDE else command("retry", job)
 
 
 def command_for_series(series: int, reason: Reason | None) -> str:
     """Return the command that lets a held series go on, as it can be typed; empty where only its sender can do that."""
-    way = CATALOGUE[reason.code].way if reason else Way.AGAIN
-    if way is Way.SENDER:
+    way = CATALOGUE[reason.code].way if reason else NextStep.AGAIN
+    if way is NextStep.SENDER:
         return ""
-    if way is Way.REPLACE:
+    if way is NextStep.REPLACE:
         return command("replace", series, "--reason", "REASON")
-    if way is Way.GIVE_REASON:
+    if way is NextStep.GIVE_REASON:
         return command("release", series, "--reason", "REASON")
     return command("release", series)
 

@@ -257,7 +257,7 @@ class HoldReason(StrEnum):
     NEVER_COMMITTED = "never_committed"
 
 
-class Way(Enum):
+class NextStep(Enum):
     """What lets a held series or job go on."""
 
     AGAIN = "release, or retry"
@@ -269,7 +269,7 @@ class Way(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ReasonEntry:
     """What the catalogue says of one code.
 
     Attributes
@@ -288,11 +288,11 @@ class Entry:
     sentence: Sentence
     means: str
     remedy: str
-    way: Way
+    way: NextStep
 
 
 def entries(
-    held_as: HoldClass, means: str, remedy: str, codes: Mapping[HoldReason, Sentence], way: Way = Way.AGAIN
-) -> dict[HoldReason, Entry]:
+    held_as: HoldClass, means: str, remedy: str, codes: Mapping[HoldReason, Sentence], way: NextStep = NextStep.AGAIN
+) -> dict[HoldReason, ReasonEntry]:
     """Make the entries of codes that have one meaning and one remedy."""
-    return {code: Entry(held_as, sentence, means, remedy, way) for code, sentence in codes.items()}
+    return {code: ReasonEntry(held_as, sentence, means, remedy, way) for code, sentence in codes.items()}

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from contourd.reasons import sentences
-from contourd.reasons.codes import Entry, HoldClass, HoldReason, Way, entries
+from contourd.reasons.codes import HoldClass, HoldReason, NextStep, ReasonEntry, entries
 
-ENTRIES: dict[HoldReason, Entry] = {}
+ENTRIES: dict[HoldReason, ReasonEntry] = {}
 ENTRIES |= entries(
     HoldClass.OUTSIDE_LIMITS,
     "the model was not made for such a series: age, position, kernel, slice or pixel spacing",
     "Whoever answers for it retries it with a reason, which the structure set will hold.",
     {HoldReason.OUTSIDE_LIMITS: sentences.outside_limits},
-    Way.OVERRIDE,
+    NextStep.OVERRIDE,
 )
 ENTRIES |= entries(
     HoldClass.NOT_HEAD_AND_NECK,
@@ -27,7 +27,7 @@ ENTRIES |= entries(
         "those with their usual size and place are: {organs}; check what was scanned, or release it with "
         "`--override REASON`",
     },
-    Way.OVERRIDE,
+    NextStep.OVERRIDE,
 )
 ENTRIES |= entries(
     HoldClass.IMPLAUSIBLE,

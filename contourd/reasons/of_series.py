@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contourd.reasons import sentences
-from contourd.reasons.codes import Entry, HoldClass, HoldReason, Way, entries
+from contourd.reasons.codes import HoldClass, HoldReason, NextStep, ReasonEntry, entries
 
 _AGAIN = "A release alone cannot help: the images stay as they are."
 _TWICE = (
@@ -14,7 +14,7 @@ _LOOK_AT_SENDER = (
     "again and take it (replace). Do not treat on either before you know."
 )
 
-ENTRIES: dict[HoldReason, Entry] = {}
+ENTRIES: dict[HoldReason, ReasonEntry] = {}
 ENTRIES |= entries(
     HoldClass.REFUSED,
     "the node answered these images with a failure (the reason has status, cause and number), and they did not come "
@@ -22,7 +22,7 @@ ENTRIES |= entries(
     "Mend what the reason names (the disk, the database, the images), and send the series again: it goes on by itself "
     "when those very images came. Only if it is whole without them, release it with a reason.",
     {HoldReason.IMAGES_REFUSED: sentences.images_refused},
-    Way.GIVE_REASON,
+    NextStep.GIVE_REASON,
 )
 ENTRIES |= entries(
     HoldClass.IMAGES_GONE,
@@ -43,7 +43,7 @@ ENTRIES |= entries(
     {
         HoldReason.REMOVED_WHILE_HELD: "{why}; retention removed the images on {on}, send the series again",
     },
-    Way.SENDER,
+    NextStep.SENDER,
 )
 ENTRIES |= entries(
     HoldClass.INTERRUPTED,
@@ -65,7 +65,7 @@ ENTRIES |= entries(
         HoldReason.SENDER_UNKNOWN: "the sender of the series is not known (its images were taken in from the spool), "
         "and a route asks for it; send the series again from its sender"
     },
-    Way.SENDER,
+    NextStep.SENDER,
 )
 ENTRIES |= entries(
     HoldClass.NO_ROUTE,
@@ -95,7 +95,7 @@ ENTRIES |= entries(
         HoldReason.SENT_TWICE: sentences.sent_twice,
         HoldReason.SENT_TWICE_OTHER_PATIENT: sentences.sent_twice_other_patient,
     },
-    Way.REPLACE,
+    NextStep.REPLACE,
 )
 ENTRIES |= entries(
     HoldClass.SENT_TWICE,
@@ -106,7 +106,7 @@ ENTRIES |= entries(
         "was at first; look at the sender, then release the series with a reason",
         HoldReason.SAME_UID_TWICE: sentences.same_uid_twice,
     },
-    Way.GIVE_REASON,
+    NextStep.GIVE_REASON,
 )
 ENTRIES |= entries(
     HoldClass.SERIES_UNUSABLE,
@@ -117,7 +117,7 @@ ENTRIES |= entries(
         HoldReason.SAME_UID_ON_SLICES: "one SOP Instance UID stands on several slices ({uids} UIDs do); have the "
         "source give each slice one of its own, and send all of them as a new series"
     },
-    Way.SENDER,
+    NextStep.SENDER,
 )
 ENTRIES |= entries(
     HoldClass.CONFIRMATION,
@@ -127,7 +127,7 @@ ENTRIES |= entries(
         HoldReason.WAITS_FOR_CONFIRMATION: "waits for confirmation: a person is to look at the pictures before it "
         "is sent"
     },
-    Way.CONFIRM,
+    NextStep.CONFIRM,
 )
 ENTRIES |= entries(
     HoldClass.BY_A_PERSON,

@@ -130,7 +130,7 @@ def outside_limits(detail: Detail) -> str:
 
 
 def all_withheld(detail: Detail) -> str:
-    """Say why each organ is withheld."""
+    """Return why each organ is withheld."""
     told = "; ".join(f"{name}: {why}" for name, why in _named(detail["organs"]).items())
     return f"every organ that was found is withheld ({told}); look at the series"
 
@@ -197,6 +197,6 @@ def job_broke_worker(detail: Detail) -> str:
 
 
 def delivery_of_ended_job(detail: Detail) -> str:
-    """Say why the job of a delivery ended, and how its last try did."""
+    """Return why the job of a delivery ended, and how its last try did."""
     job = f"{detail['job']}; " if detail["job"] else ""
     return f"{job}{detail['why']}"

@@ -7,10 +7,10 @@ from contourd.settings.loading import SEARCHED, find_settings_file, load_setting
 from contourd.settings.node import NodeSettings, NodeTLS
 from contourd.settings.shown import shown_settings
 from contourd.settings.tree import (
-    CheckSettings,
     DatabaseSettings,
     DeliverySettings,
     PlausibilitySettings,
+    ReadBackSettings,
     RetentionSettings,
     SeriesSettings,
     Settings,
@@ -23,7 +23,6 @@ from contourd.settings.web import WebSettings
 __all__ = [
     "SEARCHED",
     "AlertSettings",
-    "CheckSettings",
     "ConstancySettings",
     "DatabaseSettings",
     "DeliverySettings",
@@ -34,6 +33,7 @@ __all__ = [
     "NodeTLS",
     "PlausibilitySettings",
     "Precision",
+    "ReadBackSettings",
     "RetentionSettings",
     "Route",
     "SenderNode",

@@ -19,7 +19,7 @@ ENTRY = re.compile(r'(?P<head>(?P<key>[a-z_]+) = )(?P<value>"[^"]*"|\[[^\]]*\]|[
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class SiteAnswers:
     """What a site must say of itself; the defaults are those of the shipped configuration, and the page is served.
 
     Attributes
@@ -55,7 +55,7 @@ class Answers:
         }
 
 
-def configuration_text(answers: Answers) -> str:
+def configuration_text(answers: SiteAnswers) -> str:
     """Return the shipped configuration with a site's values, its comments where they were.
 
     Raises
@@ -83,7 +83,7 @@ def _changed(entry: re.Match[str], value: object) -> str:
     return f"{entry['head']}{text}{' ' * space}{comment}"
 
 
-def write_configuration(path: Path, answers: Answers, replace: bool = False) -> Settings:
+def write_configuration(path: Path, answers: SiteAnswers, replace: bool = False) -> Settings:
     """Write a configuration that was read back and found valid, or nothing.
 
     Raises

@@ -92,7 +92,7 @@ class StructuresSettings(Section):
     file: Path | None = None
 
 
-class CheckSettings(Section):
+class ReadBackSettings(Section):
     """The check of each structure set before it is sent: always ours, and by rt-utils too where that is wanted."""
 
     rt_utils: bool = False
@@ -109,7 +109,7 @@ class Settings(Section):
     delivery: DeliverySettings = DeliverySettings()
     retention: RetentionSettings = RetentionSettings()
     plausibility: PlausibilitySettings = PlausibilitySettings()
-    check: CheckSettings = CheckSettings()
+    check: ReadBackSettings = ReadBackSettings()
     structures: StructuresSettings = StructuresSettings()
     constancy: ConstancySettings = ConstancySettings()
     web: WebSettings = WebSettings()

@@ -44,7 +44,7 @@ class SpoolLock:
         _lock(descriptor, fcntl.LOCK_EX)
 
     def close(self) -> None:
-        """Let go of the spool."""
+        """Release the spool."""
         while self._descriptors:
             os.close(self._descriptors.pop())
 
@@ -81,7 +81,7 @@ def lock_spool(root: Path) -> SpoolLock:
 
 
 def is_served(root: Path) -> bool:
-    """Tell whether a running node holds the spool."""
+    """Return whether a running node holds the spool."""
     for path in (root, root / LOCK):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)

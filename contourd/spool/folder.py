@@ -130,7 +130,7 @@ class Spool:
         return shutil.disk_usage(self.root).free
 
     def has_room(self) -> bool:
-        """Say whether there is more free space than must be left."""
+        """Return whether there is more free space than must be left."""
         try:
             return self.free_bytes() >= self.min_free_bytes
         except OSError:

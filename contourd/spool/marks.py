@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 JOURNAL = "marks.jsonl"
 
 
-class Mark(StrEnum):
+class JournalMark(StrEnum):
     """What may stand against a series."""
 
     INTERRUPTED = "interrupted"  # its transfer broke off
@@ -37,20 +37,20 @@ class Mark(StrEnum):
 
 
 @dataclass(slots=True)
-class SeriesMarks:
+class JournalEntry:
     """What stands against one series: the last word on each, and each image that was refused."""
 
-    words: dict[Mark, str] = field(default_factory=dict)
+    words: dict[JournalMark, str] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
 
 
-class Marks:
+class SeriesJournal:
     """The journal of one spool; several processes may write it."""
 
     def __init__(self, root: Path) -> None:
         self._path = root / JOURNAL
 
-    def add(self, mark: Mark, series_uid: str, detail: str) -> None:
+    def add(self, mark: JournalMark, series_uid: str, detail: str) -> None:
         """Write down what stands against a series; never raises, for the database knows it too."""
         try:
             with self._locked() as descriptor:
@@ -60,16 +60,16 @@ class Marks:
         except OSError as error:
             log.warning("%s cannot be written: %s", self._path, error.strerror, extra={"action": "mark"})
 
-    def clear(self, series_uid: str, *marks: Mark) -> None:
+    def clear(self, series_uid: str, *marks: JournalMark) -> None:
         """Write down that marks of a series are over, where there are any."""
-        found = self.read().get(series_uid, SeriesMarks())
+        found = self.read().get(series_uid, JournalEntry())
         for mark in marks:
-            if mark in found.words or (mark is Mark.REFUSED and found.refused):
+            if mark in found.words or (mark is JournalMark.REFUSED and found.refused):
                 self.add(mark, series_uid, "")
 
-    def read(self) -> dict[str, SeriesMarks]:
+    def read(self) -> dict[str, JournalEntry]:
         """Return what stands, by Series Instance UID; a line that was cut off is passed over."""
-        found: dict[str, SeriesMarks] = {}
+        found: dict[str, JournalEntry] = {}
         try:
             lines = read_regular(self._path).decode("utf-8", "replace").splitlines()
         except OSError:
@@ -77,10 +77,10 @@ class Marks:
         for line in lines:
             try:
                 entry = json.loads(line)
-                series, mark, detail = str(entry["series"]), Mark(entry["mark"]), str(entry["detail"])
+                series, mark, detail = str(entry["series"]), JournalMark(entry["mark"]), str(entry["detail"])
             except (ValueError, KeyError, TypeError):
                 continue
-            _apply(found.setdefault(series, SeriesMarks()), mark, detail)
+            _apply(found.setdefault(series, JournalEntry()), mark, detail)
         return {series: marks for series, marks in found.items() if marks.words or marks.refused}
 
     def compact(self) -> None:
@@ -112,8 +112,8 @@ class Marks:
             return False
 
 
-def _apply(marks: SeriesMarks, mark: Mark, detail: str) -> None:
-    if mark is Mark.REFUSED:
+def _apply(marks: JournalEntry, mark: JournalMark, detail: str) -> None:
+    if mark is JournalMark.REFUSED:
         marks.refused.append(detail) if detail else marks.refused.clear()
     elif detail:
         marks.words[mark] = detail
@@ -121,11 +121,11 @@ def _apply(marks: SeriesMarks, mark: Mark, detail: str) -> None:
         marks.words.pop(mark, None)
 
 
-def _lines(standing: Mapping[str, SeriesMarks]) -> Iterator[str]:
+def _lines(standing: Mapping[str, JournalEntry]) -> Iterator[str]:
     for series, marks in standing.items():
-        for mark, detail in (*marks.words.items(), *((Mark.REFUSED, one) for one in marks.refused)):
+        for mark, detail in (*marks.words.items(), *((JournalMark.REFUSED, one) for one in marks.refused)):
             yield _line(series, mark, detail)
 
 
-def _line(series_uid: str, mark: Mark, detail: str) -> str:
+def _line(series_uid: str, mark: JournalMark, detail: str) -> str:
     return json.dumps({"series": series_uid, "mark": mark, "detail": detail}) + "\n"

@@ -32,7 +32,7 @@ MOST_KINDS, MOST_WAITING = 100, 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Deed:
+class AuditEntry:
     """What is audited.
 
     Attributes
@@ -62,8 +62,8 @@ class _Repeated:
 class _Waiting:
     """What is not in the database yet; ``lost`` is what there was no room for."""
 
-    rows: deque[tuple[datetime, Deed]] = field(default_factory=deque)
-    seen: dict[Deed, _Repeated] = field(default_factory=dict)
+    rows: deque[tuple[datetime, AuditEntry]] = field(default_factory=deque)
+    seen: dict[AuditEntry, _Repeated] = field(default_factory=dict)
     lost: int = 0
 
 
@@ -78,7 +78,7 @@ class AuditTrail:
         self._waiting = _Waiting()
         self._failing = False
 
-    def record(self, deed: Deed) -> None:
+    def record(self, deed: AuditEntry) -> None:
         """Write a deed now.
 
         Raises
@@ -90,7 +90,7 @@ class AuditTrail:
             session.add(audit_row(self._now(), deed))
 
     def note(self, action: str, peer: str, calling_ae: str, detail: str) -> None:
-        """Take note of what a peer did; it is written by the next ``flush``. Never waits and never raises.
+        """Record what a peer did; it is written by the next ``flush``. Never waits and never raises.
 
         Parameters
         ----------
@@ -98,18 +98,18 @@ class AuditTrail:
             Empty where the peer did not get so far as to give one.
         """
         actor = "".join(c if c.isprintable() else "?" for c in calling_ae.strip() or peer)
-        deed = Deed(actor[:64], action, f"peer {peer}"[:64], detail)
+        deed = AuditEntry(actor[:64], action, f"peer {peer}"[:64], detail)
         with self._lock:
             waiting = self._waiting
             if deed not in waiting.seen and sum(d.action == action for d in waiting.seen) >= MOST_KINDS:
-                deed = Deed("several", action, "other peers")
+                deed = AuditEntry("several", action, "other peers")
             if deed in waiting.seen:
                 waiting.seen[deed].more += 1
                 return
             waiting.seen[deed] = _Repeated(self._now())
             self._append(deed)
 
-    def _append(self, deed: Deed) -> None:
+    def _append(self, deed: AuditEntry) -> None:
         if len(self._waiting.rows) >= self._most_waiting:
             self._waiting.lost += 1
         else:
@@ -131,7 +131,7 @@ class AuditTrail:
     def _write(self) -> None:
         with self._lock:
             rows, lost = list(self._waiting.rows), self._waiting.lost
-        gap = [(self._now(), Deed(NODE, "audit gap", "", f"{lost} entries were lost"))] if lost else []
+        gap = [(self._now(), AuditEntry(NODE, "audit gap", "", f"{lost} entries were lost"))] if lost else []
         if not rows:
             return
         try:
@@ -159,7 +159,7 @@ class AuditTrail:
             if repeated.more:
                 told = f"{repeated.more} more since {repeated.since:%H:%M:%S} UTC"
                 again = "; ".join(filter(None, [deed.detail, told]))
-                self._append(Deed(deed.actor, deed.action, deed.subject, again, repeated.more))
+                self._append(AuditEntry(deed.actor, deed.action, deed.subject, again, repeated.more))
                 self._waiting.seen[deed] = _Repeated(now)
 
     def record_configuration(self, keys: Mapping[str, str]) -> tuple[str, ...]:
@@ -184,7 +184,7 @@ class AuditTrail:
             if before.get(key) != keys.get(key)
         }
         if changed:
-            self.record(Deed(NODE, CONFIGURATION, "", json.dumps(changed)))
+            self.record(AuditEntry(NODE, CONFIGURATION, "", json.dumps(changed)))
         return tuple(changed) if before else ()
 
     def record_model(self, model: str, version: str, sha256: str) -> None:
@@ -200,7 +200,7 @@ class AuditTrail:
         before = known[-1]["sha256"] if known else None
         if before != sha256:
             told = {"model": model, "version": version, "sha256": sha256, "before": before}
-            self.record(Deed(NODE, MODEL, subject, json.dumps(told)))
+            self.record(AuditEntry(NODE, MODEL, subject, json.dumps(told)))
 
     def _details(self, action: str, subject: str) -> list[str]:
         wanted = select(AuditRow.detail).where(AuditRow.action == action, AuditRow.subject == subject)
@@ -208,7 +208,7 @@ class AuditTrail:
             return list(session.scalars(wanted.order_by(AuditRow.id)))
 
 
-def audit_row(at: datetime, deed: Deed) -> AuditRow:
+def audit_row(at: datetime, deed: AuditEntry) -> AuditRow:
     """Make the row of a deed, for a transaction of the trail's own or that of what is done."""
     return AuditRow(
         at=at,

@@ -36,22 +36,22 @@ class Backoff:
         return 0.0 if self._until is None else max(0.0, self._until - self._elapsed())
 
     def fail(self) -> float:
-        """Take note that the node did not answer; returns how long to wait."""
+        """Record that the node did not answer; returns how long to wait."""
         self._steps += 1
         wait_s = self._policy.wait_s(self._steps)
         self._until = self._elapsed() + wait_s
         return wait_s
 
     def answer(self) -> None:
-        """Take note that the node answers a probe; whether it is well again, the first thing sent will show."""
+        """Record that the node answers a probe; whether it is well again, the first thing sent will show."""
         self._until = None
 
     def succeed(self) -> None:
-        """Take note that the node answered what it was sent: the next outage begins with a short wait."""
+        """Record that the node answered what it was sent: the next outage begins with a short wait."""
         self._until, self._steps = None, 0
 
 
-class Trying:
+class WaitingTimes:
     """For how long each of several things has been tried since contourd started.
 
     The time during which contourd did not run does not count, and no change of the clock does. A thing that a person

@@ -13,14 +13,14 @@ class _Kept(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class OrganResult(_Kept):
+class OrganConstancy(_Kept):
     """One organ against the baseline's; the shift is that of the centroid, None where one of them is empty."""
 
     dice: float
     shift_mm: float | None
 
 
-class ModelResult(_Kept):
+class ModelConstancy(_Kept):
     """One model.
 
     model
@@ -35,7 +35,7 @@ class ModelResult(_Kept):
     sha256: str
     seconds: float
     baseline_seconds: float
-    organs: Mapping[str, OrganResult] = {}
+    organs: Mapping[str, OrganConstancy] = {}
 
     @property
     def least_dice(self) -> float:
@@ -48,7 +48,7 @@ class ModelResult(_Kept):
         return max((organ.shift_mm for organ in self.organs.values() if organ.shift_mm is not None), default=0.0)
 
 
-class CheckResult(_Kept):
+class ConstancyResult(_Kept):
     """A whole check.
 
     remarks
@@ -57,5 +57,5 @@ class CheckResult(_Kept):
 
     version: str = ""
     device: str = ""
-    models: tuple[ModelResult, ...] = ()
+    models: tuple[ModelConstancy, ...] = ()
     remarks: tuple[str, ...] = ()

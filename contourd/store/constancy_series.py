@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Route
-from contourd.store.states import CheckState
+from contourd.store.states import ConstancyState
 from contourd.store.tables import ConstancyCheckRow, ConstancySeriesRow, JobRow, SeriesRow
 
 # No destination of the settings can be called so.
@@ -21,7 +21,7 @@ PATIENT_ID_PREFIX = "CONTOURD-CONSTANCY-"
 
 
 @dataclass(frozen=True, slots=True)
-class Registration:
+class RegisteredSeries:
     """A series that was written down before it was sent; ``running``: its check is still under way."""
 
     model: str
@@ -45,22 +45,22 @@ def digest(sop_instance_uids: Iterable[str]) -> str:
 
 
 def note_arrival(session: Session, series: SeriesRow) -> None:
-    """Take note that a series, which is new, is one that a check sends."""
+    """Record that a series, which is new, is one that a check sends."""
     row = session.get(ConstancySeriesRow, series.series_uid)
     if row is not None:
         row.series_id = series.id
 
 
-def read_registration(session: Session, series_uid: str) -> Registration | None:
+def read_registration(session: Session, series_uid: str) -> RegisteredSeries | None:
     """Return what was written down of a series, None for every series that no check sent."""
     row = session.get(ConstancySeriesRow, series_uid)
     if row is None:
         return None
-    running = session.get_one(ConstancyCheckRow, row.check_id).state == CheckState.RUNNING
-    return Registration(row.model, row.instances_sha256, running)
+    running = session.get_one(ConstancyCheckRow, row.check_id).state == ConstancyState.RUNNING
+    return RegisteredSeries(row.model, row.instances_sha256, running)
 
 
-def route_of_check(registration: Registration | None, sop_instance_uids: Iterable[str]) -> Route | Reason:
+def route_of_check(registration: RegisteredSeries | None, sop_instance_uids: Iterable[str]) -> Route | Reason:
     """Return the way of a check's series: to its model and the receiver on loopback, or the reason to hold it."""
     if registration is None:
         return Reason(HoldReason.CHECK_UNKNOWN)

@@ -12,21 +12,21 @@ from sqlalchemy.orm import Session
 
 from contourd.commands import command
 from contourd.settings import ConstancySettings, Settings
-from contourd.store.constancy_result import CheckResult
+from contourd.store.constancy_result import ConstancyResult
 from contourd.store.database import Database
-from contourd.store.states import CheckState
+from contourd.store.states import ConstancyState
 from contourd.store.tables import ConstancyCheckRow
 
 # In the spool: the baseline, and the images while they are sent.
 BASELINE_FILE, IMAGES_FOLDER = "constancy-baseline.json", "constancy"
 CHECK, BASELINE = "check", "baseline"
-ENDED = (CheckState.GREEN, CheckState.RED)
-OPEN = (CheckState.REQUESTED, CheckState.RUNNING)
+ENDED = (ConstancyState.GREEN, ConstancyState.RED)
+OPEN = (ConstancyState.REQUESTED, ConstancyState.RUNNING)
 # What the node needs to begin one, beyond the time that the check itself may take.
 GRACE_S = 300.0
 
 
-class Light(StrEnum):
+class ConstancyLight(StrEnum):
     """What a person sees of it."""
 
     GREEN = "GREEN"
@@ -37,15 +37,15 @@ class Light(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class ConstancyCheck:
     """One check, or the making of a baseline."""
 
     id: int
     purpose: str
-    state: CheckState
+    state: ConstancyState
     actor: str
     reason: str
-    result: CheckResult
+    result: ConstancyResult
     port: int
     requested_at: datetime
     started_at: datetime | None
@@ -60,7 +60,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Constancy:
+class ConstancyStatus:
     """How it stands now.
 
     Attributes
@@ -75,9 +75,9 @@ class Constancy:
         Whether one is.
     """
 
-    light: Light
+    light: ConstancyLight
     reason: str
-    last: Check | None
+    last: ConstancyCheck | None
     overdue: datetime | None
     under_way: bool
 
@@ -87,7 +87,7 @@ class Constancy:
         return self.last.result.remarks if self.last else ()
 
 
-def read_constancy(database: Database, settings: Settings, now: datetime) -> Constancy:
+def read_constancy(database: Database, settings: Settings, now: datetime) -> ConstancyStatus:
     """Read how it stands."""
     with database.reading() as session:
         last = read_last(session, ENDED)
@@ -97,24 +97,28 @@ def read_constancy(database: Database, settings: Settings, now: datetime) -> Con
     missing = missing_since(settings, last, now)
     overdue = missing if missing is not None and now - missing > late else None
     light, reason = _light(settings.constancy, based, last, overdue)
-    return Constancy(light, reason, last, overdue, under_way)
+    return ConstancyStatus(light, reason, last, overdue, under_way)
 
 
-def _light(settings: ConstancySettings, based: bool, last: Check | None, overdue: datetime | None) -> tuple[Light, str]:
+def _light(
+    settings: ConstancySettings, based: bool, last: ConstancyCheck | None, overdue: datetime | None
+) -> tuple[ConstancyLight, str]:
     if not based:
-        off = Light.UNBASED if settings.enabled else Light.OFF
+        off = ConstancyLight.UNBASED if settings.enabled else ConstancyLight.OFF
         return off, f"{command('constancy baseline')} makes one, after acceptance" if settings.enabled else ""
     if overdue is not None:
         told = f"no check came to an end that was to begin at {overdue.astimezone():%Y-%m-%d %H:%M}"
-        return Light.RED, f"{told}; look whether contourd runs, then: {command('constancy run')}"
+        return ConstancyLight.RED, f"{told}; look whether contourd runs, then: {command('constancy run')}"
     if last is None:
-        return (Light.UNCHECKED if settings.enabled else Light.OFF), f"{command('constancy run')} checks now"
-    if last.state == CheckState.RED:
-        return Light.RED, last.reason
-    return Light.GREEN, ""
+        return (
+            ConstancyLight.UNCHECKED if settings.enabled else ConstancyLight.OFF
+        ), f"{command('constancy run')} checks now"
+    if last.state == ConstancyState.RED:
+        return ConstancyLight.RED, last.reason
+    return ConstancyLight.GREEN, ""
 
 
-def missing_since(settings: Settings, last: Check | None, now: datetime) -> datetime | None:
+def missing_since(settings: Settings, last: ConstancyCheck | None, now: datetime) -> datetime | None:
     """Return when a check was to begin that has not begun, None where none is missing.
 
     The first is due on the first morning after the baseline was made.
@@ -134,30 +138,30 @@ def missing_since(settings: Settings, last: Check | None, now: datetime) -> date
     return due if settings.constancy.enabled and made < due and not done else None
 
 
-def read_last(session: Session, states: tuple[CheckState, ...]) -> Check | None:
+def read_last(session: Session, states: tuple[ConstancyState, ...]) -> ConstancyCheck | None:
     """Return the last check of some states, None where there is none."""
     wanted = select(ConstancyCheckRow).where(ConstancyCheckRow.purpose == CHECK, ConstancyCheckRow.state.in_(states))
     row = session.scalars(wanted.order_by(ConstancyCheckRow.id.desc()).limit(1)).first()
     return check_of(row) if row is not None else None
 
 
-def read_open(session: Session) -> Check | None:
+def read_open(session: Session) -> ConstancyCheck | None:
     """Return what is asked for or under way, the oldest, whatever its purpose."""
     wanted = select(ConstancyCheckRow).where(ConstancyCheckRow.state.in_(OPEN)).order_by(ConstancyCheckRow.id)
     row = session.scalars(wanted.limit(1)).first()
     return check_of(row) if row is not None else None
 
 
-def check_of(row: ConstancyCheckRow) -> Check:
+def check_of(row: ConstancyCheckRow) -> ConstancyCheck:
     """Make a check of its row; a result that cannot be read is empty."""
     try:
-        result = CheckResult.model_validate_json(row.result or "{}")
+        result = ConstancyResult.model_validate_json(row.result or "{}")
     except ValidationError:
-        result = CheckResult()
-    return Check(
+        result = ConstancyResult()
+    return ConstancyCheck(
         row.id,
         row.purpose,
-        CheckState(row.state),
+        ConstancyState(row.state),
         row.actor,
         row.reason,
         result,

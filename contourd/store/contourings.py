@@ -54,7 +54,7 @@ class Contouring:
 
 
 @dataclass(frozen=True, slots=True)
-class Contoured:
+class ContouredJob:
     """A job that was contoured, and what is there of it now.
 
     Attributes
@@ -113,7 +113,7 @@ def models_of_jobs(session: Session, job_ids: Sequence[int]) -> dict[int, ModelI
 
 
 def contoured_of_others(session: Session, job: JobRow) -> bool:
-    """Say whether a job was contoured on as many images as its series has now, of which some have other content."""
+    """Return whether a job was contoured on as many images as its series has now, of which some have other content."""
     last = select(ContouringRow).where(ContouringRow.job_id == job.id).order_by(ContouringRow.id.desc()).limit(1)
     made = session.scalars(last).first()
     if made is None:
@@ -122,7 +122,7 @@ def contoured_of_others(session: Session, job: JobRow) -> bool:
     return len(hashes) == made.images and images_sha256(hashes) != made.images_sha256
 
 
-def read_contoured(database: Database, job_id: int) -> Contoured | None:
+def read_contoured(database: Database, job_id: int) -> ContouredJob | None:
     """Read one job, None where there is none of that number."""
     with database.reading() as session:
         job = session.get(JobRow, job_id)
@@ -132,7 +132,7 @@ def read_contoured(database: Database, job_id: int) -> Contoured | None:
         images = select(InstanceRow.path, InstanceRow.sha256).where(InstanceRow.series_id == series.id)
         last = select(ContouringRow).where(ContouringRow.job_id == job_id).order_by(ContouringRow.id.desc()).limit(1)
         row = session.scalars(last).first()
-        return Contoured(
+        return ContouredJob(
             job.id,
             job.model,
             job.state,

@@ -54,7 +54,7 @@ class _Waiting(Generic[Brought, Written]):
         return self.error is not None
 
 
-class NotUsual(Exception):
+class FastPathUnavailable(Exception):
     """Something cannot be written the short way."""
 
 

@@ -104,7 +104,7 @@ class RequestState(StrEnum):
     GIVEN_UP = "GIVEN_UP"  # the sender could not be reached in its time
 
 
-class CheckState(StrEnum):
+class ConstancyState(StrEnum):
     """Of a constancy check; of the making of a baseline GREEN says that it was made, RED that it was not."""
 
     REQUESTED = "REQUESTED"  # the running node takes it up
@@ -241,5 +241,5 @@ class RetryPolicy:
         return self.max_s * SPREAD
 
     def gives_up(self, waited_s: float) -> bool:
-        """Tell whether it has been tried for long enough."""
+        """Return whether it has been tried for long enough."""
         return waited_s >= self.give_up_after_s

@@ -13,7 +13,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from contourd.model.remarks import NO_REMARKS, Remarks
 from contourd.reasons.catalogue import Reason
-from contourd.store.states import CheckState, CommitmentState, DeliveryState, JobState, RequestState, SeriesState
+from contourd.store.states import CommitmentState, ConstancyState, DeliveryState, JobState, RequestState, SeriesState
 
 # The revision of migrations/ that makes these tables.
 SCHEMA_REVISION = "0008"
@@ -76,7 +76,7 @@ class Table(DeclarativeBase):
     type_annotation_map = {datetime: UTCDateTime, Remarks: RemarkRecords}  # noqa: RUF012
 
 
-class Reasoned:
+class ReasonColumns:
     """Columns of a row that has a reason: a code of the catalogue, and its detail as JSON; empty where it has none."""
 
     reason_code: Mapped[str] = mapped_column(String(48), default="", server_default="")
@@ -97,7 +97,7 @@ def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_is_known")
 
 
-class SeriesRow(Reasoned, Table):
+class SeriesRow(ReasonColumns, Table):
     """A received series; ``revision`` counts from 1, one more for each time that new instances re-opened it."""
 
     __tablename__ = "series"
@@ -144,7 +144,7 @@ class InstanceRow(Table):
     received_at: Mapped[datetime]
 
 
-class RefusalRow(Reasoned, Table):
+class RefusalRow(ReasonColumns, Table):
     """An image that was refused: its series is held until that very image came, or a person releases it."""
 
     __tablename__ = "refusals"
@@ -201,7 +201,7 @@ def _to_destination(name: str) -> JobDestinationRow:
     return JobDestinationRow(destination=name)
 
 
-class JobRow(Reasoned, Table):
+class JobRow(ReasonColumns, Table):
     """One series revision, one model; ``destinations`` are names in the order of the route."""
 
     __tablename__ = "jobs"
@@ -234,7 +234,7 @@ class JobRow(Reasoned, Table):
     )
 
 
-class DeliveryRow(Reasoned, Table):
+class DeliveryRow(ReasonColumns, Table):
     """One job's structure set to one destination."""
 
     __tablename__ = "deliveries"
@@ -320,7 +320,7 @@ class ConstancyCheckRow(Table):
     """A constancy check, or the making of a baseline; ``result`` is JSON, and nobody's contours are in it."""
 
     __tablename__ = "constancy_checks"
-    __table_args__ = (_one_of("state", CheckState), Index("constancy_checks_by_state", "state"))
+    __table_args__ = (_one_of("state", ConstancyState), Index("constancy_checks_by_state", "state"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     purpose: Mapped[str] = mapped_column(String(16))  # check or baseline
@@ -398,7 +398,7 @@ class ContouringRow(Table):
     outputs: Mapped[str] = mapped_column(Text)  # JSON: [[path relative to the spool, sha256], ...]
 
 
-class EventRow(Reasoned, Table):
+class EventRow(ReasonColumns, Table):
     """The record of every transition: appended, never changed."""
 
     __tablename__ = "events"

@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 AGAIN_S = 2.0
 
 
-def insist(call: Callable[[], object], stopping: threading.Event) -> bool:
+def retry_write(call: Callable[[], object], stopping: threading.Event) -> bool:
     """Write the queue, again and again while it cannot be had.
 
     Returns
@@ -28,10 +28,10 @@ def insist(call: Callable[[], object], stopping: threading.Event) -> bool:
         call()
         return True
 
-    return obtain(written, stopping, False)
+    return retry_read(written, stopping, False)
 
 
-def obtain(call: Callable[[], Result], stopping: threading.Event, otherwise: Result) -> Result:
+def retry_read(call: Callable[[], Result], stopping: threading.Event, otherwise: Result) -> Result:
     """Read the queue, again and again while it cannot be had.
 
     Returns

@@ -11,7 +11,7 @@ OF_ONE_PARTY = 64
 
 
 def lies_in(address: str, networks: Sequence[Network]) -> bool:
-    """Say whether an address lies in one of the networks; an IPv4 address that came by IPv6 counts as IPv4.
+    """Return whether an address lies in one of the networks; an IPv4 address that came by IPv6 counts as IPv4.
 
     Raises
     ------
@@ -22,7 +22,7 @@ def lies_in(address: str, networks: Sequence[Network]) -> bool:
     return any(found in network for network in networks)
 
 
-def party(address: str) -> str:
+def address_group(address: str) -> str:
     """Return whom an address belongs to: itself, of IPv6 its network; what is no address stands for itself."""
     try:
         found = _address(address)

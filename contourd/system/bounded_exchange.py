@@ -39,7 +39,7 @@ class Budget:
         return left
 
     def spend(self, count: int) -> None:
-        """Take note of bytes that came.
+        """Record bytes that came.
 
         Raises
         ------

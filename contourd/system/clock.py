@@ -28,7 +28,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Ages:
+class AgeTracker:
     """For how long a moment that is written down has stood unchanged."""
 
     def __init__(self, clock: Clock = utc_now, monotonic: Monotonic = time.monotonic) -> None:
@@ -36,7 +36,7 @@ class Ages:
         self._seen: dict[Hashable, tuple[datetime, float]] = {}
 
     def note(self, key: Hashable, moment: datetime) -> None:
-        """Take note that a moment is written down just now."""
+        """Record that a moment is written down just now."""
         self._seen[key] = moment, self._monotonic()
 
     def age_s(self, key: Hashable, moment: datetime) -> float:
@@ -63,7 +63,7 @@ class Ages:
         self._seen.clear()
 
 
-class StepWatch:
+class ClockStepDetector:
     """Notices that the clock was set."""
 
     def __init__(self, clock: Clock = utc_now, monotonic: Monotonic = time.monotonic) -> None:

@@ -10,7 +10,7 @@ OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "bad alloc", "std
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Say whether an error tells of memory that could not be had."""
+    """Return whether an error tells of memory that could not be had."""
     if not isinstance(error, RuntimeError | OSError):
         return isinstance(error, MemoryError)
     said = str(error)

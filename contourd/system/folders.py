@@ -19,7 +19,7 @@ KINDS = {
 
 
 def irregular(path: Path) -> str:
-    """Say why something in a folder cannot be read as a file; empty where it can."""
+    """Return why something in a folder cannot be read as a file; empty where it can."""
     try:
         mode = path.stat().st_mode
     except OSError as error:

@@ -48,7 +48,7 @@ def told(error: BaseException) -> str:
     return f"{kind}: {error}" if isinstance(error, ContourdError | sqlite3.Error) and str(error) else kind
 
 
-def told_traceback(error: BaseException) -> str:
+def traceback_text(error: BaseException) -> str:
     """Return the traceback of an error and of those that led to it, each with what ``told`` says of it."""
     chain: list[BaseException] = []
     current: BaseException | None = error
@@ -93,7 +93,7 @@ class LineFormatter(logging.Formatter):
         ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None],
     ) -> str:
         """Return the traceback without what an exception may quote, indented: no line of it passes for a record."""
-        told_lines = told_traceback(ei[1]).split("\n") if ei[1] is not None else []
+        told_lines = traceback_text(ei[1]).split("\n") if ei[1] is not None else []
         return "\n".join(f"  {one_line(line)}" for line in told_lines)
 
 
@@ -112,8 +112,8 @@ def set_up_logging(level: int = logging.INFO) -> None:
 def guard_standard_error() -> None:
     """Print of warnings, and of exceptions that nobody caught, no text that may quote the patient."""
     warnings.showwarning = _show_warning
-    sys.excepthook = lambda kind, error, trace: _show(told_traceback(error))
-    threading.excepthook = lambda raised: _show(told_traceback(raised.exc_value) if raised.exc_value else "")
+    sys.excepthook = lambda kind, error, trace: _show(traceback_text(error))
+    threading.excepthook = lambda raised: _show(traceback_text(raised.exc_value) if raised.exc_value else "")
     sys.unraisablehook = lambda raised: _show(f"ignored: {told(raised.exc_value)}" if raised.exc_value else "")
 
 

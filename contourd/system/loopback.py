@@ -17,7 +17,7 @@ def free_port() -> int:
 
 
 def listens(port: int) -> bool:
-    """Say whether a port of loopback is listened on."""
+    """Return whether a port of loopback is listened on."""
     with suppress(OSError), socket.create_connection((LOOPBACK, port), timeout=1):
         return True
     return False

@@ -7,7 +7,7 @@ import ctypes
 M_ARENA_MAX = -8  # malloc.h of glibc
 
 
-def share_one_arena() -> None:
+def use_one_arena() -> None:
     """Have all threads take memory from one arena of glibc; to be called before there is a second thread.
 
     Else each new thread may take one of its own (up to eight for each processor), and the large buffers of received

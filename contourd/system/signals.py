@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from contourd.system.threads import survived
+from contourd.system.threads import run_surviving
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -38,7 +38,7 @@ def on_signals(numbers: Sequence[signal.Signals], call: Callable[[], None]) -> t
     return thread
 
 
-def end_with(
+def end_with_parent(
     parent: Connection, told: Callable[[], None] = lambda: None, hinted: Callable[[], None] = lambda: None
 ) -> None:
     """Have a process end when the other end of ``parent`` is closed: the daemon is gone. Ctrl-C is the daemon's affair.
@@ -54,7 +54,7 @@ def end_with(
 
     def wait() -> None:
         try:
-            heed(parent, hinted)
+            watch_hints(parent, hinted)
             told()
         finally:  # without this thread it would outlive the daemon
             os._exit(1)
@@ -62,14 +62,14 @@ def end_with(
     threading.Thread(target=wait, name="parent", daemon=True).start()
 
 
-def hint(connection: Connection) -> None:
+def send_hint(connection: Connection) -> None:
     """Tell the process at the other end of a pipe to look now. Never waits: a hint is lost where many are unread."""
     with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
         end.send(b"!", socket.MSG_DONTWAIT)
 
 
-def heed(connection: Connection, hinted: Callable[[], None]) -> None:
+def watch_hints(connection: Connection, hinted: Callable[[], None]) -> None:
     """Call a function for the hints that come, until the other end is closed."""
     with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
         while end.recv(4096):
-            survived(hinted, "a hint from another process")
+            run_surviving(hinted, "a hint from another process")

@@ -9,7 +9,7 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 
-def survived(call: Callable[[], object], doing: str) -> bool:
+def run_surviving(call: Callable[[], object], doing: str) -> bool:
     """Call a function of a thread that must outlive it; what it raises is told with its traceback, and False returned.
 
     Parameters

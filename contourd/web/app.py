@@ -41,7 +41,7 @@ HEADERS = {
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 
 
-class Headers:
+class SecurityHeaders:
     """Sends the headers above with every answer; only what is the same for all may be kept by a browser."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -92,7 +92,7 @@ def make_app(settings: Settings, database: Database, pulse: Pulse | None = None)
         Route("/metrics", health.metrics),
         Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
     ]
-    middleware = [Middleware(Headers)]
+    middleware = [Middleware(SecurityHeaders)]
     if web.on_loopback:  # else a page elsewhere could name this machine as its own host, and read
         allowed = [*LOOPBACK_NAMES, web.host, *web.hosts]
         middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=allowed, www_redirect=False))

@@ -49,7 +49,7 @@ LONGEST_S: Mapping[Phase, float] = MappingProxyType(
 )
 
 
-class Crowd:
+class ConnectionRegistry:
     """Who is connected. Used by the server's one thread.
 
     Parameters
@@ -107,7 +107,7 @@ class PageConnection(H11Protocol):
         To which it belongs.
     """
 
-    def __init__(self, crowd: Crowd, *arguments: Any, **named: Any) -> None:
+    def __init__(self, crowd: ConnectionRegistry, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._crowd = crowd
         self._about: object = None

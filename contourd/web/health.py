@@ -28,7 +28,7 @@ FRESH_S, LONGEST_S, LONGEST_FIGURES_S = 2.0, 5.0, 30.0
 
 
 @dataclass(slots=True)
-class OneAtATime:
+class SharedReader:
     """Has something read by one thread, for whoever asks meanwhile. Used by the server's one thread."""
 
     read: Callable[[], list[str]]
@@ -58,15 +58,15 @@ class OneAtATime:
 class Health:
     """What machines ask of the page."""
 
-    storage: OneAtATime
-    figures: OneAtATime
+    storage: SharedReader
+    figures: SharedReader
 
     @classmethod
     def of(cls, site: Site, spool: SpoolSettings) -> Health:
         """Build it once, for a page."""
         return cls(
-            OneAtATime(lambda: _of_storage(site.database, spool), LONGEST_S, FRESH_S),
-            OneAtATime(lambda: [exposition(site.metrics).decode()], LONGEST_FIGURES_S),
+            SharedReader(lambda: _of_storage(site.database, spool), LONGEST_S, FRESH_S),
+            SharedReader(lambda: [exposition(site.metrics).decode()], LONGEST_FIGURES_S),
         )
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
-from contourd.observe.pulse import Pulse, Wrong
+from contourd.observe.pulse import Pulse, SelfTestFault
 from contourd.settings import Settings
 from contourd.web.access import read_token
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 PAUSE_S, STOP_S = 5.0, 10.0
 
 
-class PageKeeper:
+class PageProcess:
     """One process for the page, where the settings want it.
 
     Raises
@@ -36,7 +36,7 @@ class PageKeeper:
         if settings.web.enabled:
             read_token(settings.web.token_file)
 
-    def watch(self, worker_is_alive: bool, wrong: Wrong) -> None:
+    def watch(self, worker_is_alive: bool, wrong: SelfTestFault) -> None:
         """Tell the page how the daemon is; start its process, and again some time after it ended."""
         if not self._settings.web.enabled:
             return

@@ -19,7 +19,7 @@ from pydicom.dataset import Dataset
 
 from contourd.dicom.reading.files import read_dicom
 from contourd.dicom.reading.series import gate, read_instance, read_slices, read_volume
-from contourd.dicom.reading.viewing import visible
+from contourd.dicom.reading.viewing import displayable_series
 from contourd.dicom.rtstruct.reader import ReadROI, extent, rasterise, read_structure_set
 from contourd.errors import SeriesUnusable
 from contourd.imaging.contours import MaskInBox
@@ -37,7 +37,7 @@ NOTHING_HU = -32768
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Organ:
+class SceneROI:
     """One ROI of the structure set.
 
     Attributes
@@ -80,7 +80,7 @@ class Scene:
 
     grid: Grid
     hu: NDArray[np.int16]
-    organs: tuple[Organ, ...]
+    organs: tuple[SceneROI, ...]
     gaps: tuple[tuple[float, ...], ...] = ()
     left_out: int = 0
 
@@ -208,7 +208,7 @@ def open_held_scene(images: Sequence[Path], limit_bytes: int) -> Scene:
     SeriesUnusable
         Nothing can be shown of it, or it is larger than ``limit_bytes``.
     """
-    found = visible(images)
+    found = displayable_series(images)
     _refuse_large(found.grid, limit_bytes)
     volume = read_slices(found.instances, found.grid)
     grid, turn = volume.grid.canonical()
@@ -231,7 +231,7 @@ def _refuse_large(grid: Grid, limit_bytes: int) -> None:
         raise SeriesUnusable(HoldReason.TOO_LARGE_TO_SHOW, mb=needed / 1e6, limit_mb=limit_bytes / 1e6)
 
 
-def _organs(dataset: Dataset, grid: Grid) -> tuple[Organ, ...]:
+def _organs(dataset: Dataset, grid: Grid) -> tuple[SceneROI, ...]:
     colours = {
         int(item.ReferencedROINumber): tuple(int(v) for v in item.get("ROIDisplayColor") or WHITE)
         for item in dataset.get("ROIContourSequence") or ()
@@ -247,7 +247,7 @@ def _organs(dataset: Dataset, grid: Grid) -> tuple[Organ, ...]:
     )
 
 
-def _organ(roi: ReadROI, grid: Grid, colour: tuple[int, ...], remark: str) -> Organ:
+def _organ(roi: ReadROI, grid: Grid, colour: tuple[int, ...], remark: str) -> SceneROI:
     box = extent(roi.contours, grid)
     mask = MaskInBox(box, rasterise(roi.contours, grid, box))
     loops: dict[int, tuple[FloatArray, ...]] = {}
@@ -258,7 +258,7 @@ def _organ(roi: ReadROI, grid: Grid, colour: tuple[int, ...], remark: str) -> Or
         loop = np.column_stack([(index[:, 2] + 0.5) * dx, (index[:, 1] + 0.5) * dy])
         loops[k] = (*loops.get(k, ()), loop)
     volume_cc = grid.volume_mm3(mask.mask, box[0].start) / 1000
-    return Organ(roi.number, roi.name, "#{:02x}{:02x}{:02x}".format(*colour), volume_cc, remark, loops, mask)
+    return SceneROI(roi.number, roi.name, "#{:02x}{:02x}{:02x}".format(*colour), volume_cc, remark, loops, mask)
 
 
 def _path(loop: FloatArray) -> str:

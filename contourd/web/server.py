@@ -19,9 +19,9 @@ from contourd.settings import Settings
 from contourd.spool.access import keep_private
 from contourd.store.database import Database
 from contourd.system.logs import set_up_logging
-from contourd.system.signals import end_with
+from contourd.system.signals import end_with_parent
 from contourd.web.app import make_app
-from contourd.web.connections import Crowd, PageConnection
+from contourd.web.connections import ConnectionRegistry, PageConnection
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ LARGEST_HEADER_BYTES = 32 * 1024
 def make_server(settings: Settings, database: Database, pulse: Pulse | None = None) -> uvicorn.Server:
     """Build the server; ``run()`` serves until its ``should_exit`` is set."""
     web = settings.web
-    connection: Any = partial(PageConnection, Crowd(web.proxies))
+    connection: Any = partial(PageConnection, ConnectionRegistry(web.proxies))
     config = uvicorn.Config(
         make_app(settings, database, pulse),
         host=web.host,
@@ -65,7 +65,7 @@ def main(settings: Settings, parent: Connection, pulse: Pulse) -> None:
 
 
 def _serve(settings: Settings, parent: Connection, pulse: Pulse) -> None:
-    end_with(parent)
+    end_with_parent(parent)
     os.nice(5)  # reception and contouring come first
     database = Database(settings.database_url)
     web = settings.web

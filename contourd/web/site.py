@@ -87,7 +87,7 @@ def person_of(request: Request) -> SignedIn | None:
 
 
 def may_read(request: Request) -> bool:
-    """Say whether the request may see jobs and pictures."""
+    """Return whether the request may see jobs and pictures."""
     return not site_of(request).reading_needs_sign_in or person_of(request) is not None
 
 

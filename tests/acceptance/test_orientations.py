@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from contourd.acceptance.reference_patient import load_reference
-from contourd.contour.contouring import Contoured, contour_series
+from contourd.contour.contouring import ContouringResult, contour_series
 from contourd.dicom.reading.series import find_series
 from contourd.imaging.volume import Volume
 from contourd.model.bundle import load_bundle
@@ -26,10 +26,10 @@ class Patient:
 
     volume: Volume
     predictor: Predictor
-    supine: Contoured
+    supine: ContouringResult
 
 
-def contoured(volume: Volume, folder: Path, predictor: Predictor, orientation: str) -> Contoured:
+def contoured(volume: Volume, folder: Path, predictor: Predictor, orientation: str) -> ContouringResult:
     (instances,) = find_series(write_turned(volume, orientation, folder)).values()
     return contour_series(instances, predictor)
 

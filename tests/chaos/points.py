@@ -51,8 +51,11 @@ COMMIT = "contourd.store.database:_commit"
 CLOSED = "contourd.intake.intake:Intake.association_closed"
 WRITE, FSYNC, RENAME = "contourd.spool.folder:write_durably", "os:fsync", "os:replace"
 SPOOL, DATABASE = "contourd.spool.folder:Spool", "contourd.store.database:Database"
-RECORDED = "contourd.node.receivers.receiver:Parties.instance_stored"
-RECEPTION, READ = "contourd.node.receivers.dispatcher:Receivers", "contourd.dicom.network.guard:Guard._receive"
+RECORDED = "contourd.node.receivers.receiver:ConnectionChannels.instance_stored"
+RECEPTION, READ = (
+    "contourd.node.receivers.dispatcher:ReceiverPool",
+    "contourd.dicom.network.guard:AssociationGuard._receive",
+)
 
 IDLE = Fault(
     "stall", "enter", "contourd.node.worker_supervisor:run_worker"

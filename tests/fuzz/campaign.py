@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from contourd.system.memory import share_one_arena
+from contourd.system.memory import use_one_arena
 from tests.fuzz.bounds import FILES, GROWTH_MB, PEAK_MB, Figures
 from tests.fuzz.outgoing import run_destinations, run_notices
 from tests.fuzz.page import run_page
@@ -36,7 +36,7 @@ def play(name: str, seed: int, first: int, count: int, seconds: float) -> Figure
     logging.disable(logging.CRITICAL)
     threads: list[str] = []
     threading.excepthook = lambda told: threads.append(f"thread: {told.exc_type.__name__} {told.exc_value}"[:300])
-    share_one_arena()  # as `contourd serve` does
+    use_one_arena()  # as `contourd serve` does
     run, _ = CAMPAIGNS[name]
     with tempfile.TemporaryDirectory() as folder, FILES.only(writing=Path(folder)):
         figures = run(Path(folder), seed, range(first, first + count), seconds)

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pydicom
 
-from contourd.dicom.network.commitment_messages import Reference, Request
+from contourd.dicom.network.commitment_messages import CommitmentRequest, InstanceReference
 from contourd.dicom.network.commitment_scu import CommitmentSCU
 from contourd.dicom.network.outcomes import Outcome, OutcomeKind
 from contourd.dicom.network.scu import StorageSCU
 from contourd.dicom.rtstruct.writer import save_structure_set
 from contourd.errors import NoticeNotSent
-from contourd.observe.notices import Channel, MailChannel, WebhookChannel, notice_of_test
+from contourd.observe.notices import MailChannel, NotificationChannel, WebhookChannel, notice_of_test
 from contourd.settings import Destination
 from contourd.settings.alerts import MailSettings
 from tests.fuzz.bounds import FILES, FOR_EVER, Figures, Memory
@@ -187,7 +187,9 @@ def _ask(which: float, path: Path, destination: Destination, number: int) -> tup
     if which < 0.85:
         return StorageSCU(title).echo(destination), "echo"
     committer = CommitmentSCU(title, _Nobody(), same_association_s=0.05)
-    return committer.ask(Request("1.2.3", (Reference(RTSTRUCT.decode(), "1.2.4"),)), destination), "commitment"
+    return committer.ask(
+        CommitmentRequest("1.2.3", (InstanceReference(RTSTRUCT.decode(), "1.2.4"),)), destination
+    ), "commitment"
 
 
 class _Nobody:
@@ -308,7 +310,7 @@ class Slot:
         while connection.recv(65536):  # a close with bytes unread would take away what was sent
             pass
 
-    def channel(self, security: str) -> Channel:
+    def channel(self, security: str) -> NotificationChannel:
         if not self.by_mail:
             return WebhookChannel(f"http://{LOOPBACK}:{self.port}/x", ANSWER_S)
         settings = {"host": LOOPBACK, "port": self.port, "recipients": ["a@b.example"], "timeout_s": ANSWER_S}

@@ -22,7 +22,7 @@ from pydicom.uid import (
 )
 
 from contourd.dicom.network.file_meta import file_meta
-from contourd.dicom.network.image_identifiers import by_hand, naming_of
+from contourd.dicom.network.image_identifiers import naming_of, read_usual_dataset
 from contourd.dicom.reading.instance import Instance, read_encoded, read_instance
 from contourd.dicom.reading.isolation import PixelDecoder
 from contourd.dicom.reading.pixels import hounsfield, same_image
@@ -84,7 +84,7 @@ class Reader:
         syntax = rng.choice(PLAIN) if number % PACKED_EVERY else rng.choice(tuple(self.packed))
         content = hostile_dataset(rng, self.packed.get(syntax, self.elements), syntax)
         if number % 3 == 0:
-            named = by_hand(memoryview(content), syntax)
+            named = read_usual_dataset(memoryview(content), syntax)
             read = read_encoded(BytesIO(content), syntax)
             assert named is None or named == naming_of(read)
         meta = file_meta(CT, "1.2.3", syntax)

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from contourd.contour.contouring import Contoured, Order, contour_series
+from contourd.contour.contouring import ContouringOptions, ContouringResult, contour_series
 from contourd.dicom.reading.series import Instance
 from contourd.model.predictor import Predictor
 from contourd.node import worker
@@ -23,13 +23,15 @@ from contourd.settings import Settings
 POISON_SLICES, RESTS = 18, "rests"
 
 
-def _unless_poison(instances: list[Instance], predictor: Predictor, order: Order) -> Contoured | None:
+def _unless_poison(
+    instances: list[Instance], predictor: Predictor, order: ContouringOptions
+) -> ContouringResult | None:
     if len(instances) == POISON_SLICES:
         return None
     return contour_series(instances, predictor, order)
 
 
-def _crash(instances: list[Instance], predictor: Predictor, order: Order) -> Contoured:
+def _crash(instances: list[Instance], predictor: Predictor, order: ContouringOptions) -> ContouringResult:
     contoured = _unless_poison(instances, predictor, order)
     if contoured is None:
         os.kill(os.getpid(), signal.SIGSEGV)
@@ -37,7 +39,7 @@ def _crash(instances: list[Instance], predictor: Predictor, order: Order) -> Con
     return contoured
 
 
-def _exhaust(instances: list[Instance], predictor: Predictor, order: Order) -> Contoured:
+def _exhaust(instances: list[Instance], predictor: Predictor, order: ContouringOptions) -> ContouringResult:
     contoured = _unless_poison(instances, predictor, order)
     if contoured is None:
         np.ones(10**10)  # 80 GB
@@ -45,7 +47,7 @@ def _exhaust(instances: list[Instance], predictor: Predictor, order: Order) -> C
     return contoured
 
 
-def _hang(instances: list[Instance], predictor: Predictor, order: Order) -> Contoured:
+def _hang(instances: list[Instance], predictor: Predictor, order: ContouringOptions) -> ContouringResult:
     contoured = _unless_poison(instances, predictor, order)
     if contoured is None:
         ctypes.PyDLL(None).sleep(600)  # PyDLL does not let go of the interpreter: no thread can renew the lease

@@ -12,10 +12,10 @@ from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage
 from pynetdicom import AE, build_role, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from contourd.delivery.commitment_reporter import Custody, Reporter
+from contourd.delivery.commitment_reporter import CommitmentReporter, CommitmentServices
 from contourd.delivery.commitment_requests import CommitmentRequests
 from contourd.delivery.commitments import Commitments
-from contourd.delivery.deliverer import Deliverer, Post
+from contourd.delivery.deliverer import Deliverer, DeliveryServices
 from contourd.delivery.deliveries import Deliveries
 from contourd.dicom.network.commitment_messages import PUSH_MODEL, PUSH_MODEL_INSTANCE
 from contourd.dicom.network.commitment_scp import CommitmentSCP
@@ -74,13 +74,15 @@ class Node:
         pacs = Destination(
             name="pacs", ae_title="PACS", host=LOOPBACK, port=port, commitment=True, response_timeout_s=10, **more
         )
-        post = Post(self.spool.root, self.deliveries, self.commitments, StorageSCU("CONTOURD"), self.committer)
+        post = DeliveryServices(
+            self.spool.root, self.deliveries, self.commitments, StorageSCU("CONTOURD"), self.committer
+        )
         Deliverer(pacs, post, threading.Event()).deliver_due()
 
     def report(self, port: int, **more: Any) -> None:
         ct1 = SenderNode(ae_title="CT1", host=LOOPBACK, port=port, response_timeout_s=10, **more)
-        custody = Custody(self.spool.root, self.requests, self.committer, late_s=0)
-        Reporter(ct1, custody, threading.Event()).report_due()
+        custody = CommitmentServices(self.spool.root, self.requests, self.committer, late_s=0)
+        CommitmentReporter(ct1, custody, threading.Event()).report_due()
 
     @property
     def delivery(self) -> Any:

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from contourd.checks import alerts
-from contourd.checks.finding import State
+from contourd.checks.finding import CheckStatus
 from contourd.cli import app
 from contourd.settings import MailSettings
 from tests.certificates import Authority
@@ -36,7 +36,7 @@ def test_everything_but_the_message_is_tried(tmp_path):
     secret.write_text("tr0ub4dor")
     with smtp_sink() as box:
         found = alerts.mail(to(box.port, user="node", password_file=secret), "CONTOURD", send=False)
-        assert found.state is State.OK
+        assert found.state is CheckStatus.OK
         assert "takes the log-in of node, and takes the addresses" in found.told
         assert [line.split()[0].upper() for line in box.commands] == ["EHLO", "AUTH", "MAIL", "RCPT", "RSET", "QUIT"]
         assert box.messages == []
@@ -61,7 +61,7 @@ def test_a_test_mail_is_sent_on_request(tmp_path, small_bundle):
 
 def test_a_red_says_what_to_look_at(tmp_path):
     nobody = alerts.mail(to(free_port()), "CONTOURD", send=False)
-    assert (nobody.state, nobody.remedy.split(",")[0]) == (State.FAILED, "check alerts.mail.host")
+    assert (nobody.state, nobody.remedy.split(",")[0]) == (CheckStatus.FAILED, "check alerts.mail.host")
     with smtp_sink() as box:
         plain = alerts.mail(to(box.port, security="starttls"), "CONTOURD", send=False)
         assert "check alerts.mail.security" in plain.remedy
@@ -69,9 +69,9 @@ def test_a_red_says_what_to_look_at(tmp_path):
         assert "check alerts.mail.password_file" in gone.remedy
         box.strangers = True
         refused = alerts.mail(to(box.port), "CONTOURD", send=False)
-        assert refused.state is State.FAILED
+        assert refused.state is CheckStatus.FAILED
         assert "check alerts.mail.sender and recipients" in refused.remedy
-    assert alerts.webhook(f"http://{LOOPBACK}:{free_port()}/x", 5).state is State.FAILED
+    assert alerts.webhook(f"http://{LOOPBACK}:{free_port()}/x", 5).state is CheckStatus.FAILED
 
 
 def test_a_webhook_whose_certificate_nobody_knows_is_red(tmp_path):
@@ -89,5 +89,5 @@ def test_a_webhook_whose_certificate_nobody_knows_is_red(tmp_path):
         thread.start()
         found = alerts.webhook(f"https://{LOOPBACK}:{listener.getsockname()[1]}/x", 10)
         thread.join()
-    assert found.state is State.FAILED
+    assert found.state is CheckStatus.FAILED
     assert "certificate" in found.told + found.remedy

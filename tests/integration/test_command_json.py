@@ -24,18 +24,18 @@ from contourd.cli.constancy import CONSTANCY_COMMANDS
 from contourd.cli.database import DATABASE_COMMANDS
 from contourd.cli.models import MODEL_COMMANDS
 from contourd.cli.training import RECIPE_COMMANDS
-from contourd.constancy.requests import Checks
-from contourd.dicom.network.in_memory_scp import Receiver
+from contourd.constancy.requests import ConstancyChecks
+from contourd.dicom.network.in_memory_scp import InMemorySCP
 from contourd.dicom.reading.integrity import stored_sha256
 from contourd.model.model_identity import ModelIdentity
 from contourd.model.runtime_description import RuntimeDescription
 from contourd.settings import load_settings
 from contourd.spool.folder import Spool
-from contourd.store.audit import AuditTrail, Deed
-from contourd.store.constancy_result import CheckResult, ModelResult, OrganResult
+from contourd.store.audit import AuditEntry, AuditTrail
+from contourd.store.constancy_result import ConstancyResult, ModelConstancy, OrganConstancy
 from contourd.store.contourings import Contouring, add_contouring
 from contourd.store.database import Database
-from contourd.store.states import CheckState
+from contourd.store.states import ConstancyState
 from contourd.store.tables import InstanceRow, NewerImageRow
 from tests import showcase
 from tests.archives import write_dicom
@@ -90,7 +90,7 @@ class Site:
         spool = Spool(root)
         database.upgrade()
         showcase.fill_queue(database, spool)
-        AuditTrail(database).record(Deed("alice", "retry", "job 1"))
+        AuditTrail(database).record(AuditEntry("alice", "retry", "job 1"))
         database.close()
         return path
 
@@ -229,15 +229,15 @@ def activated(site: Site) -> Path:
 def constancy(site: Site) -> list[object]:
     settings = load_settings(site.queue())
     database = Database(settings.database_url)
-    checks = Checks(database)
+    checks = ConstancyChecks(database)
     number = checks.request("alice")
     checks.begin(number)
-    organs = {"Mandible": OrganResult(dice=1.0, shift_mm=0.0), "Larynx": OrganResult(dice=0.0, shift_mm=None)}
-    figures = ModelResult(
+    organs = {"Mandible": OrganConstancy(dice=1.0, shift_mm=0.0), "Larynx": OrganConstancy(dice=0.0, shift_mm=None)}
+    figures = ModelConstancy(
         model="hn7", name="hn7", version="1", sha256="0" * 64, seconds=5.5, baseline_seconds=5.0, organs=organs
     )
-    result = CheckResult(version="1", device="cpu", models=(figures,), remarks=("pacs does not answer",))
-    checks.end(number, CheckState.RED, "Larynx: Dice 0.0", result)
+    result = ConstancyResult(version="1", device="cpu", models=(figures,), remarks=("pacs does not answer",))
+    checks.end(number, ConstancyState.RED, "Larynx: Dice 0.0", result)
     database.close()
     return site.operate("constancy", "show")
 
@@ -289,7 +289,7 @@ RUNS: Mapping[str, Callable[[Site], list[object]]] = {
 @pytest.fixture
 def site(tmp_path, bright_bundle, small_bundle, monkeypatch) -> Iterator[Site]:
     monkeypatch.chdir(tmp_path)  # no settings are found by chance
-    with Receiver("RECEIVER") as receiver:
+    with InMemorySCP("RECEIVER") as receiver:
         yield Site(tmp_path, bright_bundle, small_bundle, f"RECEIVER@{LOOPBACK}:{receiver.port}")
     gc.collect()
 

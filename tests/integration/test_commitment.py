@@ -18,8 +18,8 @@ from sqlalchemy import select
 from contourd.dicom.network.commitment_messages import (
     PUSH_MODEL,
     PUSH_MODEL_INSTANCE,
-    Reference,
-    Request,
+    CommitmentRequest,
+    InstanceReference,
     request_dataset,
 )
 from contourd.dicom.network.scu import StorageSCU
@@ -166,13 +166,13 @@ def test_a_sender_is_told_what_is_safe(start: Start, tmp_path: Path) -> None:
     with sending(node.port, ExplicitVRLittleEndian) as association:
         assert all(association.send_c_store(path).Status == 0x0000 for path in images)
     kept = node.requests.kept([str(uid) for uid in uids(images)])
-    references = tuple(Reference(CTImageStorage, uid) for uid in uids(images))
+    references = tuple(InstanceReference(CTImageStorage, uid) for uid in uids(images))
     scanner = Scanner()
-    assert n_action(node.port, request_dataset(Request("1.5.1", references))) == 0x0000
+    assert n_action(node.port, request_dataset(CommitmentRequest("1.5.1", references))) == 0x0000
     node.report(scanner.port)
     path = node.spool.root / kept[references[0].sop_instance_uid][0].path
     path.write_bytes(path.read_bytes()[:-2] + b"??")
-    assert n_action(node.port, request_dataset(Request("1.5.2", references))) == 0x0000
+    assert n_action(node.port, request_dataset(CommitmentRequest("1.5.2", references))) == 0x0000
     node.report(scanner.port)
     scanner.server.shutdown()
     (kind, first), (other_kind, second) = scanner.told
@@ -191,7 +191,7 @@ def uids(images: list[Path]) -> list[str]:
 
 def test_a_sender_that_takes_no_reports_is_tried_again(start: Start) -> None:
     node, scanner = start(), Scanner(takes=False)
-    request = Request("1.5.1", (Reference(CTImageStorage, "1.2.3"),))
+    request = CommitmentRequest("1.5.1", (InstanceReference(CTImageStorage, "1.2.3"),))
     assert n_action(node.port, request_dataset(request)) == 0x0000
     node.report(scanner.port)
     scanner.server.shutdown()
@@ -204,10 +204,12 @@ def test_a_sender_that_takes_no_reports_is_tried_again(start: Start) -> None:
 @pytest.mark.filterwarnings("ignore:Invalid value for VR UI")
 def test_hostile_requests_are_refused_and_leave_nothing(start: Start) -> None:
     node = start()
-    good = request_dataset(Request("1.5.1", (Reference(CTImageStorage, "1.2.3"),)))
-    many = Request("1.5.2", tuple(Reference(CTImageStorage, f"1.2.{n}") for n in range(10_001)))
-    huge = Request("1.5.3", tuple(Reference(CTImageStorage, "1.2." + "3" * 55 + str(n)) for n in range(20_000)))
-    path = request_dataset(Request("1.5.4", (Reference(CTImageStorage, "../../etc"),)))
+    good = request_dataset(CommitmentRequest("1.5.1", (InstanceReference(CTImageStorage, "1.2.3"),)))
+    many = CommitmentRequest("1.5.2", tuple(InstanceReference(CTImageStorage, f"1.2.{n}") for n in range(10_001)))
+    huge = CommitmentRequest(
+        "1.5.3", tuple(InstanceReference(CTImageStorage, "1.2." + "3" * 55 + str(n)) for n in range(20_000))
+    )
+    path = request_dataset(CommitmentRequest("1.5.4", (InstanceReference(CTImageStorage, "../../etc"),)))
     assert n_action(node.port, request_dataset(many)) == 0x0213
     assert n_action(node.port, request_dataset(huge)) == 0x0213
     assert n_action(node.port, path) == 0x0115
@@ -222,7 +224,7 @@ def test_hostile_requests_are_refused_and_leave_nothing(start: Start) -> None:
 
 def test_a_node_that_is_not_to_answer_senders_says_so(start: Start) -> None:
     node = start(answers_senders=False)
-    good = request_dataset(Request("1.5.1", (Reference(CTImageStorage, "1.2.3"),)))
+    good = request_dataset(CommitmentRequest("1.5.1", (InstanceReference(CTImageStorage, "1.2.3"),)))
     assert n_action(node.port, good) == 0x0124
 
 
@@ -248,7 +250,7 @@ def test_all_of_it_goes_by_tls(start: Start, pacs: PacsMaker, tmp_path: Path) ->
     assert call_back(node.port, *event_report(peer.request), tls=(calling, LOOPBACK)) == 0x0000
     assert node.delivery.state == "DELIVERED"
     scanner = Scanner(listening_context(peer_tls))
-    node.requests.requested("CT1", Request("1.5.1", (Reference(CTImageStorage, "1.2.3"),)))
+    node.requests.requested("CT1", CommitmentRequest("1.5.1", (InstanceReference(CTImageStorage, "1.2.3"),)))
     node.report(scanner.port, tls=tls)
     scanner.server.shutdown()
     assert [kind for kind, _ in scanner.told] == [2]

@@ -19,8 +19,8 @@ from contourd.errors import NodeError
 from contourd.node import daemon as daemon_module
 from contourd.node import self_test
 from contourd.node.daemon import Daemon
-from contourd.node.receivers.dispatcher import Receivers
-from contourd.observe.pulse import Wrong
+from contourd.node.receivers.dispatcher import ReceiverPool
+from contourd.observe.pulse import SelfTestFault
 from contourd.settings import Destination, load_settings
 from contourd.store.audit import AuditTrail
 from contourd.system.systemd import ServiceNotifier
@@ -53,7 +53,7 @@ def test_a_node_whose_receivers_cannot_start_says_so_and_ends(begin, tmp_path, m
     monkeypatch.setattr(self_test, "DEAF_S", 3.0)
     monkeypatch.setattr(daemon_module, "EVERY_S", 0.2)
     monkeypatch.setattr("contourd.dicom.network.own_echo.ECHO_S", 0.5)
-    monkeypatch.setattr(daemon_module, "Receivers", lambda *a: Receivers(*a, main=breaking.dying_at_start))
+    monkeypatch.setattr(daemon_module, "ReceiverPool", lambda *a: ReceiverPool(*a, main=breaking.dying_at_start))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(WAIT_S)
@@ -63,7 +63,7 @@ def test_a_node_whose_receivers_cannot_start_says_so_and_ends(begin, tmp_path, m
         heard = []
         while (state := systemd.recv(100)) != b"STOPPING=1":
             heard.append(state)
-    assert node.wrong & Wrong.PORT
+    assert node.wrong & SelfTestFault.PORT
     assert heard[0] == b"READY=1"
     assert len(heard) - 1 < 15  # every 0.1 s for 0.5 s, and not for the two and a half that follow
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from contourd.errors import NoticeNotSent
 from contourd.observe.alerts import Alerts
-from contourd.observe.notices import Channel, MailChannel, Notice, WebhookChannel, notice_of_test
+from contourd.observe.notices import MailChannel, Notice, NotificationChannel, WebhookChannel, notice_of_test
 from contourd.settings.alerts import AlertSettings, MailSettings
 from contourd.store.database import Database
 from tests.paging import settings_for
@@ -58,7 +58,7 @@ REPLY = b"HTTP/1.1 302 Found\r\nLocation: %s\r\nContent-Length: 0\r\n\r\n"
 LOCATIONS = (b"http://[", b"http://\xff\xfe", b"//[::", b"file:///etc/passwd", b"/elsewhere")
 
 
-def not_sent(channel: Channel) -> str:
+def not_sent(channel: NotificationChannel) -> str:
     """Send a notice in vain, within its time and memory; returns why."""
     before, began = psutil.Process().memory_info().rss, time.monotonic()
     with pytest.raises(NoticeNotSent) as told:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from contourd.dicom.network.own_echo import OwnCalls, echo_self
+from contourd.dicom.network.own_echo import SelfEchoRegistry, echo_self
 from contourd.dicom.network.scp import StorageSCP
 from contourd.errors import NodeError
 from contourd.settings import NodeSettings, NodeTLS
@@ -63,7 +63,7 @@ def test_it_is_answered_by_tls_without_a_certificate_and_nobody_else_is(tmp_path
     try:
         scp.try_echo()
         with listening_socket(scp.port) as listening, pytest.raises(NodeError, match="does not answer a C-ECHO"):
-            echo_self(node, listening, OwnCalls(), 5.0)  # of which the listener does not know
+            echo_self(node, listening, SelfEchoRegistry(), 5.0)  # of which the listener does not know
     finally:
         scp.stop()
 
@@ -87,7 +87,7 @@ def test_a_port_that_does_not_answer_or_answers_otherwise_is_told_in_its_time(co
         thread.start()
         began = time.monotonic()
         with pytest.raises(NodeError, match="does not answer a C-ECHO"):
-            echo_self(NodeSettings(), silent, OwnCalls(), SHORT_S)
+            echo_self(NodeSettings(), silent, SelfEchoRegistry(), SHORT_S)
         assert time.monotonic() - began < SHORT_S + 2
         thread.join()
 
@@ -109,6 +109,6 @@ def test_an_answer_that_drips_has_no_more_time() -> None:
         thread.start()
         began = time.monotonic()
         with pytest.raises(NodeError, match=r"no answer in time|timed out"):
-            echo_self(NodeSettings(), silent, OwnCalls(), SHORT_S)
+            echo_self(NodeSettings(), silent, SelfEchoRegistry(), SHORT_S)
         assert time.monotonic() - began < SHORT_S + 2
         thread.join()

@@ -19,7 +19,7 @@ from contourd.dicom.network import own_echo
 from contourd.dicom.network.commitment_messages import NOT_AUTHORISED
 from contourd.errors import CommitmentRefused, NodeError, QueueUnavailable
 from contourd.node.receivers import dispatcher
-from contourd.node.receivers.dispatcher import Receivers
+from contourd.node.receivers.dispatcher import ReceiverPool
 from contourd.settings import Settings, load_settings
 from tests.chaos.server import wait_until
 from tests.integration.receiving import WAIT_S, Recorder, associate
@@ -46,7 +46,9 @@ class Front:
     def __init__(self, settings: Settings) -> None:
         self.sink = Recorder(settings.spool.root)
         self.witnessed: list[tuple[str, ...]] = []
-        self.receivers = Receivers(settings, self.sink, lambda *deed: self.witnessed.append(deed), Nobody(), Nobody())
+        self.receivers = ReceiverPool(
+            settings, self.sink, lambda *deed: self.witnessed.append(deed), Nobody(), Nobody()
+        )
         self.receivers.start()
         wait_until(lambda: len(self.receivers.pids) == settings.node.receivers, "not every receiver is there")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from contourd.dicom.network.events import Places
+from contourd.dicom.network.events import AssociationLimits
 from contourd.dicom.network.guard import LEAST_PDU_BYTES
 from contourd.dicom.network.outcomes import OutcomeKind
 from contourd.dicom.network.scu import StorageSCU
@@ -109,7 +109,7 @@ def test_a_sender_that_names_no_maximum_length_gets_its_answers(start: Start) ->
 
 
 def test_each_party_has_its_share_and_no_more() -> None:
-    places = Places(5, 2)
+    places = AssociationLimits(5, 2)
     many, all_taken = "too many associations of this address (node.associations_per_peer)", "too many associations"
     assert [places.admit(n, "10.0.0.1") for n in (1, 2, 3)] == ["", "", many]
     assert places.admit(4, "::ffff:10.0.0.1") == many  # the same address, by IPv6

@@ -12,7 +12,7 @@ import psutil
 import pydicom
 import pytest
 
-from contourd.dicom.network.commitment_messages import Reference, Report, Request
+from contourd.dicom.network.commitment_messages import CommitmentReport, CommitmentRequest, InstanceReference
 from contourd.dicom.network.commitment_scu import CommitmentSCU
 from contourd.dicom.network.outcomes import Outcome, OutcomeKind
 from contourd.dicom.network.scu import StorageSCU
@@ -144,16 +144,16 @@ def implicit_files(folder: Path) -> list[Path]:
 @pytest.mark.parametrize("changes", [{"message": 9}, {"instance": b"1.2.3\0"}, {"sop_class": OTHER}], ids=str)
 def test_a_request_for_commitment_and_a_report_are_held_to_the_same(changes: dict[str, bytes | int]) -> None:
     class Nobody:
-        def reported(self, calling_ae: str, report: Report) -> None: ...
+        def reported(self, calling_ae: str, report: CommitmentReport) -> None: ...
 
     committer = CommitmentSCU("CONTOURD", Nobody(), same_association_s=0.1)
-    wanted = Reference(RTSTRUCT.decode(), "1.2.3")
+    wanted = InstanceReference(RTSTRUCT.decode(), "1.2.3")
     with rogue(answering(**changes)) as peer:
-        assert committer.ask(Request("1.2.4", (wanted,)), peer.destination()).kind is IMPROPER
+        assert committer.ask(CommitmentRequest("1.2.4", (wanted,)), peer.destination()).kind is IMPROPER
         sender = SenderNode(ae_title="ROGUE", host=LOOPBACK, port=peer.port)
-        assert committer.report(Report("1.2.4", (wanted,), {}), sender).kind is not ACCEPTED
+        assert committer.report(CommitmentReport("1.2.4", (wanted,), {}), sender).kind is not ACCEPTED
     with rogue(answering()) as peer:
-        assert committer.ask(Request("1.2.4", (wanted,)), peer.destination()).kind is ACCEPTED
+        assert committer.ask(CommitmentRequest("1.2.4", (wanted,)), peer.destination()).kind is ACCEPTED
 
 
 def after_the_request(play: Callable[[Line], None]) -> Callable[[Line], None]:

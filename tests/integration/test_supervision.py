@@ -17,7 +17,7 @@ from contourd.dicom.reading.integrity import stored_sha256
 from contourd.dicom.reading.series import read_instance
 from contourd.intake.intake import Intake
 from contourd.node import worker_supervisor
-from contourd.node.worker_supervisor import Supervisor, WorkerMain, told_death
+from contourd.node.worker_supervisor import Supervisor, WorkerMain, exit_text
 from contourd.observe.report import JobLine, read_report
 from contourd.settings import Destination, NodeSettings, Route, SeriesSettings, Settings, SpoolSettings, WorkerSettings
 from contourd.store.database import Database
@@ -145,7 +145,7 @@ def test_a_worker_that_dies_at_its_start_is_started_ever_more_seldom(site, caplo
     ],
 )
 def test_a_death_is_told_in_words(status, told):
-    assert told_death(status) == told
+    assert exit_text(status) == told
 
 
 def test_a_resting_worker_is_woken_and_says_when_it_has_contoured(site):

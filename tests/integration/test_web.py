@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from contourd.acceptance.reference_patient import load_reference
 from contourd.model.remarks import RemarkCheck, Remarks
-from contourd.observe.pulse import TOLD, Wrong
+from contourd.observe.pulse import TOLD, SelfTestFault
 from contourd.observe.report import read_report
 from contourd.store.states import JobState
 from contourd.store.tables import AuditRow, JobRow, SeriesRow
@@ -297,11 +297,11 @@ def test_health_says_what_is_wrong(acting):
 
 
 def test_a_node_that_only_a_restart_mends_is_dead_to_healthz_too(acting):
-    acting.pulse.beat(True, Wrong.FULL | Wrong.UNAVAILABLE)  # told, and no reason to kill it
+    acting.pulse.beat(True, SelfTestFault.FULL | SelfTestFault.UNAVAILABLE)  # told, and no reason to kill it
     assert acting.get("/healthz").status == 200
-    assert acting.get("/readyz").text.splitlines() == [TOLD[Wrong.FULL], TOLD[Wrong.UNAVAILABLE]]
-    acting.pulse.beat(True, Wrong.PORT)
-    assert (acting.get("/healthz").status, acting.get("/readyz").text) == (503, TOLD[Wrong.PORT] + "\n")
+    assert acting.get("/readyz").text.splitlines() == [TOLD[SelfTestFault.FULL], TOLD[SelfTestFault.UNAVAILABLE]]
+    acting.pulse.beat(True, SelfTestFault.PORT)
+    assert (acting.get("/healthz").status, acting.get("/readyz").text) == (503, TOLD[SelfTestFault.PORT] + "\n")
     assert "a C-ECHO to the node&#39;s own port is not answered" in acting.get("/").text
     assert "contourd_up 0.0" in acting.get("/metrics").text
     acting.clock.ahead_s += 16  # said nothing for longer than FRESH_S = 15 s

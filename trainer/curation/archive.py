@@ -71,7 +71,7 @@ class Stage(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class SkippedItem:
     """Something in an archive that is no case, and why."""
 
     source: str

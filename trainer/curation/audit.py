@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Grid
-from contourd.model.plausibility import Organ, assess, distribution_of, organ
+from contourd.model.plausibility import OrganGeometry, assess, distribution_of, organ
 from contourd.model.remarks import RemarkCheck
 from contourd.model.sides import Sides
 from contourd.model.structures import Structure, catalogue_pairs
@@ -66,7 +66,7 @@ class Shape:
         Between its first and its last.
     """
 
-    organ: Organ
+    organ: OrganGeometry
     outside: float
     empty_slices: int
 

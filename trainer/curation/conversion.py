@@ -30,7 +30,7 @@ READING = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ConversionOptions:
     """What to make of an item.
 
     Attributes
@@ -99,7 +99,7 @@ def sheet_file(folder: Path, identifier: str) -> Path:
     return folder / f"{identifier}.png"
 
 
-def known(order: Order) -> Converted | None:
+def known(order: ConversionOptions) -> Converted | None:
     """Return what an earlier run made of the item; None where anything has changed since."""
     try:
         found = Converted.model_validate_json((order.folder / f"{order.identifier}.json").read_bytes())
@@ -110,7 +110,7 @@ def known(order: Order) -> Converted | None:
     return found if fits and complete else None
 
 
-def convert(order: Order) -> Converted:
+def convert(order: ConversionOptions) -> Converted:
     """Read an item and write the case; what cannot be read is said in the result, never raised."""
     key = order.key
     try:
@@ -123,7 +123,7 @@ def convert(order: Order) -> Converted:
     return made
 
 
-def _make(order: Order, key: str) -> Converted:
+def _make(order: ConversionOptions, key: str) -> Converted:
     item = order.item
     raw = _own(read_case(item.images[0])) if item.kind is Kind.CASE else READERS[item.kind](item)
     case, remarks = _named(raw, order)
@@ -168,7 +168,7 @@ def _own(case: Case) -> RawCase:
     return RawCase(case.volume, {name: case.masks.get(name, nothing) for name in looked_for})
 
 
-def _named(raw: RawCase, order: Order) -> tuple[Case, list[str]]:
+def _named(raw: RawCase, order: ConversionOptions) -> tuple[Case, list[str]]:
     """Give structures their organs' names; of two spellings of one organ neither can be trusted, unless they agree.
 
     An organ whose mask is empty is ABSENT: somebody drew or looked for it, and nothing of it is in the field of view.

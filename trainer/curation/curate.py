@@ -21,11 +21,11 @@ from contourd.errors import DatasetError
 from contourd.model.site_structures import extended_catalogue
 from trainer.atomic import replacing, write_text
 from trainer.case import Annotation, read_case, write_case
-from trainer.curation.archive import Item, Refused, Stage
+from trainer.curation.archive import Item, SkippedItem, Stage
 from trainer.curation.audit import EXCLUDING, AuditFinding, Rule, audit, excluded
-from trainer.curation.conversion import Converted, Order, case_file, convert, known
+from trainer.curation.conversion import ConversionOptions, Converted, case_file, convert, known
 from trainer.curation.discovery import Source, find_items, parse_sources
-from trainer.curation.pseudonyms import Named, identify
+from trainer.curation.pseudonyms import PseudonymisedItem, identify
 from trainer.curation.report import Curation, write_curation_report
 from trainer.curation.splits import SPLITS, Member, Shares, refuse_doubles, split_together
 from trainer.curation.twin_splits import TwinPair, fixed_splits, joined_patients, outnumbered, told
@@ -101,13 +101,15 @@ def curate(sources: Sequence[Source], output: Path, options: Options) -> Curatio
     work = output / WORK
     work.mkdir(parents=True, exist_ok=True)
     found = [one for source in sources for one in find_items(source)]
-    items, refused = [f for f in found if isinstance(f, Item)], [f for f in found if isinstance(f, Refused)]
+    items, refused = [f for f in found if isinstance(f, Item)], [f for f in found if isinstance(f, SkippedItem)]
     named = identify(items, output)
     spelt = review(
         Counter(name for item in items for name in dict.fromkeys(item.spellings)), output / NAMES, vocabulary
     )
     organs = mapping(spelt)
-    orders = {one.identifier: Order(one.item, one.identifier, organs, options.keep_chest, work) for one in named}
+    orders = {
+        one.identifier: ConversionOptions(one.item, one.identifier, organs, options.keep_chest, work) for one in named
+    }
     for path in work.iterdir():
         if path.stem not in orders:
             path.unlink()
@@ -117,14 +119,14 @@ def curate(sources: Sequence[Source], output: Path, options: Options) -> Curatio
         print(_line(converted), flush=True)
     for one in named:
         if made[one.identifier].refused:
-            refused.append(Refused(one.item.source, one.identifier, made[one.identifier].refused, Stage.UNUSABLE))
+            refused.append(SkippedItem(one.item.source, one.identifier, made[one.identifier].refused, Stage.UNUSABLE))
     usable = [one for one in named if not made[one.identifier].refused]
     members = [_member(one, made[one.identifier]) for one in usable]
     doubles = refuse_doubles(members)
     for member in members:
         if member.case in doubles:
             reason = f"has the same images as {doubles[member.case]}"
-            refused.append(Refused(member.source, member.case, reason, Stage.ASIDE))
+            refused.append(SkippedItem(member.source, member.case, reason, Stage.ASIDE))
     members = [m for m in members if m.case not in doubles]
     findings = audit({m.case: made[m.case].shapes for m in members}, vocabulary.known)
     emptied = {
@@ -135,14 +137,14 @@ def curate(sources: Sequence[Source], output: Path, options: Options) -> Curatio
             reason = "the audit excluded every organ of it: " + "; ".join(
                 f"{f.organ}, {f.reason}" for f in findings if f.case == member.case and f.rule in options.rules
             )
-            refused.append(Refused(member.source, member.case, reason, Stage.EXCLUDED))
+            refused.append(SkippedItem(member.source, member.case, reason, Stage.EXCLUDED))
     members = [m for m in members if m.case not in emptied]
     scans = [Scan(m.case, case_file(work, m.case), f"{m.content} {made[m.case].removed_mm}") for m in members]
     found_twins = find_twins(scans, output / TWINS, options.workers)
     pairs = joined_patients(members, found_twins)
     earlier, by_folder = _earlier(output), _by_folder(usable) if options.keep_splits else {}
     left = outnumbered(members, found_twins, by_folder)
-    refused += [Refused(m.source, m.case, left[m.case], Stage.EXCLUDED) for m in members if m.case in left]
+    refused += [SkippedItem(m.source, m.case, left[m.case], Stage.EXCLUDED) for m in members if m.case in left]
     members = [m for m in members if m.case not in left]
     settled = fixed_splits(earlier.patients, by_folder, pairs)
     splits = split_together(members, options.shares, options.seed, settled, pairs)
@@ -177,7 +179,7 @@ def curate(sources: Sequence[Source], output: Path, options: Options) -> Curatio
     return curation
 
 
-def _why(refused: Sequence[Refused]) -> str:
+def _why(refused: Sequence[SkippedItem]) -> str:
     """Name what came farthest before it was left out: what was left out earlier explains less."""
     if not refused:
         return "no DICOM, NRRD, CSV or .npz case was found"
@@ -195,7 +197,7 @@ def _line(converted: Converted) -> str:
     return f"{converted.identifier}: {present} organs{cut}{told}"
 
 
-def _converted(orders: Sequence[Order], workers: int) -> Iterator[Converted]:
+def _converted(orders: Sequence[ConversionOptions], workers: int) -> Iterator[Converted]:
     """Yield what earlier runs made, then what is made now, in this process or in several."""
     left = []
     for order in orders:
@@ -214,7 +216,7 @@ def _converted(orders: Sequence[Order], workers: int) -> Iterator[Converted]:
             yield future.result()
 
 
-def _member(one: Named, converted: Converted) -> Member:
+def _member(one: PseudonymisedItem, converted: Converted) -> Member:
     organs = frozenset(n for n, a in converted.annotations.items() if a is not Annotation.UNKNOWN)
     return Member(one.identifier, one.item.source, one.patient, converted.content, organs)
 
@@ -227,7 +229,7 @@ def _earlier(output: Path) -> Manifest:
         return Manifest(cases=(), patients={}, left_out={})
 
 
-def _by_folder(named: Sequence[Named]) -> dict[str, str]:
+def _by_folder(named: Sequence[PseudonymisedItem]) -> dict[str, str]:
     """Return patient -> split that its folders are called after.
 
     Raises

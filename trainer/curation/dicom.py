@@ -24,7 +24,7 @@ from contourd.dicom.rtstruct.loops import planes
 from contourd.dicom.rtstruct.reader import ReadROI, misplaced, on_slices, rasterise, read_structure_set
 from contourd.errors import DatasetError, SeriesUnusable
 from contourd.imaging.grid import FloatArray, Grid
-from trainer.curation.archive import Item, Kind, RawCase, Refused, Stage, splits_of
+from trainer.curation.archive import Item, Kind, RawCase, SkippedItem, Stage, splits_of
 from trainer.curation.audit import empty_slices
 from trainer.curation.matching import StructureSetFile, Unmatched, newest, read_references, series_of
 from trainer.names import interpret
@@ -40,7 +40,7 @@ NO_ORGANS = frozenset(
 )
 
 
-def find_patients(root: Path, files: Iterable[Path], source: str) -> Iterator[Item | Refused]:
+def find_patients(root: Path, files: Iterable[Path], source: str) -> Iterator[Item | SkippedItem]:
     """Match the structure sets among ``files`` with their CT series; of several for one CT the newest is taken.
 
     Files that are no DICOM are passed over; what is DICOM and cannot be used is said.
@@ -60,34 +60,34 @@ def find_patients(root: Path, files: Iterable[Path], source: str) -> Iterator[It
             elif "SOPClassUID" not in dataset and "DirectoryRecordSequence" not in dataset:
                 raise DatasetError("it ends before it says what it is")
         except (SeriesUnusable, DatasetError, *UNREADABLE) as error:
-            yield Refused(source, str(path.relative_to(root)), f"cannot be read: {error}")
+            yield SkippedItem(source, str(path.relative_to(root)), f"cannot be read: {error}")
     of_series: dict[str, list[StructureSetFile]] = defaultdict(list)
     for one in sets:
         name = str(one.path.relative_to(root))
         try:
             uid = series_of(one, series)
         except Unmatched as error:
-            yield Refused(source, name, str(error), error.stage)
+            yield SkippedItem(source, name, str(error), error.stage)
             continue
         if one.rejected:
-            yield Refused(source, name, "somebody looked at this structure set and rejected it", Stage.MISMATCHED)
+            yield SkippedItem(source, name, "somebody looked at this structure set and rejected it", Stage.MISMATCHED)
         else:
             of_series[uid].append(one)
     for uid, instances in series.items():
         folder = instances[0].path.parent
         if not of_series[uid]:
             name = str(folder.relative_to(root))
-            yield Refused(source, name, "this CT series has no structure set", Stage.ALONE)
+            yield SkippedItem(source, name, "this CT series has no structure set", Stage.ALONE)
             continue
         try:
             taken = newest(of_series[uid])
         except Unmatched as error:
-            yield Refused(source, str(folder.relative_to(root)), str(error), error.stage)
+            yield SkippedItem(source, str(folder.relative_to(root)), str(error), error.stage)
             continue
         for other in sorted(of_series[uid], key=lambda s: (s.drawn, str(s.path))):
             if other is not taken:
                 newer = "another copy" if other.is_copy_of(taken) else "a newer structure set of the same CT"
-                yield Refused(source, str(other.path.relative_to(root)), f"{newer} is taken", Stage.ASIDE)
+                yield SkippedItem(source, str(other.path.relative_to(root)), f"{newer} is taken", Stage.ASIDE)
         yield Item(
             source,
             uid,

@@ -10,7 +10,7 @@ from contourd.errors import DatasetError
 from contourd.system.folders import irregular, walk
 from trainer.case import read_case
 from trainer.curation import dicom, openkbp, pddca
-from trainer.curation.archive import Item, Kind, Refused, splits_of
+from trainer.curation.archive import Item, Kind, SkippedItem, splits_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +43,14 @@ def parse_sources(texts: Sequence[str]) -> list[Source]:
     return found
 
 
-def find_items(source: Source) -> Iterator[Item | Refused]:
+def find_items(source: Source) -> Iterator[Item | SkippedItem]:
     """Find everything that may be a case, in a fixed order."""
     dicom_files: list[Path] = []
     passed: dict[Path, str] = {}
     for folder, folders, names in walk(source.root, passed.__setitem__):
         odd = {name: reason for name in names if (reason := irregular(folder / name))}
         for name in odd:
-            yield Refused(source.name, str((folder / name).relative_to(source.root)), odd[name])
+            yield SkippedItem(source.name, str((folder / name).relative_to(source.root)), odd[name])
         names = [name for name in names if name not in odd]
         if openkbp.CT_FILE in names:
             yield openkbp.find_patient(folder, source.name, splits_of([folder / names[0]], source.root))
@@ -64,13 +64,13 @@ def find_items(source: Source) -> Iterator[Item | Refused]:
                 else:
                     dicom_files.append(folder / name)
     for folder, reason in passed.items():
-        yield Refused(source.name, str(folder.relative_to(source.root)), reason)
+        yield SkippedItem(source.name, str(folder.relative_to(source.root)), reason)
     yield from dicom.find_patients(source.root, dicom_files, source.name)
 
 
-def _case(path: Path, source: Source) -> Item | Refused:
+def _case(path: Path, source: Source) -> Item | SkippedItem:
     try:
         names = tuple(sorted(read_case(path).annotations))
     except DatasetError as error:
-        return Refused(source.name, str(path.relative_to(source.root)), str(error))
+        return SkippedItem(source.name, str(path.relative_to(source.root)), str(error))
     return Item(source.name, path.stem, Kind.CASE, (path,), (), path.stem, splits_of([path], source.root), names)

@@ -179,7 +179,7 @@ def _by_images(one: StructureSetFile, series: Mapping[str, Sequence[Instance]]) 
 
 
 def _another(one: StructureSetFile, images: Sequence[Instance]) -> str:
-    """Say why a structure set is not of the patient or study of a CT, empty where it is."""
+    """Return why a structure set is not of the patient or study of a CT, empty where it is."""
     if {image.patient_id.strip() for image in images} != {one.patient}:
         return "it is of another patient than its CT: their Patient IDs differ"
     if {image.study_instance_uid for image in images} - set(one.studies):

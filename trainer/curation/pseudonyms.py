@@ -20,7 +20,7 @@ FORMULA = ("=", "+", "-", "@")
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class PseudonymisedItem:
     """An item, and what it and its patient are called in the data set."""
 
     item: Item
@@ -28,7 +28,7 @@ class Named:
     patient: str
 
 
-def identify(items: Sequence[Item], output: Path) -> list[Named]:
+def identify(items: Sequence[Item], output: Path) -> list[PseudonymisedItem]:
     """Name every item; the same archive gives the same names as long as the data set keeps its key."""
     key = _key(output / KEY_FILE)
     several = len({item.source for item in items}) > 1
@@ -43,7 +43,7 @@ def identify(items: Sequence[Item], output: Path) -> list[Named]:
         name = f"{item.source}-{name}" if several else name
         counts[name] += 1
         identifier = name if counts[name] == 1 else f"{name}-{counts[name]}"
-        named.append(Named(item, identifier, patient))
+        named.append(PseudonymisedItem(item, identifier, patient))
         if item.kind is Kind.DICOM:
             told.append((identifier, item.patient, item.name, str(item.images[0].parent)))
     if told:

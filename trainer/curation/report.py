@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from contourd import __version__
 from contourd.model.structures import Structure, catalogue, colour_of
 from trainer.case import Annotation
-from trainer.curation.archive import Refused
+from trainer.curation.archive import SkippedItem
 from trainer.curation.audit import AuditFinding, Rule
 from trainer.curation.conversion import Converted, sheet_file
 from trainer.curation.splits import SPLITS
@@ -46,7 +46,7 @@ class Curation:
 
     output: Path
     cases: tuple[Converted, ...]
-    refused: tuple[Refused, ...]
+    refused: tuple[SkippedItem, ...]
     findings: tuple[AuditFinding, ...]
     spellings: tuple[Spelling, ...]
     splits: Mapping[str, str]

@@ -28,7 +28,7 @@ from trainer.atomic import replacing, write_text
 from trainer.case import Annotation, Case, find_cases, read_case, unusable
 from trainer.evaluation.metrics import agreement
 from trainer.evaluation.report import Evaluated, write_report
-from trainer.evaluation.results import CaseResult, OrganResult, Outcome, Statistics, statistics
+from trainer.evaluation.results import CaseResult, OrganOutcome, OrganResult, Statistics, statistics
 from trainer.page import decimals
 from trainer.progress import tracked
 
@@ -81,14 +81,14 @@ def evaluate_case(case: Case, predictor: Predictor) -> Compared:
     return Compared(CaseResult(identifier=case.identifier, organs=tuple(organs), held=held), masks)
 
 
-def _outcome(present: bool, drawn: bool, withheld: bool, held: bool) -> Outcome:
+def _outcome(present: bool, drawn: bool, withheld: bool, held: bool) -> OrganOutcome:
     if not present:
-        return Outcome.INVENTED if drawn else Outcome.ABSENT
+        return OrganOutcome.INVENTED if drawn else OrganOutcome.ABSENT
     if drawn:
-        return Outcome.FOUND
+        return OrganOutcome.FOUND
     if held:
-        return Outcome.HELD
-    return Outcome.WITHHELD if withheld else Outcome.MISSED
+        return OrganOutcome.HELD
+    return OrganOutcome.WITHHELD if withheld else OrganOutcome.MISSED
 
 
 class _Kept(BaseModel):

@@ -34,7 +34,7 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class OrganMetrics:
     """All that is measured of one organ in one case; see the module for empty masks.
 
     Attributes
@@ -60,7 +60,7 @@ class Agreement:
     islands: int
 
 
-METRICS = tuple(field.name for field in fields(Agreement))
+METRICS = tuple(field.name for field in fields(OrganMetrics))
 
 
 def dice(truth: Mask, predicted: Mask) -> float:
@@ -69,7 +69,7 @@ def dice(truth: Mask, predicted: Mask) -> float:
     return 2 * int((truth & predicted).sum()) / total if total else math.nan
 
 
-def agreement(truth: Mask, predicted: Mask, grid: Grid) -> Agreement:
+def agreement(truth: Mask, predicted: Mask, grid: Grid) -> OrganMetrics:
     """Measure one organ.
 
     Parameters
@@ -80,13 +80,13 @@ def agreement(truth: Mask, predicted: Mask, grid: Grid) -> Agreement:
     parts = ndimage.find_objects((truth | predicted).astype(np.uint8))
     if not parts:
         nan = math.nan
-        return Agreement(nan, nan, nan, nan, nan, nan, 0)
+        return OrganMetrics(nan, nan, nan, nan, nan, nan, 0)
     box = parts[0]
     a, b = truth[box], predicted[box]
     axes = corner_axes_mm(grid, box)
     there, back = distances_mm(surface(a, axes), surface(b, axes))
     volumes = [grid.volume_mm3(mask, box[0].start) for mask in (a, b)]
-    return Agreement(
+    return OrganMetrics(
         dice(a, b),
         max(there.percentile(PERCENTILE), back.percentile(PERCENTILE)),
         (there.mean() + back.mean()) / 2,

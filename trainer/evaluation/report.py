@@ -18,7 +18,7 @@ from trainer.case import find_cases, read_case
 from trainer.evaluation.card import write_card
 from trainer.evaluation.metrics import TOLERANCE_MM
 from trainer.evaluation.published import PUBLISHED
-from trainer.evaluation.results import GROSS_FAILURE, RESAMPLES, CaseResult, Outcome, Statistics
+from trainer.evaluation.results import GROSS_FAILURE, RESAMPLES, CaseResult, OrganOutcome, Statistics
 from trainer.figures import distribution_figure, legend, organ_figure
 from trainer.page import inline, write_page
 from trainer.progress import tracked
@@ -117,14 +117,14 @@ def write_report(output: Path, evaluated: Evaluated, masks: Callable[[str], Mask
 
 def _scores(results: Sequence[CaseResult], name: str) -> list[float]:
     found = [organ for r in results if (organ := r.organ(name)) is not None]
-    return [o.dice for o in found if o.dice is not None and o.outcome is not Outcome.INVENTED]
+    return [o.dice for o in found if o.dice is not None and o.outcome is not OrganOutcome.INVENTED]
 
 
 def _surface_scores(evaluated: Evaluated) -> dict[str, list[float]]:
     scores: dict[str, list[float]] = {o.name: [] for o in evaluated.summary.organs}
     for result in evaluated.results:
         for organ in result.organs:
-            if organ.surface_dice is not None and organ.outcome is not Outcome.INVENTED:
+            if organ.surface_dice is not None and organ.outcome is not OrganOutcome.INVENTED:
                 scores[organ.name].append(organ.surface_dice)
     return scores
 
@@ -138,11 +138,11 @@ class _Failure:
 
 
 WHY = {
-    Outcome.FOUND: "drawn elsewhere, or much larger or smaller",
-    Outcome.MISSED: "nothing was drawn",
-    Outcome.WITHHELD: "drawn and kept back by the plausibility check",
-    Outcome.HELD: "the series was held",
-    Outcome.INVENTED: "drawn although the clinic found it outside of the field of view",
+    OrganOutcome.FOUND: "drawn elsewhere, or much larger or smaller",
+    OrganOutcome.MISSED: "nothing was drawn",
+    OrganOutcome.WITHHELD: "drawn and kept back by the plausibility check",
+    OrganOutcome.HELD: "the series was held",
+    OrganOutcome.INVENTED: "drawn although the clinic found it outside of the field of view",
 }
 
 
@@ -152,7 +152,7 @@ def _failures(results: Sequence[CaseResult]) -> list[_Failure]:
         for o in result.organs:
             if o.dice is not None and o.dice < GROSS_FAILURE:
                 why = WHY[o.outcome] + (f": {o.reason or result.held}" if o.reason or result.held else "")
-                if o.outcome is Outcome.FOUND and o.volume_ratio is not None:
+                if o.outcome is OrganOutcome.FOUND and o.volume_ratio is not None:
                     why += f" ({o.volume_ratio:.2f} times the clinic's volume)"
                 found.append(_Failure(result.identifier, o.name, o.dice, why))
     return sorted(found, key=lambda f: (f.organ, f.dice, f.case))
@@ -165,7 +165,7 @@ def _pictures(evaluated: Evaluated, masks: Callable[[str], Masks]) -> dict[str, 
         ranked = sorted(
             (o.dice, r.identifier)
             for r in evaluated.results
-            if (o := r.organ(organ.name)) is not None and o.dice is not None and o.outcome is not Outcome.INVENTED
+            if (o := r.organ(organ.name)) is not None and o.dice is not None and o.outcome is not OrganOutcome.INVENTED
         )
         if ranked:
             for what, rank in (("best", -1), ("median", len(ranked) // 2), ("worst", 0)):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
-from trainer.evaluation.metrics import Agreement
+from trainer.evaluation.metrics import OrganMetrics
 
 GROSS_FAILURE = 0.3
 RESAMPLES = 2000
@@ -20,7 +20,7 @@ CONFIDENCE = 0.95
 SEED = 1
 
 
-class Outcome(Enum):
+class OrganOutcome(Enum):
     """What became of an annotated organ."""
 
     FOUND = "found"
@@ -39,7 +39,7 @@ class OrganResult(_Record):
     """One annotated organ of one case; see ``metrics``. None: infinite or not defined, since a mask is empty."""
 
     name: str
-    outcome: Outcome
+    outcome: OrganOutcome
     reason: str = ""
     dice: float | None = None
     hausdorff_95_mm: float | None = None
@@ -50,7 +50,7 @@ class OrganResult(_Record):
     islands: int = 0
 
     @classmethod
-    def of(cls, name: str, outcome: Outcome, found: Agreement, reason: str = "") -> Self:
+    def of(cls, name: str, outcome: OrganOutcome, found: OrganMetrics, reason: str = "") -> Self:
         """Build it from what was measured."""
         return cls(
             name=name,
@@ -88,7 +88,7 @@ class CaseResult(_Record):
         return next((o for o in self.organs if o.name == name), None)
 
 
-class Spread(_Record):
+class MetricSummary(_Record):
     """Mean with its bootstrap interval, median, and the worst value; None where nothing could be measured."""
 
     cases: int
@@ -122,12 +122,12 @@ class OrganStatistics(_Record):
     withheld: int
     invented: int
     islands: int
-    dice: Spread
-    surface_dice: Spread
-    hausdorff_95_mm: Spread
-    mean_surface_mm: Spread
-    added_path_mm: Spread
-    volume_ratio: Spread
+    dice: MetricSummary
+    surface_dice: MetricSummary
+    hausdorff_95_mm: MetricSummary
+    mean_surface_mm: MetricSummary
+    added_path_mm: MetricSummary
+    volume_ratio: MetricSummary
 
 
 class Statistics(_Record):
@@ -157,15 +157,15 @@ def statistics(results: Sequence[CaseResult]) -> Statistics:
 
 
 def _organ(name: str, found: Sequence[OrganResult]) -> OrganStatistics:
-    in_view = [o for o in found if o.outcome not in (Outcome.ABSENT, Outcome.INVENTED)]
+    in_view = [o for o in found if o.outcome not in (OrganOutcome.ABSENT, OrganOutcome.INVENTED)]
     scores = [o.dice for o in in_view if o.dice is not None]
     return OrganStatistics(
         name=name,
         cases=len(in_view),
         failures=float(np.mean([score < GROSS_FAILURE for score in scores])) if scores else 0.0,
-        found=sum(o.outcome is Outcome.FOUND for o in in_view),
-        withheld=sum(o.outcome is Outcome.WITHHELD for o in in_view),
-        invented=sum(o.outcome is Outcome.INVENTED for o in found),
+        found=sum(o.outcome is OrganOutcome.FOUND for o in in_view),
+        withheld=sum(o.outcome is OrganOutcome.WITHHELD for o in in_view),
+        invented=sum(o.outcome is OrganOutcome.INVENTED for o in found),
         islands=sum(o.islands > 0 for o in found),
         dice=spread(scores),
         surface_dice=spread([o.surface_dice for o in in_view]),
@@ -176,18 +176,18 @@ def _organ(name: str, found: Sequence[OrganResult]) -> OrganStatistics:
     )
 
 
-def spread(values: Sequence[float | None]) -> Spread:
+def spread(values: Sequence[float | None]) -> MetricSummary:
     """Summarise the values that are there; the interval is the percentile bootstrap's of the mean, seeded."""
     there = np.array([v for v in values if v is not None])
     if not len(there):
-        return Spread(cases=0, mean=None, low=None, high=None, median=None, least=None, most=None)
+        return MetricSummary(cases=0, mean=None, low=None, high=None, median=None, least=None, most=None)
     low = high = None
     if len(there) > 1:
         interval = stats.bootstrap(
             (there,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE, method="percentile", rng=SEED
         ).confidence_interval
         low, high = float(interval.low), float(interval.high)
-    return Spread(
+    return MetricSummary(
         cases=len(there),
         mean=float(there.mean()),
         low=low,

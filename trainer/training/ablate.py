@@ -26,7 +26,7 @@ RUNS, RESULT = "runs", "result.json"
 ABLATION_REPORT, TABLE, TABLE_JSON = "ablation.html", "ablation.csv", "ablation.json"
 
 
-class Outcome(BaseModel):
+class RunResult(BaseModel):
     """What came of one run.
 
     Attributes
@@ -59,10 +59,10 @@ class Row:
 
     table: str
     variant: Variant
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[RunResult, ...]
 
     @property
-    def done(self) -> tuple[Outcome, ...]:
+    def done(self) -> tuple[RunResult, ...]:
         """The outcomes that have figures."""
         return tuple(outcome for outcome in self.outcomes if not outcome.failed)
 
@@ -102,7 +102,7 @@ def ablate(grid: GridConfig, dataset: Path, output: Path, device: str = "auto") 
     for split in ("train", "validation"):
         find_cases(dataset / split)
     planned = [(table.title, variant) for table in grid.table for variant in table.variant]
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, RunResult] = {}
     rows: list[Row] = []
     for number, (title, variant) in enumerate(planned, 1):
         found = []
@@ -118,10 +118,10 @@ def ablate(grid: GridConfig, dataset: Path, output: Path, device: str = "auto") 
     return rows
 
 
-def _outcome(config: TrainConfig, variant: Variant, dataset: Path, folder: Path, device: str) -> Outcome:
+def _outcome(config: TrainConfig, variant: Variant, dataset: Path, folder: Path, device: str) -> RunResult:
     """Return what an earlier run made of it, or train."""
     try:
-        known = Outcome.model_validate_json((folder / RESULT).read_bytes())
+        known = RunResult.model_validate_json((folder / RESULT).read_bytes())
         if not known.failed:
             return known
     except (OSError, ValidationError):
@@ -130,13 +130,13 @@ def _outcome(config: TrainConfig, variant: Variant, dataset: Path, folder: Path,
     try:
         outcome = _train(config, variant, dataset, folder, device)
     except (ContourdError, RuntimeError, ValueError, OSError) as error:  # torch says what went wrong by these
-        outcome = Outcome(failed=f"{type(error).__name__}: {error}".splitlines()[0])
+        outcome = RunResult(failed=f"{type(error).__name__}: {error}".splitlines()[0])
         print(f"failed: {outcome.failed}", flush=True)
     write_text(folder / RESULT, outcome.model_dump_json(indent=1) + "\n")
     return outcome
 
 
-def _train(config: TrainConfig, variant: Variant, dataset: Path, folder: Path, device: str) -> Outcome:
+def _train(config: TrainConfig, variant: Variant, dataset: Path, folder: Path, device: str) -> RunResult:
     chosen = choose_cases(find_cases(dataset / "train"), variant, config.seed)
     subset = folder / "dataset"
     _link(chosen, subset / "train")
@@ -144,7 +144,7 @@ def _train(config: TrainConfig, variant: Variant, dataset: Path, folder: Path, d
     state = fit(subset, folder / "model", config, device)
     last = state.history[-1]
     steps = [step.seconds for step in read_steps(folder / "model.run", state.step)]
-    return Outcome(
+    return RunResult(
         dice={name: value for name, value in last.items() if name not in ("step", "mean")},
         cases=len(chosen),
         parameters=sum(p.numel() for p in AnatomyNet(config.model).parameters()),

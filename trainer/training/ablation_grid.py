@@ -43,7 +43,7 @@ class Variant(_Section):
     published: float | None = None
 
 
-class Table(_Section):
+class AblationTable(_Section):
     """Rows that differ in one respect; ``title`` says in which."""
 
     title: str = Field(min_length=1)
@@ -72,7 +72,7 @@ class GridConfig(_Section):
     recipe: str
     set: Mapping[str, Any] = {}
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    table: tuple[Table, ...] = Field(min_length=1)
+    table: tuple[AblationTable, ...] = Field(min_length=1)
 
 
 def grid_names() -> tuple[str, ...]:

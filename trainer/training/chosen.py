@@ -22,7 +22,7 @@ class Parameters(BaseModel):
         return tuple(field.alias or name for name, field in cls.model_fields.items())
 
 
-class Chosen(BaseModel):
+class RegistryEntry(BaseModel):
     """An entry of a registry by its name, with all its parameters; a subclass adds what each entry has.
 
     Attributes

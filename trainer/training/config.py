@@ -21,7 +21,7 @@ from contourd.model.structures import (
     unpaired,
 )
 from contourd.model.transforms import PreprocessConfig
-from trainer.training.chosen import Chosen
+from trainer.training.chosen import RegistryEntry
 from trainer.training.losses import LOSSES, Term
 from trainer.training.optimisers import OPTIMISERS, Optimiser
 
@@ -32,7 +32,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class LossStage(Chosen):
+class LossStage(RegistryEntry):
     """One of LOSSES with its own parameters, used before ``until``; None: to the end."""
 
     registry, kind = LOSSES, "loss"
@@ -73,7 +73,7 @@ class LossConfig(_Section):
         return next(stage for stage in self.stage if stage.until is None or step < stage.until)
 
 
-class OptimiserStage(Chosen):
+class OptimiserStage(RegistryEntry):
     """One of OPTIMISERS with its own parameters and its learning rate, used before ``until``; None: to the end.
 
     Each stage begins anew.

@@ -17,7 +17,7 @@ from torch import Tensor
 from contourd.errors import DatasetError, SeriesUnusable
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.resample import resample
-from contourd.model.plausibility import Organ, OrganSpread, distribution_of, organ
+from contourd.model.plausibility import OrganGeometry, OrganSpread, distribution_of, organ
 from contourd.model.structures import Pairs
 from contourd.model.transforms import Preprocess, grid_axes_mm
 from trainer.atomic import replacing
@@ -26,7 +26,7 @@ from trainer.progress import tracked
 
 FULL = 255
 DEVICE_SHARE = 0.5
-ORGANS = TypeAdapter(list[Organ])
+ORGANS = TypeAdapter(list[OrganGeometry])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +68,7 @@ def make_sample(case: Case, structures: Sequence[str], preprocess: Preprocess) -
     return Sample(case.identifier, prepared.image.astype(np.float16), organs, annotated)
 
 
-def measure_organs(case: Case) -> list[Organ]:
+def measure_organs(case: Case) -> list[OrganGeometry]:
     """Measure volume, centroid and cut of each PRESENT organ, on the CT's own grid."""
     grid = case.volume.grid
     whole = (slice(0, grid.shape[0]), slice(0, grid.shape[1]), slice(0, grid.shape[2]))
@@ -139,7 +139,7 @@ def _stamp(path: Path) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
-def _kept(path: Path, cache: Path) -> tuple[Sample, list[Organ]] | str | None:
+def _kept(path: Path, cache: Path) -> tuple[Sample, list[OrganGeometry]] | str | None:
     """Return what the cache holds of a case: the sample and its organs, why it was refused, or None."""
     try:
         with np.load(cache / f"{path.stem}.npz") as arrays:
@@ -155,11 +155,11 @@ def _kept(path: Path, cache: Path) -> tuple[Sample, list[Organ]] | str | None:
 
 def _make(
     path: Path, structures: Sequence[str], preprocess: Preprocess, cache: Path
-) -> tuple[Sample, list[Organ]] | str:
+) -> tuple[Sample, list[OrganGeometry]] | str:
     case = read_case(path)
     measured = measure_organs(case)
     content: dict[str, NDArray[np.generic]] = {"stamp": np.array(_stamp(path))}
-    made: tuple[Sample, list[Organ]] | str
+    made: tuple[Sample, list[OrganGeometry]] | str
     try:
         sample = make_sample(case, structures, preprocess)
     except SeriesUnusable as error:
@@ -175,7 +175,7 @@ def _make(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Stored:
+class StoredSamples:
     """A sample as tensors of its own compact types, on the device where they all fit, else on the CPU.
 
     Attributes
@@ -191,12 +191,12 @@ class Stored:
     annotated: tuple[bool, ...]
 
 
-def store(samples: Sequence[Sample], device: torch.device) -> list[Stored]:
+def store(samples: Sequence[Sample], device: torch.device) -> list[StoredSamples]:
     """Keep all samples on a CUDA device if DEVICE_SHARE of its free memory holds them, else on the CPU, pinned."""
     tensors = [(torch.from_numpy(s.image), torch.from_numpy(s.organs), tuple(map(bool, s.annotated))) for s in samples]
     if device.type == "cuda":
         size = sum(image.nbytes + organs.nbytes for image, organs, _ in tensors)
         if size <= DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
-            return [Stored(image.to(device), organs.to(device), known) for image, organs, known in tensors]
-        return [Stored(image.pin_memory(), organs.pin_memory(), known) for image, organs, known in tensors]
-    return [Stored(image, organs, known) for image, organs, known in tensors]
+            return [StoredSamples(image.to(device), organs.to(device), known) for image, organs, known in tensors]
+        return [StoredSamples(image.pin_memory(), organs.pin_memory(), known) for image, organs, known in tensors]
+    return [StoredSamples(image, organs, known) for image, organs, known in tensors]

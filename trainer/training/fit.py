@@ -22,17 +22,17 @@ from contourd.model.transforms import Preprocess
 from contourd.reasons.catalogue import HoldReason
 from trainer.case import find_cases, read_case
 from trainer.evaluation import dice, write_card
-from trainer.progress import Bar, bar, in_words
+from trainer.progress import Bar, bar, duration_text
 from trainer.training.augment import Augment
 from trainer.training.config import TrainConfig
-from trainer.training.dataset import FULL, Split, Stored, load_split, store
+from trainer.training.dataset import FULL, Split, StoredSamples, load_split, store
 from trainer.training.learning_rate import learning_rate
 from trainer.training.log import Step, read_steps, write_steps, write_validations
 from trainer.training.losses import Loss, class_weights
 from trainer.training.parallel import Ranks, gathering, ranks
 from trainer.training.patches import cut_patch
 from trainer.training.report import Trained, write_training_report
-from trainer.training.state import State, set_up
+from trainer.training.state import TrainingState, set_up
 
 CHECKPOINT = "checkpoint.ckpt"
 Scores = Mapping[str, float]
@@ -51,7 +51,7 @@ def to_target(organs: Tensor, annotated: Sequence[bool]) -> tuple[Tensor, Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Task:
+class TrainingTask:
     """What does not change during a run.
 
     Attributes
@@ -63,7 +63,7 @@ class Task:
     """
 
     config: TrainConfig
-    samples: Sequence[Stored]
+    samples: Sequence[StoredSamples]
     weights: Tensor
     ranks: Ranks
     module: nn.Module
@@ -82,7 +82,7 @@ class Task:
         return image[None, None].contiguous(memory_format=torch.channels_last_3d), target, annotated.to(device)
 
 
-def train_step(state: State, task: Task) -> Step:
+def train_step(state: TrainingState, task: TrainingTask) -> Step:
     """Take one optimiser step on one batch; the step's loss is the mean over it, on all devices."""
     config, began, waited, total = task.config, time.monotonic(), 0.0, 0.0
     state.enter_stage(config)
@@ -126,7 +126,7 @@ def _autocast(config: TrainConfig, device: torch.device) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _update_average(state: State, decay: float) -> None:
+def _update_average(state: TrainingState, decay: float) -> None:
     pairs = zip(state.average.state_dict().values(), state.network.state_dict().values(), strict=True)
     for mean, new in pairs:
         if mean.dtype.is_floating_point:
@@ -153,7 +153,9 @@ def validate(predictor: Predictor, folder: Path) -> Scores:
     return {name: float(np.mean(values)) for name, values in sorted(scores.items())}
 
 
-def fit(dataset: Path, output: Path, recipe: TrainConfig, device: str = "auto", steps: int | None = None) -> State:
+def fit(
+    dataset: Path, output: Path, recipe: TrainConfig, device: str = "auto", steps: int | None = None
+) -> TrainingState:
     """Train on ``dataset/train``, choose on ``dataset/validation``, write the best bundle to ``output``.
 
     The run's checkpoint, logs, report and cache stand in ``<output>.run``; a run that was stopped goes on from there.
@@ -179,7 +181,7 @@ def fit(dataset: Path, output: Path, recipe: TrainConfig, device: str = "auto", 
             if own.writes:
                 but = f"; the recipe's {', '.join(changed)} changed since" if changed else ""
                 print(f"resuming at step {state.step} of {config.schedule.length}{but}", flush=True)
-        task = Task(
+        task = TrainingTask(
             config,
             store(split.samples, own.device),
             _weights(split, config, own.device),
@@ -202,7 +204,7 @@ class Run:
     steps: list[Step]
 
 
-def _loop(state: State, task: Task, run: Run, device: str) -> None:
+def _loop(state: TrainingState, task: TrainingTask, run: Run, device: str) -> None:
     schedule, writes = task.config.schedule, task.ranks.writes
     shown: Bar
     began, first = time.monotonic(), state.step
@@ -217,7 +219,9 @@ def _loop(state: State, task: Task, run: Run, device: str) -> None:
                 print(_epoch_line(run.steps, schedule.length, left_s), flush=True)
             if writes and validates:
                 bundle = write_bundle(run.folder / "last", state, task.config, run.split)
-                _take_note(state, validate(Predictor(bundle, device), run.dataset / "validation"), task.config, run)
+                _record_validation(
+                    state, validate(Predictor(bundle, device), run.dataset / "validation"), task.config, run
+                )
             if writes and (validates or state.step % schedule.checkpoint_every == 0):
                 write_steps(run.folder, run.steps)
                 state.save(run.folder / CHECKPOINT, task.config)
@@ -235,12 +239,12 @@ def _epoch_line(steps: Sequence[Step], length: int, left_s: float) -> str:
     return (
         f"epoch {steps[-1].epoch}  step {steps[-1].step}/{length}  loss {loss:.4f}  "
         f"rate {steps[-1].learning_rate:.2e}  {seconds / len(epoch):.2f} s/step, {waited:.0%} of it for data, "
-        f"{in_words(left_s)} left"
+        f"{duration_text(left_s)} left"
     )
 
 
-def _take_note(state: State, scores: Scores, config: TrainConfig, run: Run) -> None:
-    """Take note of a validation, keep the bundle if none was better, and write the report."""
+def _record_validation(state: TrainingState, scores: Scores, config: TrainConfig, run: Run) -> None:
+    """Record a validation, keep the bundle if none was better, and write the report."""
     mean = float(np.mean(list(scores.values())))
     state.history.append({"step": float(state.step), "mean": mean, **scores})
     write_validations(run.folder, state.history)
@@ -253,7 +257,7 @@ def _take_note(state: State, scores: Scores, config: TrainConfig, run: Run) -> N
     _report(state, config, run)
 
 
-def _report(state: State, config: TrainConfig, run: Run) -> None:
+def _report(state: TrainingState, config: TrainConfig, run: Run) -> None:
     trained = Trained(config, run.split, tuple(run.steps), tuple(state.history), state.best_step)
     write_training_report(run.folder / "report.html", run.output, trained)
 
@@ -277,7 +281,7 @@ def _weights(split: Split, config: TrainConfig, device: torch.device) -> Tensor:
     return class_weights(torch.cat([background[:, None], known], dim=1)).to(device)
 
 
-def _module(state: State, own: Ranks, config: TrainConfig) -> nn.Module:
+def _module(state: TrainingState, own: Ranks, config: TrainConfig) -> nn.Module:
     module = own.wrap(state.supervised)
     return torch.compile(module, dynamic=True) if config.compute.compile else module  # type: ignore[return-value]
 
@@ -287,7 +291,7 @@ def _check_precision(config: TrainConfig, device: torch.device) -> None:
         raise DeviceError(HoldReason.PRECISION_NEEDS_CUDA, key="compute.precision", instead="'fp32' or 'bf16'")
 
 
-def write_bundle(folder: Path, state: State, config: TrainConfig, split: Split) -> ModelBundle:
+def write_bundle(folder: Path, state: TrainingState, config: TrainConfig, split: Split) -> ModelBundle:
     """Write the averaged weights with what the run knows of them."""
     mirror = bool(config.known_pairs) and not unpaired(config.model.structures, config.known_pairs)
     scores = {} if not state.history or state.history[-1]["step"] != state.step else state.history[-1]

@@ -23,7 +23,7 @@ FIXED = ("model", "preprocess", "patch", "seed", "initial")
 
 
 @dataclass(slots=True, eq=False)
-class State:
+class TrainingState:
     """A run between two steps; random numbers are drawn from (seed, step, place in the batch) alone.
 
     Attributes
@@ -108,7 +108,7 @@ class State:
         return changed
 
 
-def set_up(config: TrainConfig, device: torch.device) -> State:
+def set_up(config: TrainConfig, device: torch.device) -> TrainingState:
     """Build the network, its moving average and the optimiser from the seed, or from another model's weights.
 
     Raises
@@ -124,7 +124,7 @@ def set_up(config: TrainConfig, device: torch.device) -> State:
     average = place(AnatomyNet(config.model), device)
     average.load_state_dict(network.state_dict())
     scaler = torch.amp.GradScaler(device.type, enabled=config.compute.precision == "fp16")
-    return State(supervised, average, _optimiser(supervised, config, 0), scaler)
+    return TrainingState(supervised, average, _optimiser(supervised, config, 0), scaler)
 
 
 def _optimiser(module: nn.Module, config: TrainConfig, index: int) -> torch.optim.Optimizer:

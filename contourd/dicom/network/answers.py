@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from contourd.dicom.network.guard import Breach, Guard, Serve
-from contourd.dicom.network.pynetdicom_internals import NOTHING, Seam, queued_messages, take_over
+from contourd.dicom.network.guard import AssociationGuard, BoundsBreach, Serve
+from contourd.dicom.network.pynetdicom_internals import NOTHING, Seam, queued_messages, replace_method
 from contourd.system.logs import one_line
 
 # What an answer may repeat of the request, and then must: (of the answer, of the request where it is named otherwise).
@@ -43,7 +43,7 @@ def mismatch(request: Any, context_id: int, answer: Any, answer_context_id: int)
     return "" if answer.Status is not None else "its answer has no status"
 
 
-class Questions:
+class PendingRequests:
     """The requests that are sent on an association, one at a time, and their answers.
 
     Parameters
@@ -52,17 +52,17 @@ class Questions:
         In which a request must be sent and answered.
     """
 
-    def __init__(self, association: Any, guard: Guard, answer_s: float) -> None:
+    def __init__(self, association: Any, guard: AssociationGuard, answer_s: float) -> None:
         self._association, self._guard, self._answer_s = association, guard, answer_s
         self._asked: tuple[Any, int] | None = None
-        take_over(association, Seam.SEND_MESSAGE, self._send)
-        take_over(association, Seam.GET_MESSAGE, self._get)
+        replace_method(association, Seam.SEND_MESSAGE, self._send)
+        replace_method(association, Seam.GET_MESSAGE, self._get)
         guard.serve_by(self._serve)
 
     def _send(self, send: Serve, primitive: Any, context_id: int) -> None:
         if primitive.MessageIDBeingRespondedTo is None:
             if any(waiting != NOTHING for waiting in queued_messages(self._association)):
-                self._guard.cut(Breach.ANSWER, "it sent a message that nothing asked for")
+                self._guard.cut(BoundsBreach.ANSWER, "it sent a message that nothing asked for")
             else:
                 self._guard.allow(self._answer_s)
             self._asked = primitive, context_id
@@ -79,7 +79,7 @@ class Questions:
         (request, asked_in), self._asked = self._asked, None
         why = mismatch(request, asked_in, message, context_id)
         if why:
-            self._guard.cut(Breach.ANSWER, why)
+            self._guard.cut(BoundsBreach.ANSWER, why)
             return NOTHING
         self._guard.allow(None)
         return context_id, message
@@ -89,4 +89,4 @@ class Questions:
         if message.msg_type == "N-EVENT-REPORT" and message.is_valid_request:
             serve(message, context_id)
         else:
-            self._guard.cut(Breach.ANSWER, f"it sent a {message.msg_type} that nothing asked for")
+            self._guard.cut(BoundsBreach.ANSWER, f"it sent a {message.msg_type} that nothing asked for")

@@ -12,11 +12,11 @@ from pydicom.uid import UID
 from pynetdicom import evt
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 
-from contourd.dicom.network.answers import Questions
+from contourd.dicom.network.answers import PendingRequests
 from contourd.dicom.network.commitment_messages import MOST_BYTES
-from contourd.dicom.network.guard import BROKEN, LEAST_PDU_BYTES, Bounds, Breach, Guard
+from contourd.dicom.network.guard import BROKEN, LEAST_PDU_BYTES, AssociationBounds, AssociationGuard, BoundsBreach
 from contourd.dicom.network.outcomes import Outcome, OutcomeKind
-from contourd.dicom.network.pynetdicom_internals import CallingEntity, Seam, connection_of, largest_pdu, take_over
+from contourd.dicom.network.pynetdicom_internals import CallingEntity, Seam, connection_of, largest_pdu, replace_method
 from contourd.dicom.network.tls import calling_context
 from contourd.dicom.uids import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.errors import NodeError
@@ -32,23 +32,23 @@ LONGEST_PDU_BYTES, LARGEST_MESSAGE_BYTES = 1 << 20, 2 * MOST_BYTES
 Peer = Destination | SenderNode
 
 
-class Call:
+class OutgoingAssociation:
     """An association to a peer that is asked for, and what the peer did wrong on it."""
 
     def __init__(self, peer: Peer) -> None:
         self._peer = peer
-        self._guard: Guard | None = None
+        self._guard: AssociationGuard | None = None
         self._association: Any = None
-        self.breach: Breach | None = None
+        self.breach: BoundsBreach | None = None
         self.details = ""
 
     def begin(self, association: Any, transport: Any) -> None:
         """Hold the association, which has not begun, to its bounds."""
         peer = self._peer
-        bounds = Bounds(LONGEST_PDU_BYTES, peer.response_timeout_s, LARGEST_MESSAGE_BYTES)
-        self._guard, self._association = Guard(association, transport, bounds, self._breached), association
-        Questions(association, self._guard, peer.response_timeout_s)
-        take_over(association, Seam.SERVE_ALL, self._run)
+        bounds = AssociationBounds(LONGEST_PDU_BYTES, peer.response_timeout_s, LARGEST_MESSAGE_BYTES)
+        self._guard, self._association = AssociationGuard(association, transport, bounds, self._breached), association
+        PendingRequests(association, self._guard, peer.response_timeout_s)
+        replace_method(association, Seam.SERVE_ALL, self._run)
         association.bind(evt.EVT_CONN_OPEN, self._opened)
         association.bind(evt.EVT_ACCEPTED, lambda _: self.allow(None))
 
@@ -62,9 +62,9 @@ class Call:
         try:
             run()
         except BROKEN as error:
-            self._breached(Breach.BROKE, type(error).__name__)
+            self._breached(BoundsBreach.BROKE, type(error).__name__)
 
-    def _breached(self, breach: Breach, details: str) -> None:
+    def _breached(self, breach: BoundsBreach, details: str) -> None:
         if self.breach is None:
             self.breach, self.details = breach, details
 
@@ -88,7 +88,7 @@ class Call:
                 self.allow(self._peer.connect_timeout_s)
                 association.release()
         except BROKEN as error:
-            self._breached(Breach.BROKE, type(error).__name__)
+            self._breached(BoundsBreach.BROKE, type(error).__name__)
         finally:
             if self._guard is not None:
                 self._guard.end()
@@ -99,12 +99,12 @@ class Call:
         return "; ".join(filter(None, (self.breach.value if self.breach else "", self.details)))
 
 
-class Caller:
+class AssociationRequestor:
     """Opens one association for each thing that is asked."""
 
     def __init__(self, calling_ae: str) -> None:
         self._calling_ae = calling_ae
-        self._calls: set[Call] = set()
+        self._calls: set[OutgoingAssociation] = set()
         self._lock = threading.Lock()
 
     def ask(
@@ -126,7 +126,7 @@ class Caller:
         roles, handlers
             Of pynetdicom, for the association.
         """
-        call = Call(peer)
+        call = OutgoingAssociation(peer)
         with self._lock:
             self._calls.add(call)
         try:
@@ -149,7 +149,7 @@ class Caller:
 
     def _asked(
         self,
-        call: Call,
+        call: OutgoingAssociation,
         peer: Peer,
         contexts: Sequence[tuple[UID, UID]],
         send: Callable[[Any], Outcome],
@@ -178,7 +178,7 @@ class Caller:
 
     def _associate(
         self,
-        call: Call,
+        call: OutgoingAssociation,
         peer: Peer,
         contexts: Sequence[tuple[UID, UID]],
         roles: Sequence[SCP_SCU_RoleSelectionNegotiation],
@@ -217,7 +217,7 @@ def _tls(peer: Peer) -> tuple[ssl.SSLContext, str] | None:
 
 
 def _unusable(association: Any) -> str:
-    """Say why nothing can be sent on an association that was accepted; empty where it can."""
+    """Return why nothing can be sent on an association that was accepted; empty where it can."""
     largest = largest_pdu(association)
     if 0 < largest < LEAST_PDU_BYTES:
         return f"it takes PDUs of at most {largest} bytes; let it take 16384 or more"
@@ -228,7 +228,7 @@ def _unusable(association: Any) -> str:
     return ""
 
 
-def _not_established(association: Any, peer: Peer, call: Call) -> Outcome:
+def _not_established(association: Any, peer: Peer, call: OutgoingAssociation) -> Outcome:
     if call.breach is not None:
         return Outcome(OutcomeKind.UNREACHABLE, f"{where(peer)} cannot be reached: {call.told}")
     if association.is_rejected:

@@ -38,7 +38,7 @@ WELL_FORMED = re.compile(r"[0-9]+(\.[0-9]+)+")
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class InstanceReference:
     """An instance that is asked after."""
 
     sop_class_uid: str
@@ -46,20 +46,20 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class CommitmentRequest:
     """An N-ACTION: a sender asks whether these instances are safe."""
 
     transaction_uid: str
-    references: tuple[Reference, ...]
+    references: tuple[InstanceReference, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CommitmentReport:
     """An N-EVENT-REPORT: what is safe, and why the rest is not (a value of Failure Reason)."""
 
     transaction_uid: str
-    stored: tuple[Reference, ...]
-    failed: Mapping[Reference, int] = field(default_factory=dict)
+    stored: tuple[InstanceReference, ...]
+    failed: Mapping[InstanceReference, int] = field(default_factory=dict)
 
     @property
     def event_type(self) -> int:
@@ -72,7 +72,7 @@ def failure_text(reason: int) -> str:
     return f"0x{reason:04X} {FAILURES.get(reason, 'of its own')}"
 
 
-def request_dataset(request: Request) -> Dataset:
+def request_dataset(request: CommitmentRequest) -> Dataset:
     """Make the Action Information of a request."""
     dataset = Dataset()
     dataset.TransactionUID = request.transaction_uid
@@ -80,7 +80,7 @@ def request_dataset(request: Request) -> Dataset:
     return dataset
 
 
-def report_dataset(report: Report) -> Dataset:
+def report_dataset(report: CommitmentReport) -> Dataset:
     """Make the Event Information of a report; a sequence that would be empty is left out."""
     dataset = Dataset()
     dataset.TransactionUID = report.transaction_uid
@@ -93,7 +93,7 @@ def report_dataset(report: Report) -> Dataset:
     return dataset
 
 
-def read_request(dataset: Dataset) -> Request:
+def read_request(dataset: Dataset) -> CommitmentRequest:
     """Read the Action Information of a request.
 
     Raises
@@ -104,10 +104,10 @@ def read_request(dataset: Dataset) -> Request:
     references = tuple(dict.fromkeys(_reference(item) for item in _sequence(dataset, "ReferencedSOPSequence")))
     if not references:
         raise CommitmentRefused(INVALID_ARGUMENT, "the request names no instances")
-    return Request(_uid(dataset, "TransactionUID"), references)
+    return CommitmentRequest(_uid(dataset, "TransactionUID"), references)
 
 
-def read_report(dataset: Dataset, event_type: int) -> Report:
+def read_report(dataset: Dataset, event_type: int) -> CommitmentReport:
     """Read the Event Information of a report.
 
     Raises
@@ -122,10 +122,10 @@ def read_report(dataset: Dataset, event_type: int) -> Report:
         reason = item.get("FailureReason")
         failed[_reference(item)] = reason if isinstance(reason, int) else PROCESSING_FAILURE
     stored = tuple(_reference(item) for item in _sequence(dataset, "ReferencedSOPSequence"))
-    return Report(_uid(dataset, "TransactionUID"), stored, failed)
+    return CommitmentReport(_uid(dataset, "TransactionUID"), stored, failed)
 
 
-def _item(reference: Reference) -> Dataset:
+def _item(reference: InstanceReference) -> Dataset:
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = reference.sop_class_uid, reference.sop_instance_uid
     return item
@@ -139,8 +139,8 @@ def _sequence(dataset: Dataset, keyword: str) -> Sequence[Dataset]:
     return items
 
 
-def _reference(item: Dataset) -> Reference:
-    return Reference(_uid(item, "ReferencedSOPClassUID"), _uid(item, "ReferencedSOPInstanceUID"))
+def _reference(item: Dataset) -> InstanceReference:
+    return InstanceReference(_uid(item, "ReferencedSOPClassUID"), _uid(item, "ReferencedSOPInstanceUID"))
 
 
 def _uid(dataset: Dataset, keyword: str) -> str:

@@ -26,8 +26,8 @@ from contourd.dicom.network.commitment_messages import (
     PUSH_MODEL_INSTANCE,
     REQUEST_ACTION,
     RESOURCE_LIMITATION,
-    Report,
-    Request,
+    CommitmentReport,
+    CommitmentRequest,
     read_report,
     read_request,
 )
@@ -44,14 +44,14 @@ SYNTAXES = [ImplicitVRLittleEndian, ExplicitVRLittleEndian]
 class RequestSink(Protocol):
     """Who is told of a sender's request."""
 
-    def requested(self, calling_ae: str, request: Request) -> None:
+    def requested(self, calling_ae: str, request: CommitmentRequest) -> None:
         """Record a request so that it survives; CommitmentRefused or QueueUnavailable refuse it."""
 
 
 class ReportSink(Protocol):
     """Who is told of a destination's report."""
 
-    def reported(self, calling_ae: str, report: Report) -> None:
+    def reported(self, calling_ae: str, report: CommitmentReport) -> None:
         """Record a report so that it survives; CommitmentRefused or QueueUnavailable refuse it."""
 
 

@@ -9,16 +9,16 @@ from typing import Any, Protocol
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import build_role
 
-from contourd.dicom.network.association import Caller, told, where
+from contourd.dicom.network.association import AssociationRequestor, told, where
 from contourd.dicom.network.commitment_messages import (
     PROCESSING_FAILURE,
     PUSH_MODEL,
     PUSH_MODEL_INSTANCE,
     REQUEST_ACTION,
     RESOURCE_LIMITATION,
-    Reference,
-    Report,
-    Request,
+    CommitmentReport,
+    CommitmentRequest,
+    InstanceReference,
     report_dataset,
     request_dataset,
 )
@@ -33,13 +33,13 @@ SAME_ASSOCIATION_S = 2.0
 CONTEXTS = [(PUSH_MODEL, ImplicitVRLittleEndian)]
 
 
-class Committer(Protocol):
+class CommitmentClient(Protocol):
     """Asks destinations for storage commitment, and reports to senders."""
 
-    def ask(self, request: Request, destination: Destination) -> Outcome:
+    def ask(self, request: CommitmentRequest, destination: Destination) -> Outcome:
         """Ask; accepted means that the destination will report. Whatever goes wrong is an outcome."""
 
-    def report(self, report: Report, sender: SenderNode) -> Outcome:
+    def report(self, report: CommitmentReport, sender: SenderNode) -> Outcome:
         """Report; accepted means that the sender took it. Whatever goes wrong is an outcome."""
 
     def hang_up(self) -> None:
@@ -50,11 +50,11 @@ class CommitmentSCU:
     """Asks and reports over an association each."""
 
     def __init__(self, calling_ae: str, reports: ReportSink, same_association_s: float = SAME_ASSOCIATION_S) -> None:
-        self._caller = Caller(calling_ae)
+        self._caller = AssociationRequestor(calling_ae)
         self._reports = reports
         self._same_association_s = same_association_s
 
-    def ask(self, request: Request, destination: Destination) -> Outcome:
+    def ask(self, request: CommitmentRequest, destination: Destination) -> Outcome:
         """Send an N-ACTION, and stay for a moment for the report."""
         reported = threading.Event()
         event, handler = report_handler(self._reports, destination.ae_title)
@@ -75,7 +75,7 @@ class CommitmentSCU:
 
         return self._caller.ask(destination, CONTEXTS, send, handlers=[(event, note)])
 
-    def report(self, report: Report, sender: SenderNode) -> Outcome:
+    def report(self, report: CommitmentReport, sender: SenderNode) -> Outcome:
         """Send an N-EVENT-REPORT, in the role of the SCP."""
 
         def send(association: Any) -> Outcome:
@@ -101,7 +101,7 @@ def _classify(response: Any, peer: Destination | SenderNode, what: str) -> Outco
     return Outcome(kind, f"{where(peer)} {what}: {told(status, response.get('ErrorComment'))}", status)
 
 
-def reference_to(path: Path) -> Reference:
+def reference_to(path: Path) -> InstanceReference:
     """Name the structure set in a file."""
     dataset = read_dicom(path, specific_tags=["SOPClassUID", "SOPInstanceUID"])
-    return Reference(str(dataset.SOPClassUID), str(dataset.SOPInstanceUID))
+    return InstanceReference(str(dataset.SOPClassUID), str(dataset.SOPInstanceUID))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from contourd.reasons.catalogue import Reason
-from contourd.system.addresses import party
+from contourd.system.addresses import address_group
 
 if TYPE_CHECKING:  # the page's process does without pynetdicom
     from contourd.dicom.network.malformed import Flaw
@@ -69,22 +69,22 @@ class InstanceSink(Protocol):
     """Who is told of what the SCP receives; of one association never two things at a time."""
 
     def association_opened(self, association_id: int, calling_ae: str, peer: str) -> None:
-        """Take note of an accepted association."""
+        """Record an accepted association."""
 
     def instance_stored(self, received: ReceivedInstance) -> None:
         """Record a durable instance; an exception refuses it."""
 
     def instance_refused(self, refused: RefusedInstance) -> None:
-        """Take note of an instance that is refused, before its sender is told so."""
+        """Record an instance that is refused, before its sender is told so."""
 
     def association_closed(self, association_id: int, aborted: bool) -> None:
-        """Take note that an association ended, once; nothing of it comes afterwards.
+        """Record that an association ended, once; nothing of it comes afterwards.
 
         It is not told of one that the node itself ends when it is stopped: how it would have gone on is not known.
         """
 
 
-class Connections(Protocol):
+class AssociationCounter(Protocol):
     """Who counts the associations of a node."""
 
     def admit(self, number: int, address: str) -> str:
@@ -96,10 +96,10 @@ class Connections(Protocol):
         """
 
     def gone(self, number: int) -> None:
-        """Take note that a connection has ended."""
+        """Record that a connection has ended."""
 
 
-class Places:
+class AssociationLimits:
     """So many places for associations, and so many of them for one party (of IPv6, a network)."""
 
     def __init__(self, most: int, most_of_one: int) -> None:
@@ -109,7 +109,7 @@ class Places:
 
     def admit(self, number: int, address: str) -> str:
         """Give a place, if there is one; say why not."""
-        whose = party(address)
+        whose = address_group(address)
         with self._lock:
             if len(self._taken) >= self._most:
                 return "too many associations"
@@ -119,7 +119,7 @@ class Places:
             return ""
 
     def gone(self, number: int) -> None:
-        """Have the place back, if one was given."""
+        """Release the place, if one was given."""
         with self._lock:
             self._taken.pop(number, None)
 

@@ -28,9 +28,9 @@ from contourd.dicom.network.pynetdicom_internals import (
     note_closed,
     queued_messages,
     read_and_write_by,
+    replace_method,
     steady_timers,
     stop_speaking,
-    take_over,
     wake_serving,
     wake_waiting,
 )
@@ -51,7 +51,7 @@ Serve = Callable[[Any, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class AssociationBounds:
     """What a peer may do.
 
     Attributes
@@ -69,7 +69,7 @@ class Bounds:
     message_bytes: int
 
 
-class Breach(Enum):
+class BoundsBreach(Enum):
     """What a peer did that it may not."""
 
     PDU = "a PDU is longer than allowed"
@@ -80,7 +80,7 @@ class Breach(Enum):
     ANSWER = "it does not answer what it was asked"
 
 
-class Guard:
+class AssociationGuard:
     """Holds one association, which has not begun, to its bounds.
 
     Parameters
@@ -92,7 +92,7 @@ class Guard:
     """
 
     def __init__(
-        self, association: Any, transport: Any, bounds: Bounds, breached: Callable[[Breach, str], None]
+        self, association: Any, transport: Any, bounds: AssociationBounds, breached: Callable[[BoundsBreach, str], None]
     ) -> None:
         self._association, self._transport = association, transport
         self._bounds, self._breached = bounds, breached
@@ -102,9 +102,9 @@ class Guard:
         self._lock = threading.Lock()
         steady_timers(association)
         read_and_write_by(transport, self._receive, self._send)
-        take_over(association, Seam.READ_PDU, self._read_pdu)
-        take_over(association, Seam.ACT, self._act)
-        self._served: Serve = take_over(association, Seam.SERVE, self._serve)
+        replace_method(association, Seam.READ_PDU, self._read_pdu)
+        replace_method(association, Seam.ACT, self._act)
+        self._served: Serve = replace_method(association, Seam.SERVE, self._serve)
         association.bind(evt.EVT_DIMSE_RECV, self._note_message)
 
     def serve_by(self, serve: Callable[[Serve, Any, int], None]) -> None:
@@ -115,7 +115,7 @@ class Guard:
         """Let all that comes and goes be over in so long; None: it may last."""
         self._until = math.inf if seconds is None else time.monotonic() + seconds
 
-    def cut(self, breach: Breach, details: str = "") -> None:
+    def cut(self, breach: BoundsBreach, details: str = "") -> None:
         """Close the connection, for the peer did what it may not, and tell of the first such thing."""
         with self._lock:
             first, self._cut = not self._cut, True
@@ -134,7 +134,7 @@ class Guard:
         wake_waiting(self._association)
 
     def end(self) -> None:
-        """Let go of the threads and the connection of an association that is over."""
+        """Release the threads and the connection of an association that is over."""
         stop_speaking(self._association)
         connection = self._transport.socket
         if connection is not None:
@@ -150,11 +150,11 @@ class Guard:
         Nothing is raised, for pynetdicom would write a traceback into the log.
         """
         if count > self._bounds.pdu_bytes:
-            self.cut(Breach.PDU, f"{count} bytes were announced, {self._bounds.pdu_bytes} are allowed")
+            self.cut(BoundsBreach.PDU, f"{count} bytes were announced, {self._bounds.pdu_bytes} are allowed")
             return bytearray()
         self._unread_bytes += count
         if self._unread_bytes > self._bounds.message_bytes:
-            self.cut(Breach.MESSAGE, f"more than {self._bounds.message_bytes} bytes")
+            self.cut(BoundsBreach.MESSAGE, f"more than {self._bounds.message_bytes} bytes")
             return bytearray()
         content = bytearray(count)
         with memoryview(content) as view:
@@ -166,7 +166,7 @@ class Guard:
         while read < len(view):
             left = min(self._until, self._pdu_until) - time.monotonic()
             if left <= 0:
-                self.cut(Breach.LATE, f"only {read} of {len(view)} bytes came")
+                self.cut(BoundsBreach.LATE, f"only {read} of {len(view)} bytes came")
                 break
             try:
                 connection.settimeout(min(left, self._bounds.pdu_s))
@@ -203,22 +203,24 @@ class Guard:
         except BROKEN as error:
             stop_speaking(self._association)
             wake_serving(self._association)  # or its own thread would wait out its time for a request
-            self.cut(Breach.BROKE, type(error).__name__)
+            self.cut(BoundsBreach.BROKE, type(error).__name__)
 
     def _note_message(self, event: Any) -> None:
-        """Take note of a whole message: what waits for an answer already may each hold an image."""
+        """Record a whole message: what waits for an answer already may each hold an image."""
         self._unread_bytes = 0
         if self._association.is_requestor and any(e.VM > 1 for e in event.message.command_set if e.keyword in SINGLE):
-            self.cut(Breach.ANSWER, "an element of its answer has several values")  # pynetdicom takes the first
+            self.cut(BoundsBreach.ANSWER, "an element of its answer has several values")  # pynetdicom takes the first
         kind = type(event.message).__name__
         reports = kind == "N_EVENT_REPORT_RQ"  # each gets a thread of pynetdicom's
         if self._association.is_requestor and kind.endswith("_RQ") and not reports:
-            self.cut(Breach.ANSWER, "it sent a request")  # pynetdicom takes one that names a message for its answer
+            self.cut(
+                BoundsBreach.ANSWER, "it sent a request"
+            )  # pynetdicom takes one that names a message for its answer
         with self._lock:
             self._reports += reports
             waiting = self._reports > MOST_WAITING
         if waiting or len(queued_messages(self._association)) >= MOST_WAITING:
-            self.cut(Breach.WAITING)
+            self.cut(BoundsBreach.WAITING)
 
     def _serve(self, _: Serve, message: Any, context_id: int) -> None:
         try:

@@ -53,7 +53,7 @@ FOREIGN_GROUP, MOST_ELEMENTS, LONGEST_BYTES = 0x0002, 5000, 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class Naming:
+class ImageIdentifiers:
     """What names an image."""
 
     sop_class_uid: str
@@ -77,7 +77,7 @@ READ = {
 UNUSUAL = frozenset(map(_tag, PHASE))
 
 
-def read_naming(dataset: DatasetBytes, transfer_syntax: UID) -> Naming:
+def read_naming(dataset: DatasetBytes, transfer_syntax: UID) -> ImageIdentifiers:
     """Read what names a dataset as it came over the network.
 
     Raises
@@ -85,18 +85,18 @@ def read_naming(dataset: DatasetBytes, transfer_syntax: UID) -> Naming:
     SeriesUnusable
         As ``read_encoded`` does.
     """
-    naming = by_hand(dataset.getbuffer(), transfer_syntax)
+    naming = read_usual_dataset(dataset.getbuffer(), transfer_syntax)
     if naming is not None:
         return naming
     return naming_of(read_encoded(dataset, transfer_syntax))
 
 
-def naming_of(read: Instance) -> Naming:
+def naming_of(read: Instance) -> ImageIdentifiers:
     """Return what names an image whose header was read."""
-    return Naming(read.sop_class_uid, read.sop_instance_uid, read.series_instance_uid, read.patient_id)
+    return ImageIdentifiers(read.sop_class_uid, read.sop_instance_uid, read.series_instance_uid, read.patient_id)
 
 
-def by_hand(content: memoryview, transfer_syntax: UID) -> Naming | None:
+def read_usual_dataset(content: memoryview, transfer_syntax: UID) -> ImageIdentifiers | None:
     """Read a dataset; None where anything about it is unusual."""
     if transfer_syntax not in (ExplicitVRLittleEndian, ImplicitVRLittleEndian):
         return None
@@ -110,7 +110,7 @@ def by_hand(content: memoryview, transfer_syntax: UID) -> Naming | None:
     patient_id = found.get(PATIENT_ID, b"").decode("ascii")
     if uids[0] != CTImageStorage or PIXELS not in found or "\\" in patient_id:
         return None
-    return Naming(uids[0], uids[1], uids[2], patient_id.strip())
+    return ImageIdentifiers(uids[0], uids[1], uids[2], patient_id.strip())
 
 
 def _values(content: memoryview, explicit: bool) -> dict[int, bytes]:

@@ -13,7 +13,7 @@ from pynetdicom import AE, evt
 SUCCESS = 0x0000
 
 
-class Receiver:
+class InMemorySCP:
     """Listens on a free port of loopback while its block lasts; ``datasets`` holds what came, ``arrived`` tells it."""
 
     def __init__(self, ae_title: str) -> None:

@@ -17,7 +17,12 @@ from typing import Any
 from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
 
 from contourd.dicom.network.malformed import begin_flawed, flaw_of
-from contourd.dicom.network.pynetdicom_internals import begin_message, message_under_way, store_request, turn_into
+from contourd.dicom.network.pynetdicom_internals import (
+    begin_message,
+    change_message_class,
+    message_under_way,
+    store_request,
+)
 
 # PS3.8 E.2: a command, and its last fragment.
 LAST_OF_COMMAND = 0b11
@@ -114,7 +119,7 @@ class ArrivingMessage(DIMSEMessage):
         content = self.encoded_command_set.getvalue() + b"".join(bytes(data[1:]) for _, data in items[: last + 1])
         command = read_store(content) if len(items) == 1 else None
         if command is not None:
-            read = turn_into(self, StoreMessage)
+            read = change_message_class(self, StoreMessage)
             read.context_id, read.command = items[last][0], command
             return False
         flaw = flaw_of(content)

@@ -20,37 +20,37 @@ from typing import Any
 from pynetdicom import evt
 from pynetdicom.transport import ThreadedAssociationServer
 
-from contourd.dicom.network.guard import BROKEN, Bounds, Breach, Guard
-from contourd.dicom.network.own_echo import OwnCalls
+from contourd.dicom.network.guard import BROKEN, AssociationBounds, AssociationGuard, BoundsBreach
+from contourd.dicom.network.own_echo import SelfEchoRegistry
 from contourd.dicom.network.pynetdicom_internals import (
     BeginningHandler,
     Seam,
     close_transport,
     forget_server,
+    replace_method,
     stop_speaking,
-    take_over,
     transport_of,
     trigger,
 )
 from contourd.dicom.network.reactor import wait_instead_of_polling
-from contourd.system.addresses import Network, lies_in, party
+from contourd.system.addresses import Network, address_group, lies_in
 
 # Connections of one address, and of all, that have not asked for an association yet.
 PENDING_OF_ONE, PENDING = 8, 64
 # What an association was cut off for, by the setting that says how much is allowed.
-BREACHES: Mapping[Breach, str] = MappingProxyType(
+BREACHES: Mapping[BoundsBreach, str] = MappingProxyType(
     {
-        Breach.PDU: "a PDU is longer than node.max_pdu_kb",
-        Breach.MESSAGE: "an instance is larger than node.max_instance_mb",
-        Breach.LATE: "what it sends does not end within node.network_timeout_s",
+        BoundsBreach.PDU: "a PDU is longer than node.max_pdu_kb",
+        BoundsBreach.MESSAGE: "an instance is larger than node.max_instance_mb",
+        BoundsBreach.LATE: "what it sends does not end within node.network_timeout_s",
     }
 )
 # Is told the association, what its peer did and details, and the address.
-Told = Callable[[Any, Breach, str, str], None]
+Told = Callable[[Any, BoundsBreach, str, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Entrance:
+class AdmissionPolicy:
     """Who may come in, and what each may do then.
 
     Attributes
@@ -63,19 +63,19 @@ class Entrance:
 
     peers: tuple[Network, ...]
     request_s: float
-    bounds: Bounds
+    bounds: AssociationBounds
 
 
 @dataclass(frozen=True, slots=True)
-class Own:
+class SelfConnections:
     """The node's calls to itself, and with what they are answered where TLS is spoken."""
 
-    calls: OwnCalls
+    calls: SelfEchoRegistry
     context: ssl.SSLContext | None = None
 
 
 def allowed(address: str, peers: Sequence[Network]) -> bool:
-    """Say whether an address may connect."""
+    """Return whether an address may connect."""
     return not peers or lies_in(address, peers)
 
 
@@ -109,8 +109,8 @@ class AssociationListener(ThreadedAssociationServer):
 
     def __init__(
         self,
-        entrance: Entrance,
-        own: Own,
+        entrance: AdmissionPolicy,
+        own: SelfConnections,
         refused: Callable[[str, str], None],
         breached: Told,
         gone: Callable[[int], None],
@@ -124,7 +124,7 @@ class AssociationListener(ThreadedAssociationServer):
         self._numbers: dict[Any, int] = {}  # by the connection's socket, then by its association
         self._pending: dict[Any, _Pending] = {}  # by the connection's socket
         self._began: dict[Any, float] = {}  # by the connection's socket
-        self._guards: dict[Any, Guard] = {}  # by the association
+        self._guards: dict[Any, AssociationGuard] = {}  # by the association
         self._lock = threading.Lock()
         named["request_handler"] = partial(BeginningHandler, self.begin)
         super().__init__(*arguments, **named)
@@ -151,7 +151,7 @@ class AssociationListener(ThreadedAssociationServer):
         return self._numbers[association]
 
     def is_own(self, association: Any) -> bool:
-        """Say whether an association is the node's with itself."""
+        """Return whether an association is the node's with itself."""
         return self._numbers.get(association) in self._own_numbers
 
     def _forget(self, connection: Any) -> None:
@@ -174,10 +174,10 @@ class AssociationListener(ThreadedAssociationServer):
             return False
         with self._lock:
             self._pending = {key: one for key, one in self._pending.items() if not one.gone}
-            own = sum(one.party == party(address) for one in self._pending.values())
+            own = sum(one.party == address_group(address) for one in self._pending.values())
             crowded = own >= PENDING_OF_ONE or len(self._pending) >= PENDING
             if not crowded:
-                self._pending[request] = _Pending(party(address))
+                self._pending[request] = _Pending(address_group(address))
         if crowded:
             self._refused(address, "too many connections without an association")
             self._forget(request)
@@ -185,9 +185,11 @@ class AssociationListener(ThreadedAssociationServer):
 
     def begin(self, request: Any, association: Any) -> None:
         """Hold the association that a connection is to become to its bounds, from the connection's beginning."""
-        guard = Guard(association, transport_of(association), self._entrance.bounds, partial(self._told, association))
+        guard = AssociationGuard(
+            association, transport_of(association), self._entrance.bounds, partial(self._told, association)
+        )
         wait_instead_of_polling(association)
-        take_over(association, Seam.SERVE_ALL, partial(self._run, association))
+        replace_method(association, Seam.SERVE_ALL, partial(self._run, association))
         guard.allow(self._began.pop(request) + self._entrance.request_s - time.monotonic())
         self._numbers[association], self._guards[association] = self._numbers.pop(request), guard
         with self._lock:
@@ -195,20 +197,20 @@ class AssociationListener(ThreadedAssociationServer):
                 self._pending[request].association = association
 
     def requested(self, association: Any) -> None:
-        """Take note that an association was asked for: its connection is none of the pending ones any more."""
+        """Record that an association was asked for: its connection is none of the pending ones any more."""
         guard = self._guards.get(association)
         if guard is not None:
             guard.allow(None)
         with self._lock:
             self._pending = {key: one for key, one in self._pending.items() if one.association is not association}
 
-    def cut(self, association: Any, breach: Breach) -> None:
+    def cut(self, association: Any, breach: BoundsBreach) -> None:
         """Cut an association off, if it has not ended."""
         guard = self._guards.get(association)
         if guard is not None:
             guard.cut(breach)
 
-    def guard_of(self, association: Any) -> Guard:
+    def guard_of(self, association: Any) -> AssociationGuard:
         """Return what holds an association to its bounds."""
         return self._guards[association]
 
@@ -217,7 +219,7 @@ class AssociationListener(ThreadedAssociationServer):
         try:
             run()
         except BROKEN as error:
-            self._told(association, Breach.BROKE, type(error).__name__)
+            self._told(association, BoundsBreach.BROKE, type(error).__name__)
         finally:
             stop_speaking(association)
             close_transport(association)
@@ -225,7 +227,7 @@ class AssociationListener(ThreadedAssociationServer):
             trigger(association, evt.EVT_CONN_CLOSE, {"address": address and address.as_tuple})
             self._forget(association)
 
-    def _told(self, association: Any, breach: Breach, details: str) -> None:
+    def _told(self, association: Any, breach: BoundsBreach, details: str) -> None:
         address = association.requestor.address_info
         self._breached(association, breach, details, str(address.address) if address else "")
 
@@ -271,7 +273,7 @@ class HandedConnections(AssociationListener):
             self.shutdown_request(client)
 
     def shutdown(self) -> None:
-        """Let go of the socket that never listened."""
+        """Release the socket that never listened."""
         self.server_close()
         forget_server(self.ae, self)
 

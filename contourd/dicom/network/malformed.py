@@ -17,7 +17,13 @@ from typing import Any
 from pydicom.uid import CTImageStorage
 from pynetdicom.dimse_messages import DIMSEMessage
 
-from contourd.dicom.network.pynetdicom_internals import Seam, send_data, store_request, take_over, turn_into
+from contourd.dicom.network.pynetdicom_internals import (
+    Seam,
+    change_message_class,
+    replace_method,
+    send_data,
+    store_request,
+)
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +183,7 @@ def begin_flawed(message: Any, primitive: Any, last: int, flaw: Flaw) -> bool:
         A command goes on behind its end.
     """
     items = primitive.presentation_data_value_list
-    flawed = turn_into(message, FlawedMessage)
+    flawed = change_message_class(message, FlawedMessage)
     flawed.context_id, flawed.flaw = items[last][0], flaw
     if not flaw.has_dataset:
         return True
@@ -210,7 +216,7 @@ def answer_flawed(association: Any, witness: Callable[[str], None]) -> Callable[
             seen.add(flaw.told)
             witness(f"{flaw.told}: answered with status 0x{flaw.status:04X}")
 
-    take_over(association, Seam.SERVE, partial(_serve, association, tell))
+    replace_method(association, Seam.SERVE, partial(_serve, association, tell))
     return tell
 
 

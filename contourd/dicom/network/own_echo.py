@@ -41,7 +41,7 @@ ELEMENT = struct.Struct("<HHL")
 Address = tuple[str, int]
 
 
-class OwnCalls:
+class SelfEchoRegistry:
     """The addresses from which the node calls itself."""
 
     def __init__(self) -> None:
@@ -49,7 +49,7 @@ class OwnCalls:
         self._open: set[Address] = set()
 
     def expect(self, address: Address) -> None:
-        """Take note of one, before it connects."""
+        """Record one, before it connects."""
         with self._lock:
             self._open.add(address)
 
@@ -63,8 +63,8 @@ class OwnCalls:
             return isinstance(address, tuple) and tuple(address[:2]) in self._open
 
 
-def not_the_node_itself(association: Any, node: NodeSettings) -> str:
-    """Say why a caller may not use the node's own title, which is for commands of this machine alone; else empty."""
+def own_title_refusal(association: Any, node: NodeSettings) -> str:
+    """Return why a caller may not use the node's own title, which is for commands of this machine alone; else empty."""
     title, allowed = str(association.requestor.primitive.calling_ae_title).strip(), node.allowed_callers
     if not allowed or title in allowed or title != node.ae_title:
         return ""
@@ -73,7 +73,9 @@ def not_the_node_itself(association: Any, node: NodeSettings) -> str:
     return "" if here else "the node's own AE title, from another machine"
 
 
-def echo_self(node: NodeSettings, listening: socket.socket, calls: OwnCalls, limit_s: float | None = None) -> None:
+def echo_self(
+    node: NodeSettings, listening: socket.socket, calls: SelfEchoRegistry, limit_s: float | None = None
+) -> None:
     """Associate with the socket that listens, have a C-ECHO answered, and release.
 
     Raises
@@ -129,7 +131,7 @@ class _Call:
 
 
 @contextmanager
-def _connected(node: NodeSettings, listening: socket.socket, calls: OwnCalls, until: float) -> Iterator[_Call]:
+def _connected(node: NodeSettings, listening: socket.socket, calls: SelfEchoRegistry, until: float) -> Iterator[_Call]:
     host, port = listening.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     with socket.socket(listening.family, socket.SOCK_STREAM) as connection:

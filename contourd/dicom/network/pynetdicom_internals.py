@@ -122,7 +122,7 @@ require_names()
 _config.LOG_HANDLER_LEVEL = "none"
 
 
-def take_over(association: Any, seam: Seam, function: Callable[..., Any]) -> Callable[..., Any]:
+def replace_method(association: Any, seam: Seam, function: Callable[..., Any]) -> Callable[..., Any]:
     """Have a function called in the place of a method, which it is given as its first argument; return the method.
 
     Before the association begins, but for ``SERVE`` and the messages.
@@ -322,11 +322,11 @@ def message_under_way(association: Any) -> Any:
 
 def begin_message(association: Any, kind: type[Message]) -> Message:
     """Begin a message of a kind, before its first fragment is taken."""
-    message = association.dimse.message = turn_into(DIMSEMessage(), kind)
+    message = association.dimse.message = change_message_class(DIMSEMessage(), kind)
     return message
 
 
-def turn_into(message: Any, kind: type[Message]) -> Message:
+def change_message_class(message: Any, kind: type[Message]) -> Message:
     """Make a message one of another kind, as pynetdicom does when it knows what a message is."""
     message.__class__ = kind
     turned: Message = message
@@ -377,5 +377,5 @@ def know_server(ae: Any, server: Any) -> None:
 
 
 def forget_server(ae: Any, server: Any) -> None:
-    """Let go of a server that has ended."""
+    """Release a server that has ended."""
     ae._servers.remove(server)

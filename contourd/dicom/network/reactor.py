@@ -31,14 +31,14 @@ from contourd.dicom.network.pynetdicom_internals import (
     next_message,
     notify_of_receiving,
     notify_of_sending,
-    take_over,
+    replace_method,
     take_up_sending,
     trigger,
     wake_serving,
     wake_waiting,
 )
 from contourd.dicom.network.success import answer
-from contourd.dicom.network.titles import correct_titles
+from contourd.dicom.network.titles import correct_ae_titles
 from contourd.dicom.reading.instance import UNREADABLE
 
 LOOK_UP_S = 0.1
@@ -48,7 +48,7 @@ P_DATA, A_ASSOCIATE_RQ, HEADER_BYTES, ITEM = 0x04, 0x01, 6, struct.Struct(">LB")
 INVALID_PDU = "Evt19"
 
 
-class _Bell:
+class _WakeUpPipe:
     """What a thread listens for beside its socket; there is one only while it listens."""
 
     def __init__(self) -> None:
@@ -85,20 +85,20 @@ class _Bell:
 
 def wait_instead_of_polling(association: Any) -> None:
     """Have both threads of an association that has not begun sleep until there is something to do."""
-    bell = _Bell()
+    bell = _WakeUpPipe()
     notify_of_sending(association, bell.ring)
-    take_over(association, Seam.LOOK_FOR_PDU, partial(_wait_for_peer, association, bell))
-    take_over(association, Seam.STOP_SPEAKING, partial(_stop_speaking, bell))
+    replace_method(association, Seam.LOOK_FOR_PDU, partial(_wait_for_peer, association, bell))
+    replace_method(association, Seam.STOP_SPEAKING, partial(_stop_speaking, bell))
     # What is no message, as a request for release, wakes the serving thread all the same.
     notify_of_receiving(association, partial(wake_waiting, association))
-    take_over(association, Seam.SPEAK, partial(_speak, association, bell))
-    take_over(association, Seam.DECODE_PDU, partial(_decode, association))
-    take_over(association, Seam.GET_MESSAGE, partial(_get_message, association))
-    take_over(association, Seam.SEND_MESSAGE, partial(answer, association))
-    take_over(association, Seam.TAKE_PART, partial(receive, association))
+    replace_method(association, Seam.SPEAK, partial(_speak, association, bell))
+    replace_method(association, Seam.DECODE_PDU, partial(_decode, association))
+    replace_method(association, Seam.GET_MESSAGE, partial(_get_message, association))
+    replace_method(association, Seam.SEND_MESSAGE, partial(answer, association))
+    replace_method(association, Seam.TAKE_PART, partial(receive, association))
 
 
-def _wait_for_peer(association: Any, bell: _Bell, look: Callable[[], bool]) -> bool:
+def _wait_for_peer(association: Any, bell: _WakeUpPipe, look: Callable[[], bool]) -> bool:
     """Wait until the peer sent something or another thread wants something sent; return whether there was a PDU."""
     connection = connection_of(association)
     listened = bell.listened_to()
@@ -114,12 +114,12 @@ def _wait_for_peer(association: Any, bell: _Bell, look: Callable[[], bool]) -> b
     return not take_up_sending(association) and look()
 
 
-def _stop_speaking(bell: _Bell, stop: Callable[[], None]) -> None:
+def _stop_speaking(bell: _WakeUpPipe, stop: Callable[[], None]) -> None:
     stop()
     bell.ring()
 
 
-def _speak(association: Any, bell: _Bell, run: Callable[[], None]) -> None:
+def _speak(association: Any, bell: _WakeUpPipe, run: Callable[[], None]) -> None:
     """Run the thread that speaks to the peer; its end wakes the one that serves, or that waits for a request."""
     try:
         run()
@@ -162,7 +162,7 @@ def _decode_other(association: Any, decode: Callable[[bytearray], Any], content:
     """Decode any other PDU; one that cannot be read ends the association, which remembers why."""
     try:
         if content[0] == A_ASSOCIATE_RQ:
-            association.untitled = correct_titles(content)
+            association.untitled = correct_ae_titles(content)
         return decode(content)
     except UNREADABLE as error:
         association.unreadable = f"a PDU of type {content[0]:02X} cannot be read: {type(error).__name__}"

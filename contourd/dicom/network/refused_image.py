@@ -40,7 +40,7 @@ class Command(NamedTuple):
     AffectedSOPInstanceUID: str
 
 
-class Refuser:
+class RefusalResponder:
     """Answers images that are not taken, and has their series marked."""
 
     def __init__(self, sink: InstanceSink, witness: Witness) -> None:

@@ -20,18 +20,31 @@ from pynetdicom.pdu import A_RELEASE_RQ, P_DATA_TF
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from contourd.dicom.network.commitment_scp import CommitmentSCP
-from contourd.dicom.network.events import Connections, InstanceSink, OpenAssociation, Places, ReceivedInstance, Witness
+from contourd.dicom.network.events import (
+    AssociationCounter,
+    AssociationLimits,
+    InstanceSink,
+    OpenAssociation,
+    ReceivedInstance,
+    Witness,
+)
 from contourd.dicom.network.file_meta import file_meta
-from contourd.dicom.network.guard import LEAST_PDU_BYTES, Bounds, Breach
+from contourd.dicom.network.guard import LEAST_PDU_BYTES, AssociationBounds, BoundsBreach
 from contourd.dicom.network.image_identifiers import read_naming
 from contourd.dicom.network.incoming import DatasetBytes
-from contourd.dicom.network.listener import BREACHES, AssociationListener, Entrance, HandedConnections, Own
+from contourd.dicom.network.listener import (
+    BREACHES,
+    AdmissionPolicy,
+    AssociationListener,
+    HandedConnections,
+    SelfConnections,
+)
 from contourd.dicom.network.malformed import answer_flawed
-from contourd.dicom.network.own_echo import OwnCalls, echo_self, not_the_node_itself
+from contourd.dicom.network.own_echo import SelfEchoRegistry, echo_self, own_title_refusal
 from contourd.dicom.network.pynetdicom_internals import know_server, largest_pdu, reject, wake_serving
 from contourd.dicom.network.refusal_status import OUT_OF_RESOURCES, SUCCESS, answer
-from contourd.dicom.network.refused_image import Refuser
-from contourd.dicom.network.served import serve_only
+from contourd.dicom.network.refused_image import RefusalResponder
+from contourd.dicom.network.served import refuse_unserved
 from contourd.dicom.network.tls import listening_context, without_certificate
 from contourd.dicom.reading.decoders import UNCOMPRESSED, readable_syntaxes
 from contourd.dicom.uids import IMPLEMENTATION, IMPLEMENTATION_NAME
@@ -59,17 +72,17 @@ class StorageSCP:
         sink: InstanceSink,
         witness: Witness = lambda *deed: None,
         commitment: CommitmentSCP | None = None,
-        connections: Connections | None = None,
+        connections: AssociationCounter | None = None,
     ) -> None:
         self._node, self._spool, self._sink, self._witness = node, spool, sink, witness
-        self._connections = connections or Places(node.max_associations, node.associations_per_peer)
-        self._refuser = Refuser(sink, witness)
+        self._connections = connections or AssociationLimits(node.max_associations, node.associations_per_peer)
+        self._refuser = RefusalResponder(sink, witness)
         self._open: dict[Any, OpenAssociation] = {}
         self._by_number: dict[int, OpenAssociation] = {}
         self._stores = threading.Condition()
         self._under_way = 0
         self._stopping = False
-        self._own = OwnCalls()
+        self._own = SelfEchoRegistry()
         self._ae = AE(ae_title=node.ae_title)
         self._ae.implementation_class_uid = IMPLEMENTATION
         self._ae.implementation_version_name = IMPLEMENTATION_NAME
@@ -127,10 +140,12 @@ class StorageSCP:
             (evt.EVT_REJECTED, self._rejected),
             *self._more_handlers,
         ]
-        bounds = Bounds(node.max_pdu_kb * 1024, node.network_timeout_s, node.max_instance_mb * 1_000_000)
-        entrance = Entrance(node.allowed_peers, node.request_timeout_s, bounds)
+        bounds = AssociationBounds(node.max_pdu_kb * 1024, node.network_timeout_s, node.max_instance_mb * 1_000_000)
+        entrance = AdmissionPolicy(node.allowed_peers, node.request_timeout_s, bounds)
         context = listening_context(node.tls) if node.tls is not None else None
-        own = Own(self._own, listening_context(without_certificate(node.tls)) if node.tls is not None else None)
+        own = SelfConnections(
+            self._own, listening_context(without_certificate(node.tls)) if node.tls is not None else None
+        )
         listener: Any = partial(kind, entrance, own, self._turned_away, self._breached, self._gone)
         self._server = self._ae.make_server(
             (node.host, node.port), ssl_context=context, evt_handlers=handlers, server_class=listener
@@ -174,7 +189,7 @@ class StorageSCP:
         self._closed(event)
         if self._server.is_own(association):
             return
-        why, rejection = getattr(association, "untitled", "") or not_the_node_itself(association, node), NO_CALLER
+        why, rejection = getattr(association, "untitled", "") or own_title_refusal(association, node), NO_CALLER
         if not why:
             why, rejection = self._refusal_of(association)
         if why:
@@ -182,7 +197,7 @@ class StorageSCP:
             reject(association, *rejection)
 
     def _refusal_of(self, association: Any) -> tuple[str, tuple[int, int, int]]:
-        """Say why an association cannot be had, and how it is rejected; give it a place where it can."""
+        """Return why an association cannot be had, and how it is rejected; give it a place where it can."""
         why = self._connections.admit(self._server.number_of(association), str(association.requestor.address))
         if why:
             return why, LOCAL_LIMIT
@@ -200,7 +215,7 @@ class StorageSCP:
         address = str(requestor.address)
         refused = partial(self._witness, "request refused", address, opened.calling_ae)
         opened.told_flaw = answer_flawed(event.assoc, refused)
-        serve_only(event.assoc, self._server.guard_of(event.assoc), refused)
+        refuse_unserved(event.assoc, self._server.guard_of(event.assoc), refused)
         log.info(
             "association accepted",
             extra={"action": "accept", "association": opened.number, "calling_ae": opened.calling_ae},
@@ -219,19 +234,19 @@ class StorageSCP:
             opened.releasing = True
         elif isinstance(event.pdu, P_DATA_TF) and time.monotonic() - opened.began > self._node.association_limit_s:
             self._cut_off(event.assoc, opened, "it lasts longer than node.association_limit_s")
-            self._server.cut(event.assoc, Breach.LATE)
+            self._server.cut(event.assoc, BoundsBreach.LATE)
 
-    def _breached(self, association: Any, breach: Breach, details: str, address: str) -> None:
+    def _breached(self, association: Any, breach: BoundsBreach, details: str, address: str) -> None:
         """Tell of a peer whose connection was cut for what it did."""
         opened = self._open.get(association)
-        if breach is Breach.BROKE:
+        if breach is BoundsBreach.BROKE:
             self._turned_away(address, f"{breach.value}: {details}")
         elif opened is not None:
             if not opened.cut_off:
                 self._cut_off(association, opened, BREACHES.get(breach, breach.value))
         else:
             late = "it did not ask for an association within node.request_timeout_s"
-            self._turned_away(address, late if breach is Breach.LATE else BREACHES.get(breach, breach.value))
+            self._turned_away(address, late if breach is BoundsBreach.LATE else BREACHES.get(breach, breach.value))
 
     def _cut_off(self, association: Any, opened: OpenAssociation, why: str) -> None:
         opened.cut_off = True
@@ -268,7 +283,7 @@ class StorageSCP:
         opened.told.set()
 
     def _gone(self, number: int) -> None:
-        """Let go of a connection, once the end of its association is told: another thread may be about to do that."""
+        """Release a connection, once the end of its association is told: another thread may be about to do that."""
         opened = self._by_number.pop(number, None)
         if opened is not None:
             opened.told.wait(STOP_GRACE_S)

@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RTStructureSetStorage
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from contourd.dicom.network.association import Caller, told, where
+from contourd.dicom.network.association import AssociationRequestor, told, where
 from contourd.dicom.network.outcomes import Outcome, OutcomeKind
 from contourd.dicom.reading.files import read_dicom
 from contourd.dicom.reading.instance import UNREADABLE
@@ -23,7 +23,7 @@ WARNINGS = (0xB000, 0xB006, 0xB007)
 DUPLICATE, PROCESSING_FAILURE = 0x0111, 0x0110
 
 
-class Sender(Protocol):
+class DeliveryClient(Protocol):
     """Delivers a file."""
 
     def deliver(self, path: Path, destination: Destination) -> Outcome:
@@ -40,7 +40,7 @@ class StorageSCU:
     """Sends over one association for each file."""
 
     def __init__(self, calling_ae: str) -> None:
-        self._caller = Caller(calling_ae)
+        self._caller = AssociationRequestor(calling_ae)
 
     def deliver(self, path: Path, destination: Destination) -> Outcome:
         """Send one structure set; Implicit VR Little Endian is preferred, for contours may be longer than 64 kB."""

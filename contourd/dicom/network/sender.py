@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID, MediaStorageDirectoryStorage
 from pynetdicom.status import code_to_category
 
-from contourd.dicom.network.association import Caller
+from contourd.dicom.network.association import AssociationRequestor
 from contourd.dicom.network.outcomes import Outcome, OutcomeKind
 from contourd.dicom.network.scu import WARNINGS
 from contourd.dicom.reading.files import LARGEST_BYTES, is_dicom, read_dicom, read_meta
@@ -32,7 +32,7 @@ PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class FileResult:
     """What became of one file.
 
     Attributes
@@ -80,11 +80,11 @@ class FileSender:
     """Sends files as they are, each in its own transfer syntax, over one association and without a second try."""
 
     def __init__(self, calling_ae: str) -> None:
-        self._caller = Caller(calling_ae)
+        self._caller = AssociationRequestor(calling_ae)
 
     def send_files(
         self, paths: Sequence[Path], destination: Destination, advanced: Callable[[], None] = lambda: None
-    ) -> list[Sent]:
+    ) -> list[FileResult]:
         """Send DICOM files in their order, and return of each what became of it; one that is damaged is not sent.
 
         Parameters
@@ -101,14 +101,14 @@ class FileSender:
         kinds = dict.fromkeys(kind for kind in kinds_of.values() if kind is not None)
         if len(kinds) > MOST_CONTEXTS:
             raise NodeError(f"{len(kinds)} kinds of files are more than {MOST_CONTEXTS}; send them in parts")
-        results = [Sent(path, None, _unsendable(path)) for path, kind in kinds_of.items() if kind is None]
+        results = [FileResult(path, None, _unsendable(path)) for path, kind in kinds_of.items() if kind is None]
         for _ in results:
             advanced()
         waiting = [path for path in reversed(paths) if kinds_of[path] is not None]
         if not waiting:
             return results
 
-        def note(sent: Sent) -> None:
+        def note(sent: FileResult) -> None:
             results.append(sent)
             advanced()
 
@@ -130,30 +130,30 @@ class FileSender:
         outcome = self._caller.ask(destination, list(kinds), each)
         reason = outcome.reason
         if waiting and (outcome.kind is OutcomeKind.IMPROPER or silent):
-            note(Sent(waiting.pop(), None, reason))
+            note(FileResult(waiting.pop(), None, reason))
             reason = ENDED_BEFORE
         for path in reversed(waiting):
-            note(Sent(path, None, reason or ENDED_BEFORE))
+            note(FileResult(path, None, reason or ENDED_BEFORE))
         return results
 
 
-def _store(association: Any, path: Path, message_id: int) -> Sent:
+def _store(association: Any, path: Path, message_id: int) -> FileResult:
     try:
         dataset = _whole(path)
         kind = f"{dataset.SOPClassUID.name} in {dataset.file_meta.TransferSyntaxUID.name}"
     except UNREADABLE as error:
-        return Sent(path, None, _told(error))
+        return FileResult(path, None, _told(error))
     try:
         answer = association.send_c_store(dataset, message_id)
     except ValueError:
-        return Sent(path, None, f"{kind} is not taken there")
+        return FileResult(path, None, f"{kind} is not taken there")
     except RuntimeError:
-        return Sent(path, None, "the connection was closed")
+        return FileResult(path, None, "the connection was closed")
     if "Status" not in answer:
-        return Sent(path, None, NO_ANSWER, unanswered=True)
+        return FileResult(path, None, NO_ANSWER, unanswered=True)
     status = int(answer.Status)
     told = f"{code_to_category(status)} {answer.get('ErrorComment') or ''}".strip()
-    return Sent(path, status, "" if status == SUCCESS else told)
+    return FileResult(path, status, "" if status == SUCCESS else told)
 
 
 def _whole(path: Path) -> Dataset:
@@ -173,7 +173,7 @@ def _whole(path: Path) -> Dataset:
 
 
 def _unsendable(path: Path) -> str:
-    """Say why a file is not sent whose file meta information cannot be read."""
+    """Return why a file is not sent whose file meta information cannot be read."""
     try:
         _whole(path)
     except UNREADABLE as error:

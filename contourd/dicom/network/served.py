@@ -17,7 +17,7 @@ from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import Verification, uid_to_service_class  # type: ignore[attr-defined]
 
 from contourd.dicom.network.commitment_messages import PUSH_MODEL
-from contourd.dicom.network.guard import Guard, Serve
+from contourd.dicom.network.guard import AssociationGuard, Serve
 from contourd.dicom.network.malformed import CLASS_NOT_SUPPORTED, NO_SUCH_CLASS, UNRECOGNIZED_OPERATION
 from contourd.dicom.network.pynetdicom_internals import accepted_contexts, send_message
 
@@ -28,7 +28,7 @@ SERVED: Mapping[UID, tuple[type, ...]] = MappingProxyType(
 )
 
 
-def serve_only(association: Any, guard: Guard, witness: Callable[[str], None]) -> None:
+def refuse_unserved(association: Any, guard: AssociationGuard, witness: Callable[[str], None]) -> None:
     """Answer what is not served on an accepted association.
 
     Parameters

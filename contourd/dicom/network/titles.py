@@ -15,7 +15,7 @@ UNTITLED = b"?"
 TITLE = re.compile(rb"[ -\[\]-~]+")
 
 
-def correct_titles(request: bytearray) -> str:
+def correct_ae_titles(request: bytearray) -> str:
     """Correct both titles in their place; returns in words what is wrong with the calling one, empty where it is one.
 
     A called title that is none is left to be rejected as another's.

@@ -49,7 +49,7 @@ LARGEST_TILT, LARGEST_TURN = 0.1, 5.0
 LARGEST_SHIFT_MM = 0.1
 
 
-def set_aside(instances: Sequence[Instance]) -> tuple[list[Instance], list[Instance]]:
+def split_scouts(instances: Sequence[Instance]) -> tuple[list[Instance], list[Instance]]:
     """Part the slices from scouts and pictures that a scanner keeps in the same series.
 
     Returns

@@ -52,7 +52,7 @@ def refuse_truncated(ds: Dataset, what: str, size: int) -> None:
 
 
 def _may_be_sequence(element: Any) -> bool:
-    """Say whether an element could be made of items; a private one is never looked into, unless it says so itself."""
+    """Return whether an element could be made of items; a private one is not looked into, unless it says so itself."""
     if element.tag.is_private:
         return bool(element.VR == "SQ")
     if element.VR is None:  # implicit: the dictionary knows, or nobody

@@ -68,7 +68,7 @@ def readable_syntaxes() -> list[UID]:
 
 
 def has_decoder(transfer_syntax: str) -> bool:
-    """Tell whether images in a transfer syntax can be read here."""
+    """Return whether images in a transfer syntax can be read here."""
     syntax = UID(transfer_syntax)
     if syntax in UNCOMPRESSED:
         return True

@@ -28,7 +28,7 @@ NUMBER = re.compile(r"\d+(\.\d+)?")
 Key = tuple[float, ...]
 
 
-def without_copies(instances: Sequence[Instance]) -> list[Instance]:
+def drop_copies(instances: Sequence[Instance]) -> list[Instance]:
     """Take an image once whose file is there several times, in the order in which they are given.
 
     Raises
@@ -56,7 +56,7 @@ def without_copies(instances: Sequence[Instance]) -> list[Instance]:
     return list(kept.values())
 
 
-def one_set(places: Sequence[Sequence[Instance]]) -> list[Instance]:
+def choose_images(places: Sequence[Sequence[Instance]]) -> list[Instance]:
     """Choose one image for each position, all of one set, where several of the same pixels lie at some.
 
     A set is told from the others by numbers that rise from one to the next: every UID of it is below (or above) every

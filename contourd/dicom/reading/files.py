@@ -15,7 +15,7 @@ from pydicom.filereader import read_partial
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from contourd.dicom.reading.decoders import inflate
-from contourd.dicom.reading.lenient import PREAMBLE_BYTES, PREFIX, dataset_of, mended
+from contourd.dicom.reading.lenient import PREAMBLE_BYTES, PREFIX, dataset_of, repair_file
 from contourd.errors import SeriesUnusable
 from contourd.system.regular_files import open_regular
 
@@ -31,12 +31,12 @@ def read_dicom(
     defer_size: int | None = None,
 ) -> pydicom.FileDataset:
     """Read a file as ``pydicom.dcmread`` does; raises what it raises, and OSError for what is no regular file."""
-    return read_sized(path, specific_tags=specific_tags, stop_before_pixels=stop_before_pixels, defer_size=defer_size)[
-        0
-    ]
+    return read_with_size(
+        path, specific_tags=specific_tags, stop_before_pixels=stop_before_pixels, defer_size=defer_size
+    )[0]
 
 
-def read_sized(
+def read_with_size(
     path: Path,
     *,
     specific_tags: Sequence[str] | None = None,
@@ -53,7 +53,7 @@ def read_sized(
         content = file.read(LARGEST_BYTES)
         if content[PREAMBLE_BYTES:].startswith(PREFIX + bytes(4)):
             raise InvalidDicomError("nothing but zeros follows the prefix DICM")
-        whole = mended(content)
+        whole = repair_file(content)
         _refuse_inflating(whole)
         if whole is not content:
             read = pydicom.dcmread(BytesIO(whole), stop_before_pixels=stop_before_pixels, specific_tags=tags)
@@ -84,15 +84,15 @@ def _refuse_inflating(content: bytes) -> None:
 def read_meta(path: Path) -> FileMetaDataset:
     """Read the file meta information of a file, or what would be it; raises as ``read_dicom`` does."""
     with open_regular(path) as file:
-        head = mended(file.read(HEAD_BYTES))
+        head = repair_file(file.read(HEAD_BYTES))
     start, _ = dataset_of(head)
     return read_partial(BytesIO(head[:start] if start else head)).file_meta
 
 
 def is_dicom(path: Path) -> bool:
-    """Say whether a file is one of DICOM's, with preamble and prefix or without; it may be cut off."""
+    """Return whether a file is one of DICOM's, with preamble and prefix or without; it may be cut off."""
     try:
         with open_regular(path) as file:
-            return mended(file.read(HEAD_BYTES))[PREAMBLE_BYTES : PREAMBLE_BYTES + len(PREFIX)] == PREFIX
+            return repair_file(file.read(HEAD_BYTES))[PREAMBLE_BYTES : PREAMBLE_BYTES + len(PREFIX)] == PREFIX
     except OSError:
         return False

@@ -20,7 +20,7 @@ from contourd.dicom.reading.completeness import VALID_UID as VALID_UID
 from contourd.dicom.reading.completeness import refuse_foreign_groups, refuse_nameless, refuse_truncated
 from contourd.dicom.reading.decoded_pixels import Decoded
 from contourd.dicom.reading.decoders import LOSSY, inflate
-from contourd.dicom.reading.files import read_dicom, read_meta, read_sized
+from contourd.dicom.reading.files import read_dicom, read_meta, read_with_size
 from contourd.dicom.reading.header_values import (
     LONGEST_VALUE_BYTES,
     comparable_of,
@@ -30,7 +30,7 @@ from contourd.dicom.reading.header_values import (
     value_of,
     whole_number,
 )
-from contourd.dicom.reading.lenient import mended, mended_dataset
+from contourd.dicom.reading.lenient import repair_dataset, repair_file
 from contourd.errors import SeriesUnusable
 from contourd.reasons.catalogue import HoldReason
 from contourd.system.folders import files_below
@@ -134,7 +134,7 @@ def read_instance(path: Path) -> Instance:
         if _may_be_deflated(path) and (meta := read_file_meta_info(path)).get("TransferSyntaxUID") == DEFLATED:
             deflated = read_regular(path)[BEFORE_META_BYTES + int(meta.FileMetaInformationGroupLength) :]
             return _read_encoded(BytesIO(deflated), meta.TransferSyntaxUID, path)
-        ds, size = read_sized(path, defer_size=DEFERRED_BYTES)
+        ds, size = read_with_size(path, defer_size=DEFERRED_BYTES)
         return _instance(ds, path, size, UID(ds.file_meta.get("TransferSyntaxUID", "")))
     except UNREADABLE as error:
         raise _no_image(path, error) from error
@@ -151,7 +151,7 @@ def read_content(content: bytes, path: Path) -> tuple[Instance, Dataset | None]:
     if DEFLATED.encode() in content[:LARGEST_META_BYTES]:
         return read_instance(path), None
     try:
-        content = mended(content)
+        content = repair_file(content)
         ds = pydicom.dcmread(BytesIO(content))
         return _instance(ds, path, len(content), UID(ds.file_meta.get("TransferSyntaxUID", ""))), ds
     except UNREADABLE as error:
@@ -159,7 +159,7 @@ def read_content(content: bytes, path: Path) -> tuple[Instance, Dataset | None]:
 
 
 def _may_be_deflated(path: Path) -> bool:
-    """Say whether the file meta information is worth reading by itself, which takes as long as reading the header."""
+    """Return whether the file meta information is worth reading by itself: it takes as long as reading the header."""
     with open_regular(path) as file:
         return DEFLATED.encode() in file.read(LARGEST_META_BYTES)
 
@@ -185,7 +185,7 @@ def read_encoded(dataset: BytesIO, transfer_syntax: UID) -> Instance:
 def _read_encoded(dataset: BytesIO, transfer_syntax: UID, path: Path) -> Instance:
     if transfer_syntax == DEFLATED:
         dataset = BytesIO(inflate(dataset.getbuffer(), path.name or "dataset"))
-    content = mended_dataset(dataset.getbuffer(), transfer_syntax)
+    content = repair_dataset(dataset.getbuffer(), transfer_syntax)
     dataset = dataset if isinstance(content, memoryview) else BytesIO(content)
     metered: Any = _Metered(dataset)
     ds = read_dataset(

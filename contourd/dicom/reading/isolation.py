@@ -87,7 +87,7 @@ class PixelDecoder:
             self._child = None
 
 
-class NearDecoder(PixelDecoder):
+class InProcessDecoder(PixelDecoder):
     """Decodes only what needs no child, which may take its time."""
 
     def decode_apart(self, path: Path) -> NDArray[Any]:  # noqa: ARG002

@@ -36,7 +36,7 @@ class _CutOff(ValueError):
     """An element goes beyond the end of the content."""
 
 
-def mended(content: bytes) -> bytes:
+def repair_file(content: bytes) -> bytes:
     """Return a file's bytes with preamble, file meta information and a dataset in order; the very object if they were.
 
     What is no DICOM file is returned as it is.
@@ -77,7 +77,7 @@ def _with_meta(content: bytes) -> tuple[bytes, int, str]:
     raise ValueError("no DICOM file")
 
 
-def mended_dataset(content: bytes | memoryview, transfer_syntax: UID) -> bytes | memoryview:
+def repair_dataset(content: bytes | memoryview, transfer_syntax: UID) -> bytes | memoryview:
     """Do the same for a dataset without file meta information, not deflated."""
     try:
         whole: bytes | memoryview = _Walk(content, 0, transfer_syntax).mended()
@@ -87,7 +87,7 @@ def mended_dataset(content: bytes | memoryview, transfer_syntax: UID) -> bytes |
 
 
 def is_cut_off(content: bytes) -> bool:
-    """Say whether a file ends within an element or a sequence; a deflated dataset is not looked into.
+    """Return whether a file ends within an element or a sequence; a deflated dataset is not looked into.
 
     What is no DICOM file, or is damaged otherwise, is not.
     """
@@ -226,7 +226,7 @@ class _Walk:
         raise ValueError(tag)
 
     def _is_followed(self, at: int, tag: int, known: Set[bytes]) -> bool:
-        """Say whether another element, of a known value representation, can begin here, or nothing is left."""
+        """Return whether another element, of a known value representation, can begin here, or nothing is left."""
         if len(self._content) - at < HEAD.size:
             return not bytes(self._content[at:]).strip(b"\0")
         return self._tag(at) > tag and bytes(self._content[at + 4 : at + 6]) in known

@@ -42,14 +42,14 @@ SHORTEST = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Patient:
+class PatientIdentity:
     """Who was scanned, as the image says."""
 
     name: str
     id: str
 
 
-def read_patient(path: Path) -> Patient:
+def read_patient(path: Path) -> PatientIdentity:
     """Read who an image is of, in the characters of its Specific Character Set.
 
     Raises
@@ -59,7 +59,7 @@ def read_patient(path: Path) -> Patient:
     """
     try:
         header = read_dicom(path, specific_tags=["PatientName", "PatientID", "SpecificCharacterSet"])
-        return Patient(str(header.get("PatientName") or ""), str(header.get("PatientID") or ""))
+        return PatientIdentity(str(header.get("PatientName") or ""), str(header.get("PatientID") or ""))
     except UNREADABLE as error:
         raise SeriesUnusable(HoldReason.IMAGE_GONE, what=path.name) from error
 
@@ -104,7 +104,7 @@ def read_place(path: Path) -> tuple[float, ...]:
 
 
 def differing_place(one: Path, other: Path) -> bool:
-    """Say whether two images lie in different places; not where one cannot be read."""
+    """Return whether two images lie in different places; not where one cannot be read."""
     try:
         return read_place(one) != read_place(other)
     except SeriesUnusable:
@@ -112,7 +112,7 @@ def differing_place(one: Path, other: Path) -> bool:
 
 
 def names_patient(text: str, header: Dataset) -> bool:
-    """Say whether a text holds the patient's name or a part of it, an ID, a date of birth or the like."""
+    """Return whether a text holds the patient's name or a part of it, an ID, a date of birth or the like."""
     return without_identity(text, header) != text
 
 

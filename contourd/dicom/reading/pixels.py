@@ -94,7 +94,7 @@ def _undecodable(instance: Instance, error: Exception) -> SeriesUnusable:
 
 
 def same_image(one: Path, other: Path) -> bool:
-    """Tell whether two files hold the same image: in another transfer syntax it is no other image."""
+    """Return whether two files hold the same image: in another transfer syntax it is no other image."""
     try:
         old, new = read_dicom(one), read_dicom(other)
         if not _without_equal_private(old, new):
@@ -146,6 +146,6 @@ def _within_bits(stored: NDArray[Any], bits_stored: int) -> NDArray[Any]:
 
 
 def _has_embedded_overlay(ds: Dataset) -> bool:
-    """Tell whether unused bits of the pixels hold an overlay (retired; PS3.3 C.9.2, Overlay Bit Position over 0)."""
+    """Return whether unused bits of the pixels hold an overlay (retired; PS3.3 C.9.2, Overlay Bit Position over 0)."""
     groups = (group for group in range(0x6000, 0x6020, 2) if (group, 0x0102) in ds)
     return any(int(ds[group, 0x0102].value or 0) for group in groups)

@@ -14,8 +14,8 @@ import numpy as np
 from pydicom.dataset import Dataset
 
 from contourd.dicom.legal_form import bring_to_legal_form
-from contourd.dicom.reading.admission import refuse_patients, refuse_unfit, set_aside
-from contourd.dicom.reading.duplicates import one_set, without_copies
+from contourd.dicom.reading.admission import refuse_patients, refuse_unfit, split_scouts
+from contourd.dicom.reading.duplicates import choose_images, drop_copies
 from contourd.dicom.reading.files import read_dicom
 from contourd.dicom.reading.instance import Instance, find_series, read_instance
 from contourd.dicom.reading.isolation import pixel_decoder
@@ -81,9 +81,9 @@ def gate(instances: Sequence[Instance]) -> Series:
     if not instances:
         raise SeriesUnusable(HoldReason.NO_IMAGES)
     refuse_patients(instances)
-    slices, beside = set_aside(without_copies(instances))
+    slices, beside = split_scouts(drop_copies(instances))
     refuse_unfit(slices)
-    ordered = one_set(_by_position(sorted(slices, key=lambda i: (along_z(i), i.sop_instance_uid))))
+    ordered = choose_images(_by_position(sorted(slices, key=lambda i: (along_z(i), i.sop_instance_uid))))
     if len(ordered) < FEWEST_SLICES:
         raise SeriesIncomplete(HoldReason.TOO_FEW_SLICES, slices=len(ordered), fewest=FEWEST_SLICES)
     if len(ordered) > MOST_SLICES:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from pydicom.uid import CTImageStorage
 
-from contourd.dicom.reading.admission import refuse_unfit, set_aside
+from contourd.dicom.reading.admission import refuse_unfit, split_scouts
 from contourd.dicom.reading.instance import Instance, read_instance
 from contourd.dicom.reading.series import along_z, grid_of, missing_positions_mm
 from contourd.errors import SeriesUnusable
@@ -25,7 +25,7 @@ CLOSEST_MM, MOST_STEPS = 0.2, 3000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Visible:
+class DisplayableSeries:
     """What can be shown of a series.
 
     Attributes
@@ -44,7 +44,7 @@ class Visible:
     left_out: int
 
 
-def visible(paths: Sequence[Path]) -> Visible:
+def displayable_series(paths: Sequence[Path]) -> DisplayableSeries:
     """Read what is there.
 
     Raises
@@ -55,7 +55,7 @@ def visible(paths: Sequence[Path]) -> Visible:
     readable = tuple(_readable(paths))
     if not readable:
         raise SeriesUnusable(HoldReason.NOTHING_TO_SHOW)
-    slices = [i for i in set_aside(readable)[0] if _is_placed(i)]
+    slices = [i for i in split_scouts(readable)[0] if _is_placed(i)]
     kinds = Counter(map(_kind, slices))
     alike = [i for i in slices if _kind(i) == kinds.most_common(1)[0][0]] if kinds else []
     ordered = _apart(sorted(alike, key=lambda i: (along_z(i), i.sop_instance_uid)))
@@ -66,7 +66,7 @@ def visible(paths: Sequence[Path]) -> Visible:
     if (positions[-1] - positions[0]) / min(np.diff(positions)) > MOST_STEPS:
         raise SeriesUnusable(HoldReason.SLICES_TOO_FAR_TO_SHOW)
     missing = missing_positions_mm(positions, [i.number for i in ordered])
-    return Visible(tuple(ordered), grid_of(ordered), missing, len(paths) - len(ordered))
+    return DisplayableSeries(tuple(ordered), grid_of(ordered), missing, len(paths) - len(ordered))
 
 
 def _readable(paths: Sequence[Path]) -> Iterable[Instance]:

@@ -106,7 +106,7 @@ def roi_name(item: Dataset) -> str:
 
 
 def _doubt(number: int, names: Sequence[str], of_contours: Sequence[Dataset]) -> str:
-    """Say why it is unknown which contours are an ROI's, empty where it is known."""
+    """Return why it is unknown which contours are an ROI's, empty where it is known."""
     if len(names) > 1:
         return f"ROI number {number} stands for {', '.join(names)}: nobody can say whose the contours are"
     if len(of_contours) > 1:
@@ -147,7 +147,7 @@ def _roi(item: Dataset, of_contours: Dataset | None, unusable: str) -> ReadROI:
 
 
 def _damage(contour: Dataset, values: FloatArray) -> str:
-    """Say why the points of a contour are not those that were drawn, empty where they may be."""
+    """Return why the points of a contour are not those that were drawn, empty where they may be."""
     if len(values) % 3:
         return f"a contour has {len(values)} coordinates, which are no points in space"
     said = contour.get("NumberOfContourPoints")
@@ -183,7 +183,7 @@ def _numbers(contour: Dataset, keyword: str) -> FloatArray:
 
 
 def misplaced(roi: ReadROI, grid: Grid, frame_of_reference_uid: str) -> tuple[str, ...]:
-    """Say why contours of an ROI are not of the grid's image; nothing where all of them are.
+    """Return why contours of an ROI are not of the grid's image; nothing where all of them are.
 
     Parameters
     ----------

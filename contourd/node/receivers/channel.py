@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 ENDED = (OSError, EOFError)
 
 
-class Channel:
+class RequestChannel:
     """The end that asks; one question at a time."""
 
     def __init__(self, end: Connection) -> None:

@@ -13,7 +13,7 @@ from multiprocessing.process import BaseProcess
 
 
 @dataclass(slots=True, eq=False)
-class Receiver:
+class ReceiverProcess:
     """A process that receives, and how many connections it has.
 
     It is a child of the fork server. Where that has died, ``multiprocessing`` takes its children for dead, too, and
@@ -38,7 +38,7 @@ class Receiver:
             self._descriptor = os.pidfd_open(self.process.pid or -1)
 
     def alive(self, wait_s: float = 0.0) -> bool:
-        """Say whether the process is there; wait for its end for so long."""
+        """Return whether the process is there; wait for its end for so long."""
         if self._descriptor < 0:
             self.process.join(wait_s)
             return self.process.is_alive()
@@ -53,7 +53,7 @@ class Receiver:
                 signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
 
     def close(self) -> None:
-        """Let go of what it was spoken to by."""
+        """Release what it was spoken to by."""
         self.control.close()
         self.handing.close()
         if self._descriptor >= 0:

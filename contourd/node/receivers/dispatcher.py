@@ -23,17 +23,17 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from contourd.dicom.network.commitment_scp import ReportSink, RequestSink
-from contourd.dicom.network.events import InstanceSink, Places, ReceivedInstance, RefusedInstance, Witness
-from contourd.dicom.network.own_echo import OwnCalls, echo_self
+from contourd.dicom.network.events import AssociationLimits, InstanceSink, ReceivedInstance, RefusedInstance, Witness
+from contourd.dicom.network.own_echo import SelfEchoRegistry, echo_self
 from contourd.dicom.network.tls import listening_context
 from contourd.errors import NodeError, QueueUnavailable
 from contourd.node.receivers.channel import answer_all
-from contourd.node.receivers.child import Receiver
+from contourd.node.receivers.child import ReceiverProcess
 from contourd.node.receivers.receiver import STOP, main
-from contourd.node.worker_supervisor import told_death
+from contourd.node.worker_supervisor import exit_text
 from contourd.settings import Settings
 from contourd.system.logs import told
-from contourd.system.threads import survived
+from contourd.system.threads import run_surviving
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +52,10 @@ HUNG_S, MOST_UNANSWERED = 60.0, 3
 REST_S = 0.1
 
 
-class _Conversation:
+class _AssociationCalls:
     """What a receiver asks about one connection."""
 
-    def __init__(self, number: int, address: str, sink: InstanceSink, places: Places) -> None:
+    def __init__(self, number: int, address: str, sink: InstanceSink, places: AssociationLimits) -> None:
         self._number, self._address, self._sink, self._places = number, address, sink, places
         self._open = False
 
@@ -95,7 +95,7 @@ class _Conversation:
                 self._closed(aborted=True)
 
 
-class Receivers:
+class ReceiverPool:
     """Listens, and keeps ``node.receivers`` processes that receive."""
 
     def __init__(
@@ -115,13 +115,13 @@ class Receivers:
             "reported": reports.reported,
             "requested": requests.requested,
         }
-        self._places = Places(settings.node.max_associations, settings.node.associations_per_peer)
+        self._places = AssociationLimits(settings.node.max_associations, settings.node.associations_per_peer)
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(["contourd.node.receivers.receiver"])
         self._numbers = itertools.count(1)
-        self._own, self._asked, self._turn = OwnCalls(), list[Receiver](), 0
+        self._own, self._asked, self._turn = SelfEchoRegistry(), list[ReceiverProcess](), 0
         self._changed = threading.Condition()
-        self._receivers: list[Receiver] = []
+        self._receivers: list[ReceiverProcess] = []
         self._keepers: list[threading.Thread] = []
         self._stopping = False
 
@@ -162,7 +162,7 @@ class Receivers:
             return [receiver.process.pid for receiver in self._receivers if receiver.process.pid is not None]
 
     @property
-    def receivers(self) -> tuple[Receiver, ...]:
+    def receivers(self) -> tuple[ReceiverProcess, ...]:
         """The receivers that are there, in the order in which they were started."""
         with self._changed:
             return tuple(self._receivers)
@@ -223,7 +223,7 @@ class Receivers:
                 time.sleep(REST_S)
                 continue
             with connection:
-                survived(partial(self._hand_over, connection, address), "handing a connection over")
+                run_surviving(partial(self._hand_over, connection, address), "handing a connection over")
 
     def _hand_over(self, connection: socket.socket, address: tuple[Any, ...]) -> None:
         """Give a connection to a receiver, with the end of a pipe by which it asks about it."""
@@ -245,7 +245,7 @@ class Receivers:
                 message = json.dumps([number, address, own]).encode()
                 socket.send_fds(receiver.handing, [message], [connection.fileno(), theirs.fileno()])
             talk = partial(
-                self._converse, receiver, ours, _Conversation(number, str(address[0]), self._sink, self._places)
+                self._converse, receiver, ours, _AssociationCalls(number, str(address[0]), self._sink, self._places)
             )
             threading.Thread(target=talk, name=f"association {number}", daemon=True).start()
         except (OSError, RuntimeError) as error:  # the receiver died just now; or no descriptors, no threads
@@ -254,7 +254,7 @@ class Receivers:
                 ours.close()
             self._left(receiver)
 
-    def _next_asked(self) -> Receiver:
+    def _next_asked(self) -> ReceiverProcess:
         """Return the receiver whose turn it is to answer the node itself; until it does it keeps its turn."""
         receiver = self._receivers[self._turn % len(self._receivers)]
         self._asked.append(receiver)
@@ -264,7 +264,7 @@ class Receivers:
         log.warning("connection refused: %s", why, extra={"action": "refuse", "peer": str(address[0])})
         self._witness("connection refused", str(address[0]), "", why)
 
-    def _converse(self, receiver: Receiver, end: Connection, conversation: _Conversation) -> None:
+    def _converse(self, receiver: ReceiverProcess, end: Connection, conversation: _AssociationCalls) -> None:
         try:
             with end:
                 answer_all(end, conversation.calls)
@@ -272,7 +272,7 @@ class Receivers:
             conversation.end(self._stopping)
             self._left(receiver)
 
-    def _left(self, receiver: Receiver) -> None:
+    def _left(self, receiver: ReceiverProcess) -> None:
         with self._changed:
             receiver.connections -= 1
             self._changed.notify_all()
@@ -282,7 +282,7 @@ class Receivers:
         wait_s = FIRST_WAIT_S
         while not self._stopping:
             began = time.monotonic()
-            survived(self._keep_one, "keeping a receiver")
+            run_surviving(self._keep_one, "keeping a receiver")
             wait_s = FIRST_WAIT_S if time.monotonic() - began > LONG_LIFE_S else min(2 * wait_s, LONGEST_WAIT_S)
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping, wait_s)
@@ -300,7 +300,7 @@ class Receivers:
         finally:
             self._end(receiver)
 
-    def _start(self) -> Receiver:
+    def _start(self) -> ReceiverProcess:
         ours, theirs = self._context.Pipe()
         handing, handed = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         handing.setblocking(False)  # a receiver that hangs must not keep others from being handed connections
@@ -313,7 +313,7 @@ class Receivers:
                 )
                 process.start()
             ends.pop_all()
-        receiver = Receiver(process, ours, handing)
+        receiver = ReceiverProcess(process, ours, handing)
         with self._changed:
             self._receivers.append(receiver)
             self._changed.notify_all()
@@ -322,11 +322,11 @@ class Receivers:
                 handing.send(STOP)
         return receiver
 
-    def _kill(self, receiver: Receiver, why: str) -> None:
+    def _kill(self, receiver: ReceiverProcess, why: str) -> None:
         log.error("%s; it is killed", why, extra={"action": "receiver"})
         receiver.kill()
 
-    def _end(self, receiver: Receiver) -> None:
+    def _end(self, receiver: ReceiverProcess) -> None:
         with self._changed:
             self._receivers.remove(receiver)
         if receiver.alive(STOP_S):  # it closed its end and did not go
@@ -334,5 +334,5 @@ class Receivers:
         status = receiver.process.exitcode
         receiver.close()
         if not self._stopping:
-            why = told_death(status, "a receiver") if status is not None else "a receiver ended"
+            why = exit_text(status, "a receiver") if status is not None else "a receiver ended"
             log.error("%s; its associations are aborted, another takes its place", why, extra={"action": "receiver"})

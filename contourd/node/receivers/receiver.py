@@ -15,17 +15,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from contourd.dicom.network.commitment_messages import Report, Request
+from contourd.dicom.network.commitment_messages import CommitmentReport, CommitmentRequest
 from contourd.dicom.network.commitment_scp import CommitmentSCP, ReportSink, RequestSink
 from contourd.dicom.network.events import ReceivedInstance, RefusedInstance
 from contourd.dicom.network.scp import StorageSCP
 from contourd.errors import QueueUnavailable
-from contourd.node.receivers.channel import Channel
+from contourd.node.receivers.channel import RequestChannel
 from contourd.settings import Settings
 from contourd.spool.access import keep_private
 from contourd.spool.folder import Spool
 from contourd.system.logs import set_up_logging
-from contourd.system.memory import share_one_arena
+from contourd.system.memory import use_one_arena
 
 STOP = b"stop"
 MESSAGE_BYTES = 4096
@@ -35,15 +35,15 @@ BEAT_S = 2.0
 COLLECT_AFTER, COLLECT_S = 100, 10.0
 
 
-class Parties:
+class ConnectionChannels:
     """The connections that this process has, each with a channel of its own; what the SCP asks and tells."""
 
-    def __init__(self, control: Channel) -> None:
+    def __init__(self, control: RequestChannel) -> None:
         self._control = control
-        self._channels: dict[int, Channel] = {}
+        self._channels: dict[int, RequestChannel] = {}
 
-    def add(self, number: int, channel: Channel) -> None:
-        """Take note of a connection."""
+    def add(self, number: int, channel: RequestChannel) -> None:
+        """Record a connection."""
         self._channels[number] = channel
 
     def admit(self, number: int, address: str) -> str:  # noqa: ARG002  the first process knows it
@@ -54,7 +54,7 @@ class Parties:
             return str(error)
 
     def gone(self, number: int) -> None:
-        """Let go of a connection that has ended; its place is free then."""
+        """Release a connection that has ended; its place is free then."""
         channel = self._channels.pop(number, None)
         if channel is not None:
             channel.close()
@@ -86,11 +86,11 @@ class Parties:
         with suppress(QueueUnavailable):
             self._control.ask("witness", action, peer, calling_ae, why)
 
-    def requested(self, calling_ae: str, request: Request) -> None:
+    def requested(self, calling_ae: str, request: CommitmentRequest) -> None:
         """Have a request for storage commitment recorded; raises what refuses it."""
         self._control.ask("requested", calling_ae, request)
 
-    def reported(self, calling_ae: str, report: Report) -> None:
+    def reported(self, calling_ae: str, report: CommitmentReport) -> None:
         """Have a report of storage commitment recorded; raises what refuses it."""
         self._control.ask("reported", calling_ae, report)
 
@@ -108,10 +108,10 @@ def main(settings: Settings, control: Connection, handing: socket.socket) -> Non
     """Serve the connections that are handed over, until told to stop."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they are the first process's affair
         signal.signal(number, signal.SIG_IGN)
-    share_one_arena()
+    use_one_arena()
     keep_private()
     set_up_logging()
-    parties = Parties(Channel(control))
+    parties = ConnectionChannels(RequestChannel(control))
     spool = Spool(settings.spool.root, int(settings.spool.min_free_gb * 1e9))
     commitment = commitment_scp(settings, parties, parties)
     scp = StorageSCP(settings.node, spool, parties, parties.witness, commitment, parties)
@@ -138,10 +138,10 @@ def main(settings: Settings, control: Connection, handing: socket.socket) -> Non
     scp.stop()
 
 
-def _take(scp: StorageSCP, parties: Parties, content: bytes, descriptors: Sequence[int]) -> bool:
+def _take(scp: StorageSCP, parties: ConnectionChannels, content: bytes, descriptors: Sequence[int]) -> bool:
     """Begin to serve a connection; says whether it is the node's own."""
     number, address, own = json.loads(content)
     connection, channel = descriptors
-    parties.add(number, Channel(Connection(channel)))
+    parties.add(number, RequestChannel(Connection(channel)))
     scp.take(socket.socket(fileno=connection), tuple(address), number, own)
     return bool(own)

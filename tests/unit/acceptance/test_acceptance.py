@@ -23,7 +23,7 @@ from contourd.acceptance.phantom import (
     WrittenPhantom,
     write_phantom,
 )
-from contourd.acceptance.sheet import Delivered, sheet_lines, sheet_page
+from contourd.acceptance.sheet import PhantomDelivery, sheet_lines, sheet_page
 from contourd.dicom.reading.series import Series, read_volume
 from contourd.dicom.rtstruct.reader import rasterise, read_structure_set
 from contourd.settings.profiles import PROFILES
@@ -144,7 +144,7 @@ def test_the_same_again_is_the_same(written: WrittenPhantom, tmp_path: Path) -> 
 
 def test_the_page_needs_no_network_and_names_what_was_not_taken(written: WrittenPhantom) -> None:
     told = "CT: 3 of 64 files taken; structure set not taken: <no answer>"
-    page = sheet_page("tps (TPS at 127.0.0.1:104)", PROFILES["eclipse"], [Delivered(written, told)])
+    page = sheet_page("tps (TPS at 127.0.0.1:104)", PROFILES["eclipse"], [PhantomDelivery(written, told)])
     assert "&lt;no answer&gt;" in page
     assert "src=" not in page
     assert "http" not in page

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
 from contourd.checks import constancy, host, models
-from contourd.checks.finding import State
+from contourd.checks.finding import CheckStatus
 from contourd.checks.listing import checks_of
 from contourd.cli import app
 from contourd.errors import SettingsError
@@ -34,33 +34,35 @@ def run(path: Path, *more: str) -> Result:
 
 def test_the_spool_takes_a_file_and_keeps_nothing_of_it(tmp_path: Path) -> None:
     finding = host.spool_write(SpoolSettings(root=tmp_path))
-    assert finding.state is State.OK
+    assert finding.state is CheckStatus.OK
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_spool_that_is_not_there_or_is_a_file(tmp_path: Path) -> None:
     absent = SpoolSettings(root=tmp_path / "a" / "spool")
-    assert host.spool_write(absent).state is State.UNKNOWN
-    assert host.spool_modes(absent).state is State.UNKNOWN
-    assert host.spool_space(absent).state is State.OK
+    assert host.spool_write(absent).state is CheckStatus.UNKNOWN
+    assert host.spool_modes(absent).state is CheckStatus.UNKNOWN
+    assert host.spool_space(absent).state is CheckStatus.OK
     assert list(tmp_path.iterdir()) == []
     file = tmp_path / "file"
     file.touch()
     for root in (file, file / "spool"):
         finding = host.spool_write(SpoolSettings(root=root))
-        assert finding.state is State.FAILED
+        assert finding.state is CheckStatus.FAILED
         assert f"install -d -m 0750 {root}" in finding.remedy
 
 
 def test_free_space_is_compared_with_the_watermark(tmp_path: Path) -> None:
-    assert host.spool_space(SpoolSettings(root=tmp_path, min_free_gb=0)).state is State.OK
+    assert host.spool_space(SpoolSettings(root=tmp_path, min_free_gb=0)).state is CheckStatus.OK
     finding = host.spool_space(SpoolSettings(root=tmp_path, min_free_gb=1e9))
-    assert finding.state is State.FAILED
+    assert finding.state is CheckStatus.FAILED
     assert "spool.min_free_gb" in finding.remedy
 
 
-@pytest.mark.parametrize(("mode", "state"), [(0o755, State.FAILED), (0o751, State.FAILED), (0o750, State.OK)])
-def test_others_may_not_enter_the_spool(tmp_path: Path, mode: int, state: State) -> None:
+@pytest.mark.parametrize(
+    ("mode", "state"), [(0o755, CheckStatus.FAILED), (0o751, CheckStatus.FAILED), (0o750, CheckStatus.OK)]
+)
+def test_others_may_not_enter_the_spool(tmp_path: Path, mode: int, state: CheckStatus) -> None:
     tmp_path.chmod(mode)
     assert host.spool_modes(SpoolSettings(root=tmp_path)).state is state
 
@@ -68,27 +70,27 @@ def test_others_may_not_enter_the_spool(tmp_path: Path, mode: int, state: State)
 def test_a_spool_that_contourd_makes_keeps_others_out(tmp_path: Path) -> None:
     root = tmp_path / "srv" / "spool"
     Spool(root)
-    assert host.spool_modes(SpoolSettings(root=root)).state is State.OK
+    assert host.spool_modes(SpoolSettings(root=root)).state is CheckStatus.OK
 
 
 def test_settings_that_anybody_may_change(tmp_path: Path) -> None:
     path = tmp_path / "contourd.toml"
     path.touch()
     path.chmod(0o640)
-    assert host.settings_file(path).state is State.OK
+    assert host.settings_file(path).state is CheckStatus.OK
     path.chmod(0o666)
     assert host.settings_file(path).remedy == f"chmod o-w {path}"
 
 
 def test_the_database_is_looked_at_and_not_made(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'queue.sqlite'}"
-    assert host.database(url).state is State.OK
+    assert host.database(url).state is CheckStatus.OK
     assert list(tmp_path.iterdir()) == []
     database = Database(url)
     database.upgrade()
     assert f"revision {SCHEMA_REVISION}, as" in host.database(url).told
     older = revisions()[0]
-    for revision, state in ((older, State.FAILED), ("9999", State.FAILED)):
+    for revision, state in ((older, CheckStatus.FAILED), ("9999", CheckStatus.FAILED)):
         with database.engine.begin() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = :r"), {"r": revision})
         finding = host.database(url)
@@ -97,7 +99,9 @@ def test_the_database_is_looked_at_and_not_made(tmp_path: Path) -> None:
 
 
 def test_a_damaged_model_and_one_that_is_whole(small_bundle: Path, tmp_path: Path) -> None:
-    assert models.model(str(small_bundle), load_settings(write_settings(tmp_path, small_bundle))).state is State.OK
+    assert (
+        models.model(str(small_bundle), load_settings(write_settings(tmp_path, small_bundle))).state is CheckStatus.OK
+    )
     damaged = tmp_path / "damaged"
     damaged.mkdir()
     for file in small_bundle.iterdir():
@@ -116,7 +120,7 @@ def test_a_network_that_takes_over_half_of_a_job_s_time(small_bundle: Path, tmp_
     settings = load_settings(write_settings(tmp_path, small_bundle))
     short = settings.model_copy(update={"worker": settings.worker.model_copy(update={"time_limit_s": 1e-6})})
     slow = models.device(str(small_bundle), short)
-    assert (slow.state, "worker.time_limit_s" in slow.remedy) == (State.FAILED, True)
+    assert (slow.state, "worker.time_limit_s" in slow.remedy) == (CheckStatus.FAILED, True)
     assert "250 slices of 512 x 512" in slow.told
     assert "GiB" in slow.told
 
@@ -132,9 +136,16 @@ def test_the_largest_volume_fills_what_the_shipped_model_cuts_out() -> None:
 
 @pytest.mark.parametrize(
     ("answer", "state"),
-    [("echo yes", State.OK), ("echo no", State.FAILED), ("exit 1", State.UNKNOWN), (None, State.UNKNOWN)],
+    [
+        ("echo yes", CheckStatus.OK),
+        ("echo no", CheckStatus.FAILED),
+        ("exit 1", CheckStatus.UNKNOWN),
+        (None, CheckStatus.UNKNOWN),
+    ],
 )
-def test_the_time_service(answer: str | None, state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_service(
+    answer: str | None, state: CheckStatus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     if answer is not None:
         program = tmp_path / "timedatectl"
@@ -144,17 +155,17 @@ def test_the_time_service(answer: str | None, state: State, tmp_path: Path, monk
 
 
 def test_the_clock_of_this_machine() -> None:
-    assert host.clock().state is State.OK
+    assert host.clock().state is CheckStatus.OK
 
 
 def test_a_missing_baseline_is_a_remark_and_not_red(tmp_path: Path, small_bundle: Path) -> None:
     path = write_settings(tmp_path, small_bundle)
     settings = load_settings(path)
     found = constancy.baseline(settings)
-    assert (found.state, "contourd constancy baseline" in found.remedy) == (State.OK, True)
+    assert (found.state, "contourd constancy baseline" in found.remedy) == (CheckStatus.OK, True)
     settings.spool.root.mkdir(parents=True, exist_ok=True)
     (settings.spool.root / "constancy-baseline.json").touch()
-    assert (constancy.baseline(settings).state, constancy.baseline(settings).remedy) == (State.OK, "")
+    assert (constancy.baseline(settings).state, constancy.baseline(settings).remedy) == (CheckStatus.OK, "")
 
 
 def test_the_names_are_stable(tmp_path: Path, small_bundle: Path) -> None:
@@ -216,7 +227,7 @@ def test_the_page_needs_its_port_and_a_token_that_others_cannot_read(tmp_path: P
     more = f'[web]\nenabled = true\nport = {port}\ntoken_file = "{token}"\n'
     checks = checks_of(load_settings(write_settings(tmp_path, small_bundle, more)), tmp_path / "contourd.toml")
     page = next(check for check in checks if check.name == "web")
-    assert page.run().state is State.OK
+    assert page.run().state is CheckStatus.OK
     with socket.create_server((LOOPBACK, port)):
         assert page.run().remedy == "stop what listens there, or change web.host or web.port"
     token.chmod(0o644)

@@ -13,7 +13,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from contourd.cli import app
-from contourd.commands import command, typed_with
+from contourd.commands import command, use_configuration_path
 from contourd.reasons.catalogue import HoldReason
 from contourd.settings import load_settings
 from contourd.spool.folder import Spool
@@ -71,9 +71,9 @@ def named() -> set[tuple[str, str]]:
 
 def test_a_command_can_be_typed_with_the_configuration_that_was_given(tmp_path: Path) -> None:
     assert command("retry", 2, "--override", "REASON") == "contourd retry 2 --override REASON"
-    with typed_with(tmp_path / "a b.toml"):
+    with use_configuration_path(tmp_path / "a b.toml"):
         assert command("models list") == f"contourd models list --config '{tmp_path}/a b.toml'"
-        with typed_with(None):
+        with use_configuration_path(None):
             assert command("models list") == "contourd models list"
         assert "--config" in command("serve")
     assert command("serve") == "contourd serve"

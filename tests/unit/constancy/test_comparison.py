@@ -14,8 +14,8 @@ import pytest
 
 from contourd.constancy.baseline import Baseline, read_baseline, write_baseline
 from contourd.constancy.check import run
-from contourd.constancy.comparison import Contoured, centroid_mm, compare, compare_organ
-from contourd.constancy.requests import Checks
+from contourd.constancy.comparison import ModelContours, centroid_mm, compare, compare_organ
+from contourd.constancy.requests import ConstancyChecks
 from contourd.errors import BaselineInvalid
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Grid
@@ -23,7 +23,7 @@ from contourd.models.activations import Activations
 from contourd.settings import ConstancySettings, Settings
 from contourd.spool.folder import Spool
 from contourd.store.database import Database
-from contourd.store.states import CheckState
+from contourd.store.states import ConstancyState
 from tests.peers import LOOPBACK, free_port
 
 # pynetdicom leaves the sockets of broken connections to the garbage collector.
@@ -41,8 +41,8 @@ def block(z: int = 5, y: int = 10, x: int = 10, size: tuple[int, int, int] = (2,
     return MaskInBox((slice(z, z + a), slice(y, y + b), slice(x, x + c)), np.ones(size, dtype=bool))
 
 
-def contoured(seconds: float = 10.0, sha256: str = "a" * 64, **organs: MaskInBox) -> Contoured:
-    return Contoured("hn7", "hn7", "1", sha256, seconds, organs)
+def contoured(seconds: float = 10.0, sha256: str = "a" * 64, **organs: MaskInBox) -> ModelContours:
+    return ModelContours("hn7", "hn7", "1", sha256, seconds, organs)
 
 
 def test_the_same_mask_has_dice_1_and_has_not_moved():
@@ -72,7 +72,7 @@ def test_empty_masks():
     assert compare_organ(NOTHING, block(), GRID).model_dump() == {"dice": 0.0, "shift_mm": None}
 
 
-def reasons(now: Contoured, then: Contoured) -> tuple[str, ...]:
+def reasons(now: ModelContours, then: ModelContours) -> tuple[str, ...]:
     return compare(now, then, GRID, LIMITS)[1]
 
 
@@ -173,7 +173,7 @@ def test_a_baseline_of_another_site_is_refused(spool, baseline, tmp_path):
 
 
 @pytest.fixture
-def node(tmp_path: Path, spool: Spool) -> Iterator[tuple[Settings, Checks, Activations]]:
+def node(tmp_path: Path, spool: Spool) -> Iterator[tuple[Settings, ConstancyChecks, Activations]]:
     """Settings whose destinations nobody listens for, and an empty queue."""
     peer = {"name": "pacs", "ae_title": "PACS", "host": LOOPBACK, "port": free_port()}
     settings = Settings.model_validate(
@@ -186,7 +186,7 @@ def node(tmp_path: Path, spool: Spool) -> Iterator[tuple[Settings, Checks, Activ
     )
     database = Database(f"sqlite:///{tmp_path / 'queue.sqlite'}")
     database.upgrade()
-    yield settings, Checks(database), Activations(database, spool.root)
+    yield settings, ConstancyChecks(database), Activations(database, spool.root)
     database.close()
 
 
@@ -203,7 +203,7 @@ def test_a_check_that_is_red_before_anything_is_sent(spool, baseline, node, make
     checks.begin(number)
     run(settings, checks, activations, number)
     check = checks.get(number)
-    assert check.state == CheckState.RED
+    assert check.state == ConstancyState.RED
     assert reason in check.reason
     told = [remark.split(": ")[0] for remark in check.result.remarks]
     assert told == (["C-ECHO failed"] if "another model" in reason else [])

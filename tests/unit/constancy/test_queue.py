@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contourd.constancy.requests import Checks
+from contourd.constancy.requests import ConstancyChecks
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.network.events import ReceivedInstance
 from contourd.dicom.reading.integrity import stored_sha256
@@ -20,26 +20,28 @@ from contourd.imaging.volume import Volume
 from contourd.intake.intake import Intake
 from contourd.node.retention import Retention
 from contourd.observe.concerns import read_concerns
-from contourd.observe.counts import History, read_standing
+from contourd.observe.counts import EventCounters, read_standing
 from contourd.observe.report import read_report
 from contourd.operations.operations import Operations
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import RetentionSettings, Route, SeriesSettings, Settings
 from contourd.spool.folder import Spool
 from contourd.store.callers import last_call
-from contourd.store.constancy_result import CheckResult, ModelResult
+from contourd.store.constancy_result import ConstancyResult, ModelConstancy
 from contourd.store.constancy_series import LOOPBACK_RECEIVER
-from contourd.store.constancy_standing import Light, read_constancy
+from contourd.store.constancy_standing import ConstancyLight, read_constancy
 from contourd.store.database import Database
 from contourd.store.queue import Queue
-from contourd.store.states import CheckState
+from contourd.store.states import ConstancyState
 from contourd.store.tables import AuditRow, JobRow, SeriesRow
 from tests.paging import settings_for
 from tests.queueing import Clock
 from tests.reasons import because
 
 TOKEN = "CONTOURD-CONSTANCY-0123456789abcdef"
-GREEN = CheckResult(models=(ModelResult(model="m", name="m", version="1", sha256="a", seconds=1, baseline_seconds=1),))
+GREEN = ConstancyResult(
+    models=(ModelConstancy(model="m", name="m", version="1", sha256="a", seconds=1, baseline_seconds=1),)
+)
 
 
 class Node:
@@ -49,7 +51,7 @@ class Node:
         self.folder, self.clock = folder, Clock()
         self.spool, self.database = Spool(folder / "spool"), Database(f"sqlite:///{folder / 'queue.sqlite'}")
         self.database.upgrade()
-        self.queue, self.checks = Queue(self.database, self.clock), Checks(self.database, self.clock)
+        self.queue, self.checks = Queue(self.database, self.clock), ConstancyChecks(self.database, self.clock)
         series, routes = SeriesSettings(quiet_s=10, gapped_s=60), (Route(model="hn7", destinations=("pacs",)),)
         self.intake = Intake(self.database, self.spool.root, series, routes, self.clock, self.clock.elapsed)
         self.retention = Retention(self.database, self.spool, RetentionSettings(), self.clock, self.clock.elapsed)
@@ -114,7 +116,7 @@ def test_a_registered_series_that_is_not_as_it_should_be_is_sent_nowhere(node, o
     paths = node.series(TOKEN)
     number = node.begun(paths[1:] if extra else paths)
     if over:
-        node.checks.end(number, CheckState.RED, "it hung")
+        node.checks.end(number, ConstancyState.RED, "it hung")
     node.send(paths)
     (series,), jobs = node.rows()
     assert (series.state, jobs) == ("HELD", [])
@@ -146,7 +148,7 @@ def test_patients_go_first(node):
 
 
 def test_a_check_is_in_no_list_no_count_and_no_alert_of_patients(node):
-    history = History(node.database, print)
+    history = EventCounters(node.database, print)
     paths = node.series(TOKEN)
     number = node.begun(paths)
     node.send(paths)
@@ -162,7 +164,7 @@ def test_a_check_is_in_no_list_no_count_and_no_alert_of_patients(node):
     assert node.checks.progress(read_instance(paths[0]).series_instance_uid).trouble == (
         f"job {job.id} is held: no patient found"
     )
-    assert node.checks.get(number).state == CheckState.RUNNING
+    assert node.checks.get(number).state == ConstancyState.RUNNING
 
 
 def test_nobody_can_send_it_elsewhere(node):
@@ -195,7 +197,7 @@ def test_a_restart_ends_it_as_red_and_leaves_nothing(node):
     assert (series.state, row.state, str(row.reason)) == ("COMPLETE", "CANCELLED", str(Reason(HoldReason.CHECK_OVER)))
     node.retention.run()
     assert list((node.spool.root / "incoming").glob("*/*")) == list((node.spool.root / "outgoing").iterdir()) == []
-    assert not node.checks.end(number, CheckState.GREEN, "")  # too late
+    assert not node.checks.end(number, ConstancyState.GREEN, "")  # too late
     node.send(paths[:3])  # what was on its way comes after all
     node.retention.run()
     assert list((node.spool.root / "incoming").glob("*/*")) == []
@@ -206,7 +208,7 @@ def test_a_series_that_was_half_received_is_closed(node):
     number = node.begun(paths)
     node.intake.association_opened(7, "CT1", "127.0.0.1")
     node.send(paths[:10])  # too few, and not waited for long enough
-    assert node.checks.end(number, CheckState.RED, "the node took 10 of 20 images")
+    assert node.checks.end(number, ConstancyState.RED, "the node took 10 of 20 images")
     node.retention.run()
     (series,), jobs = node.rows()
     assert (series.state, jobs, list((node.spool.root / "incoming").glob("*/*"))) == ("HELD", [], [])
@@ -228,10 +230,10 @@ def test_one_at_a_time_and_audited(node):
     with pytest.raises(InvalidTransition, match=f"constancy baseline {number} is under way, asked for by anna"):
         node.checks.request("contourd")
     node.checks.begin(number)
-    node.checks.end(number, CheckState.GREEN, "", GREEN)
+    node.checks.end(number, ConstancyState.GREEN, "", GREEN)
     red = node.checks.request("contourd")
     node.checks.begin(red)
-    node.checks.end(red, CheckState.RED, "it took long")
+    node.checks.end(red, ConstancyState.RED, "it took long")
     with node.database.reading() as session:
         rows = [(r.actor, r.action, r.subject, r.detail) for r in session.query(AuditRow).order_by(AuditRow.id)]
     assert rows == [
@@ -247,7 +249,7 @@ def settings(tmp_path: Path) -> Settings:
     return settings_for(tmp_path, 1, {})
 
 
-def ended(node: Node, at: datetime, state: CheckState, reason: str = "") -> None:
+def ended(node: Node, at: datetime, state: ConstancyState, reason: str = "") -> None:
     node.clock.now = at
     number = node.checks.request("contourd")
     node.checks.begin(number)
@@ -256,24 +258,29 @@ def ended(node: Node, at: datetime, state: CheckState, reason: str = "") -> None
 
 def test_how_it_stands(node, settings, tmp_path):
     due = settings.constancy.last_due(datetime.now(UTC))  # the baseline is dated by its file
-    assert read_constancy(node.database, settings, due).light is Light.UNBASED
+    assert read_constancy(node.database, settings, due).light is ConstancyLight.UNBASED
     (tmp_path / "spool" / "constancy-baseline.json").touch()
     now = datetime.now(UTC)
-    assert read_constancy(node.database, settings, now).light is Light.UNCHECKED
+    assert read_constancy(node.database, settings, now).light is ConstancyLight.UNCHECKED
     next_due = settings.constancy.last_due(now + timedelta(days=1))
     in_time, late = next_due + timedelta(seconds=60), next_due + timedelta(hours=3)
-    assert read_constancy(node.database, settings, in_time).light is Light.UNCHECKED
+    assert read_constancy(node.database, settings, in_time).light is ConstancyLight.UNCHECKED
     overdue = read_constancy(node.database, settings, late)
-    assert (overdue.light, overdue.overdue) == (Light.RED, next_due)
-    ended(node, in_time, CheckState.RED, "Larynx has Dice 0.5")
+    assert (overdue.light, overdue.overdue) == (ConstancyLight.RED, next_due)
+    ended(node, in_time, ConstancyState.RED, "Larynx has Dice 0.5")
     red = read_constancy(node.database, settings, late)
-    assert (red.light, red.reason, red.overdue) == (Light.RED, "Larynx has Dice 0.5", None)
-    ended(node, late, CheckState.GREEN)
-    assert read_constancy(node.database, settings, late).light is Light.GREEN
+    assert (red.light, red.reason, red.overdue) == (ConstancyLight.RED, "Larynx has Dice 0.5", None)
+    ended(node, late, ConstancyState.GREEN)
+    assert read_constancy(node.database, settings, late).light is ConstancyLight.GREEN
     tomorrow = read_constancy(node.database, settings, late + timedelta(days=1))
-    assert (tomorrow.light, tomorrow.overdue) == (Light.RED, settings.constancy.last_due(late + timedelta(days=1)))
+    assert (tomorrow.light, tomorrow.overdue) == (
+        ConstancyLight.RED,
+        settings.constancy.last_due(late + timedelta(days=1)),
+    )
     off = settings.model_copy(update={"constancy": settings.constancy.model_copy(update={"enabled": False})})
-    assert read_constancy(node.database, off, late + timedelta(days=1)).light is Light.GREEN  # by hand, that day
+    assert (
+        read_constancy(node.database, off, late + timedelta(days=1)).light is ConstancyLight.GREEN
+    )  # by hand, that day
 
 
 def test_a_check_is_due_by_the_time_of_day(settings):

@@ -12,7 +12,7 @@ from sqlalchemy import delete, select
 from typer.testing import CliRunner
 
 from contourd.cli import app
-from contourd.constancy.replay import Basis, Replayer, compare_organs
+from contourd.constancy.replay import ReplayBasis, Replayer, compare_organs
 from contourd.models import activation
 from contourd.settings import load_settings
 from contourd.store.tables import AuditRow, InstanceRow, SeriesRow
@@ -39,7 +39,7 @@ def activate(bench, folder):
     return activation.activate(bench.database, bench.settings, str(folder), "marie", "trained here").activation.model
 
 
-def replay(bench, basis=Basis.RECORDED, **changes):
+def replay(bench, basis=ReplayBasis.RECORDED, **changes):
     settings = bench.settings.model_copy(update=changes)
     return Replayer(bench.database, settings).replay(1, basis)
 
@@ -101,7 +101,7 @@ def test_settings_of_today_are_told(bench):
     assert [(one.what, one.before, one.now) for one in told.today if not one.what.endswith("hash")] == [
         ("settings.plausibility.volume", '"flag"', '"withhold"')
     ]
-    assert not replay(bench, Basis.TODAY, plausibility=other).same  # its UID is another's
+    assert not replay(bench, ReplayBasis.TODAY, plausibility=other).same  # its UID is another's
 
 
 def test_what_is_not_in_the_spool_any_more(bench):

@@ -12,22 +12,22 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 
-from contourd.constancy.requests import Checks
+from contourd.constancy.requests import ConstancyChecks
 from contourd.observe.alerts import Alerts
 from contourd.observe.metrics import NodeMetrics, exposition
 from contourd.observe.status import read_status, to_json
 from contourd.observe.status_tables import to_table
 from contourd.settings import Settings
 from contourd.spool.folder import Spool
-from contourd.store.constancy_result import CheckResult, ModelResult, OrganResult
+from contourd.store.constancy_result import ConstancyResult, ModelConstancy, OrganConstancy
 from contourd.store.database import Database
-from contourd.store.states import CheckState
+from contourd.store.states import ConstancyState
 from tests.paging import served, settings_for
 
-LARYNX = {"Larynx": OrganResult(dice=0.75, shift_mm=2.5)}
-RESULT = CheckResult(
+LARYNX = {"Larynx": OrganConstancy(dice=0.75, shift_mm=2.5)}
+RESULT = ConstancyResult(
     models=(
-        ModelResult(model="hn7", name="hn7", version="1", sha256="a", seconds=5, baseline_seconds=6, organs=LARYNX),
+        ModelConstancy(model="hn7", name="hn7", version="1", sha256="a", seconds=5, baseline_seconds=6, organs=LARYNX),
     ),
     remarks=("C-ECHO failed: tps",),
 )
@@ -51,10 +51,10 @@ def database(settings: Settings) -> Iterator[Database]:
 def check(database: Database, root: Path, reason: str = "") -> None:
     """Let a check end, red with a reason or green."""
     (root / "constancy-baseline.json").touch()
-    checks = Checks(database)
+    checks = ConstancyChecks(database)
     number = checks.request("contourd")
     checks.begin(number)
-    checks.end(number, CheckState.RED if reason else CheckState.GREEN, reason, RESULT)
+    checks.end(number, ConstancyState.RED if reason else ConstancyState.GREEN, reason, RESULT)
 
 
 def shown(settings: Settings) -> str:

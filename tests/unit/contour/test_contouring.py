@@ -8,17 +8,17 @@ import numpy as np
 import pydicom
 import pytest
 
-from contourd.contour.contouring import Order, contour_series
+from contourd.contour.contouring import ContouringOptions, contour_series
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.reading.series import find_series, gate
 from contourd.dicom.rtstruct.reader import rasterise, read_structure_set
 from contourd.errors import OrgansRejected, OutsideLimits, SeriesUnusable, StructureSetRejected
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from contourd.model.agreement import Agreement
+from contourd.model.agreement import LatticeAgreement
 from contourd.model.anatomynet import AnatomyNet, ModelConfig
 from contourd.model.bundle import ModelBundle, load_bundle, save_bundle
-from contourd.model.plausibility import Organ, distribution_of
+from contourd.model.plausibility import OrganGeometry, distribution_of
 from contourd.model.predictor import Predictor
 from contourd.reasons.catalogue import HoldReason
 from contourd.settings import PlausibilitySettings
@@ -61,7 +61,7 @@ def test_the_same_job_gives_the_same_bytes(tmp_path, predictor):
 
 def test_another_revision_is_another_structure_set(tmp_path, predictor):
     instances = written(tmp_path, phantom())
-    one, two = (contour_series(instances, predictor, Order(revision)).dataset for revision in (1, 2))
+    one, two = (contour_series(instances, predictor, ContouringOptions(revision)).dataset for revision in (1, 2))
     assert one.SOPInstanceUID != two.SOPInstanceUID
 
 
@@ -82,7 +82,7 @@ def test_what_a_second_reader_refuses_is_no_result(tmp_path, predictor, monkeypa
     instances = written(tmp_path, phantom())
     contour_series(instances, predictor)
     with pytest.raises(StructureSetRejected, match="finds nothing of Brainstem"):
-        contour_series(instances, predictor, Order(second_reader=True))
+        contour_series(instances, predictor, ContouringOptions(second_reader=True))
 
 
 def test_no_patient_is_refused(tmp_path, predictor):
@@ -121,7 +121,10 @@ def changed(bundle_folder, tmp_path, **fields) -> Predictor:
 def distribution_with(volume_cc: float) -> dict[str, object]:
     """A training set in which the brainstem has this volume, and the spinal cord lies far from it."""
     cases = [
-        [Organ("Brainstem", volume_cc, (0, 0, 0), cut=False), Organ("SpinalCord", 20, (0, 0, -200), cut=False)]
+        [
+            OrganGeometry("Brainstem", volume_cc, (0, 0, 0), cut=False),
+            OrganGeometry("SpinalCord", 20, (0, 0, -200), cut=False),
+        ]
         for _ in range(10)
     ]
     return {name: spread.model_dump(mode="json") for name, spread in distribution_of(cases).items()}
@@ -132,7 +135,7 @@ def test_out_of_the_limits_is_held_until_a_person_answers_for_it(bright_bundle, 
     instances = written(tmp_path / "ct", phantom())
     with pytest.raises(OutsideLimits, match=r"slices are 3\.00 mm apart, the model is for at most 2\.5.*--override"):
         contour_series(instances, predictor)
-    released = contour_series(instances, predictor, Order(override="seen by the physicist (mp)"))
+    released = contour_series(instances, predictor, ContouringOptions(override="seen by the physicist (mp)"))
     assert "released: seen by the physicist (mp) (slices are 3.00 mm apart" in released.dataset.StructureSetDescription
     assert released.remarks.told().startswith("outside the model's limits, released: seen by")
 
@@ -148,7 +151,7 @@ def test_no_head_and_neck_is_held(bright_bundle, tmp_path):
 def test_an_implausible_organ(bright_bundle, tmp_path, verdict, label):
     predictor = changed(bright_bundle, tmp_path, distribution=distribution_with(BALL_CC * 10))
     instances = written(tmp_path / "ct", phantom())
-    order = Order(plausibility=PlausibilitySettings(volume=verdict), override="a phantom (mp)")
+    order = ContouringOptions(plausibility=PlausibilitySettings(volume=verdict), override="a phantom (mp)")
     if label is None:
         with pytest.raises(StructureSetRejected, match=r"every organ that was found is withheld \(Brainstem: volume 4"):
             contour_series(instances, predictor, order)
@@ -175,7 +178,7 @@ class OnEverySecond(Predictor):
 @pytest.mark.parametrize("verdict", ["withhold", "flag"])
 def test_an_organ_that_one_lattice_alone_finds_is_named(bright_bundle, tmp_path, verdict):
     bundle = changed(bright_bundle, tmp_path, half_voxel=True).bundle
-    order = Order(plausibility=PlausibilitySettings(agreement=verdict))
+    order = ContouringOptions(plausibility=PlausibilitySettings(agreement=verdict))
     with pytest.raises(StructureSetRejected) as held:
         contour_series(written(tmp_path / "ct", phantom()), OnEverySecond(bundle, "cpu"), order)
     assert ("withheld (Brainstem: its lattices disagree: 1 of 2 found it)" in str(held.value)) == (
@@ -189,13 +192,13 @@ def test_a_head_beside_the_box_is_held_until_a_person_answers_for_it(bright_bund
     with pytest.raises(SeriesUnusable, match=r"^\d+% of the head lie beside the 32 mm around its middle") as held:
         contour_series(instances, predictor)
     assert held.value.reason.held_as == "not_head_and_neck"
-    assert contour_series(instances, predictor, Order(override="seen (mp)")).structures.rois
+    assert contour_series(instances, predictor, ContouringOptions(override="seen (mp)")).structures.rois
 
 
 def test_each_profile_has_a_structure_set_of_its_own(tmp_path, predictor):
     renamed = replace(PROFILES["eclipse"], names={"Brainstem": "Hirnstamm"}, label="ENTWURF")
     instances = written(tmp_path, phantom())
-    strict, eclipse = contour_series(instances, predictor, Order(profiles=(STRICT, renamed))).datasets
+    strict, eclipse = contour_series(instances, predictor, ContouringOptions(profiles=(STRICT, renamed))).datasets
     assert strict.SOPInstanceUID != eclipse.SOPInstanceUID
     assert strict.SOPInstanceUID == contour_series(instances, predictor).dataset.SOPInstanceUID
     assert (strict.StructureSetLabel, eclipse.StructureSetLabel) == ("AI-HN DRAFT", "ENTWURF")
@@ -211,7 +214,7 @@ def test_a_hollow_organ_as_keyhole_and_as_loops_of_their_own(tmp_path, predictor
     z, y, x = (axis * step for axis, step in zip(np.indices(volume.hu.shape), (3.0, 4.0, 4.0), strict=True))
     hollow = np.where((x - 146) ** 2 + (y - 126) ** 2 + (z - 36) ** 2 <= 12**2, 40, volume.hu)
     instances = written(tmp_path, Volume(volume.grid, hollow.astype(np.int16)))
-    order = Order(profiles=(STRICT, replace(STRICT, holes="xor")))
+    order = ContouringOptions(profiles=(STRICT, replace(STRICT, holes="xor")))
     contoured = contour_series(instances, predictor, order)
     types = [{c.ContourGeometricType for c in ds.ROIContourSequence[0].ContourSequence} for ds in contoured.datasets]
     assert types == [{"CLOSED_PLANAR"}, {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}]
@@ -236,7 +239,7 @@ class TwoTubes:
     beyond = 0.0
 
     def compared(self, name):
-        return *self.restored(name), Agreement(1.0, 1, 1, 0.0)
+        return *self.restored(name), LatticeAgreement(1.0, 1, 1, 0.0)
 
     def predict(self, _volume, _progress=None):
         return self
@@ -257,7 +260,9 @@ def test_an_organ_that_does_not_read_back_is_withheld_by_name(tmp_path, bright_b
     on = Grid.regular((18, 16, 16), (3.0, 4.7, 4.7), (-35.0, -35.0, 0.0))
     volume = Volume(on, np.full(on.shape, 40, dtype=np.int16))
     two = TwoTubes(load_bundle(bright_bundle))
-    contoured = contour_series(written(tmp_path, volume), two, Order(profiles=(STRICT, PROFILES["eclipse"])))
+    contoured = contour_series(
+        written(tmp_path, volume), two, ContouringOptions(profiles=(STRICT, PROFILES["eclipse"]))
+    )
     for dataset in contoured.datasets:
         assert [roi.name for roi in read_structure_set(dataset)] == ["Brainstem"]
         assert "withheld: SpinalCord (reads back with Dice 0.8889: 2 voxels differ" in dataset.StructureSetDescription
@@ -275,7 +280,7 @@ def test_an_organ_of_which_a_second_reader_finds_nothing_is_withheld_by_name(tmp
     monkeypatch.setattr(TwoTubes, "restored", lambda _, name: whole_tube(name))
     on = Grid.regular((18, 16, 16), (3.0, 4.7, 4.7), (-35.0, -35.0, 0.0))
     volume = Volume(on, np.full(on.shape, 40, dtype=np.int16))
-    order = Order(second_reader=True)
+    order = ContouringOptions(second_reader=True)
     contoured = contour_series(written(tmp_path, volume), TwoTubes(load_bundle(bright_bundle)), order)
     assert contoured.remarks.withheld == {"SpinalCord": "rt-utils finds nothing of it"}
     assert [roi.name for roi in read_structure_set(contoured.dataset)] == ["Brainstem"]

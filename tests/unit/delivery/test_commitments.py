@@ -10,9 +10,9 @@ from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, RTStructureSetSt
 from sqlalchemy import select
 
 from contourd.delivery.commitments import Commitments
-from contourd.delivery.deliverer import Deliverer, Post
+from contourd.delivery.deliverer import Deliverer, DeliveryServices
 from contourd.delivery.deliveries import Deliveries
-from contourd.dicom.network.commitment_messages import Reference, Report
+from contourd.dicom.network.commitment_messages import CommitmentReport, InstanceReference
 from contourd.dicom.network.outcomes import Outcome, OutcomeKind
 from contourd.errors import CommitmentRefused
 from contourd.observe.report import read_report
@@ -27,7 +27,7 @@ from tests.reasons import because
 DAY_S, WAIT_S = 86400, 3600
 POLICY = RetryPolicy(30, 1800, DAY_S)
 UID = "1.2.826.0.1"
-SET = Reference(RTStructureSetStorage, UID)
+SET = InstanceReference(RTStructureSetStorage, UID)
 
 
 class Site:
@@ -53,7 +53,7 @@ class Site:
         destination = Destination(
             name="pacs", ae_title="PACS", host="h", port=104, commitment=True, commitment_wait_s=WAIT_S
         )
-        post = Post(self.folder, self.deliveries, self.commitments, sender, committer)
+        post = DeliveryServices(self.folder, self.deliveries, self.commitments, sender, committer)
         self.deliverer = Deliverer(destination, post, threading.Event(), self.clock.elapsed)
 
     def run(self, seconds: float, step_s: float = 10) -> None:
@@ -64,7 +64,7 @@ class Site:
     def answer(self, failure: int = 0, transaction: int = -1) -> None:
         """Have the destination report on one of the transactions, the newest by default."""
         uid = self.pacs.asked[transaction].transaction_uid
-        report = Report(uid, (), {SET: failure}) if failure else Report(uid, (SET,))
+        report = CommitmentReport(uid, (), {SET: failure}) if failure else CommitmentReport(uid, (SET,))
         self.commitments.reported("PACS", report)
 
     @property
@@ -202,7 +202,7 @@ def test_one_that_goes_down_before_it_is_asked(site):
 def test_the_answer_may_overtake_the_response(site):
     class Hasty(Peer):
         def ask(self, request, destination):  # noqa: ARG002
-            site.commitments.reported("PACS", Report(request.transaction_uid, (SET,)))
+            site.commitments.reported("PACS", CommitmentReport(request.transaction_uid, (SET,)))
             return AWAY  # the connection broke afterwards
 
     site.deliver_by(site.pacs, Hasty())
@@ -245,11 +245,11 @@ def test_reports_that_answer_nothing_are_refused(site):
     site.run(10)
     transaction = site.pacs.asked[0].transaction_uid
     for calling_ae, report, status in (
-        ("PACS", Report("1.2.3", (SET,)), 0x0115),
-        ("OTHER", Report(transaction, (SET,)), 0x0124),
-        ("PACS", Report(transaction, (Reference(RTStructureSetStorage, "1.2.9"),)), 0x0112),
-        ("PACS", Report(transaction, ()), 0x0112),
-        ("PACS", Report(transaction, (Reference(CTImageStorage, SET.sop_instance_uid),)), 0x0112),
+        ("PACS", CommitmentReport("1.2.3", (SET,)), 0x0115),
+        ("OTHER", CommitmentReport(transaction, (SET,)), 0x0124),
+        ("PACS", CommitmentReport(transaction, (InstanceReference(RTStructureSetStorage, "1.2.9"),)), 0x0112),
+        ("PACS", CommitmentReport(transaction, ()), 0x0112),
+        ("PACS", CommitmentReport(transaction, (InstanceReference(CTImageStorage, SET.sop_instance_uid),)), 0x0112),
     ):
         with pytest.raises(CommitmentRefused) as error:
             site.commitments.reported(calling_ae, report)
@@ -260,7 +260,7 @@ def test_reports_that_answer_nothing_are_refused(site):
 def test_a_report_that_says_both_is_a_failure(site):
     site.run(10)
     transaction = site.pacs.asked[0].transaction_uid
-    site.commitments.reported("PACS", Report(transaction, (SET,), {SET: 0x0110}))
+    site.commitments.reported("PACS", CommitmentReport(transaction, (SET,), {SET: 0x0110}))
     assert (site.delivery.state, site.states()) == ("PENDING", ["FAILED"])
 
 

@@ -11,9 +11,9 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 from sqlalchemy import select
 
 from contourd.delivery import commitment_requests
-from contourd.delivery.commitment_reporter import Custody, Reporter
+from contourd.delivery.commitment_reporter import CommitmentReporter, CommitmentServices
 from contourd.delivery.commitment_requests import CommitmentRequests
-from contourd.dicom.network.commitment_messages import Reference, Request
+from contourd.dicom.network.commitment_messages import CommitmentRequest, InstanceReference
 from contourd.dicom.network.file_meta import file_meta
 from contourd.dicom.network.outcomes import BROKE_OFF
 from contourd.errors import CommitmentRefused, QueueUnavailable
@@ -43,9 +43,9 @@ class Node:
     def start(self, senders=("CT1",)) -> None:
         self.requests = CommitmentRequests(self.database, POLICY, senders, self.clock)
         self.requests.recover()
-        custody = Custody(self.spool.root, self.requests, self.ct1, LATE_S)
+        custody = CommitmentServices(self.spool.root, self.requests, self.ct1, LATE_S)
         sender = SenderNode(ae_title="CT1", host="h", port=104)
-        self.reporter = Reporter(sender, custody, threading.Event(), self.clock.elapsed)
+        self.reporter = CommitmentReporter(sender, custody, threading.Event(), self.clock.elapsed)
 
     def receive(self, *uids: str):
         """Store instances as a series; returns their paths."""
@@ -67,8 +67,8 @@ class Node:
                 )
         return paths
 
-    def ask(self, transaction: str, *references: Reference) -> None:
-        self.requests.requested("CT1", Request(transaction, references))
+    def ask(self, transaction: str, *references: InstanceReference) -> None:
+        self.requests.requested("CT1", CommitmentRequest(transaction, references))
 
     def run(self, seconds: float, step_s: float = 5) -> None:
         for _ in range(round(seconds / step_s)):
@@ -81,8 +81,8 @@ class Node:
             return [(row.state, row.reason) for row in rows]
 
 
-def ct(uid: str) -> Reference:
-    return Reference(CTImageStorage, uid)
+def ct(uid: str) -> InstanceReference:
+    return InstanceReference(CTImageStorage, uid)
 
 
 @pytest.fixture
@@ -110,8 +110,8 @@ def test_each_failure_has_its_reason(node):
     changed.write_bytes(changed.read_bytes()[:-1] + b"!")
     gone.unlink()
     cut.write_bytes(b"")
-    mr = Reference(MRImageStorage, "1.2.4")
-    never, other = ct("1.2.99"), Reference(MRImageStorage, "1.2.98")
+    mr = InstanceReference(MRImageStorage, "1.2.4")
+    never, other = ct("1.2.99"), InstanceReference(MRImageStorage, "1.2.98")
     node.ask("1.5.1", ct("1.2.1"), ct("1.2.2"), ct("1.2.3"), mr, ct("1.2.5"), never, other)
     node.run(LATE_S + 10)
     (report,) = node.ct1.told
@@ -240,7 +240,7 @@ def test_a_request_that_is_sent_again_is_answered_again_and_counted_once(node):
 
 def test_what_cannot_be_recorded_is_refused(node, monkeypatch):
     with pytest.raises(CommitmentRefused, match=r"no \[\[sender\]\] says where STRANGER") as error:
-        node.requests.requested("STRANGER", Request("1.5.1", (ct("1.2.1"),)))
+        node.requests.requested("STRANGER", CommitmentRequest("1.5.1", (ct("1.2.1"),)))
     assert error.value.status == 0x0124
     node.ask("1.5.1", ct("1.2.1"))
     with pytest.raises(CommitmentRefused, match="was used for other instances") as error:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from contourd.delivery import deliverer as delivering
-from contourd.delivery.deliverer import Deliverer, Post
+from contourd.delivery.deliverer import Deliverer, DeliveryServices
 from contourd.dicom.network.outcomes import BROKE_OFF
 from contourd.observe.report import read_report
 from contourd.settings import Destination
@@ -222,7 +222,7 @@ def test_a_stop_ends_it_after_what_is_under_way(node):
 
     node.contour(1, "pacs")
     node.contour(2, "pacs")
-    post = Post(node.folder, node.deliveries, node.commitments, Stopping(), pacs)
+    post = DeliveryServices(node.folder, node.deliveries, node.commitments, Stopping(), pacs)
     Deliverer(Destination(name="pacs", ae_title="P", host="h", port=1), post, stopping).deliver_due()
     assert pacs.sent == ["1.dcm"]
     with node.database.reading() as session:
@@ -239,7 +239,7 @@ def test_an_error_of_ours_in_mid_send_strands_nothing(node):
                 raise OSError("the database is locked")
             return TAKEN
 
-    post = Post(node.folder, node.deliveries, node.commitments, Broken(), pacs)
+    post = DeliveryServices(node.folder, node.deliveries, node.commitments, Broken(), pacs)
     deliverer = Deliverer(Destination(name="pacs", ae_title="P", host="h", port=1), post, threading.Event())
     with pytest.raises(OSError, match="locked"):
         deliverer.deliver_due()

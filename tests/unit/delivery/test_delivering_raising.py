@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from contourd.delivery.deliverer import Deliverer, Post
+from contourd.delivery.deliverer import Deliverer, DeliveryServices
 from contourd.dicom.network.outcomes import Outcome, OutcomeKind
 from contourd.observe.report import read_report
 from contourd.settings import Destination
@@ -51,7 +51,7 @@ def run_raising(node, deliverer, seconds: int) -> None:
 
 def test_an_exception_of_a_peers_making_skips_no_wait(node):
     job, peer = node.contour(1, "pacs"), Raising()
-    post = Post(node.folder, node.deliveries, node.commitments, peer, peer)
+    post = DeliveryServices(node.folder, node.deliveries, node.commitments, peer, peer)
     to = Destination(name="pacs", ae_title="P", host="h", port=1)
     run_raising(node, Deliverer(to, post, threading.Event(), node.clock.elapsed), 3600)
     # After 30, 60, 120, 240, 480 and 960 s and up to a tenth more: seven tries in an hour, not 3600.
@@ -62,7 +62,7 @@ def test_an_exception_of_a_peers_making_skips_no_wait(node):
 def test_a_probe_that_raises_skips_no_wait_either(node):
     node.contour(1, "pacs")
     peer = Away()
-    post = Post(node.folder, node.deliveries, node.commitments, peer, peer)
+    post = DeliveryServices(node.folder, node.deliveries, node.commitments, peer, peer)
     to = Destination(name="pacs", ae_title="P", host="h", port=1)
     run_raising(node, Deliverer(to, post, threading.Event(), node.clock.elapsed), 3600)
     assert (peer.sent, peer.echoed) == (["1.dcm"], 6)

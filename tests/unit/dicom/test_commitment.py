@@ -7,9 +7,9 @@ from pydicom.dataset import Dataset
 
 from contourd.dicom.network.commitment_messages import (
     MOST_REFERENCES,
-    Reference,
-    Report,
-    Request,
+    CommitmentReport,
+    CommitmentRequest,
+    InstanceReference,
     failure_text,
     read_report,
     read_request,
@@ -19,7 +19,7 @@ from contourd.dicom.network.commitment_messages import (
 from contourd.errors import CommitmentRefused
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
-ONE, TWO = Reference(CT, "1.2.3"), Reference(CT, "1.2.4")
+ONE, TWO = InstanceReference(CT, "1.2.3"), InstanceReference(CT, "1.2.4")
 
 
 def item(**values) -> Dataset:
@@ -34,21 +34,21 @@ def reference(uid: object = "1.2.3", sop_class: object = CT) -> Dataset:
 
 
 def test_a_request_there_and_back():
-    request = Request("1.5", (ONE, TWO))
+    request = CommitmentRequest("1.5", (ONE, TWO))
     assert read_request(request_dataset(request)) == request
 
 
 def test_the_same_instance_twice_counts_once():
     request = item(TransactionUID="1.5", ReferencedSOPSequence=[reference(), reference()])
-    assert read_request(request) == Request("1.5", (ONE,))
+    assert read_request(request) == CommitmentRequest("1.5", (ONE,))
 
 
 @pytest.mark.parametrize(
     ("report", "event_type", "sequences"),
     [
-        (Report("1.5", (ONE, TWO)), 1, {"ReferencedSOPSequence"}),
-        (Report("1.5", (ONE,), {TWO: 0x0112}), 2, {"ReferencedSOPSequence", "FailedSOPSequence"}),
-        (Report("1.5", (), {ONE: 0x0110, TWO: 0x0119}), 2, {"FailedSOPSequence"}),
+        (CommitmentReport("1.5", (ONE, TWO)), 1, {"ReferencedSOPSequence"}),
+        (CommitmentReport("1.5", (ONE,), {TWO: 0x0112}), 2, {"ReferencedSOPSequence", "FailedSOPSequence"}),
+        (CommitmentReport("1.5", (), {ONE: 0x0110, TWO: 0x0119}), 2, {"FailedSOPSequence"}),
     ],
 )
 def test_a_report_there_and_back(report, event_type, sequences):

@@ -6,7 +6,7 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
-from contourd.dicom.reading.patient_identity import Patient, names_patient, read_patient, without_identity
+from contourd.dicom.reading.patient_identity import PatientIdentity, names_patient, read_patient, without_identity
 from contourd.errors import SeriesUnusable
 from tests.phantom import setting, write_series
 
@@ -80,7 +80,7 @@ def test_a_name_in_its_characters(tmp_path, charset, name):
     folder = write_series(
         tmp_path / "ct", change=setting(SpecificCharacterSet=charset, PatientName=name, PatientID="9")
     )
-    assert read_patient(min(folder.iterdir())) == Patient(name, "9")
+    assert read_patient(min(folder.iterdir())) == PatientIdentity(name, "9")
     assert without_identity(f"no {name} here", pydicom.dcmread(min(folder.iterdir()))) == "no [left out] here"
 
 

@@ -28,7 +28,7 @@ from contourd.dicom.network.incoming import DatasetBytes
 from contourd.dicom.network.sender import dicom_files
 from contourd.dicom.reading.files import is_dicom, read_dicom, read_meta
 from contourd.dicom.reading.instance import find_series, read_content, read_encoded, read_instance, survey_series
-from contourd.dicom.reading.lenient import mended, mended_dataset
+from contourd.dicom.reading.lenient import repair_dataset, repair_file
 from contourd.dicom.reading.pixels import same_image
 from contourd.dicom.reading.series import gate, read_volume
 from contourd.errors import SeriesUnusable
@@ -87,15 +87,15 @@ def with_private(dataset: bytes, syntax: UID, added: bytes) -> bytes:
 @pytest.mark.parametrize("zeros", [1, 2, 8, 13, 4096])
 def test_zero_bytes_behind_the_dataset(image: Dataset, syntax: UID, zeros: int) -> None:
     content = written(image, syntax)
-    assert bytes(mended_dataset(content + bytes(zeros), syntax)) == content
-    assert mended_dataset(content, syntax) is content
+    assert bytes(repair_dataset(content + bytes(zeros), syntax)) == content
+    assert repair_dataset(content, syntax) is content
     read = read_encoded(BytesIO(content + bytes(zeros)), syntax)
     assert (read.sop_instance_uid, read.rows) == (image.SOPInstanceUID, 40)
 
 
 def test_anything_else_behind_the_dataset_is_refused(image: Dataset) -> None:
     content = written(image, ExplicitVRLittleEndian) + bytes(8) + b"\1"
-    assert mended_dataset(content, ExplicitVRLittleEndian) is content
+    assert repair_dataset(content, ExplicitVRLittleEndian) is content
     with pytest.raises(SeriesUnusable):
         read_encoded(BytesIO(content), ExplicitVRLittleEndian)
 
@@ -112,7 +112,7 @@ def test_a_private_element_whose_vr_is_two_nuls(image: Dataset, syntax: UID, vr:
     plain = written(image, syntax)
     content = with_private(plain, syntax, private(syntax, value, vr))
     right = with_private(plain, syntax, private(syntax, value))
-    assert bytes(mended_dataset(content, syntax)) == right
+    assert bytes(repair_dataset(content, syntax)) == right
     read = read_encoded(BytesIO(content), syntax)
     assert (read.patient_id, read.rows) == (image.PatientID, 40)
 
@@ -202,7 +202,7 @@ def test_one_that_is_cut_off_is_told_and_not_passed_over(tmp_path: Path) -> None
     ],
 )
 def test_what_is_no_dicom_stays_none(tmp_path: Path, content: bytes) -> None:
-    assert mended(content) is content
+    assert repair_file(content) is content
     path = tmp_path / "file"
     path.write_bytes(content)
     assert not is_dicom(path)
@@ -211,7 +211,7 @@ def test_what_is_no_dicom_stays_none(tmp_path: Path, content: bytes) -> None:
 
 def test_a_usual_file_is_not_copied(tmp_path: Path) -> None:
     content = (write_series(tmp_path / "ct") / "CT_0000.dcm").read_bytes()
-    assert mended(content) is content
+    assert repair_file(content) is content
 
 
 def test_encapsulated_pixels_are_passed(tmp_path: Path) -> None:
@@ -220,8 +220,8 @@ def test_encapsulated_pixels_are_passed(tmp_path: Path) -> None:
     file = BytesIO()
     dataset.save_as(file)
     content = file.getvalue()
-    assert mended(content) is content
-    assert mended(content + bytes(16)) == content
+    assert repair_file(content) is content
+    assert repair_file(content + bytes(16)) == content
 
 
 def test_private_elements_that_differ_are_two_images(tmp_path: Path, image: Dataset) -> None:
@@ -229,6 +229,6 @@ def test_private_elements_that_differ_are_two_images(tmp_path: Path, image: Data
     for n in range(2):
         content = with_private(written(image, SYNTAXES[0]), SYNTAXES[0], private(SYNTAXES[0], bytes([n]) * 3 * 2**20))
         paths.append(tmp_path / f"{n}.dcm")
-        paths[n].write_bytes(mended(content))
+        paths[n].write_bytes(repair_file(content))
     assert same_image(paths[0], paths[0])
     assert not same_image(*paths)

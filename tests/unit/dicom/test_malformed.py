@@ -14,7 +14,7 @@ from pynetdicom.pdu_primitives import P_DATA
 
 from contourd.dicom.network.incoming import ArrivingMessage, DatasetBytes
 from contourd.dicom.network.malformed import FlawedMessage, FlawedRequest, failure, flaw_of
-from contourd.dicom.network.titles import correct_titles
+from contourd.dicom.network.titles import correct_ae_titles
 from tests.fuzz.pdus import command, echo_fields, request, request_items, store_fields
 
 UID = b"1.2.3.4"
@@ -132,7 +132,7 @@ def test_a_flawed_request_without_a_data_set_is_whole_at_once() -> None:
 )
 def test_titles(calling, left, flaw) -> None:
     sent = bytearray(request(request_items(), calling=calling))
-    assert correct_titles(sent) == flaw
+    assert correct_ae_titles(sent) == flaw
     assert sent[26:42] == left.ljust(16)
     assert sent[10:26] == b"CONTOURD".ljust(16)
     assert len(sent) == len(request(request_items()))

@@ -14,7 +14,7 @@ from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from contourd.dicom.network.image_identifiers import Naming, by_hand, naming_of, read_naming
+from contourd.dicom.network.image_identifiers import ImageIdentifiers, naming_of, read_naming, read_usual_dataset
 from contourd.dicom.network.incoming import DatasetBytes
 from contourd.dicom.reading.instance import read_encoded
 from contourd.errors import SeriesUnusable
@@ -37,7 +37,7 @@ def arrived(content: bytes) -> DatasetBytes:
     return dataset
 
 
-def by_pydicom(content: bytes, syntax: UID) -> Naming:
+def by_pydicom(content: bytes, syntax: UID) -> ImageIdentifiers:
     return naming_of(read_encoded(arrived(content), syntax))
 
 
@@ -54,7 +54,7 @@ def test_a_usual_header_is_read_by_hand_as_pydicom_reads_it(image: Dataset, synt
     image.ReferencedImageSequence[0].ReferencedSOPInstanceUID = "1.2.3"
     image.PatientName = "Müller^Jörg"
     content = encode(image, syntax)
-    assert by_hand(memoryview(content), syntax) == by_pydicom(content, syntax)
+    assert read_usual_dataset(memoryview(content), syntax) == by_pydicom(content, syntax)
     assert read_naming(arrived(content), syntax).patient_id == "ID-ct"
 
 
@@ -87,12 +87,12 @@ UNUSUAL: dict[str, Callable[[Dataset], object]] = {
 def test_what_is_unusual_is_left_to_pydicom(image: Dataset, kind: str, syntax: UID) -> None:
     UNUSUAL[kind](image)
     content = encode(image, syntax)
-    assert by_hand(memoryview(content), syntax) is None
+    assert read_usual_dataset(memoryview(content), syntax) is None
     assert read_naming(arrived(content), syntax) == by_pydicom(content, syntax)
 
 
 def test_another_transfer_syntax_is_left_to_pydicom(image: Dataset) -> None:
-    assert by_hand(memoryview(encode(image, ExplicitVRLittleEndian)), ExplicitVRBigEndian) is None
+    assert read_usual_dataset(memoryview(encode(image, ExplicitVRLittleEndian)), ExplicitVRBigEndian) is None
 
 
 @pytest.mark.parametrize("keyword", ["SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"])
@@ -118,7 +118,7 @@ def test_whatever_is_read_by_hand_pydicom_reads_to_the_same_effect(image: Datase
         content = bytearray(whole)
         for _ in range(rng.randint(1, 3)):
             content[rng.randrange(header)] = rng.choice((rng.randrange(256), 0, 0xFF, 0x5C))
-        read = by_hand(memoryview(content), syntax)
+        read = read_usual_dataset(memoryview(content), syntax)
         if read is not None:
             assert read == by_pydicom(bytes(content), syntax)
             same += 1

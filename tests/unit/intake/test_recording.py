@@ -20,7 +20,7 @@ from contourd.intake.spool_recovery import record_unrecorded
 from contourd.operations.operations import Operations
 from contourd.settings import Route, SeriesSettings
 from contourd.spool.folder import Spool
-from contourd.spool.marks import Mark, Marks
+from contourd.spool.marks import JournalMark, SeriesJournal
 from contourd.store.backup import back_up
 from contourd.store.database import Database
 from contourd.store.tables import EventRow, InstanceRow, JobRow, SeriesRow
@@ -164,10 +164,10 @@ class Restored:
 
     def lose(self, routes: Sequence[Route] = ASKING, killed: bool = False) -> None:
         """Stop in order or not, put an older database in the place of the one that there was, and start."""
-        marks = Marks(self.node.spool.root)
+        marks = SeriesJournal(self.node.spool.root)
         if not killed:
-            marks.clear("", Mark.RUNNING)
-        marks.add(Mark.RESTORED, "", "backup.sqlite")
+            marks.clear("", JournalMark.RUNNING)
+        marks.add(JournalMark.RESTORED, "", "backup.sqlite")
         self.node.database.close()
         self.node.database = Database(f"sqlite:///{self.folder / 'older.sqlite'}")
         self.node.database.upgrade()
@@ -237,7 +237,7 @@ def test_an_abort_survives(site):
     site.wait(60)
     assert str(site.series().reason).startswith("the sender aborted in mid-series; 20 contiguous slices are here")
     site.operations().release_series(site.series().id, 60)
-    assert Marks(site.node.spool.root).read().keys() == {""}
+    assert SeriesJournal(site.node.spool.root).read().keys() == {""}
 
 
 def test_an_abort_that_was_made_good_is_over(site):
@@ -315,18 +315,18 @@ def test_images_that_a_kill_left_unrecorded_are_of_a_series_that_was_broken_off(
 
 
 def test_the_journal_keeps_only_what_stands(site):
-    marks = Marks(site.node.spool.root)
-    marks.clear("", Mark.RUNNING)
+    marks = SeriesJournal(site.node.spool.root)
+    marks.clear("", JournalMark.RUNNING)
     for k in range(5):
-        marks.add(Mark.INTERRUPTED, f"1.2.{k}", "aborted")
-    marks.clear("1.2.3", *Mark)
+        marks.add(JournalMark.INTERRUPTED, f"1.2.{k}", "aborted")
+    marks.clear("1.2.3", *JournalMark)
     with (site.node.spool.root / "marks.jsonl").open("a") as journal:
         journal.write('{"series": "1.2.9", "mark": "inter')  # a power cut
-    marks.add(Mark.INTERRUPTED, "1.2.5", "aborted")
+    marks.add(JournalMark.INTERRUPTED, "1.2.5", "aborted")
     marks.compact()
     assert sorted(marks.read()) == ["1.2.0", "1.2.1", "1.2.2", "1.2.4", "1.2.5"]
     assert len((site.node.spool.root / "marks.jsonl").read_text().splitlines()) == 5
-    marks.add(Mark.PERSON, "1.2.0", "held by marie: looked at")
+    marks.add(JournalMark.PERSON, "1.2.0", "held by marie: looked at")
     assert marks.read()["1.2.0"].words == {"interrupted": "aborted", "person": "held by marie: looked at"}
 
 

@@ -9,7 +9,7 @@ from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.reading.series import read_instance
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from contourd.intake.routing import choose_route, unfit
+from contourd.intake.routing import choose_route, unmet_conditions
 from contourd.settings import Route
 from tests.phantom import rewrite, setting
 
@@ -54,7 +54,7 @@ def test_the_first_route_that_fits_is_taken(tmp_path):
 
 def test_each_condition_that_does_not_fit_is_told(tmp_path):
     route = Route(model="hn7", destinations=("pacs",), calling_ae="CT2", body_part="headneck", protocol="chest")
-    assert unfit(route, one_slice(tmp_path), "CT1") == (
+    assert unmet_conditions(route, one_slice(tmp_path), "CT1") == (
         "calling_ae is 'CT1', not 'CT2'",
         "protocol is 'RT Head Neck', not 'chest'",
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from contourd.contour.contouring import Order, judged
+from contourd.contour.contouring import ContouringOptions, judged
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from contourd.model.agreement import LEAST_DICE, Agreement, agreement, disagreement
+from contourd.model.agreement import LEAST_DICE, LatticeAgreement, agreement, disagreement
 from contourd.model.predictor import OnLattice, Prediction
 from contourd.model.remarks import RemarkCheck
 from contourd.model.transforms import Preprocess, PreprocessConfig
@@ -33,7 +33,7 @@ def mean(*parts) -> np.ndarray:
 
 def test_the_same_on_both():
     parts = [cube(slice(2, 6)), cube(slice(2, 6))]
-    assert agreement(parts, BOX, mean(*parts)) == Agreement(1.0, 2, 2, 0.0)
+    assert agreement(parts, BOX, mean(*parts)) == LatticeAgreement(1.0, 2, 2, 0.0)
     assert disagreement("Larynx", agreement(parts, BOX, mean(*parts))) == ()
 
 
@@ -41,7 +41,7 @@ def test_one_row_of_four_in_common():
     """Dice 2 * 10 / (40 + 40) = 0.25; of 70 voxels with a mean of at least 0.45, 60 are of one alone, at 0.45."""
     parts = [cube(slice(2, 6)), cube(slice(5, 9))]
     found = agreement(parts, BOX, mean(*parts))
-    assert found == Agreement(0.25, 2, 2, pytest.approx(6 / 7))
+    assert found == LatticeAgreement(0.25, 2, 2, pytest.approx(6 / 7))
     (finding,) = disagreement("Larynx", found)
     assert finding.check is RemarkCheck.AGREEMENT
     assert finding.reason == f"its lattices disagree: Dice 0.25, at least {LEAST_DICE} expected"
@@ -56,7 +56,7 @@ def test_found_on_one_alone():
 def test_a_plateau():
     parts = [cube(slice(2, 8), 0.505), cube(slice(2, 8), 0.505)]
     found = agreement(parts, BOX, mean(*parts))
-    assert found == Agreement(1.0, 2, 2, 1.0)
+    assert found == LatticeAgreement(1.0, 2, 2, 1.0)
     (finding,) = disagreement("Parotid_R", found)
     assert "plateau at 0.5: 100% of its voxels between 0.45 and 0.55" in finding.reason
 
@@ -64,12 +64,12 @@ def test_a_plateau():
 def test_nothing_found_is_no_disagreement():
     nothing = (NOWHERE, np.zeros((0, 0, 0), dtype=np.float32))
     found = agreement([nothing, nothing], NOWHERE, nothing[1])
-    assert found == Agreement(1.0, 0, 2, 0.0)
+    assert found == LatticeAgreement(1.0, 0, 2, 0.0)
     assert disagreement("Larynx", found) == ()
 
 
 def test_of_one_lattice_only_the_plateau_counts():
-    assert agreement([cube(slice(2, 6))], BOX, mean(cube(slice(2, 6)))) == Agreement(1.0, 1, 1, 0.0)
+    assert agreement([cube(slice(2, 6))], BOX, mean(cube(slice(2, 6)))) == LatticeAgreement(1.0, 1, 1, 0.0)
 
 
 def test_a_prediction_compares_its_lattices_on_the_ct():
@@ -91,9 +91,9 @@ def test_a_prediction_compares_its_lattices_on_the_ct():
 
 @pytest.mark.parametrize("verdict", ["withhold", "flag", "send"])
 def test_the_setting_decides(verdict):
-    findings = disagreement("Larynx", Agreement(0.2, 2, 2, 0.0))
+    findings = disagreement("Larynx", LatticeAgreement(0.2, 2, 2, 0.0))
     settings = PlausibilitySettings(agreement=verdict)
     told = judged(findings, settings)
     for other, organs in (("withhold", told.withheld), ("flag", told.flagged)):
         assert organs == ({"Larynx": findings[0].reason} if other == verdict else {})
-    assert Order().plausibility.agreement == "withhold"
+    assert ContouringOptions().plausibility.agreement == "withhold"

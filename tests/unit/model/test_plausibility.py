@@ -11,14 +11,14 @@ from pydantic import ValidationError
 
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Grid
-from contourd.model.commissioning import told_unjudged
+from contourd.model.commissioning import unjudged_text
 from contourd.model.plausibility import (
     FEWEST_CASES,
     SMALLEST_SD_LOG,
     SMALLEST_SD_MM,
-    Organ,
+    OrganGeometry,
     OrganSpread,
-    Spread,
+    RobustSpread,
     assess,
     distribution_of,
     organ,
@@ -35,9 +35,9 @@ CENTRES = {
 }
 
 
-def patient(shift: float = 0.0, size: float = 1.0, **changed: Organ) -> list[Organ]:
+def patient(shift: float = 0.0, size: float = 1.0, **changed: OrganGeometry) -> list[OrganGeometry]:
     """Four organs of 20 cc times ``size``, moved as a whole."""
-    organs = {n: Organ(n, 20.0 * size, (x + shift, y, z), cut=False) for n, (x, y, z) in CENTRES.items()}
+    organs = {n: OrganGeometry(n, 20.0 * size, (x + shift, y, z), cut=False) for n, (x, y, z) in CENTRES.items()}
     return list((organs | changed).values())
 
 
@@ -82,21 +82,21 @@ def test_a_usual_patient_is_plausible_anywhere(distribution):
 def test_volume(distribution):
     # 4.5 x 0.297 = 1.3365 (kept to three decimals): 20 cc x exp(1.3365) = 76.1 cc, and 5.26 cc.
     for volume_cc, implausible in ((75.5, False), (76.5, True), (5.4, False), (5.1, True)):
-        o = Organ("Brainstem", volume_cc, CENTRES["Brainstem"], cut=False)
+        o = OrganGeometry("Brainstem", volume_cc, CENTRES["Brainstem"], cut=False)
         assert findings(patient(Brainstem=o), distribution) == [("Brainstem", RemarkCheck.VOLUME)] * implausible
     told = assess(patient(Brainstem=o), distribution, 4.5)[0].reason
     assert told == "volume 5.1 cc, expected 5.3 to 76.1 cc"
 
 
 def test_a_cut_organ_may_be_small_but_not_large(distribution):
-    small, large = (Organ("Brainstem", v, CENTRES["Brainstem"], cut=True) for v in (1.0, 200.0))
+    small, large = (OrganGeometry("Brainstem", v, CENTRES["Brainstem"], cut=True) for v in (1.0, 200.0))
     assert findings(patient(Brainstem=small), distribution) == []
     assert findings(patient(Brainstem=large), distribution) == [("Brainstem", RemarkCheck.VOLUME)]
 
 
 def test_one_misplaced_organ_accuses_itself_alone(distribution):
     # 2 mm x 4.5 = 9 mm.
-    near, far = (Organ("Brainstem", 20.0, (0.0, 0.0, 100.0 + mm), cut=False) for mm in (8.9, 9.1))
+    near, far = (OrganGeometry("Brainstem", 20.0, (0.0, 0.0, 100.0 + mm), cut=False) for mm in (8.9, 9.1))
     assert findings(patient(Brainstem=near), distribution) == []
     assert findings(patient(Brainstem=far), distribution) == [("Brainstem", RemarkCheck.POSITION)]
 
@@ -172,26 +172,26 @@ NOTHING = float("nan")
 @pytest.mark.parametrize(("median", "sd"), [(NOTHING, 1), (1, 0), (1, NOTHING), (1, float("inf")), (1, 1e6)])
 def test_a_spread_that_would_let_everything_pass_is_none(median, sd):
     with pytest.raises(ValidationError):
-        Spread(median=median, sd=sd)
+        RobustSpread(median=median, sd=sd)
 
 
 def test_the_spread_of_a_logarithm_is_no_millimetres():
-    log_spread = Spread(median=3, sd=3.5)
+    log_spread = RobustSpread(median=3, sd=3.5)
     with pytest.raises(ValidationError, match="judges nothing"):
         OrganSpread(log_volume_cc=log_spread, offsets_mm={})
 
 
 def test_what_cannot_be_compared_is_told():
-    assert told_unjudged(("Larynx", "Brainstem"), ("Brainstem", "Larynx", "Brain")) == ""
+    assert unjudged_text(("Larynx", "Brainstem"), ("Brainstem", "Larynx", "Brain")) == ""
     whole = "not commissioned: the model does not know the usual size and place of any organ, only sides are checked"
-    assert told_unjudged(("Larynx", "Brainstem"), ()) == whole
-    assert "size and place of Larynx, only" in told_unjudged(("Larynx", "Brainstem"), ("Brainstem", "larynx"))
+    assert unjudged_text(("Larynx", "Brainstem"), ()) == whole
+    assert "size and place of Larynx, only" in unjudged_text(("Larynx", "Brainstem"), ("Brainstem", "larynx"))
 
 
 def test_symmetry(distribution):
     # SMALLEST_SD_LOG x 4.5 = 0.45: a ratio of 1.57 is the limit.
     for ratio, implausible in ((1.55, 0), (1.6, 2)):
-        o = Organ("Parotid_L", 20.0 * ratio, CENTRES["Parotid_L"], cut=False)
+        o = OrganGeometry("Parotid_L", 20.0 * ratio, CENTRES["Parotid_L"], cut=False)
         assert (
             findings(patient(Parotid_L=o), distribution).count(("Parotid_L", RemarkCheck.SYMMETRY)) == implausible / 2
         )
@@ -201,7 +201,7 @@ def test_symmetry(distribution):
 
 
 def test_what_is_recognised(distribution):
-    far = Organ("Brainstem", 20.0, (0.0, 0.0, 300.0), cut=False)
+    far = OrganGeometry("Brainstem", 20.0, (0.0, 0.0, 300.0), cut=False)
     organs = patient(Brainstem=far)
     assert recognised(organs, assess(organs, distribution, 4.5), distribution) == (
         "SpinalCord",
@@ -209,7 +209,7 @@ def test_what_is_recognised(distribution):
         "Parotid_R",
     )
     assert recognised([], (), distribution) == ()
-    unknown = [*patient(), Organ("Larynx", 20.0, (0.0, -50.0, 0.0), cut=False)]  # nobody compared it
+    unknown = [*patient(), OrganGeometry("Larynx", 20.0, (0.0, -50.0, 0.0), cut=False)]  # nobody compared it
     assert recognised(unknown, assess(unknown, distribution, 4.5), distribution) == tuple(CENTRES)
 
 
@@ -220,7 +220,7 @@ def test_an_organ_is_measured_on_the_ct_s_grid(edge):
     mask[1] = True
     inner = organ("Larynx", MaskInBox((slice(3, 5), slice(5, 7), slice(10, 13)), mask), grid)
     # Six voxels of 6 mm3 on slice 4, rows 5 and 6, columns 10 to 12.
-    assert inner == Organ("Larynx", 0.036, (-5 + 11.0, -7 + 5.5 * 2, 100 + 4 * 3.0), cut=False)
+    assert inner == OrganGeometry("Larynx", 0.036, (-5 + 11.0, -7 + 5.5 * 2, 100 + 4 * 3.0), cut=False)
     outer = organ("Larynx", MaskInBox((slice(edge, edge + 1), slice(0, 2), slice(0, 3)), mask[1:]), grid)
     assert outer.cut
     assert organ("Larynx", MaskInBox((slice(0, 2), slice(0, 2), slice(0, 3)), np.zeros_like(mask)), grid) is None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from contourd.contour.contouring import ORDER, Order
+from contourd.contour.contouring import ORDER, ContouringOptions
 from contourd.contour.provenance import read_order, written_order
 from contourd.errors import SettingsError
 from contourd.model.site_structures import extended_catalogue, site_colours
@@ -115,7 +115,7 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 def test_its_colours_are_part_of_what_decides_the_bytes(plexus: Path) -> None:
     """Without any the hash is that of earlier versions, so that their jobs give the same structure sets."""
-    order = Order(colours=site_colours(plexus))
+    order = ContouringOptions(colours=site_colours(plexus))
     assert order.settings_hash(STRICT) != ORDER.settings_hash(STRICT)
     assert read_order(written_order(order)).settings_hash(STRICT) == order.settings_hash(STRICT)
     assert "colours" not in written_order(ORDER)

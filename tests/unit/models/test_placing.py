@@ -10,7 +10,7 @@ import pytest
 
 from contourd.acceptance.reference_patient import load_reference, mean_organs
 from contourd.imaging.contours import MaskInBox
-from contourd.models.placement import FARTHEST_MM, misplaced
+from contourd.models.placement import FARTHEST_MM, find_misplaced
 
 MEAN = mean_organs(load_reference())
 WHOLE = tuple(slice(0, n) for n in MEAN["Larynx"].shape)
@@ -39,15 +39,15 @@ def exchanged(one: str, other: str) -> dict[str, np.ndarray]:
 
 
 def test_its_own_organs_lie_where_they_are() -> None:
-    assert misplaced(Answers(MEAN)) == ()
+    assert find_misplaced(Answers(MEAN)) == ()
 
 
 def test_what_is_not_found_is_not_judged() -> None:
-    assert misplaced(Answers({**MEAN, "Larynx": np.zeros_like(MEAN["Larynx"])})) == ()
+    assert find_misplaced(Answers({**MEAN, "Larynx": np.zeros_like(MEAN["Larynx"])})) == ()
 
 
 def test_exchanged_parotids() -> None:
-    wrong = misplaced(Answers(exchanged("Parotid_L", "Parotid_R")))
+    wrong = find_misplaced(Answers(exchanged("Parotid_L", "Parotid_R")))
     assert wrong == (
         "Parotid_L: it lies on the other side of the patient",
         "Parotid_R: it lies on the other side of the patient",
@@ -58,7 +58,7 @@ def test_exchanged_parotids() -> None:
 
 @pytest.mark.parametrize(("one", "other"), [("Brainstem", "SpinalCord"), ("Larynx", "Esophagus")])
 def test_exchanged_organs_of_the_middle(one: str, other: str) -> None:
-    wrong = misplaced(Answers(exchanged(one, other)))
+    wrong = find_misplaced(Answers(exchanged(one, other)))
     assert set(wrong) == {f"{one}: it lies where {other} is", f"{other}: it lies where {one} is"}
 
 
@@ -66,8 +66,8 @@ def test_of_organs_that_the_reference_does_not_know_the_side_is_judged() -> None
     unknown = {"Rib03_L": MEAN["Parotid_R"], "Rib03_R": MEAN["Parotid_L"], "Tongue": MEAN["Larynx"]}
     told = "it lies on the other side of the patient"
     for pairs in ((("Rib03_L", "Rib03_R"),), ()):
-        assert misplaced(Answers(unknown, pairs)) == (f"Rib03_L: {told}", f"Rib03_R: {told}")
-    assert misplaced(Answers({"Eye_R": MEAN["Parotid_L"]})) == (f"Eye_R: {told}",)
+        assert find_misplaced(Answers(unknown, pairs)) == (f"Rib03_L: {told}", f"Rib03_R: {told}")
+    assert find_misplaced(Answers({"Eye_R": MEAN["Parotid_L"]})) == (f"Eye_R: {told}",)
 
 
 def test_an_organ_in_a_place_of_none() -> None:
@@ -79,7 +79,7 @@ def test_an_organ_in_a_place_of_none() -> None:
     low[:-24], near[:-16] = MEAN["Larynx"][24:], MEAN["Larynx"][16:]
     low &= ~np.any([MEAN[n] for n in MEAN if n != "Larynx"], axis=0)
     near &= ~np.any([MEAN[n] for n in MEAN if n != "Larynx"], axis=0)
-    (told,) = misplaced(Answers({"Larynx": low}))
+    (told,) = find_misplaced(Answers({"Larynx": low}))
     assert told.startswith("Larynx: it lies ")
     assert told.endswith(" mm from its place")
-    assert misplaced(Answers({"Larynx": near})) == ()
+    assert find_misplaced(Answers({"Larynx": near})) == ()

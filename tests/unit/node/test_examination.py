@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from contourd.errors import NodeError
-from contourd.node.self_test import DEAF_S, SILENT_S, STUCK_S, Examination
-from contourd.observe.pulse import DEAD, TOLD, Wrong
+from contourd.node.self_test import DEAF_S, SILENT_S, STUCK_S, SelfTest
+from contourd.observe.pulse import DEAD, TOLD, SelfTestFault
 from contourd.spool.folder import Spool
 from contourd.store import database as database_module
 from contourd.store.database import Database
@@ -36,9 +36,9 @@ class Node:
         self.spool = Spool(self.root)
         self.database = Database(f"sqlite:///{self.root / 'contourd.sqlite'}")
         self.database.upgrade()
-        self.examination = Examination(self.port, self.spool, self.database, lambda: self.now)
+        self.examination = SelfTest(self.port, self.spool, self.database, lambda: self.now)
 
-    def after(self, seconds: float) -> Wrong:
+    def after(self, seconds: float) -> SelfTestFault:
         self.now += seconds
         self.examination.seen()
         self.examination.run()
@@ -54,50 +54,50 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
 
 
 def test_a_node_that_works_is_well_and_leaves_nothing(node: Node) -> None:
-    assert node.after(0) == Wrong.NOTHING
+    assert node.after(0) == SelfTestFault.NOTHING
     assert list((node.root / "partial").iterdir()) == []
 
 
 def test_a_port_that_is_silent_is_told_after_a_while_and_ends_the_node_after_longer(node: Node) -> None:
     node.port.answers = False
-    assert node.after(0) == Wrong.NOTHING  # a receiver may just have been replaced
-    assert node.after(SILENT_S - 0.1) == Wrong.NOTHING
-    assert node.after(0.1) == Wrong.PORT
+    assert node.after(0) == SelfTestFault.NOTHING  # a receiver may just have been replaced
+    assert node.after(SILENT_S - 0.1) == SelfTestFault.NOTHING
+    assert node.after(0.1) == SelfTestFault.PORT
     assert not node.examination.deaf
-    assert node.after(DEAF_S - SILENT_S) == Wrong.PORT
+    assert node.after(DEAF_S - SILENT_S) == SelfTestFault.PORT
     assert node.examination.deaf
 
 
 def test_a_port_that_answers_again_is_well_and_has_all_its_time_anew(node: Node) -> None:
     node.port.answers = False
-    assert node.after(0) | node.after(SILENT_S) == Wrong.PORT
+    assert node.after(0) | node.after(SILENT_S) == SelfTestFault.PORT
     node.port.answers = True
-    assert node.after(1) == Wrong.NOTHING
+    assert node.after(1) == SelfTestFault.NOTHING
     node.port.answers = False
-    assert node.after(DEAF_S) == Wrong.NOTHING
+    assert node.after(DEAF_S) == SelfTestFault.NOTHING
     assert not node.examination.deaf
 
 
 def test_a_spool_that_takes_no_file_is_told_at_once(node: Node) -> None:
     shutil.rmtree(node.root / "partial")
     (node.root / "partial").write_text("no folder")
-    assert node.after(0) == Wrong.SPOOL
+    assert node.after(0) == SelfTestFault.SPOOL
     (node.root / "partial").unlink()
     (node.root / "partial").mkdir()
-    assert node.after(5) == Wrong.NOTHING
+    assert node.after(5) == SelfTestFault.NOTHING
 
 
 def test_another_folder_in_the_place_of_the_spool_is_told(node: Node) -> None:
     node.root.rename(node.root.with_name("moved"))
-    assert node.after(0) & Wrong.SPOOL
+    assert node.after(0) & SelfTestFault.SPOOL
     shutil.copytree(node.root.with_name("moved"), node.root)  # whatever is in it
-    assert node.after(0) == Wrong.SPOOL | Wrong.DATABASE
+    assert node.after(0) == SelfTestFault.SPOOL | SelfTestFault.DATABASE
 
 
 def test_a_full_disk_is_no_reason_to_kill_the_node(node: Node) -> None:
     node.spool.min_free_bytes = 10**18
-    assert node.after(0) == Wrong.FULL
-    assert not Wrong.FULL & DEAD
+    assert node.after(0) == SelfTestFault.FULL
+    assert not SelfTestFault.FULL & DEAD
 
 
 @pytest.mark.parametrize("replaced", [False, True])
@@ -109,30 +109,30 @@ def test_a_database_whose_file_is_gone_is_told_though_it_can_still_be_written(no
     if replaced:
         file.write_bytes(content)
     node.database.probe()
-    assert node.after(0) == Wrong.DATABASE
-    assert Wrong.DATABASE & DEAD
+    assert node.after(0) == SelfTestFault.DATABASE
+    assert SelfTestFault.DATABASE & DEAD
 
 
 def test_a_database_that_another_program_holds_is_no_reason_to_kill_the_node(node: Node) -> None:
     with closing(sqlite3.connect(node.root / "contourd.sqlite", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert node.after(0) == Wrong.UNAVAILABLE
+        assert node.after(0) == SelfTestFault.UNAVAILABLE
         other.execute("ROLLBACK")
-    assert node.after(0) == Wrong.NOTHING
-    assert not Wrong.UNAVAILABLE & DEAD
+    assert node.after(0) == SelfTestFault.NOTHING
+    assert not SelfTestFault.UNAVAILABLE & DEAD
 
 
 def test_a_try_or_a_main_thread_that_does_not_come_to_an_end_is_told(node: Node) -> None:
-    assert node.after(0) == Wrong.NOTHING
+    assert node.after(0) == SelfTestFault.NOTHING
     node.now += STUCK_S - 0.1
-    assert node.examination.wrong == Wrong.NOTHING
+    assert node.examination.wrong == SelfTestFault.NOTHING
     node.now += 0.1
-    assert node.examination.wrong == Wrong.STUCK
+    assert node.examination.wrong == SelfTestFault.STUCK
     node.examination.run()
-    assert node.examination.wrong == Wrong.STUCK  # the main thread still says nothing
+    assert node.examination.wrong == SelfTestFault.STUCK  # the main thread still says nothing
     node.examination.seen()
-    assert node.examination.wrong == Wrong.NOTHING
+    assert node.examination.wrong == SelfTestFault.NOTHING
 
 
 def test_everything_has_its_words() -> None:
-    assert set(TOLD) == set(Wrong) - {Wrong.NOTHING}
+    assert set(TOLD) == set(SelfTestFault) - {SelfTestFault.NOTHING}

@@ -9,7 +9,7 @@ from typing import NoReturn
 import pytest
 from pydicom.valuerep import DSfloat
 
-from contourd.contour.contouring import Order
+from contourd.contour.contouring import ContouringOptions
 from contourd.dicom.reading.series import Instance
 from contourd.model.predictor import Predictor
 from contourd.node.worker import Worker
@@ -22,7 +22,7 @@ NAME = "Zanzibaar^Quentinus"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def stumble(instances: list[Instance], predictor: Predictor, order: Order) -> NoReturn:  # noqa: ARG001
+def stumble(instances: list[Instance], predictor: Predictor, order: ContouringOptions) -> NoReturn:  # noqa: ARG001
     """Meet a number that is a name, as pydicom tells it."""
     DSfloat(NAME)
     raise AssertionError("pydicom took a name for a number")

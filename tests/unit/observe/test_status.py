@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from contourd.observe.report import Chosen, read_report
+from contourd.observe.report import ReportFilter, read_report
 from contourd.observe.status import to_json
 from contourd.observe.status_tables import age, job_in_full, series_in_full, to_table
 from contourd.reasons.catalogue import HoldReason, Reason
@@ -175,16 +175,16 @@ def test_a_series_in_full_says_what_to_do(database):
 @pytest.mark.parametrize(
     ("chosen", "jobs", "series"),
     [
-        (Chosen(), [3, 2, 4], [1]),
-        (Chosen(states=("HELD",)), [2], [1]),
-        (Chosen(states=("DELIVERED", "DELIVERING")), [3, 4], []),
-        (Chosen(since=NOW), [3, 2, 4], [1]),
-        (Chosen(since=NOW + timedelta(seconds=1)), [], []),
-        (Chosen(destination="pacs"), [3, 2, 4], []),
-        (Chosen(destination="pac_"), [], []),
-        (Chosen(job=3), [3], []),
-        (Chosen(series=1), [], [1]),
-        (Chosen(series=2), [], []),
+        (ReportFilter(), [3, 2, 4], [1]),
+        (ReportFilter(states=("HELD",)), [2], [1]),
+        (ReportFilter(states=("DELIVERED", "DELIVERING")), [3, 4], []),
+        (ReportFilter(since=NOW), [3, 2, 4], [1]),
+        (ReportFilter(since=NOW + timedelta(seconds=1)), [], []),
+        (ReportFilter(destination="pacs"), [3, 2, 4], []),
+        (ReportFilter(destination="pac_"), [], []),
+        (ReportFilter(job=3), [3], []),
+        (ReportFilter(series=1), [], [1]),
+        (ReportFilter(series=2), [], []),
     ],
 )
 def test_what_is_chosen_is_read(database, chosen, jobs, series):

@@ -9,14 +9,14 @@ from datetime import UTC, datetime
 import pytest
 
 from contourd.cli.timeline_text import entry
-from contourd.observe.timeline import Line
+from contourd.observe.timeline import TimelineEntry
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 FIRST = {f"node.key{n}": [None, "1"] for n in range(60)}
 
 
-def line(action: str, detail: str, **more: str) -> Line:
-    return Line(NOON, "contourd", action, more.get("subject", ""), more.get("state", ""), detail, None, None)
+def line(action: str, detail: str, **more: str) -> TimelineEntry:
+    return TimelineEntry(NOON, "contourd", action, more.get("subject", ""), more.get("state", ""), detail, None, None)
 
 
 def words(told: str) -> str:

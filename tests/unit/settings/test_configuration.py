@@ -13,12 +13,12 @@ from typer.testing import CliRunner
 from contourd.cli import app
 from contourd.errors import NodeError, SettingsError
 from contourd.settings import load_settings
-from contourd.settings.configuration import Answers, configuration_text, write_configuration
+from contourd.settings.configuration import SiteAnswers, configuration_text, write_configuration
 
 SHIPPED = (Path(__file__).resolve().parents[3] / "etc" / "contourd.toml").read_text(encoding="utf-8")
 # As shipped, but for the page, which `init` switches on.
 WRITTEN = SHIPPED.replace("[web]\nenabled = false ", "[web]\nenabled = true  ")
-SITE = Answers(
+SITE = SiteAnswers(
     ae_title="HN_NODE",
     port=104,
     spool="/srv/contourd",
@@ -36,7 +36,7 @@ def comments(text: str) -> list[str]:
 
 
 def test_the_defaults_are_the_shipped_file() -> None:
-    first, rest = configuration_text(Answers()).split("\n", 1)
+    first, rest = configuration_text(SiteAnswers()).split("\n", 1)
     assert re.fullmatch(r"# Written by `contourd init` of contourd [\d.]+\.", first)
     assert rest == WRITTEN != SHIPPED
 

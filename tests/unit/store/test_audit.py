@@ -11,9 +11,9 @@ from sqlalchemy.exc import IntegrityError
 
 from contourd.cli.audit import moment
 from contourd.errors import InvalidTransition, QueueUnavailable
-from contourd.observe.timeline import Selection, read_timeline
+from contourd.observe.timeline import TimelineFilter, read_timeline
 from contourd.settings import Settings, shown_settings
-from contourd.store.audit import MOST_KINDS, AuditTrail, Deed
+from contourd.store.audit import MOST_KINDS, AuditEntry, AuditTrail
 from contourd.store.tables import AuditRow, DeliveryRow, JobRow, SeriesRow
 from contourd.store.transitions import record
 
@@ -51,7 +51,7 @@ def rows(database) -> list[tuple[str, str, str, str]]:
 
 @pytest.mark.parametrize("change", ["UPDATE audit SET actor = 'nobody'", "DELETE FROM audit"])
 def test_the_database_refuses_to_change_the_trail(database, trail, change):
-    trail.record(Deed("alice", "release", "series 1"))
+    trail.record(AuditEntry("alice", "release", "series 1"))
     with pytest.raises(IntegrityError, match="only appended to"), database.transaction() as session:
         session.execute(text(change))
     assert rows(database) == [("alice", "release", "series 1", "")]
@@ -123,7 +123,7 @@ def test_noting_survives_a_database_that_takes_nothing(database, trail, caplog):
         f"the audit trail waits: the database {database.engine.url.database} cannot be used: no such table: audit"
     ]
     with pytest.raises(QueueUnavailable, match="no such table: audit"):
-        trail.record(Deed("alice", "retry", "job 1"))
+        trail.record(AuditEntry("alice", "retry", "job 1"))
     with database.transaction() as session:
         session.execute(text("ALTER TABLE gone RENAME TO audit"))
     trail.flush()
@@ -216,15 +216,15 @@ def fill(database, trail, clock) -> None:
         record(session, "job", 11, "hold", "HELD", "no patient found", NOON + timedelta(seconds=3))
         record(session, "delivery", 5, "claim", "SENDING", "", NOON + timedelta(seconds=5))
     clock.move(4)
-    trail.record(Deed("alice", "retry", "job 11"))
+    trail.record(AuditEntry("alice", "retry", "job 11"))
     clock.move(2)
-    trail.record(Deed("bob", "release", "series 2"))
+    trail.record(AuditEntry("bob", "release", "series 2"))
 
 
 def test_one_time_line_of_both(database, trail, clock):
     fill(database, trail, clock)
     day = (NOON, NOON + timedelta(days=1))
-    lines = list(read_timeline(database, Selection(*day)))
+    lines = list(read_timeline(database, TimelineFilter(*day)))
     assert [(line.actor, line.action, line.subject, line.state, line.job, line.destination) for line in lines] == [
         ("contourd", "series completed", "series 1", "COMPLETE", None, None),
         ("contourd", "job queued", "job 12", "QUEUED", 12, None),
@@ -233,13 +233,15 @@ def test_one_time_line_of_both(database, trail, clock):
         ("contourd", "delivery claim", "delivery 5", "SENDING", 11, "pacs"),
         ("bob", "release", "series 2", "", None, None),
     ]
-    of_job = [line.subject for line in read_timeline(database, Selection(*day, job=11))]
+    of_job = [line.subject for line in read_timeline(database, TimelineFilter(*day, job=11))]
     assert of_job == ["series 1", "job 11", "job 11", "delivery 5"]
-    assert [line.detail for line in read_timeline(database, Selection(*day, action="job hold"))] == ["no patient found"]
-    part = Selection(NOON + timedelta(seconds=2), NOON + timedelta(seconds=4))
+    assert [line.detail for line in read_timeline(database, TimelineFilter(*day, action="job hold"))] == [
+        "no patient found"
+    ]
+    part = TimelineFilter(NOON + timedelta(seconds=2), NOON + timedelta(seconds=4))
     assert [line.subject for line in read_timeline(database, part)] == ["job 12", "job 11"]  # without the end
     with pytest.raises(InvalidTransition, match="there is no job 99"):
-        list(read_timeline(database, Selection(*day, job=99)))
+        list(read_timeline(database, TimelineFilter(*day, job=99)))
 
 
 def test_moments():

@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select, text
 
 from contourd.errors import BackupError
-from contourd.store.audit import AuditTrail, Deed
+from contourd.store.audit import AuditEntry, AuditTrail
 from contourd.store.backup import back_up, database_file, restore
 from contourd.store.database import Database
 from contourd.store.tables import SCHEMA_REVISION, AuditRow
@@ -42,7 +42,7 @@ def details(path: Path) -> list[str]:
 
 
 def note(database: Database, detail: str) -> None:
-    AuditTrail(database).record(Deed("alice", "retry", "job 1", detail))
+    AuditTrail(database).record(AuditEntry("alice", "retry", "job 1", detail))
 
 
 def test_a_copy_holds_what_is_only_in_the_journal(database, live, tmp_path):

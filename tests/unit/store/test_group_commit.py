@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from contourd.errors import QueueUnavailable
 from contourd.store.database import Database
-from contourd.store.group_commit import GroupCommit, NotUsual
+from contourd.store.group_commit import FastPathUnavailable, GroupCommit
 
 WAIT_S = 20.0
 
@@ -69,7 +69,7 @@ class Book:
     def _write_usual(self, cursor: sqlite3.Cursor, name: str) -> str:
         self.by_driver.append(name)
         if name == "first" or name[0].isupper():
-            raise NotUsual
+            raise FastPathUnavailable
         cursor.execute("INSERT INTO names VALUES (?)", (name,))
         if name.startswith("bad"):
             raise ValueError(name)

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from contourd.store.backoff import Backoff, Trying
+from contourd.store.backoff import Backoff, WaitingTimes
 from tests.queueing import POLICY, START, Clock
 
 
@@ -30,7 +30,7 @@ def test_each_step_is_twice_as_long_until_something_succeeds():
 
 def test_time_counts_from_the_first_try_whatever_the_clock_says():
     clock = Clock()
-    trying = Trying(clock.elapsed)
+    trying = WaitingTimes(clock.elapsed)
     assert trying.waited_s(1, START) == 0
     clock.advance(10)
     clock.jump(-99999)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from contourd.system.clock import Ages, StepWatch
+from contourd.system.clock import AgeTracker, ClockStepDetector
 
 DAY_S = 86400.0
 
@@ -37,8 +37,8 @@ def time() -> Time:
 
 
 @pytest.fixture
-def ages(time: Time) -> Ages:
-    return Ages(time.clock, time.monotonic)
+def ages(time: Time) -> AgeTracker:
+    return AgeTracker(time.clock, time.monotonic)
 
 
 @pytest.mark.parametrize("step_s", [DAY_S, -DAY_S])
@@ -81,7 +81,7 @@ def test_what_is_kept_and_what_is_forgotten(time, ages):
 
 
 def test_a_clock_that_was_set_is_noticed_once_and_a_correction_is_not(time):
-    watch = StepWatch(time.clock, time.monotonic)
+    watch = ClockStepDetector(time.clock, time.monotonic)
     time.pass_by(3600)
     time.set_by(2)
     assert watch.step_s() == 0

@@ -11,7 +11,7 @@ import pytest
 
 from contourd.errors import SeriesUnusable
 from contourd.reasons.catalogue import HoldReason
-from contourd.system.logs import LineFormatter, told, told_traceback
+from contourd.system.logs import LineFormatter, told, traceback_text
 
 NAME = "DOE^JOHN"
 
@@ -59,7 +59,7 @@ def test_kinds_and_texts():
 
 
 def test_a_traceback_tells_the_place_and_the_kinds_of_the_whole_chain():
-    text = told_traceback(raised(depth=2))
+    text = traceback_text(raised(depth=2))
     assert text.count("Traceback") == 3
     assert "SeriesUnusable: slice z = 1.00 mm cannot be decoded (DecodingError)" in text.splitlines()[-1]
     assert "\nValueError\n" in text
@@ -70,7 +70,7 @@ def test_a_traceback_tells_the_place_and_the_kinds_of_the_whole_chain():
 def test_an_error_that_is_its_own_cause_ends():
     error = ValueError(NAME)
     error.__cause__ = error
-    assert told_traceback(error).count("ValueError") == 1
+    assert traceback_text(error).count("ValueError") == 1
 
 
 def test_lines():

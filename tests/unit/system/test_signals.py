@@ -7,7 +7,7 @@ import sys
 import threading
 from multiprocessing import Pipe
 
-from contourd.system.signals import heed, hint
+from contourd.system.signals import send_hint, watch_hints
 
 WAIT_S = 20.0
 
@@ -32,10 +32,10 @@ def test_a_signal_in_the_middle_of_a_wait() -> None:
 def test_a_hint_is_heeded_until_the_other_end_is_closed() -> None:
     ours, theirs = Pipe()
     came = threading.Event()
-    heeding = threading.Thread(target=heed, args=(theirs, came.set), daemon=True)
+    heeding = threading.Thread(target=watch_hints, args=(theirs, came.set), daemon=True)
     heeding.start()
     for _ in range(2):
-        hint(ours)
+        send_hint(ours)
         assert came.wait(WAIT_S)
         came.clear()
     ours.close()
@@ -46,11 +46,11 @@ def test_a_hint_is_heeded_until_the_other_end_is_closed() -> None:
 
 def test_a_hint_to_one_that_hangs_or_is_gone_is_lost_and_waits_for_nobody() -> None:
     ours, theirs = Pipe()
-    giving = threading.Thread(target=lambda: [hint(ours) for _ in range(5000)], daemon=True)
+    giving = threading.Thread(target=lambda: [send_hint(ours) for _ in range(5000)], daemon=True)
     giving.start()
     giving.join(WAIT_S)
     assert not giving.is_alive()
     theirs.close()
-    hint(ours)
+    send_hint(ours)
     ours.close()
-    hint(ours)
+    send_hint(ours)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from contourd.node.schedule import Schedule
-from contourd.system.threads import survived, watch_threads
+from contourd.system.threads import run_surviving, watch_threads
 
 
 @pytest.fixture
@@ -39,9 +39,9 @@ def test_what_a_thread_must_outlive_is_told(caplog) -> None:
         raise EOFError
 
     with caplog.at_level(logging.ERROR):
-        assert not survived(fail, "keeping a receiver")
+        assert not run_surviving(fail, "keeping a receiver")
     assert caplog.messages == ["keeping a receiver failed; it is tried again"]
-    assert survived(lambda: None, "keeping a receiver")
+    assert run_surviving(lambda: None, "keeping a receiver")
 
 
 def test_a_schedule_that_lost_a_thread_is_not_alive() -> None:

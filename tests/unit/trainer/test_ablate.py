@@ -19,7 +19,7 @@ from trainer.case import find_cases, read_case
 from trainer.curation.curate import Options, curate
 from trainer.curation.discovery import parse_sources
 from trainer.curation.splits import Shares
-from trainer.training.ablate import RESULT, Outcome, ablate, choose_cases
+from trainer.training.ablate import RESULT, RunResult, ablate, choose_cases
 from trainer.training.ablation_grid import GridConfig, Variant, grid_names, load_grid, recipe_of, run_key
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -95,7 +95,7 @@ def test_a_run_that_was_stopped_goes_on_and_failures_are_tried_again(training_se
     assert len(trained) == 3
     assert (output / "runs" / trained[0] / RESULT).read_bytes() == first
     broken = output / "runs" / trained[1] / RESULT
-    broken.write_text(Outcome(failed="out of memory").model_dump_json())
+    broken.write_text(RunResult(failed="out of memory").model_dump_json())
     rows = ablate(grid(POOLS), training_set, output, "cpu")
     assert not rows[1].failures
     assert len(trained) == 4

@@ -7,7 +7,7 @@ import numpy as np
 from tests.archives import ball, head
 from trainer.case import Annotation, Case, read_case, write_case
 from trainer.curation.archive import Item, Kind
-from trainer.curation.conversion import Order, case_file, convert
+from trainer.curation.conversion import ConversionOptions, case_file, convert
 
 
 def test_two_organs_of_a_case_that_the_review_file_takes_for_one_must_agree(tmp_path):
@@ -19,7 +19,7 @@ def test_two_organs_of_a_case_that_the_review_file_takes_for_one_must_agree(tmp_
     organs = {name: name for name in said} | {"Eye_L": "Brainstem", "Eye_R": "Parotid_L"}
     folder = tmp_path / "work"
     folder.mkdir()
-    made = convert(Order(item, "one", organs, keep_chest=True, folder=folder))
+    made = convert(ConversionOptions(item, "one", organs, keep_chest=True, folder=folder))
     assert made.remarks == (
         "Parotid_L: two structures are taken for it and differ; it is unknown until names.toml decides",
     )

@@ -13,14 +13,14 @@ import pytest
 from contourd.errors import DatasetError
 from contourd.imaging.volume import Volume
 from contourd.model.bundle import load_bundle, save_bundle
-from contourd.model.plausibility import Organ, distribution_of
+from contourd.model.plausibility import OrganGeometry, distribution_of
 from contourd.model.predictor import Predictor
 from tests.bright import BALL_CC, phantom
 from tests.training import TRUTH, ball
 from trainer.case import Annotation, Case, write_case
 from trainer.evaluation.card import bounds, write_card
 from trainer.evaluation.evaluate import CASES, Results, evaluate, evaluate_case, run_evaluation
-from trainer.evaluation.results import CaseResult, OrganResult, Outcome, mean_of_means, spread, statistics
+from trainer.evaluation.results import CaseResult, OrganOutcome, OrganResult, mean_of_means, spread, statistics
 from trainer.figures import GREEN, OPACITY, RED, WINDOW_HU, YELLOW, largest_slice, overlay
 
 
@@ -32,11 +32,11 @@ def predictor(bright_bundle) -> Predictor:
 def test_it_goes_through_the_structure_set(predictor):
     compared = evaluate_case(ball(), predictor)
     brainstem, cord = compared.result.organ("Brainstem"), compared.result.organ("SpinalCord")
-    assert brainstem.outcome is Outcome.FOUND
+    assert brainstem.outcome is OrganOutcome.FOUND
     assert brainstem.dice > 0.9
     assert brainstem.hausdorff_95_mm < 5
     assert brainstem.islands == 0
-    assert (cord.outcome, cord.dice, cord.hausdorff_95_mm) == (Outcome.MISSED, 0, None)
+    assert (cord.outcome, cord.dice, cord.hausdorff_95_mm) == (OrganOutcome.MISSED, 0, None)
     assert compared.result.organ("Larynx") is None  # the model does not know it
     assert compared.masks.keys() == {"Brainstem"}
 
@@ -44,8 +44,8 @@ def test_it_goes_through_the_structure_set(predictor):
 def test_an_organ_outside_of_the_field_of_view(predictor):
     said = {"Brainstem": Annotation.ABSENT, "SpinalCord": Annotation.ABSENT}
     result = evaluate_case(Case("p1", phantom(), {}, said), predictor).result
-    assert result.organ("Brainstem").outcome is Outcome.INVENTED
-    assert result.organ("SpinalCord").outcome is Outcome.ABSENT
+    assert result.organ("Brainstem").outcome is OrganOutcome.INVENTED
+    assert result.organ("SpinalCord").outcome is OrganOutcome.ABSENT
     assert result.organ("SpinalCord").dice is None
 
 
@@ -54,13 +54,16 @@ def test_a_series_that_is_held_scores_nothing(predictor):
     case = Case("p1", Volume(volume.grid, np.full_like(volume.hu, -1000)), ball().masks, TRUTH)
     result = evaluate_case(case, predictor).result
     assert "no patient" in result.held
-    assert [(o.outcome, o.dice) for o in result.organs] == [(Outcome.HELD, 0)] * 2
+    assert [(o.outcome, o.dice) for o in result.organs] == [(OrganOutcome.HELD, 0)] * 2
 
 
 def test_a_series_with_nothing_recognised_is_held(bright_bundle, tmp_path):
     bundle = load_bundle(bright_bundle)
     cases = [
-        [Organ("Brainstem", 1000 * BALL_CC, (0, 0, 0), cut=False), Organ("SpinalCord", 20, (0, 0, -200), cut=False)]
+        [
+            OrganGeometry("Brainstem", 1000 * BALL_CC, (0, 0, 0), cut=False),
+            OrganGeometry("SpinalCord", 20, (0, 0, -200), cut=False),
+        ]
         for _ in range(10)
     ]
     fields = bundle.config.model_dump(mode="json")
@@ -71,7 +74,7 @@ def test_a_series_with_nothing_recognised_is_held(bright_bundle, tmp_path):
     assert "does not look like a head and neck" in result.held
 
 
-def organ(dice: float | None, outcome: Outcome = Outcome.FOUND, **more) -> OrganResult:
+def organ(dice: float | None, outcome: OrganOutcome = OrganOutcome.FOUND, **more) -> OrganResult:
     return OrganResult(name=more.pop("name", "X"), outcome=outcome, dice=dice, **more)
 
 
@@ -83,8 +86,8 @@ def test_statistics_by_hand():
     results = [
         case("a", organ(0.2, hausdorff_95_mm=9.0, islands=1), organ(1.0, name="Y")),
         case("b", organ(0.6, hausdorff_95_mm=3.0)),
-        case("c", organ(0.7, hausdorff_95_mm=3.0), organ(None, Outcome.ABSENT, name="Y")),
-        case("d", organ(0.0, Outcome.WITHHELD), organ(0.0, Outcome.INVENTED, name="Y")),
+        case("c", organ(0.7, hausdorff_95_mm=3.0), organ(None, OrganOutcome.ABSENT, name="Y")),
+        case("d", organ(0.0, OrganOutcome.WITHHELD), organ(0.0, OrganOutcome.INVENTED, name="Y")),
     ]
     summary = statistics(results)
     x, y = summary.organs

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from tests.training import config, write_case
-from trainer.progress import in_words
+from trainer.progress import duration_text
 from trainer.training.fit import fit
 from trainer.training.learning_rate import learning_rate
 
@@ -43,4 +43,4 @@ def test_a_run_ends_after_so_many_steps_at_the_latest(tmp_path, capsys):
     ],
 )
 def test_what_is_left_is_told_as_a_person_would(seconds, words):
-    assert in_words(seconds) == words
+    assert duration_text(seconds) == words
