@@ -116,14 +116,14 @@ def imported_from_outside() -> frozenset[str]:
     )
 
 
-def test_the_contracts_of_the_packages_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
-    """They are in pyproject.toml; ``lint-imports`` shows them, and what breaks one."""
-    from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
-
-    exit_status = lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True)
-    shown = capsys.readouterr().out
-    assert exit_status == EXIT_STATUS_SUCCESS, shown
-    assert f"{len(contracts())} kept, 0 broken" in shown
+def test_the_contracts_of_the_packages_are_kept() -> None:
+    """They are in pyproject.toml; ``lint-imports`` shows them, and what breaks one; here it would silence all loggers."""
+    lint = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+    ran = subprocess.run(
+        [sys.executable, "-c", lint], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert f"{len(contracts())} kept, 0 broken" in ran.stdout
 
 
 @cache
