@@ -117,7 +117,7 @@ def imported_from_outside() -> frozenset[str]:
 
 
 def test_the_contracts_of_the_packages_are_kept() -> None:
-    """They are in pyproject.toml; ``lint-imports`` shows them, and what breaks one; here it would silence all loggers."""
+    """They are in pyproject.toml; ``lint-imports`` shows them, and what breaks one. It silences all loggers."""
     lint = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
     ran = subprocess.run(
         [sys.executable, "-c", lint], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
