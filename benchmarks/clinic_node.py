@@ -27,10 +27,10 @@ BALL_MM, EDGE_MM = 14.0, 4.0
 
 def make_bundle(folder: Path) -> Path:
     """Make a bundle with the organs of hn7 and a network that is never asked."""
-    from contourd.model.anatomynet import AnatomyNet, ModelConfig
+    from contourd.model.anatomynet import AnatomyNet, AnatomyNetConfig
     from contourd.model.bundle import save_bundle
 
-    config = ModelConfig(structures=ORGANS, channels=(4, 4, 4, 4))
+    config = AnatomyNetConfig(structures=ORGANS, channels=(4, 4, 4, 4))
     fields = {"name": "asleep", "version": "1", "model": config.model_dump(mode="json"), "preprocess": {}}
     return save_bundle(folder, fields, AnatomyNet(config)).folder
 

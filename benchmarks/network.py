@@ -25,7 +25,7 @@ from figures import Figure, tell
 
 from contourd.acceptance.reference_patient import reference_volume
 from contourd.errors import DeviceError
-from contourd.model.anatomynet import AnatomyNet, ModelConfig
+from contourd.model.anatomynet import AnatomyNet, AnatomyNetConfig
 from contourd.model.bundle import load_bundle
 from contourd.model.openvino_runtime import OpenVinoRuntime, has_bf16, is_installed
 from contourd.model.runtime import Runtime, choose_device
@@ -43,7 +43,7 @@ MATRIX = 4096
 def network() -> AnatomyNet:
     """Make the paper's network with weights of chance."""
     torch.manual_seed(0)
-    return AnatomyNet(ModelConfig(structures=ORGANS)).eval()
+    return AnatomyNet(AnatomyNetConfig(structures=ORGANS)).eval()
 
 
 def runtimes(device: torch.device) -> dict[str, Callable[[], Runtime]]:

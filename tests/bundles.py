@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from contourd.model.anatomynet import AnatomyNet, ModelConfig
+from contourd.model.anatomynet import AnatomyNet, AnatomyNetConfig
 from contourd.model.bundle import load_bundle, save_bundle
 
 
@@ -48,7 +48,7 @@ def make_bright_bundle(folder: Path, structures: tuple[str, str] = ("Brainstem",
     Only the last two layers count: the image passes the first of them, and the second has one weight. The window maps
     -250 to 500 HU to -1 to 1, so 250 HU is 1/3 and the logit 30 x - 10 is zero there, as is the background's.
     """
-    config = ModelConfig(structures=structures, channels=(4, 4, 4, 4))
+    config = AnatomyNetConfig(structures=structures, channels=(4, 4, 4, 4))
     network = AnatomyNet(config)
     with torch.no_grad():
         for layer in (network.output, network.classify):
@@ -64,7 +64,7 @@ def make_bright_bundle(folder: Path, structures: tuple[str, str] = ("Brainstem",
 
 def make_small_bundle(folder: Path) -> Path:
     """Make a model of small layers on a coarse lattice, with weights by chance (seed 0)."""
-    config = ModelConfig(structures=("Brain",), channels=(4, 4, 4, 4))
+    config = AnatomyNetConfig(structures=("Brain",), channels=(4, 4, 4, 4))
     fields = {
         "name": "small",
         "version": "1",

@@ -2,13 +2,14 @@
 
 __all__ = [
     "agreement",
-    "anatomynet",
     "body",
     "bundle",
     "commissioning",
     "library",
     "limits",
     "model_identity",
+    "network",
+    "networks",
     "openvino_runtime",
     "plausibility",
     "predictor",

@@ -1,7 +1,7 @@
 """AnatomyNet: a 3D U-Net of squeeze-and-excitation residual units for whole head-and-neck CT volumes.
 
 Zhu et al., "AnatomyNet", Medical Physics 2018 (arXiv 1808.05238), Figure 1 and Tables II and IV. Every variant of the
-tables is a value of :class:`ModelConfig`, never a subclass.
+tables is a value of :class:`AnatomyNetConfig`, never a subclass.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ from itertools import pairwise
 from typing import Annotated, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from contourd.model.blocks import BlockKind, NormKind, Skip, SkipKind, Unit
+from contourd.model.folding import folded
+from contourd.model.network import Network, NetworkConfig
 
 PAPER_CHANNELS = (28, 30, 32, 34)
 UNITS_PER_STAGE = 2
@@ -22,7 +24,7 @@ MOST_CHANNELS = 256
 Width = Annotated[int, Field(ge=1, le=MOST_CHANNELS)]
 
 
-class ModelConfig(BaseModel):
+class AnatomyNetConfig(NetworkConfig):
     """What fixes the network's layers and so its weights.
 
     pools
@@ -31,13 +33,8 @@ class ModelConfig(BaseModel):
         Of the stem and the three encoder stages.
     output_channels
         Kernels of the output block at full resolution.
-    structures
-        Organ names in channel order; channel 0 is the background and has no name.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    structures: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(min_length=1, max_length=256)
     pools: int = Field(default=1, ge=1, le=4)
     block: BlockKind = "se_residual"
     skip: SkipKind = "concat"
@@ -45,21 +42,21 @@ class ModelConfig(BaseModel):
     channels: tuple[Width, Width, Width, Width] = PAPER_CHANNELS
     output_channels: Width = 16
 
-    @model_validator(mode="after")
-    def _names_are_unique(self) -> Self:
-        if len(set(self.structures)) != len(self.structures):
-            raise ValueError("structures must not repeat a name")
-        if not all(name.isprintable() for name in self.structures):
-            raise ValueError("structures must be printable")
-        return self
-
     @property
-    def classes(self) -> int:
-        """Organs plus the background."""
-        return len(self.structures) + 1
+    def supervised_channels(self) -> tuple[int, ...]:
+        """Channels of the decoder's stages, from the coarsest on."""
+        return self.channels[2::-1]
+
+    def in_words(self) -> str:
+        """Name the source and the variant."""
+        return (
+            f"AnatomyNet (Zhu et al., *Medical Physics* 2019) with {self.pools} down-sampling{'s' * (self.pools > 1)}, "
+            f"{self.block.replace('_', ' ')} units, {self.skip} skips, {self.norm} normalisation, "
+            f"channels {', '.join(map(str, self.channels))}"
+        )
 
 
-def _stage(config: ModelConfig, in_channels: int, out_channels: int) -> nn.Sequential:
+def _stage(config: AnatomyNetConfig, in_channels: int, out_channels: int) -> nn.Sequential:
     widths = [in_channels] + [out_channels] * UNITS_PER_STAGE
     return nn.Sequential(*(Unit(config.block, config.norm, a, b) for a, b in pairwise(widths)))
 
@@ -69,15 +66,19 @@ def _down(stage: int, pools: int) -> int:
     return 2 if stage < pools else 1
 
 
-class AnatomyNet(nn.Module):
+class AnatomyNet(Network):
     """Map a CT volume (B, 1, D, H, W) to logits (B, C, D, H, W), C = organs + 1, at the same resolution.
 
     Any D, H, W from 1 on: up-sampled features are cut to the size of what they join.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
+    configuration = AnatomyNetConfig
+    stride = 2
+    organ_weights = ("classify.",)
+    config: AnatomyNetConfig
+
+    def __init__(self, config: AnatomyNetConfig) -> None:
+        super().__init__(config)
         c0, c1, c2, c3 = config.channels
         self.stem = nn.Conv3d(1, c0, 3, stride=2, padding=1)
         self.encoder = nn.ModuleList([_stage(config, c0, c1), _stage(config, c1, c2), _stage(config, c2, c3)])
@@ -118,6 +119,10 @@ class AnatomyNet(nn.Module):
         x = torch.cat([x, image], dim=1)
         x = nn.functional.leaky_relu(self.output(x), 0.01)
         return self.classify(x)  # type: ignore[no-any-return]
+
+    def for_inference(self) -> Self:
+        """Return a copy without the excitations that are constant."""
+        return folded(self)
 
 
 def _cut(x: Tensor, like: Tensor) -> Tensor:

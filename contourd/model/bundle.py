@@ -19,10 +19,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError, safe_open
 
 from contourd.errors import ModelError
-from contourd.model.anatomynet import AnatomyNet, ModelConfig
 from contourd.model.library import CARD_FILE, MODEL_FILE, WEIGHTS_FILE, bundle_folder, shipped_names
 from contourd.model.limits import Limits
 from contourd.model.model_identity import ModelIdentity
+from contourd.model.network import Network
+from contourd.model.networks import FIRST_KIND, UNKNOWN_KIND, ConfigOfKind, Kind, build_network
 from contourd.model.plausibility import OrganSpread
 from contourd.model.structures import Pairs, catalogue_pairs, refuse_other_pairs, unpaired
 from contourd.model.transforms import PreprocessConfig
@@ -38,6 +39,9 @@ MOST_ERRORS = 5
 class BundleConfig(BaseModel):
     """model.json.
 
+    kind
+        Of the network, one of NETWORKS (``contourd.model.networks``). Without it, as in bundles of earlier versions,
+        it is AnatomyNet.
     pairs
         (left, right) organs, which a mirror image exchanges. Without them, as in bundles of earlier versions, they are
         those that the catalogue that ships knows.
@@ -59,7 +63,8 @@ class BundleConfig(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]{1,32}$")
     version: str = Field(pattern=r"^[A-Za-z0-9._-]{1,16}$")
-    model: ModelConfig
+    kind: Kind = FIRST_KIND
+    model: ConfigOfKind
     preprocess: PreprocessConfig
     pairs: Pairs | None = None
     mirror: bool = False
@@ -109,7 +114,7 @@ class ModelBundle:
         """Which model it is."""
         return ModelIdentity(self.name, self.version, self.sha256)
 
-    def network(self) -> AnatomyNet:
+    def network(self) -> Network:
         """Build the network with its weights, in evaluation mode, on the CPU.
 
         Raises
@@ -118,7 +123,7 @@ class ModelBundle:
             The weights do not fit the configuration.
         """
         path = self.folder / WEIGHTS_FILE
-        network = AnatomyNet(self.config.model)
+        network = build_network(self.config.kind, self.config.model)
         try:
             _refuse_other_shapes(path, network)
             weights = safetensors.torch.load_file(path)
@@ -130,7 +135,7 @@ class ModelBundle:
         return network.eval()
 
 
-def _refuse_other_shapes(path: Path, network: AnatomyNet) -> None:
+def _refuse_other_shapes(path: Path, network: Network) -> None:
     """Compare what the file's header says with the network, before a tensor is read."""
     expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
     with safe_open(path, framework="pt") as file:
@@ -167,6 +172,7 @@ def load_bundle(name_or_folder: str | Path) -> ModelBundle:
     try:
         config = BundleConfig.model_validate_json(text)
     except ValidationError as error:
+        _refuse_unknown_kind(folder / MODEL_FILE, error)
         raise ModelError(HoldReason.MODEL_FILE_INVALID, path=str(folder / MODEL_FILE), said=_told(error)) from error
     _refuse_unpaired(folder / MODEL_FILE, config)
     if weights != config.weights_sha256:
@@ -174,6 +180,14 @@ def load_bundle(name_or_folder: str | Path) -> ModelBundle:
             HoldReason.MODEL_DAMAGED, path=str(folder / WEIGHTS_FILE), sha256=weights, expected=config.weights_sha256
         )
     return ModelBundle(folder, config, hashlib.sha256(text).hexdigest())
+
+
+def _refuse_unknown_kind(path: Path, error: ValidationError) -> None:
+    for found in error.errors(include_url=False):
+        if found["type"] == UNKNOWN_KIND:
+            raise ModelError(
+                HoldReason.MODEL_KIND_UNKNOWN, path=str(path), kind=found["ctx"]["kind"], known=found["ctx"]["known"]
+            ) from error
 
 
 def _refuse_unpaired(path: Path, config: BundleConfig) -> None:
@@ -217,7 +231,7 @@ def _told(error: ValidationError) -> str:
     return one_line("; ".join(found[:MOST_ERRORS]) + (" ..." if len(found) > MOST_ERRORS else ""))
 
 
-def save_bundle(folder: Path, config: BundleConfig | Mapping[str, object], network: AnatomyNet) -> ModelBundle:
+def save_bundle(folder: Path, config: BundleConfig | Mapping[str, object], network: Network) -> ModelBundle:
     """Write a bundle; ``config`` without its hash will do. Weights are stored in float32.
 
     Raises
@@ -234,8 +248,11 @@ def save_bundle(folder: Path, config: BundleConfig | Mapping[str, object], netwo
     try:
         complete = BundleConfig.model_validate({**fields, "weights_sha256": digest})
     except ValidationError as error:
+        _refuse_unknown_kind(folder / MODEL_FILE, error)
         raise ModelError(HoldReason.MODEL_INCOMPLETE, folder=str(folder), said=str(error)) from error
     complete = complete.model_copy(update={"pairs": complete.known_pairs})
     _refuse_unpaired(folder / MODEL_FILE, complete)
-    (folder / MODEL_FILE).write_text(json.dumps(complete.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+    unsaid = {"kind"} if complete.kind == FIRST_KIND else None  # versions that know but one kind take the bundle
+    said = complete.model_dump(mode="json", exclude=unsaid)
+    (folder / MODEL_FILE).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
     return load_bundle(folder)

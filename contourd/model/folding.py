@@ -7,15 +7,17 @@ weights are the same for every volume. (With batch or group norm they are not.)
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import nn
 
-from contourd.model.anatomynet import AnatomyNet
 from contourd.model.blocks import LEAKY_SLOPE, Unit
 
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
-def folded(network: AnatomyNet) -> AnatomyNet:
+
+def folded(network: NetworkT) -> NetworkT:
     """Return a copy without the excitations that are constant: the same answer but for rounding, in less time."""
     copied = copy.deepcopy(network)
     for unit in copied.modules():

@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from contourd.errors import DeviceError
-from contourd.model.anatomynet import AnatomyNet
-from contourd.model.folding import folded
+from contourd.model.network import Network
 from contourd.model.runtime import check_memory, processor
 from contourd.model.runtime_description import RuntimeDescription
 from contourd.model.slabs import slabs
@@ -42,7 +41,7 @@ HINT: Mapping[CpuPrecision, str] = MappingProxyType({"fp32": "f32", "bf16": "bf1
 
 
 class _Trunk(nn.Module):
-    def __init__(self, network: AnatomyNet) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
@@ -51,7 +50,7 @@ class _Trunk(nn.Module):
 
 
 class _Output(nn.Module):
-    def __init__(self, network: AnatomyNet) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
@@ -92,7 +91,7 @@ class OpenVinoRuntime:
     """
 
     def __init__(
-        self, network: AnatomyNet, sha256: str, cache: Path | None = None, precision: CpuPrecision = "fp32"
+        self, network: Network, sha256: str, cache: Path | None = None, precision: CpuPrecision = "fp32"
     ) -> None:
         try:
             import openvino
@@ -100,7 +99,7 @@ class OpenVinoRuntime:
             raise DeviceError(HoldReason.OPENVINO_NOT_LOADED, said=str(error)) from error
         self._core = openvino.Core()
         self._version = openvino.__version__.split("-")[0]
-        self._classes, self._precision = network.config.classes, precision
+        self._classes, self._stride, self._precision = network.config.classes, network.stride, precision
         self._processor, self._threads = processor(), torch.get_num_threads()
         try:
             if precision == "bf16" and not has_bf16():
@@ -135,7 +134,9 @@ class OpenVinoRuntime:
         x = image[None, None]
         features = self._features(x)
         for slab in slabs(image):
-            inputs = [np.ascontiguousarray(a) for a in (features[:, :, *slab.coarse], x[:, :, *slab.read])]
+            inputs = [
+                np.ascontiguousarray(a) for a in (features[:, :, *slab.at_stride(self._stride)], x[:, :, *slab.read])
+            ]
             answer = self._output(inputs, share_outputs=True)[0]
             found[:, *slab.kept] = answer[0, 1:, *slab.inner]
         return found
@@ -156,7 +157,7 @@ class OpenVinoRuntime:
         }
         return self._core.compile_model(model, "CPU", how)
 
-    def _models(self, network: AnatomyNet, sha256: str, cache: Path | None) -> tuple[Any, Any]:
+    def _models(self, network: Network, sha256: str, cache: Path | None) -> tuple[Any, Any]:
         paths = [cache / f"{sha256[:32]}-openvino-{self._version}-{part}.xml" for part in PARTS] if cache else []
         try:
             trunk, output = (self._core.read_model(path) for path in paths)
@@ -169,12 +170,12 @@ class OpenVinoRuntime:
         return trunk, output
 
 
-def export_network(network: AnatomyNet) -> tuple[Any, Any]:
+def export_network(network: Network) -> tuple[Any, Any]:
     """Bring both parts into OpenVINO's form; by its front end, for ``convert_model`` would call home."""
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    network, image = folded(network), torch.zeros(1, 1, *EXAMPLE)
+    network, image = network.for_inference(), torch.zeros(1, 1, *EXAMPLE)
     with torch.inference_mode():
         features = network.decoded(image)[-1]
     front_end = FrontEndManager().load_by_framework("pytorch")

@@ -41,10 +41,9 @@ class Slab:
         """Where what is kept lies within what is read."""
         return within(self.kept, self.read)
 
-    @property
-    def coarse(self) -> Box:
-        """What is read of the decoder's features, at half the resolution."""
-        z, y, x = (slice(s.start // 2, (s.stop + 1) // 2) for s in self.read)
+    def at_stride(self, stride: int) -> Box:
+        """Return what is read of features, of which a voxel is so many (1 or 2) of the image wide."""
+        z, y, x = (slice(s.start // stride, -(-s.stop // stride)) for s in self.read)
         return z, y, x
 
 

@@ -9,8 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from contourd.errors import DeviceUnavailable
-from contourd.model.anatomynet import AnatomyNet
-from contourd.model.folding import folded
+from contourd.model.network import Network
 from contourd.model.runtime import check_memory, place, processor
 from contourd.model.runtime_description import RuntimeDescription
 from contourd.model.slabs import slabs
@@ -33,8 +32,8 @@ class TorchRuntime:
         ``fp32``, or ``fp16`` on a CUDA device: convolutions in half precision, norms and soft-max in single.
     """
 
-    def __init__(self, network: AnatomyNet, device: torch.device, precision: str = "fp32") -> None:
-        self._network = place(folded(network), device)
+    def __init__(self, network: Network, device: torch.device, precision: str = "fp32") -> None:
+        self._network = place(network.for_inference(), device)
         self._device, self._half = device, precision == "fp16"
 
     @property
@@ -68,7 +67,7 @@ class TorchRuntime:
                 x = torch.from_numpy(image)[None, None].to(self._device, memory_format=torch.channels_last_3d)
                 features = self._network.decoded(x)[-1]
                 for slab in slabs(image):
-                    coarse, part = features[:, :, *slab.coarse], x[:, :, *slab.read]
+                    coarse, part = features[:, :, *slab.at_stride(self._network.stride)], x[:, :, *slab.read]
                     logits = self._network.at_full_resolution(coarse, part)[0, :, *slab.inner]
                     found[:, *slab.kept] = torch.softmax(logits.float(), dim=0)[1:].cpu().numpy()
         except RuntimeError as error:

@@ -19,8 +19,8 @@ from contourd.acceptance.reference_patient import load_reference
 from contourd.errors import DeviceError
 from contourd.imaging.contours import MaskInBox
 from contourd.model.agreement import LEVEL
-from contourd.model.anatomynet import AnatomyNet
 from contourd.model.bundle import ModelBundle
+from contourd.model.network import Network
 from contourd.model.openvino_runtime import CpuPrecision, OpenVinoRuntime, is_installed
 from contourd.model.predictor import SMALLEST_SIDE, Predictor
 from contourd.model.runtime import Runtime, choose_device
@@ -88,7 +88,7 @@ def worker_of(description: RuntimeDescription) -> WorkerSettings:
 
 
 def _openvino(
-    bundle: ModelBundle, network: AnatomyNet, plain: Runtime, cache: Path | None, precision: Precision
+    bundle: ModelBundle, network: Network, plain: Runtime, cache: Path | None, precision: Precision
 ) -> Runtime:
     """Choose the precision where the settings leave it: bf16, if it gives the masks."""
     if precision == "auto":
@@ -100,7 +100,7 @@ def _openvino(
 
 
 def _openvino_in(
-    bundle: ModelBundle, network: AnatomyNet, plain: Runtime, cache: Path | None, precision: CpuPrecision
+    bundle: ModelBundle, network: Network, plain: Runtime, cache: Path | None, precision: CpuPrecision
 ) -> Runtime:
     """Take what was exported earlier, and where that disagrees, as when the disk damaged it, export anew."""
     if cache is not None:

@@ -152,6 +152,8 @@ ENTRIES |= entries(
         HoldReason.MODEL_NOT_THERE: sentences.model_not_there,
         HoldReason.MODEL_NO_BUNDLE: "{folder} is no bundle: {said} ({file})",
         HoldReason.MODEL_FILE_INVALID: "{path} is not a model of this version: {said}",
+        HoldReason.MODEL_KIND_UNKNOWN: "{path}: {kind!r} is no kind of network that this version of contourd knows "
+        "({known}); take a bundle of one of them, or the version of contourd that the bundle is for",
         HoldReason.MODEL_INCOMPLETE: "{folder}: {said}",
         HoldReason.MODEL_FILE_IS_LINK: "{path} is a link out of the bundle; put the file itself there",
         HoldReason.MODEL_FILE_ABSENT: "{path} is no file",

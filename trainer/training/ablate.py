@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contourd import __version__
 from contourd.errors import ContourdError, DatasetError
-from contourd.model.anatomynet import AnatomyNet
 from trainer.atomic import replacing, write_text
 from trainer.case import find_cases, read_case
 from trainer.page import write_page
@@ -147,7 +146,7 @@ def _train(config: TrainConfig, variant: Variant, dataset: Path, folder: Path, d
     return RunResult(
         dice={name: value for name, value in last.items() if name not in ("step", "mean")},
         cases=len(chosen),
-        parameters=sum(p.numel() for p in AnatomyNet(config.model).parameters()),
+        parameters=sum(p.numel() for p in state.network.parameters()),
         seconds=float(np.median(steps)) if steps else None,
     )
 

@@ -10,8 +10,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from contourd.errors import SettingsError
-from contourd.model.anatomynet import ModelConfig
 from contourd.model.limits import Limits
+from contourd.model.networks import FIRST_KIND, ConfigOfKind, Kind
 from contourd.model.structures import (
     Pairs,
     Structure,
@@ -194,6 +194,8 @@ class AugmentConfig(_Section):
 class TrainConfig(_Section):
     """Everything that fixes a run but the data set's path.
 
+    kind
+        Of the network, one of NETWORKS (``contourd.model.networks``); ``model`` is what it is built from.
     half_voxel
         Validate and release with the mean over two lattices (see BundleConfig).
     initial
@@ -206,7 +208,8 @@ class TrainConfig(_Section):
     version: str = "1"
     seed: int = 0
     initial: str = ""
-    model: ModelConfig
+    kind: Kind = FIRST_KIND
+    model: ConfigOfKind
     pairs: Pairs | None = None
     preprocess: PreprocessConfig = PreprocessConfig()
     loss: LossConfig = LossConfig()
@@ -228,6 +231,12 @@ class TrainConfig(_Section):
                 'image would put left onto right: name the pairs (pairs = [["..._L", "..._R"]], or a file with them by '
                 "--structures), or set augment.mirror = 0"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _supervised_where_there_are_stages(self) -> Self:
+        if self.loss.deep_supervision and not self.model.supervised_channels:
+            raise ValueError(f"loss.deep_supervision: {self.kind} has no coarser stages to weigh; set it to 0")
         return self
 
     @property

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contourd.model.anatomynet import AnatomyNet
+from contourd.model.network import Network
 from trainer.training.losses import Loss
 
 
@@ -22,11 +22,10 @@ class Supervised(nn.Module):
         Of the mean of the coarser stages' losses; 0: there are none, and no layers for them.
     """
 
-    def __init__(self, network: AnatomyNet, weight: float) -> None:
+    def __init__(self, network: Network, weight: float) -> None:
         super().__init__()
         self.network, self.weight = network, weight
-        _, features, finer, finest = network.config.channels[::-1]  # the decoder goes from c2 to c0
-        channels = (features, finer, finest) if weight else ()
+        channels = network.config.supervised_channels if weight else ()
         self.heads = nn.ModuleList([nn.Conv3d(c, network.config.classes, 1) for c in channels])
 
     def forward(self, image: Tensor, target: Tensor, annotated: Tensor, weights: Tensor, loss: Loss) -> Tensor:

@@ -298,6 +298,7 @@ def write_bundle(folder: Path, state: TrainingState, config: TrainConfig, split:
     fields = {
         "name": config.name,
         "version": config.version,
+        "kind": config.kind,
         "model": config.model.model_dump(mode="json"),
         "preprocess": config.preprocess.model_dump(mode="json"),
         "pairs": config.known_pairs,

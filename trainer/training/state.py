@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from contourd.errors import DatasetError, ModelError
-from contourd.model.anatomynet import AnatomyNet
 from contourd.model.bundle import ModelBundle, load_bundle
+from contourd.model.network import Network, NetworkConfig
+from contourd.model.networks import FIRST_KIND, NETWORKS, build_network
 from contourd.model.runtime import place
 from contourd.reasons.catalogue import HoldReason
 from trainer.atomic import replacing
@@ -19,7 +20,7 @@ from trainer.training.config import TrainConfig
 from trainer.training.deep_supervision import Supervised
 from trainer.training.learning_rate import stage_at
 
-FIXED = ("model", "preprocess", "patch", "seed", "initial")
+FIXED = ("kind", "model", "preprocess", "patch", "seed", "initial")
 
 
 @dataclass(slots=True, eq=False)
@@ -37,7 +38,7 @@ class TrainingState:
     """
 
     supervised: Supervised
-    average: AnatomyNet
+    average: Network
     optimiser: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     stage: int = 0
@@ -47,7 +48,7 @@ class TrainingState:
     history: list[dict[str, float]] = field(default_factory=list)
 
     @property
-    def network(self) -> AnatomyNet:
+    def network(self) -> Network:
         """The network that is trained."""
         return self.supervised.network
 
@@ -88,7 +89,7 @@ class TrainingState:
         """
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-            saved = content["config"]
+            saved = {"kind": FIRST_KIND, **content["config"]}
         except (OSError, RuntimeError, KeyError, EOFError, UnpicklingError) as error:
             raise DatasetError(f"{path} cannot be read; remove it to begin anew ({type(error).__name__})") from error
         current = config.model_dump(mode="json", by_alias=True)
@@ -117,11 +118,11 @@ def set_up(config: TrainConfig, device: torch.device) -> TrainingState:
         The model to begin with is missing or has another network.
     """
     torch.manual_seed(config.seed)
-    network = AnatomyNet(config.model)
+    network = build_network(config.kind, config.model)
     if config.initial:
         begin_with(network, load_bundle(config.initial))
     supervised = place(Supervised(network, config.loss.deep_supervision), device)
-    average = place(AnatomyNet(config.model), device)
+    average = place(build_network(config.kind, config.model), device)
     average.load_state_dict(network.state_dict())
     scaler = torch.amp.GradScaler(device.type, enabled=config.compute.precision == "fp16")
     return TrainingState(supervised, average, _optimiser(supervised, config, 0), scaler)
@@ -132,27 +133,33 @@ def _optimiser(module: nn.Module, config: TrainConfig, index: int) -> torch.opti
 
 
 @torch.no_grad()
-def begin_with(network: AnatomyNet, bundle: ModelBundle) -> None:
+def begin_with(network: Network, bundle: ModelBundle) -> None:
     """Take the weights of a model with the same network; organs that it does not know keep their random ones.
 
     Raises
     ------
     ModelError
-        Its network differs.
+        Its network differs, or is of a kind that takes over no single organs, and its organs differ.
     """
     own, other = network.config, bundle.config.model
-    differing = [
-        key for key in type(own).model_fields if key != "structures" and getattr(own, key) != getattr(other, key)
-    ]
+    differing = (
+        ["kind"] if type(network) is not NETWORKS[bundle.config.kind] else _differing(own, other, network.organ_weights)
+    )
     if differing:
         raise ModelError(HoldReason.MODEL_NO_BEGINNING, folder=str(bundle.folder), differing=", ".join(differing))
     weights = bundle.network().state_dict()
     mine = network.state_dict()
     rows = [0, *(1 + other.structures.index(name) if name in other.structures else -1 for name in own.structures)]
     for key in mine:
-        if key.startswith("classify."):
+        if key.startswith(network.organ_weights):
             for row, source in enumerate(rows):
                 if source >= 0:
                     mine[key][row] = weights[key][source]
         else:
             mine[key].copy_(weights[key])
+
+
+def _differing(own: NetworkConfig, other: NetworkConfig, organ_weights: tuple[str, ...]) -> list[str]:
+    """Name what two networks of one kind differ in, but for organs that can be taken over one by one."""
+    free = {"structures"} if organ_weights else set()
+    return [key for key in type(own).model_fields if key not in free and getattr(own, key) != getattr(other, key)]

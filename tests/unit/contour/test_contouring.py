@@ -16,7 +16,7 @@ from contourd.errors import OrgansRejected, OutsideLimits, SeriesUnusable, Struc
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.model.agreement import LatticeAgreement
-from contourd.model.anatomynet import AnatomyNet, ModelConfig
+from contourd.model.anatomynet import AnatomyNet, AnatomyNetConfig
 from contourd.model.bundle import ModelBundle, load_bundle, save_bundle
 from contourd.model.plausibility import OrganGeometry, distribution_of
 from contourd.model.predictor import Predictor
@@ -311,7 +311,7 @@ def test_sides_are_judged_without_a_training_set(tmp_path, bright_bundle, exchan
     """Nothing but the patient and the other organs is needed, and that the rest is not compared is told."""
     config = {**load_bundle(bright_bundle).config.model_dump(mode="json"), "pairs": None}
     config["model"]["structures"] = ["Parotid_L", "Parotid_R", "Brainstem"]
-    bundle = save_bundle(tmp_path / "parotids", config, AnatomyNet(ModelConfig.model_validate(config["model"])))
+    bundle = save_bundle(tmp_path / "parotids", config, AnatomyNet(AnatomyNetConfig.model_validate(config["model"])))
     on = Grid.regular((18, 16, 16), (3.0, 4.7, 4.7), (-35.0, -35.0, 0.0))
     volume = Volume(on, np.full(on.shape, 40, dtype=np.int16))
     contoured = contour_series(written(tmp_path, volume), Parotids(bundle, exchanged))

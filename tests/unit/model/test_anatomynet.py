@@ -6,7 +6,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from contourd.model.anatomynet import AnatomyNet, ModelConfig, parameter_count
+from contourd.model.anatomynet import AnatomyNet, AnatomyNetConfig, parameter_count
 from contourd.model.blocks import SqueezeExcitation, Unit
 
 ORGANS = tuple("abcdefghi")
@@ -70,7 +70,7 @@ def by_hand(block: str, skip: str, pools: int) -> int:
 @pytest.mark.parametrize("variant", PARAMETERS)
 def test_variants(variant):
     block, skip, pools = variant
-    network = AnatomyNet(ModelConfig(structures=ORGANS, block=block, skip=skip, pools=pools)).eval()
+    network = AnatomyNet(AnatomyNetConfig(structures=ORGANS, block=block, skip=skip, pools=pools)).eval()
     assert parameter_count(network) == PARAMETERS[variant] == by_hand(block, skip, pools)
     with torch.no_grad():
         assert network(torch.zeros(1, 1, 16, 24, 20)).shape == (1, 10, 16, 24, 20)
@@ -83,7 +83,7 @@ def test_there_are_all_24():
 @pytest.mark.parametrize("size", [(17, 19, 21), (33, 16, 31), (5, 7, 9), (16, 16, 16)])
 @pytest.mark.parametrize("pools", [1, 4])
 def test_any_size(size, pools):
-    network = AnatomyNet(ModelConfig(structures=("a",), pools=pools, channels=(4, 4, 4, 4), norm="batch")).eval()
+    network = AnatomyNet(AnatomyNetConfig(structures=("a",), pools=pools, channels=(4, 4, 4, 4), norm="batch")).eval()
     with torch.no_grad():
         assert network(torch.zeros(1, 1, *size)).shape == (1, 2, *size)
 
@@ -92,7 +92,7 @@ def test_any_size(size, pools):
     ("pools", "sizes"), [(1, (8, 8, 8, 8)), (2, (8, 4, 4, 4)), (3, (8, 4, 2, 2)), (4, (8, 4, 2, 1))]
 )
 def test_resolutions_of_table_2(pools, sizes):
-    network = AnatomyNet(ModelConfig(structures=("a",), pools=pools, channels=(4, 4, 4, 4), norm="batch")).eval()
+    network = AnatomyNet(AnatomyNetConfig(structures=("a",), pools=pools, channels=(4, 4, 4, 4), norm="batch")).eval()
     seen = []
     for module in (network.stem, *network.encoder):
         module.register_forward_hook(lambda m, i, o: seen.append(o.shape[-1]))
@@ -102,14 +102,14 @@ def test_resolutions_of_table_2(pools, sizes):
 
 
 def test_the_paper_s_size():
-    network = AnatomyNet(ModelConfig(structures=ORGANS))
+    network = AnatomyNet(AnatomyNetConfig(structures=ORGANS))
     assert round(parameter_count(network) / 1e6, 2) == 0.73
 
 
 @pytest.mark.parametrize("norm", ["batch", "instance", "group"])
 def test_every_weight_is_trained(norm):
     torch.manual_seed(0)
-    network = AnatomyNet(ModelConfig(structures=("a", "b"), channels=(15, 16, 17, 18), norm=norm))
+    network = AnatomyNet(AnatomyNetConfig(structures=("a", "b"), channels=(15, 16, 17, 18), norm=norm))
     network(torch.randn(1, 1, 12, 12, 12)).square().mean().backward()
     assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in network.parameters())
 
@@ -145,4 +145,4 @@ def test_a_residual_unit_passes_its_input_on():
 )
 def test_wrong_configurations(wrong):
     with pytest.raises(ValidationError):
-        ModelConfig(**{"structures": ("a",), **wrong})
+        AnatomyNetConfig(**{"structures": ("a",), **wrong})

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from contourd.errors import ModelError
-from contourd.model.anatomynet import AnatomyNet, ModelConfig
+from contourd.model.anatomynet import AnatomyNet, AnatomyNetConfig
 from contourd.model.bundle import ModelBundle, load_bundle, save_bundle
 from contourd.model.library import shipped_names
 
-MODEL = ModelConfig(structures=("Parotid_L", "Parotid_R"), channels=(4, 4, 4, 4))
+MODEL = AnatomyNetConfig(structures=("Parotid_L", "Parotid_R"), channels=(4, 4, 4, 4))
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ PLEXUS = ("Rib03_L", "Larynx", "Rib03_R")
 
 
 def of(tmp_path, structures=PLEXUS, **fields) -> ModelBundle:
-    model = ModelConfig(structures=structures, channels=(4, 4, 4, 4))
+    model = AnatomyNetConfig(structures=structures, channels=(4, 4, 4, 4))
     given = {"name": "tiny", "version": "1", "model": model.model_dump(mode="json"), "preprocess": {}, **fields}
     return save_bundle(tmp_path / "tiny", given, AnatomyNet(model))
 

@@ -17,10 +17,10 @@ import safetensors.torch
 import torch
 
 from contourd.errors import ModelError
-from contourd.model.anatomynet import AnatomyNet, ModelConfig
+from contourd.model.anatomynet import AnatomyNet, AnatomyNetConfig
 from contourd.model.bundle import load_bundle, save_bundle
 
-MODEL = ModelConfig(structures=("Parotid_L", "Parotid_R"), channels=(4, 4, 4, 4))
+MODEL = AnatomyNetConfig(structures=("Parotid_L", "Parotid_R"), channels=(4, 4, 4, 4))
 MOST_MB = 300
 
 

@@ -11,13 +11,13 @@ from contourd.errors import DeviceError
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.model import torch_runtime
-from contourd.model.anatomynet import AnatomyNet, ModelConfig
+from contourd.model.anatomynet import AnatomyNet, AnatomyNetConfig
 from contourd.model.bundle import save_bundle
 from contourd.model.predictor import TOUCHING, OnLattice, Prediction, Predictor, largest_component
 from contourd.model.runtime import check_memory, choose_device
 from contourd.model.transforms import Preprocess, PreprocessConfig
 
-MODEL = ModelConfig(structures=("Brainstem", "Parotid_L", "Parotid_R"), channels=(4, 4, 4, 4))
+MODEL = AnatomyNetConfig(structures=("Brainstem", "Parotid_L", "Parotid_R"), channels=(4, 4, 4, 4))
 
 
 def volume() -> Volume:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from contourd.model.anatomynet import AnatomyNet, ModelConfig
+from contourd.model.anatomynet import AnatomyNet, AnatomyNetConfig
 from contourd.model.blocks import SqueezeExcitation
 from contourd.model.folding import folded
 from contourd.model.slabs import AIR, slabs
 from contourd.model.torch_runtime import TorchRuntime
 
-MODEL = ModelConfig(structures=("Brainstem", "Parotid_L", "Parotid_R"), channels=(4, 5, 6, 7))
+MODEL = AnatomyNetConfig(structures=("Brainstem", "Parotid_L", "Parotid_R"), channels=(4, 5, 6, 7))
 
 
 def body(shape: tuple[int, int, int], box: tuple[slice, slice, slice]) -> np.ndarray:
