@@ -162,15 +162,15 @@ FORMATS: Mapping[str, frozenset[str]] = {
             "one.what.partition('.')",
             "path.stem.partition('-')",
             "row.action.removeprefix(ASSOCIATION)",
-            "row.differs.split(',')",
             "row.subject.partition(' ')",
+            "value.split(',')",
         }
     ),
     "lines, which are printed one by one": frozenset(
         {
             "f'contourd: {error}'.split('\\n')",
             "text.split('\\n')",
-            "told_traceback(ei[1]).split('\\n')",
+            "traceback_text(ei[1]).split('\\n')",
         }
     ),
 }
