@@ -186,8 +186,13 @@ class Site:
             "SELECT (SELECT count(*) FROM series WHERE state = 'RECEIVING') + "
             "(SELECT count(*) FROM jobs WHERE state IN ('QUEUED', 'CONTOURING'))"
         )
+
+        def contoured() -> bool:
+            self.release_broken_off()
+            return not self.sending() and not self.server.ask(BROKEN_OFF) and not self._count(query)
+
         self.server.start()
-        wait_until(lambda: not self.sending() and not self._count(query), "all contoured")
+        wait_until(contoured, "all contoured")
 
     def settle(self, timeout_s: float = WAIT_S) -> int:
         """Let an unharmed node end all work, and stop it; returns its exit status."""
