@@ -67,6 +67,8 @@ def _outcome(one: Forecast) -> str:
 
 
 def _as_json(told: FolderForecast) -> dict[str, Any]:
+    from contourd.observe.status import reason_content
+
     return {
         "series": [
             {
@@ -78,7 +80,7 @@ def _as_json(told: FolderForecast) -> dict[str, Any]:
                 "protocol": one.first.protocol,
                 "station": one.first.station,
                 "outcome": one.outcome.value,
-                "reason": one.reason,
+                **reason_content(one.reason),
                 "routes": [
                     {"route": a.number, "model": a.model, "taken": a.taken, "unfit": list(a.unfit)} for a in one.routes
                 ],
@@ -90,5 +92,5 @@ def _as_json(told: FolderForecast) -> dict[str, Any]:
             }
             for one in told.series
         ],
-        "unreadable": {str(path): reason for path, reason in told.unreadable.items()},
+        "unreadable": {str(path): reason_content(reason) for path, reason in told.unreadable.items()},
     }

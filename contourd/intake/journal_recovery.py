@@ -56,7 +56,7 @@ def _recall(session: Session, queue: Queue, series: SeriesRow, marks: JournalEnt
     word = marks.words.get(JournalMark.PERSON)
     if word is None:
         return
-    reason = Reason.of(HoldReason.DATABASE_PUT_BACK, why=word)
+    reason = Reason.of(HoldReason.DATABASE_PUT_BACK, why=Reason.read_whole(word) or word)  # before codes: its sentence
     jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id, JobRow.state.in_(JOBS_UNDER_WAY))))
     for job in jobs:
         job.reason, job.lease_until = reason, None

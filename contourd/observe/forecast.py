@@ -19,6 +19,7 @@ from contourd.model.library import Activation, find_model, in_force
 from contourd.model.limits import outside
 from contourd.model.model_identity import ModelIdentity
 from contourd.models.activation import load_found
+from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Route, Settings
 
 
@@ -50,7 +51,7 @@ class Forecast:
     first
         Its first image.
     reason
-        Why it would be held or refused; empty where it would be contoured.
+        Why it would be held or refused; None where it would be contoured.
     destinations
         Name -> profile.
     confirm
@@ -60,7 +61,7 @@ class Forecast:
     first: Instance
     images: int
     outcome: ForecastOutcome
-    reason: str = ""
+    reason: Reason | None = None
     routes: tuple[RouteAnswer, ...] = ()
     model: ModelIdentity | None = None
     destinations: Mapping[str, str] | None = None
@@ -72,7 +73,7 @@ class FolderForecast:
     """The series of a folder, and the CT images that cannot be read, with the reason."""
 
     series: tuple[Forecast, ...]
-    unreadable: Mapping[Path, str]
+    unreadable: Mapping[Path, Reason]
 
 
 class Forecaster:
@@ -95,27 +96,30 @@ class Forecaster:
         """Say what would become of each series below a folder."""
         found, unreadable = survey_series(folder)
         series = tuple(self.foresee_series(instances) for instances in found.values())
-        return FolderForecast(series, {path: str(error) for path, error in unreadable.items()})
+        return FolderForecast(series, {path: error.reason for path, error in unreadable.items()})
 
     def foresee_series(self, instances: Sequence[Instance]) -> Forecast:
         """Say what would become of one series."""
         first, images = instances[0], len(instances)
-        if refused := self._refusal(images):
+        if (refused := self._refusal(images)) is not None:
             return Forecast(first, images, ForecastOutcome.REFUSED, refused)
         try:
             series = gate(instances)
         except SeriesUnusable as error:
-            return Forecast(first, images, ForecastOutcome.HELD, str(error))
+            return Forecast(first, images, ForecastOutcome.HELD, error.reason)
         return self._routed(series, images)
 
-    def _refusal(self, images: int) -> str:
+    def _refusal(self, images: int) -> Reason | None:
         allowed, most = self._settings.node.allowed_callers, self._settings.series.max_instances
         if allowed and self._calling_ae not in allowed:
-            sender = self._calling_ae or "a sender without a name"
-            return f"{sender} is not in node.allowed_callers ({', '.join(allowed)}); give --calling-ae, or add it"
+            return Reason.of(HoldReason.SENDER_NOT_ALLOWED, sender=self._sender, allowed=", ".join(allowed))
         if images > most:
-            return f"{images} images are more than series.max_instances allows ({most})"
-        return ""
+            return Reason.of(HoldReason.MORE_IMAGES_THAN_ALLOWED, images=images, most=most)
+        return None
+
+    @property
+    def _sender(self) -> str:
+        return self._calling_ae or "a sender without a name"
 
     def _routed(self, series: Series, images: int) -> Forecast:
         first, caller = series.instances[0], self._calling_ae
@@ -125,15 +129,17 @@ class Forecaster:
             for n, route in enumerate(self._settings.route, 1)
         )
         if taken is None:
-            return Forecast(first, images, ForecastOutcome.HELD, "no route fits; add a [[route]], or widen one", routes)
+            body_part = first.body_part or "not given"
+            unrouted = Reason.of(HoldReason.NO_ROUTE, calling_ae=self._sender, body_part=body_part)
+            return Forecast(first, images, ForecastOutcome.HELD, unrouted, routes)
         profiles = {d.name: d.profile for d in self._settings.destination}
         sent_to = {name: str(profiles[name]) for name in taken.destinations}
         try:
             model, beyond = self._limits(taken, series)
         except ModelError as error:
-            return Forecast(first, images, ForecastOutcome.HELD, str(error), routes, None, sent_to, taken.confirm)
-        reason = f"the series is outside the limits of {model.name}: {'; '.join(beyond)}" if beyond else ""
-        outcome = ForecastOutcome.HELD if beyond else ForecastOutcome.CONTOURED
+            return Forecast(first, images, ForecastOutcome.HELD, error.reason, routes, None, sent_to, taken.confirm)
+        reason = Reason.of(HoldReason.OUTSIDE_LIMITS, model=model.name, beyond=beyond) if beyond else None
+        outcome = ForecastOutcome.HELD if reason else ForecastOutcome.CONTOURED
         return Forecast(first, images, outcome, reason, routes, model, sent_to, taken.confirm)
 
     def _limits(self, route: Route, series: Series) -> tuple[ModelIdentity, tuple[str, ...]]:

@@ -39,7 +39,10 @@ class DeliveryLine:
 
 @dataclass(frozen=True, slots=True)
 class JobLine:
-    """One job; ``model`` as its route names it, ``contoured_with`` the one that this stood for."""
+    """One job; ``model`` as its route names it, ``contoured_with`` the one that this stood for.
+
+    ``patient_replaced`` where its images were replaced, so that ``patient`` names nobody any more.
+    """
 
     id: int
     state: str
@@ -54,6 +57,7 @@ class JobLine:
     updated_at: datetime
     deliveries: tuple[DeliveryLine, ...]
     contoured_with: ModelIdentity | None = None
+    patient_replaced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,13 +194,14 @@ def job_line(
         )
         for d in deliveries
     )
+    replaced = job.revision < series.corrected_revision
     return JobLine(
         job.id,
         job.state,
         job.reason,
         series.series_uid,
         job.revision,
-        series.patient if job.revision >= series.corrected_revision else PATIENT_REPLACED,
+        PATIENT_REPLACED if replaced else series.patient,
         job.model,
         job.attempts,
         job.remarks,
@@ -204,6 +209,7 @@ def job_line(
         job.updated_at,
         lines,
         contoured_with,
+        replaced,
     )
 
 

@@ -14,7 +14,7 @@ from contourd.errors import NodeError, SeriesUnusable
 from contourd.model.remarks import Remark
 from contourd.models.listing import routed_models
 from contourd.observe.destinations import DestinationLine
-from contourd.observe.report import EVERYTHING, PATIENT_REPLACED, QueueReport, ReportFilter, read_report
+from contourd.observe.report import EVERYTHING, QueueReport, ReportFilter, read_report
 from contourd.reasons.catalogue import Reason
 from contourd.settings import Settings
 from contourd.store.constancy_standing import ConstancyStatus, read_constancy
@@ -38,7 +38,7 @@ def with_patients(report: QueueReport, settings: Settings) -> QueueReport:
     finally:
         database.close()
     jobs = tuple(
-        job if job.patient == PATIENT_REPLACED else replace(job, patient=patients.get(job.series_uid, job.patient))
+        job if job.patient_replaced else replace(job, patient=patients.get(job.series_uid, job.patient))
         for job in report.jobs
     )
     series = tuple(replace(s, patient=patients.get(s.series_uid, s.patient)) for s in report.series)

@@ -130,7 +130,7 @@ class Operations:
             job.reason, job.lease_until = held, None
             self._advance(session, job, JobEvent.HOLD, held)
             self._audit(session, "hold", f"job {job_id}", reason.strip())
-            self._marks.add(JournalMark.PERSON, self._series_of(session, job).series_uid, str(job.reason))
+            self._marks.add(JournalMark.PERSON, self._series_of(session, job).series_uid, held.dump_whole())
 
     def confirm(self, job_id: int) -> None:
         """Have a job sent whose pictures this person has seen."""
@@ -155,7 +155,7 @@ class Operations:
             cancelled = Reason.of(HoldReason.CANCELLED_BY_PERSON, actor=self._actor, words=reason.strip())
             withdraw_job(session, job, JobEvent.CANCEL, cancelled, self._now())
             self._audit(session, "cancel", f"job {job_id}", reason.strip())
-            self._marks.add(JournalMark.PERSON, self._series_of(session, job).series_uid, str(job.reason))
+            self._marks.add(JournalMark.PERSON, self._series_of(session, job).series_uid, cancelled.dump_whole())
 
     def resend(self, job_id: int, destination: str, profiles: Mapping[str, str]) -> None:
         """Send a job's structure set to another destination, or again to one that has it: the same UID.

@@ -51,6 +51,19 @@ class Reason:
         except ValueError:  # a newer version's
             return cls.of(HoldReason.OTHER, said=f"{code} {detail}")
 
+    @classmethod
+    def read_whole(cls, text: str) -> Reason | None:
+        """Read what ``dump_whole`` gave; None for a text that is no reason."""
+        try:
+            whole = json.loads(text)
+            return cls.read(str(whole["code"]), json.dumps(whole["detail"]))
+        except (ValueError, LookupError, TypeError):
+            return None
+
+    def dump_whole(self) -> str:
+        """Return code and detail as one text, for what keeps a reason elsewhere than in a row."""
+        return json.dumps(self.plain())
+
     def dump(self) -> str:
         """Return the detail as a row keeps it."""
         return json.dumps(dict(self.detail)) if self.detail else ""

@@ -121,6 +121,9 @@ class HoldReason(StrEnum):
     SLICES_TOO_FAR_APART = "slices_too_far_apart"
     TOO_MANY_SLICES = "too_many_slices"
     SERIES_FULL = "series_full"
+    # What `contourd route` foresees that the node would refuse
+    SENDER_NOT_ALLOWED = "sender_not_allowed"
+    MORE_IMAGES_THAN_ALLOWED = "more_images_than_allowed"
     # Mixtures
     PHASES = "phases"
     MIXED = "mixed"

@@ -195,6 +195,16 @@ ENTRIES |= entries(
 )
 ENTRIES |= entries(
     HoldClass.NODE,
+    "the settings let the node refuse it: by its sender, or by its number of images",
+    "Ask again with the sender's AE title (`--calling-ae`), or change the setting that the reason names.",
+    {
+        HoldReason.SENDER_NOT_ALLOWED: "{sender} is not in node.allowed_callers ({allowed}); give --calling-ae, or "
+        "add it",
+        HoldReason.MORE_IMAGES_THAN_ALLOWED: "{images} images are more than series.max_instances allows ({most})",
+    },
+)
+ENTRIES |= entries(
+    HoldClass.NODE,
     "the node itself could not take an image, or could not go on with a job; the reason says what was amiss",
     "Mend what the reason names (the disk, the database). A job goes on by itself; an image is to be sent again.",
     {

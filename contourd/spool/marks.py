@@ -31,7 +31,7 @@ class JournalMark(StrEnum):
 
     INTERRUPTED = "interrupted"  # its transfer broke off
     REFUSED = "refused"  # an image of it was refused; the detail is JSON
-    PERSON = "person"  # a person stopped a job of it
+    PERSON = "person"  # a person stopped a job of it; the detail is JSON, and the sentence in older lines
     RESTORED = "restored"  # of no series: the database was put back, and the node was not started since
     RUNNING = "running"  # of no series: the node was started, and did not stop in order since
 

@@ -14,7 +14,6 @@ from contourd.commands import command
 from contourd.dicom.reading.files import read_dicom
 from contourd.errors import InvalidTransition, PatientNamed
 from contourd.observe.overview import read_job
-from contourd.observe.report import PATIENT_REPLACED
 from contourd.operations.operations import Operations
 from contourd.web.access import SESSION_S, SignedIn, SignInRefused
 from contourd.web.pages import job_page
@@ -180,7 +179,7 @@ def _shown_patient(request: Request, person: SignedIn) -> Response:
     detail = read_job(site.database, job)
     if detail is None or not detail.paths:
         raise HTTPException(404, f"there is no job {job}")
-    if detail.job.patient == PATIENT_REPLACED:
+    if detail.job.patient_replaced:
         raise HTTPException(409, f"the images of job {job} were replaced: whose they were is not known any more")
     site.operations(person.actor).note("show patient", f"job {job}")
     try:

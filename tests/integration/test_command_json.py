@@ -46,7 +46,7 @@ from tests.contoured import close_bench, open_bench
 from tests.documented import commands, documented, key_of, scalars
 from tests.interop.node import write_configuration
 from tests.peers import LOOPBACK, free_port
-from tests.phantom import write_series
+from tests.phantom import setting, write_series
 from tests.training import BASE, ball, write_dataset
 from trainer.case import write_case
 
@@ -177,9 +177,10 @@ def recontour(site: Site) -> list[object]:
 
 
 def route(site: Site) -> list[object]:
-    """A series that would be contoured, one that would not, and a file that cannot be read."""
+    """A series that would be contoured, two that would not, and a file that cannot be read."""
     write_series(site.folder / "in" / "gap", phantom())
     sorted((site.folder / "in" / "gap").iterdir())[9].unlink()
+    write_series(site.folder / "in" / "magnet", phantom(), setting(Modality="MR"))
     whole = write_series(site.folder / "in" / "whole", phantom())
     (site.folder / "in" / "cut.dcm").write_bytes(min(whole.iterdir()).read_bytes()[:900])
     return site.run("route", site.folder / "in", "--config", routed_to(site, site.drawing), status=1)

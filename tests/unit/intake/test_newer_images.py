@@ -151,6 +151,7 @@ def test_the_job_of_the_earlier_ones_names_no_patient_and_shows_no_picture(node,
     unknown = "(not known any more: its images were replaced)"
     assert {job.id: job.patient for job in report.jobs} == {1: unknown, 2: "pseudonym"}
     assert {job.id: job.patient for job in told.jobs} == {1: unknown, 2: "A^B (corrected)"}
+    assert {job.id: job.patient_replaced for job in report.jobs} == {1: True, 2: False}
     assert [read_job(node.database, job).replaced for job in (1, 2)] == [True, False]
     with pytest.raises(SeriesUnusable, match="its images were replaced by newer ones"):
         SceneCache(node.root, 10**9).scene(read_job(node.database, 1))

@@ -269,9 +269,20 @@ def test_what_a_person_stopped_stays_so(site, deed):
     told = {"hold": "held", "cancel": "cancelled"}[deed]
     assert str(site.series().reason).startswith(f"{told} by marie: wrong plan; the database was put back since")
     assert site.series().reason.held_as == "by_a_person"
+    why = {"code": f"{told}_by_person", "detail": {"actor": "marie", "words": "wrong plan"}}
+    assert site.series().reason.detail == {"why": why}
     site.operations().release_series(site.series().id, 60, "it may go on")
     site.wait(0)
     assert site.series().state == "COMPLETE"
+
+
+def test_what_the_version_before_wrote_of_a_person_is_read(site):
+    site.receive(site.node.images)
+    SeriesJournal(site.node.spool.root).add(JournalMark.PERSON, site.series().series_uid, "held by marie: looked at")
+    site.lose()
+    site.wait(60)
+    assert str(site.series().reason).startswith("held by marie: looked at; the database was put back since")
+    assert site.series().reason.detail == {"why": "held by marie: looked at"}
 
 
 def test_what_a_person_let_go_on_is_not_stopped_again(site):

@@ -20,9 +20,10 @@ NECK = '[[route]]\nmodel = "{model}"\ndestinations = ["pacs"]\nprotocol = "neck"
 def foresee(tmp_path, bright_bundle):
     """Return what `contourd route` says of a folder: exit status, and its JSON."""
 
-    def ask(folder, *words, more="", model=bright_bundle, node=""):
+    def ask(folder, *words, more="", model=bright_bundle, node="", change=("", "")):
         names = {"pacs": ("PACS", 104)}
         configuration = write_configuration(tmp_path / "node", 11112, model, names, more, node)
+        configuration.write_text(configuration.read_text().replace(*change, 1))
         ran = CliRunner().invoke(app, ["route", str(folder), "--config", str(configuration), "--json", *words])
         assert not (tmp_path / "node" / "spool").exists()  # nothing is written
         return ran.exit_code, json.loads(ran.output)
@@ -36,9 +37,12 @@ def test_the_route_that_is_taken_and_why_the_others_are_not(foresee, make_series
     (one,) = told["series"]
     assert (status, one["outcome"]) == (1, "refused")
     assert "node.allowed_callers (CT1)" in one["reason"]
+    assert one["reason_code"] == "sender_not_allowed"
+    assert one["reason_detail"] == {"sender": "a sender without a name", "allowed": "CT1"}
     status, told = foresee(folder, "--calling-ae", "CT1", more=NECK.format(model=bright_bundle))
     (one,) = told["series"]
     assert (status, one["outcome"], one["confirm"]) == (0, "contoured", False)
+    assert (one["reason"], one["reason_code"], one["reason_detail"]) == ("", "", {})
     assert [(r["taken"], r["unfit"]) for r in one["routes"]] == [(True, []), (False, [])]
     assert (one["model"]["name"], one["model"]["version"], one["destinations"]) == ("bright", "1", {"pacs": "strict"})
 
@@ -56,7 +60,27 @@ def test_several_series_each_with_its_reason(foresee, make_series):
     assert by_images[24, "contoured"] == ""
     assert "modality MR" in by_images[24, "held"]
     assert [reason.split(" at ")[0] for (n, _), reason in by_images.items() if n == 23] == ["missing slices"]
-    assert [path.rpartition("/")[2] for path in told["unreadable"]] == [cut.name]
+    ((path, unreadable),) = told["unreadable"].items()
+    assert path.rpartition("/")[2] == cut.name
+    assert unreadable["reason_code"] == "cut_off"
+    assert unreadable["reason"]
+    codes = {s["reason_code"]: s["reason_detail"] for s in told["series"] if s["outcome"] == "held"}
+    assert codes.keys() == {"other_modality", "slices_missing"}
+    assert codes["other_modality"]["modality"] == "MR"
+
+
+def test_more_images_than_the_settings_allow(foresee, make_series):
+    (one,) = foresee(make_series("p1"), change=("[series]\n", "[series]\nmax_instances = 20\n"))[1]["series"]
+    assert (one["outcome"], one["reason_code"]) == ("refused", "more_images_than_allowed")
+    assert one["reason_detail"] == {"images": 24, "most": 20}
+
+
+def test_no_route_fits(foresee, make_series):
+    asking = ("[[route]]\n", '[[route]]\ncalling_ae = "CT1"\n')
+    (one,) = foresee(make_series("p1"), "--calling-ae", "CT2", change=asking)[1]["series"]
+    assert (one["outcome"], one["reason_code"]) == ("held", "no_route")
+    assert one["reason_detail"]["calling_ae"] == "CT2"
+    assert one["reason"].startswith("no route fits (from CT2, body part ")
 
 
 def test_no_route_and_a_model_s_limits(foresee, make_series, bright_bundle, tmp_path):
@@ -68,6 +92,8 @@ def test_no_route_and_a_model_s_limits(foresee, make_series, bright_bundle, tmp_
     assert "outside the limits of bright: slices are 3.00 mm apart" in one["reason"]
     missing = foresee(folder, model=tmp_path / "nosuch")[1]["series"][0]
     assert "no model" in missing["reason"]
+    assert (one["reason_code"], one["reason_detail"]["model"]) == ("outside_limits", "bright")
+    assert missing["reason_code"] == "model_not_there"
     # Two series of a route whose only condition does not fit.
     for path in folder.iterdir():
         rewrite(path, setting(SeriesInstanceUID=derived_uid("other"), BodyPartExamined="CHEST"))
