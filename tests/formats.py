@@ -66,7 +66,7 @@ FORMATS: Mapping[str, frozenset[str]] = {
             "__file__.rsplit(os.sep, 2)",
             "error.errors()[0]['msg'].removeprefix('Value error, ')",
             "item['msg'].removeprefix('Value error, ')",
-            "key.startswith('classify.')",
+            "key.startswith(network.organ_weights)",
             "openvino.__version__.split('-')",
             "record.name.partition('.')",
             "str(error).partition('\\n')",
