@@ -26,7 +26,7 @@ from contourd.imaging.contours import ROI, HoleStyle, MaskInBox, StructureSet, t
 from contourd.imaging.grid import Box, FloatArray, Grid
 from contourd.imaging.volume import AIR_HU, Volume
 from contourd.model.structures import Structure
-from contourd.settings.profiles import Profile
+from contourd.profiles import Profile
 
 PATIENT_NAME = "CONTOURD^ACCEPTANCE"
 LABEL = "contourd phantom, not a patient"

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from contourd import __version__
 from contourd.acceptance.phantom import CENTROID_TOLERANCE_MM, SOLIDS, VOLUME_TOLERANCE, WrittenPhantom
-from contourd.settings.profiles import Profile
+from contourd.profiles import Profile
 
 TEMPLATES = Path(__file__).resolve().parent / "templates"
 

@@ -13,7 +13,7 @@ import typer
 from contourd.cli.options import DeviceOption, OverrideOption, RuntimeOption, StructuresOption, signed, worker_settings
 from contourd.cli.output import JsonOption, as_json
 from contourd.errors import NodeError, SeriesUnusable
-from contourd.settings.profiles import PROFILES
+from contourd.profiles import PROFILES
 
 if TYPE_CHECKING:
     from contourd.dicom.reading.series import Instance

@@ -13,7 +13,7 @@ from contourd.cli.options import ConfigOption
 from contourd.cli.output import UNFOLDED, JsonOption, as_json
 from contourd.commands import command
 from contourd.errors import ContourdError, NodeError, SettingsError
-from contourd.settings.profiles import PROFILES
+from contourd.profiles import PROFILES
 
 if TYPE_CHECKING:
     from contourd.checks.finding import CheckFinding, InstallationCheck

@@ -17,7 +17,7 @@ import typer
 from contourd.cli.options import CallingOption, ConfigOption, addressed, calling_title, settings_or_none
 from contourd.cli.output import JsonOption, as_json
 from contourd.errors import NodeError
-from contourd.settings.profiles import PROFILES
+from contourd.profiles import PROFILES
 from contourd.system.logs import one_line
 
 if TYPE_CHECKING:

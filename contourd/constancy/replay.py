@@ -43,9 +43,9 @@ from contourd.model.site_structures import site_colours
 from contourd.models.activation import find_same, load_found
 from contourd.models.activations import Activations
 from contourd.models.runtimes import make_predictor, user_cache, worker_of
+from contourd.profiles import STRICT
 from contourd.reasons.catalogue import HoldReason
 from contourd.settings import Settings, WorkerSettings
-from contourd.settings.profiles import STRICT
 from contourd.store.contourings import ContouredJob, Contouring, Output, images_sha256, read_contoured
 from contourd.store.database import Database
 from contourd.system.regular_files import read_regular

@@ -32,9 +32,9 @@ from contourd.model.predictor import Prediction, Predictor, Progress
 from contourd.model.remarks import Finding, Remark, RemarkCheck, Remarks, RemarkVerdict
 from contourd.model.sides import Sides
 from contourd.model.structures import Structure, catalogue
+from contourd.profiles import STRICT, Profile
 from contourd.reasons.catalogue import HoldReason
 from contourd.settings import PlausibilitySettings
-from contourd.settings.profiles import STRICT, Profile
 
 LEVEL = 0.5
 INTERPOLATION_ORDER = 3

@@ -14,8 +14,8 @@ from contourd import __version__
 from contourd.contour.contouring import ContouringOptions
 from contourd.errors import DatasetError
 from contourd.model.predictor import Predictor
+from contourd.profiles import Profile
 from contourd.settings import PlausibilitySettings
-from contourd.settings.profiles import Profile
 from contourd.store.contourings import Contouring, Output, images_sha256
 
 LIBRARIES = ("torch", "numpy", "scipy", "pydicom")

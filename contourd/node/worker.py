@@ -34,9 +34,9 @@ from contourd.model.site_structures import site_colours
 from contourd.models.activation import find_same, load_found, with_remedy
 from contourd.models.activations import Activations
 from contourd.models.runtimes import FOLDER, make_predictor
+from contourd.profiles import STRICT
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Settings
-from contourd.settings.profiles import STRICT
 from contourd.spool.access import keep_private
 from contourd.spool.folder import Spool
 from contourd.store.audit import AuditTrail

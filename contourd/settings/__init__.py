@@ -46,7 +46,6 @@ __all__ = [
     "configuration",
     "find_settings_file",
     "load_settings",
-    "profiles",
     "require_models",
     "shown_settings",
 ]

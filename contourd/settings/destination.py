@@ -10,7 +10,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from contourd.settings.profiles import PROFILES, HoleStyleName, Profile, ProfileName
+from contourd.profiles import PROFILES, HoleStyleName, Profile, ProfileName
 from contourd.settings.values import (
     AETitle,
     InterpretedType,

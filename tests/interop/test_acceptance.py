@@ -13,7 +13,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from contourd.acceptance.phantom import POSITIONS, SOLIDS, write_phantom
 from contourd.dicom.rtstruct.reader import rasterise, read_structure_set
 from contourd.model.bundle import load_bundle, save_bundle
-from contourd.settings.profiles import STRICT
+from contourd.profiles import STRICT
 from tests.interop.node import contourd, serve, write_configuration
 from tests.peers import LOOPBACK, free_port, orthanc, storescp
 from tests.phantom import read_series

@@ -19,8 +19,8 @@ from contourd.errors import OrgansRejected
 from contourd.imaging.contours import ROI, Contour
 from contourd.imaging.grid import FloatArray
 from contourd.model.structures import Structure
+from contourd.profiles import Profile
 from contourd.reasons.catalogue import HoldReason
-from contourd.settings.profiles import Profile
 
 ITEM = Tag(0xFFFE, 0xE000)
 MOST_POINTS = 2000

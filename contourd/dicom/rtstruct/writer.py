@@ -28,8 +28,8 @@ from contourd.errors import StructureSetRejected
 from contourd.imaging.contours import ROI, StructureSet
 from contourd.model.remarks import NO_REMARKS, Remarks
 from contourd.model.structures import Structure
+from contourd.profiles import STRICT, Profile
 from contourd.reasons.catalogue import HoldReason
-from contourd.settings.profiles import STRICT, Profile
 from contourd.system.durable_files import write_durably
 
 ROI_CONTOURS = Tag("ROIContourSequence")

@@ -26,7 +26,7 @@ from contourd.acceptance.phantom import (
 from contourd.acceptance.sheet import PhantomDelivery, sheet_lines, sheet_page
 from contourd.dicom.reading.series import Series, read_volume
 from contourd.dicom.rtstruct.reader import rasterise, read_structure_set
-from contourd.settings.profiles import PROFILES
+from contourd.profiles import PROFILES
 from tests.peers import dciodvfy_errors, plastimatch_masks, rt_utils
 from tests.phantom import read_series
 

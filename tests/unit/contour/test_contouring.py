@@ -20,9 +20,9 @@ from contourd.model.anatomynet import AnatomyNet, AnatomyNetConfig
 from contourd.model.bundle import ModelBundle, load_bundle, save_bundle
 from contourd.model.plausibility import OrganGeometry, distribution_of
 from contourd.model.predictor import Predictor
+from contourd.profiles import PROFILES, STRICT
 from contourd.reasons.catalogue import HoldReason
 from contourd.settings import PlausibilitySettings
-from contourd.settings.profiles import PROFILES, STRICT
 from tests.bright import BALL_CC, phantom
 
 

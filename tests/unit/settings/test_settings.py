@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from contourd.errors import SettingsError
+from contourd.profiles import PROFILES
 from contourd.settings import Settings, load_settings, require_models
-from contourd.settings.profiles import PROFILES
 
 ETC = Path(__file__).resolve().parents[3] / "etc" / "contourd.toml"
 GOOD = """

@@ -15,7 +15,7 @@ from contourd.errors import StructureSetRejected
 from contourd.imaging.contours import ROI, Contour, StructureSet
 from contourd.model.remarks import Finding, Measure, Remark, RemarkCheck, Remarks, RemarkVerdict
 from contourd.model.structures import catalogue
-from contourd.settings.profiles import PROFILES, STRICT, Profile
+from contourd.profiles import PROFILES, STRICT, Profile
 from tests.peers import dciodvfy_errors
 from tests.phantom import NOT_FOUND, PROVENANCE, traced
 
