@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import event, inspect
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, object_session
 
 from tests.chaos.faults import MARKER, THREAD, VARIABLE, Fault, unpack
 
@@ -150,6 +150,14 @@ def arm_transitions(faults: list[Fault]) -> None:
         at("after", session)
         over(session)
 
+    def changed(row: Any, new: object, old: object, initiator: object) -> None:  # noqa: ARG001
+        session = object_session(row)
+        if session is not None and isinstance(old, str):  # two changes of one transaction are two transitions
+            session.info.setdefault("transitions", set()).add(f"{row.__tablename__} {old!s} {new!s}")
+
+    tables = importlib.import_module("contourd.store.tables")
+    for row in (tables.SeriesRow, tables.JobRow, tables.DeliveryRow):
+        event.listen(row.state, "set", changed)
     event.listen(Session, "before_flush", before_flush)
     event.listen(Session, "before_commit", before_commit)
     event.listen(Session, "after_commit", after_commit)

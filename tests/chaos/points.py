@@ -36,6 +36,7 @@ from tests.chaos.scenes import (
     refused,
     refused_and_failed,
     stop_while_receiving,
+    to_be_confirmed,
     waits_for_confirmation,
 )
 from tests.chaos.site import Site
@@ -113,7 +114,7 @@ TRANSITIONS: Mapping[str, tuple[tuple[Fault, ...], Callable[[Site], str], tuple[
         "jobs FAILED SUPERSEDED": ((BROKEN,), late_slice("FAILED"), ()),
         "jobs QUEUED HELD": ((IDLE,), queued, HOLD),
         "jobs QUEUED CANCELLED": ((IDLE,), queued, CANCEL),
-        "jobs DELIVERING CONFIRMING": ((), waits_for_confirmation, CONFIRM),
+        "jobs DELIVERING CONFIRMING": ((), to_be_confirmed, ()),
         "jobs CONFIRMING DELIVERING": ((), waits_for_confirmation, CONFIRM),
         "jobs DELIVERING HELD": ((STALLED_DELIVERY,), delivering, HOLD),
         "jobs HELD DELIVERING": ((STALLED_DELIVERY,), delivering_and_held, RETRY),
@@ -143,6 +144,7 @@ OF_THE_WORKER = frozenset(
         "jobs QUEUED CONTOURING",
         "jobs CONTOURING QUEUED",
         "jobs CONTOURING DELIVERING",
+        "jobs DELIVERING CONFIRMING",
         "jobs CONTOURING HELD",
         "jobs CONTOURING FAILED",
         "deliveries - PENDING",

@@ -168,6 +168,10 @@ def delivered(site: Site) -> str:
     return uid
 
 
+def to_be_confirmed(site: Site) -> str:
+    return site.arrive_to_be_confirmed()
+
+
 def waits_for_confirmation(site: Site) -> str:
     uid = site.arrive_to_be_confirmed()
     site.wait_job(uid, "CONFIRMING")
