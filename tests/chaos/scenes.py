@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.chaos.peers import MISMATCH, OUT_OF_RESOURCES
-from tests.chaos.site import ELSEWHERE, Site
+from tests.chaos.site import CONFIRMED_SCANNER, ELSEWHERE, Site
 
 # What a person may do to a job.
 RETRY, CONFIRM = ("retry",), ("confirm",)
@@ -168,8 +168,31 @@ def delivered(site: Site) -> str:
     return uid
 
 
+def contouring(site: Site) -> str:
+    uid = site.arrive()
+    site.wait_job(uid, "CONTOURING")
+    site.operated.append(uid)
+    return uid
+
+
 def to_be_confirmed(site: Site) -> str:
     return site.arrive_to_be_confirmed()
+
+
+def waits_and_is_stopped(site: Site) -> str:
+    """A person cancels what waits for a confirmation; later it is contoured again, and confirmed."""
+    uid = waits_for_confirmation(site)
+    site.operated.append(uid)
+    return uid
+
+
+def late_slice_before_confirmation(site: Site) -> str:
+    uid = site.write()
+    site.to_confirm.append(uid)
+    site.send(uid, slice(0, -1), CONFIRMED_SCANNER)
+    site.wait_job(uid, "CONFIRMING")
+    site.send(uid, slice(-1, None), CONFIRMED_SCANNER)
+    return uid
 
 
 def waits_for_confirmation(site: Site) -> str:
