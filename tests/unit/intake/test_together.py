@@ -13,6 +13,7 @@ from sqlalchemy import event, select
 from contourd.dicom.network.events import ReceivedInstance
 from contourd.errors import SeriesFull
 from contourd.intake.further_images import add_further
+from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import SeriesSettings
 from contourd.store.database import Database
 from contourd.store.states import SeriesState
@@ -122,7 +123,7 @@ def test_what_there_is_more_to_decide_about_is_left_alone(begun) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"state": SeriesState.HELD, "reason": "a gap"},
+        {"state": SeriesState.HELD, "reason": Reason.of(HoldReason.NO_ROUTE)},
         {"state": SeriesState.COMPLETE},
         {"calling_ae": ""},
         {"purged_at": START},
