@@ -20,7 +20,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from contourd.errors import SpoolError, SpoolFull
-from contourd.system.durable_files import PRIVATE, fsync_folder, make_private_folder, write_durably, write_fsynced
+from contourd.system.durable_files import PRIVATE, fsync_path, make_private_folder, write_durably, write_fsynced
 from contourd.system.regular_files import read_regular
 
 log = logging.getLogger(__name__)
@@ -51,9 +51,9 @@ class Spool:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)  # patients' images: not for every user of the machine
             for name in (INCOMING, OUTGOING, PARTIAL):
                 make_private_folder(root / name)
-            fsync_folder(root)
+            fsync_path(root)
             if is_new:
-                fsync_folder(root.parent)
+                fsync_path(root.parent)
         except OSError as error:
             raise SpoolError(f"spool.root {root} cannot be used: {error.strerror}") from error
 
@@ -190,7 +190,7 @@ class Spool:
         with self._lock:
             if folder not in self._durable:
                 make_private_folder(folder)
-                fsync_folder(folder.parent)
+                fsync_path(folder.parent)
                 self._durable.add(folder)
 
     def pseudonym(self, text: str) -> str:
@@ -231,6 +231,6 @@ class Spool:
             write_fsynced(partial, [secrets.token_bytes(32)], PRIVATE)
             with suppress(FileExistsError):  # another process was first: its key counts
                 os.link(partial, path)
-            fsync_folder(self.root)
+            fsync_path(self.root)
         finally:
             partial.unlink(missing_ok=True)

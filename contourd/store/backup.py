@@ -17,6 +17,7 @@ from uuid import uuid4
 from contourd.commands import command
 from contourd.errors import BackupError
 from contourd.store.database import revisions
+from contourd.system.durable_files import fsync_path
 
 JOURNALS = ("-wal", "-shm")
 PREFIX = "sqlite:///"
@@ -73,7 +74,7 @@ def restore(backup: Path, target: Path, kept: Path) -> str:
             if target.exists():
                 _keep(target, kept)
             partial.replace(target)
-            _fsync(target.parent)
+            fsync_path(target.parent)
         except OSError as error:
             raise BackupError(f"{target} cannot be replaced: {error.strerror}") from error
         finally:
@@ -104,7 +105,7 @@ def _copy(source: sqlite3.Connection, partial: Path) -> None:
             source.backup(copy)
             _checked(copy, partial)
             copy.execute("PRAGMA journal_mode=DELETE")
-        _fsync(partial)
+        fsync_path(partial)
     except sqlite3.Error as error:
         raise BackupError(f"the database cannot be copied: {error}") from error
 
@@ -134,7 +135,7 @@ def _written_whole(target: Path) -> Iterator[Path]:
     try:
         yield partial
         os.link(partial, target)
-        _fsync(target.parent)
+        fsync_path(target.parent)
     except FileExistsError as error:
         raise BackupError(f"{target} is there already and is not overwritten; give another name") from error
     except OSError as error:
@@ -154,11 +155,3 @@ def _private_file(target: Path) -> Path:
     except OSError as error:
         raise BackupError(f"{target.parent} cannot be written to: {error.strerror}") from error
     return partial
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -29,14 +29,14 @@ def write_durably(partial: Path, final: Path, chunks: Iterable[bytes | memoryvie
     """
     write_fsynced(partial, chunks, mode)
     partial.replace(final)
-    fsync_folder(final.parent)
+    fsync_path(final.parent)
 
 
 def move_folder_durably(partial: Path, final: Path) -> None:
     """Give a written folder its name, so that it is whole or absent; ``final`` must be absent or empty."""
-    fsync_folder(partial)
+    fsync_path(partial)
     partial.rename(final)
-    fsync_folder(final.parent)
+    fsync_path(final.parent)
 
 
 def write_fsynced(path: Path, chunks: Iterable[bytes | memoryview], mode: int) -> None:
@@ -47,9 +47,9 @@ def write_fsynced(path: Path, chunks: Iterable[bytes | memoryview], mode: int) -
         os.fsync(file.fileno())
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def fsync_path(path: Path) -> None:
+    """Make what a file holds, or the names in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
