@@ -36,6 +36,10 @@ def _listed(value: Json) -> str:
     return ", ".join(map(str, _items(value)))
 
 
+def _places(value: Json) -> str:
+    return ", ".join(f"{_number(z):.2f}" for z in _items(value))
+
+
 def images_refused(detail: Detail) -> str:
     """Say how many images were refused, and why."""
     number, causes = _count(detail["images"]), [_named(cause) for cause in _items(detail["causes"])]
@@ -67,8 +71,8 @@ def missing_since_purge(detail: Detail) -> str:
 
 def slices_missing(detail: Detail) -> str:
     """Say where slices are missing."""
-    missing = [_number(z) for z in _items(detail["z_mm"])]
-    shown = ", ".join(f"{z:.2f}" for z in missing[:MOST_MISSING])
+    missing = _items(detail["z_mm"])
+    shown = _places(missing[:MOST_MISSING])
     more = f" and {len(missing) - MOST_MISSING} more" if len(missing) > MOST_MISSING else ""
     return f"missing slices at z = {shown}{more} mm; send the whole series again"
 
@@ -100,9 +104,8 @@ def sent_twice_other_patient(detail: Detail) -> str:
 
 def images_damaged(detail: Detail) -> str:
     """Say how many images the disk lost or changed, and where they lie."""
-    missing = [_number(z) for z in _items(detail["z_mm"])]
-    shown = ", ".join(f"{z:.2f}" for z in missing)
-    where = f"z = {shown}{' and more' if detail['more'] else ''} mm" if missing else "their positions cannot be told"
+    shown = _places(detail["z_mm"])
+    where = f"z = {shown}{' and more' if detail['more'] else ''} mm" if shown else "their positions cannot be told"
     return (
         f"{detail['damaged']} of {detail['images']} received images {detail['what']} ({where}); "
         "have the disk examined, and send the series again"
@@ -111,9 +114,8 @@ def images_damaged(detail: Detail) -> str:
 
 def same_uid_twice(detail: Detail) -> str:
     """Say how many images bear the UID of another one."""
-    places = [_number(z) for z in _items(detail["z_mm"])]
-    shown = ", ".join(f"{z:.2f}" for z in places)
-    at = f" (z = {shown}{' and more' if detail['more'] else ''} mm)" if places else ""
+    shown = _places(detail["z_mm"])
+    at = f" (z = {shown}{' and more' if detail['more'] else ''} mm)" if shown else ""
     return (
         f"an image is there twice with different content: {detail['differing']} of {detail['images']} images bear the "
         f"SOP Instance UID of another one{at}; give each its own at the source, and send the "

@@ -76,6 +76,11 @@ class Table(DeclarativeBase):
     type_annotation_map = {datetime: UTCDateTime, Remarks: RemarkRecords}  # noqa: RUF012
 
 
+def _columns(reason: Reason | None) -> tuple[str, str]:
+    """Return a reason's code and detail as a row keeps them; empty where there is none."""
+    return (reason.code.value, reason.dump()) if reason else ("", "")
+
+
 class ReasonColumns:
     """Columns of a row that has a reason: a code of the catalogue, and its detail as JSON; empty where it has none."""
 
@@ -89,7 +94,7 @@ class ReasonColumns:
 
     @reason.setter
     def reason(self, reason: Reason | None) -> None:
-        self.reason_code, self.reason_detail = (reason.code.value, reason.dump()) if reason else ("", "")
+        self.reason_code, self.reason_detail = _columns(reason)
 
 
 def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
@@ -127,7 +132,7 @@ class SeriesRow(ReasonColumns, Table):
 
     @hold.setter
     def hold(self, reason: Reason | None) -> None:
-        self.hold_code, self.hold_detail = (reason.code.value, reason.dump()) if reason else ("", "")
+        self.hold_code, self.hold_detail = _columns(reason)
 
 
 class InstanceRow(Table):
