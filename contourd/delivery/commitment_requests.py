@@ -20,9 +20,9 @@ from contourd.dicom.network.commitment_messages import (
 )
 from contourd.errors import CommitmentRefused
 from contourd.store.database import Database
-from contourd.store.queue import Clock, utc_now
 from contourd.store.states import RequestState, RetryPolicy
 from contourd.store.tables import CommitmentRequestRow, InstanceRow, SeriesRow
+from contourd.system.clock import Clock, utc_now
 
 MOST_OPEN = 200  # of one sender
 AT_ONCE = 500  # parameters of one SQL statement

@@ -21,10 +21,10 @@ from contourd.dicom.network.commitment_messages import (
 from contourd.errors import CommitmentRefused
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.store.database import Database
-from contourd.store.queue import Clock, utc_now
 from contourd.store.states import SPREAD, CommitmentState, DeliveryEvent, DeliveryState, RetryPolicy
 from contourd.store.tables import CommitmentRow, DeliveryRow
 from contourd.store.transitions import end_delivery, return_delivery
+from contourd.system.clock import Clock, utc_now
 
 UNANSWERED = "it did not answer for the structure set"
 

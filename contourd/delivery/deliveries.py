@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session
 from contourd.dicom.network.outcomes import Outcome, OutcomeKind
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.store.database import Database
-from contourd.store.queue import Clock, utc_now
 from contourd.store.states import (
     DELIVERIES_WAITING,
     JOBS_SENDING,
@@ -23,6 +22,7 @@ from contourd.store.states import (
 )
 from contourd.store.tables import AttemptRow, DeliveryRow, JobRow
 from contourd.store.transitions import advance_delivery, end_delivery, refuse_delivery, return_delivery
+from contourd.system.clock import Clock, utc_now
 
 INTERRUPTED = "interrupted"
 

@@ -23,8 +23,8 @@ from contourd.spool.folder import PARTIAL
 from contourd.store.backoff import Backoff, Seconds
 from contourd.store.constancy_standing import ConstancyLight, read_constancy
 from contourd.store.database import Database
-from contourd.store.queue import Clock, utc_now
 from contourd.store.states import RetryPolicy
+from contourd.system.clock import Clock, utc_now
 from contourd.system.durable_files import write_durably
 from contourd.system.regular_files import read_regular
 

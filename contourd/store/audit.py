@@ -19,8 +19,8 @@ from sqlalchemy import select
 
 from contourd.errors import QueueUnavailable
 from contourd.store.database import Database
-from contourd.store.queue import Clock, utc_now
 from contourd.store.tables import AuditRow
+from contourd.system.clock import Clock, utc_now
 
 log = logging.getLogger(__name__)
 

@@ -21,8 +21,7 @@ from contourd.store.device_waits import waits_since
 from contourd.store.states import DELIVERIES_WAITING, JOBS_NOT_ENDED, DeliveryState, JobEvent, JobState
 from contourd.store.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
 from contourd.store.transitions import Why, add_delivery, advance_job, end_job, release_delivery, withdraw_job
-from contourd.system.clock import Clock as Clock
-from contourd.system.clock import utc_now as utc_now
+from contourd.system.clock import Clock, utc_now
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +151,10 @@ class Queue:
 
     def hold(self, job_id: int, worker: str, reason: Reason) -> None:
         """Hold a claimed job: a person must look. Raises LeaseLost."""
-        self._end(job_id, worker, JobEvent.HOLD, reason)
+        with self._database.transaction() as session:
+            job = self._owned(session, job_id, worker)
+            job.reason, job.lease_until = reason, None
+            self._advance(session, job, JobEvent.HOLD, reason)
 
     def fail(
         self, job_id: int, worker: str, reason: Reason, max_attempts: int, when_spent: JobEvent = JobEvent.FAIL
@@ -188,12 +190,6 @@ class Queue:
                 job.reason = Reason.of(HoldReason.DEVICE_NEVER_FREE, minutes=waited_s / 60, why=why)
             self._advance(session, job, JobEvent.REQUEUE if patient else JobEvent.HOLD, job.reason)
             return patient
-
-    def _end(self, job_id: int, worker: str, event: JobEvent, reason: Reason) -> None:
-        with self._database.transaction() as session:
-            job = self._owned(session, job_id, worker)
-            job.reason, job.lease_until = reason, None
-            self._advance(session, job, event, reason)
 
     def leases(self) -> list[Lease]:
         """Return the leases of all jobs that are being contoured."""
