@@ -17,7 +17,7 @@ from contourd.commands import command
 from contourd.dicom.reading.decoders import DECODERS, has_decoder
 from contourd.dicom.rtstruct.second_reader import second_reader_loads
 from contourd.settings import SpoolSettings
-from contourd.store.database import Database, revisions
+from contourd.store.database import Database, has_queue, revisions
 from contourd.store.tables import SCHEMA_REVISION
 from contourd.system.durable_files import write_durably
 
@@ -90,8 +90,7 @@ def spool_modes(settings: SpoolSettings) -> CheckFinding:
 
 def database(url: str) -> CheckFinding:
     """Open the queue; its schema is this version's, or will be at the next start."""
-    prefix = "sqlite:///"
-    if url.startswith(prefix) and not Path(url.removeprefix(prefix)).exists():
+    if not has_queue(url):
         return ok(f"there is no queue yet; the first `{command('serve')}` makes it")
     queue = Database(url)
     try:

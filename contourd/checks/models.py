@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from contourd.checks.finding import CheckFinding, failed, ok
 from contourd.imaging.volume import Volume, oval_body
@@ -15,7 +14,7 @@ from contourd.models.activations import Activations
 from contourd.models.placement import ELSEWHERE, find_misplaced, misplaced_text
 from contourd.models.runtimes import make_predictor, user_cache
 from contourd.settings import Settings
-from contourd.store.database import Database
+from contourd.store.database import Database, has_queue
 from contourd.store.tables import SCHEMA_REVISION
 
 # A whole-body planning CT of a large patient. Its body is wider and longer than what a model cuts out for the network
@@ -39,10 +38,9 @@ def model(name: str, settings: Settings) -> CheckFinding:
 
 def found_model(name: str, settings: Settings) -> FoundModel:
     """Find what a name or a folder stands for now; before the first start that is what ships."""
-    prefix, url = "sqlite:///", settings.database_url
-    if not NAMED.fullmatch(name) or (url.startswith(prefix) and not Path(url.removeprefix(prefix)).exists()):
+    if not (NAMED.fullmatch(name) and has_queue(settings.database_url)):
         return find_model(name, settings.spool.root, None)
-    database = Database(url)
+    database = Database(settings.database_url)
     try:
         if database.revision() != SCHEMA_REVISION:  # the check of the database tells it
             return find_model(name, settings.spool.root, None)

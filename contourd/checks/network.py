@@ -16,7 +16,7 @@ from contourd.dicom.network.tls import calling_context, listening_context
 from contourd.settings import Destination, DestinationTLS, NodeSettings, Settings
 from contourd.spool.access import is_served
 from contourd.store.callers import last_call
-from contourd.store.database import Database
+from contourd.store.database import Database, has_queue
 from contourd.store.tables import SCHEMA_REVISION
 from contourd.web.access import read_token
 
@@ -102,7 +102,7 @@ def echo_back(destination: Destination, settings: Settings) -> CheckFinding:
     """Return whether a destination has called this node before; DICOM has no way to ask it to."""
     called = None
     url = settings.database_url
-    if not url.startswith("sqlite:///") or Path(url.removeprefix("sqlite:///")).exists():
+    if has_queue(url):
         database = Database(url)
         try:
             if database.revision() == SCHEMA_REVISION:

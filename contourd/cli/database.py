@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contourd.cli.options import ConfigOption, operator, refuse_missing
+from contourd.cli.options import ConfigOption, operator
 from contourd.cli.output import JsonOption, tell
 from contourd.commands import command
 
@@ -126,10 +126,10 @@ def _stopped(settings: Settings) -> Iterator[None]:
 @contextmanager
 def _migrating(config: Path | None) -> Iterator[tuple[Settings, Database]]:
     from contourd.settings import load_settings
-    from contourd.store.database import Database
+    from contourd.store.database import Database, require_queue
 
     settings = load_settings(config)
-    refuse_missing(settings)
+    require_queue(settings.database_url, settings.spool.root)
     with _stopped(settings):
         database = Database(settings.database_url)
         try:

@@ -96,19 +96,6 @@ def _user_name(uid: int) -> str:
         return f"uid {uid}"
 
 
-def refuse_missing(settings: Settings) -> None:
-    """Refuse to make an empty database where there is none.
-
-    Raises
-    ------
-    NodeError
-        There is no queue yet.
-    """
-    prefix = "sqlite:///"
-    if settings.database_url.startswith(prefix) and not Path(settings.database_url.removeprefix(prefix)).exists():
-        raise NodeError(f"there is no queue in {settings.spool.root} yet; start it with `{command('serve')}`")
-
-
 @contextmanager
 def open_database(settings: Settings) -> Iterator[Database]:
     """Open the queue of a node that is running or not; one of another version's schema is refused.
@@ -121,10 +108,10 @@ def open_database(settings: Settings) -> Iterator[Database]:
         The database is another version's.
     """
     from contourd.spool.access import keep_private
-    from contourd.store.database import Database
+    from contourd.store.database import Database, require_queue
 
     keep_private()
-    refuse_missing(settings)
+    require_queue(settings.database_url, settings.spool.root)
     database = Database(settings.database_url)
     try:
         database.check()
@@ -136,9 +123,9 @@ def open_database(settings: Settings) -> Iterator[Database]:
 def read_activations(settings: Settings) -> tuple[Activation, ...]:
     """Read which models were activated; before the first start none were. Raises SchemaMismatch."""
     from contourd.models.activations import Activations
+    from contourd.store.database import has_queue
 
-    prefix = "sqlite:///"
-    if settings.database_url.startswith(prefix) and not Path(settings.database_url.removeprefix(prefix)).exists():
+    if not has_queue(settings.database_url):
         return ()
     with open_database(settings) as database:
         return Activations(database, settings.spool.root).history()

@@ -6,11 +6,9 @@ import json
 import shutil
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from contourd.commands import command
-from contourd.errors import NodeError, SeriesUnusable
+from contourd.errors import SeriesUnusable
 from contourd.model.remarks import Remark
 from contourd.models.listing import routed_models
 from contourd.observe.destinations import DestinationLine
@@ -18,7 +16,7 @@ from contourd.observe.report import EVERYTHING, QueueReport, ReportFilter, read_
 from contourd.reasons.catalogue import Reason
 from contourd.settings import Settings
 from contourd.store.constancy_standing import ConstancyStatus, read_constancy
-from contourd.store.database import Database
+from contourd.store.database import Database, require_queue
 from contourd.store.first_images import first_images
 
 
@@ -55,9 +53,7 @@ def read_status(settings: Settings, most_jobs: int = 50, chosen: ReportFilter = 
     SchemaMismatch
         The database is another version's.
     """
-    prefix = "sqlite:///"
-    if settings.database_url.startswith(prefix) and not Path(settings.database_url.removeprefix(prefix)).exists():
-        raise NodeError(f"there is no queue in {settings.spool.root} yet; start it with `{command('serve')}`")
+    require_queue(settings.database_url, settings.spool.root)
     database = Database(settings.database_url)
     try:
         database.check()

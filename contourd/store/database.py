@@ -14,7 +14,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from contourd.commands import command
-from contourd.errors import QueueUnavailable, SchemaMismatch
+from contourd.errors import NodeError, QueueUnavailable, SchemaMismatch
 from contourd.store.tables import SCHEMA_REVISION
 
 if TYPE_CHECKING:
@@ -237,6 +237,24 @@ class Database:
     def close(self) -> None:
         """Give the connections back."""
         self.engine.dispose()
+
+
+def has_queue(database_url: str) -> bool:
+    """Return whether there may be a queue: the file of SQLite is there, or a server is to be asked."""
+    prefix = "sqlite:///"
+    return not database_url.startswith(prefix) or Path(database_url.removeprefix(prefix)).exists()
+
+
+def require_queue(database_url: str, spool: Path) -> None:
+    """Refuse to make an empty database where there is none.
+
+    Raises
+    ------
+    NodeError
+        There is no queue yet.
+    """
+    if not has_queue(database_url):
+        raise NodeError(f"there is no queue in {spool} yet; start it with `{command('serve')}`")
 
 
 def _set_pragmas(connection: Any, record: object) -> None:  # noqa: ARG001
