@@ -60,12 +60,12 @@ def add_series(database: Database, number: int) -> None:
 
 def deliver_next(queue: Queue, deliveries: Deliveries) -> None:
     """Take the next job to its end."""
-    job = queue.claim("worker-1-1", 60)
+    job = queue.fetch_job("worker-1-1", 60)
     assert job is not None
-    queue.contoured(job.id, "worker-1-1", {"pacs": f"outgoing/{job.id}.dcm"}, REMARKS)
-    delivery = deliveries.claim("pacs")
+    queue.finish_job(job.id, "worker-1-1", {"pacs": f"outgoing/{job.id}.dcm"}, REMARKS)
+    delivery = deliveries.fetch_delivery("pacs")
     assert delivery is not None
-    deliveries.accepted(delivery.id, Outcome(OutcomeKind.ACCEPTED, "", 0x0000))
+    deliveries.finish_delivery(delivery.id, Outcome(OutcomeKind.ACCEPTED, "", 0x0000))
 
 
 def size_bytes(database: Database, file: Path) -> int:

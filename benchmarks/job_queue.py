@@ -111,8 +111,8 @@ def measure(folder: Path, finished: int) -> list[float]:
     queue, deliveries = Queue(database), Deliveries(database, RetryPolicy(30.0, 1800.0, 86400.0))
     command = [sys.executable, "-m", "contourd", "status", "--json", "--config", str(configure(folder))]
     times = [
-        median_ms(lambda: queue.claim("benchmark", 60.0)),
-        median_ms(lambda: deliveries.claim("pacs")),
+        median_ms(lambda: queue.fetch_job("benchmark", 60.0)),
+        median_ms(lambda: deliveries.fetch_delivery("pacs")),
         median_ms(lambda: read_report(database)),
         median_ms(lambda: (read_report(database, 100), read_details(database, ("pacs",)))),
         median_ms(lambda: (read_standing(database), EventCounters(database, print).catch_up())),

@@ -166,17 +166,17 @@ class Node:
         try:
             self.intake.close_quiet()
             watch.mark("examine")
-            job = self.worker.claim()
+            job = self.worker.fetch_job()
             assert job is not None, "the series was held"
             watch.mark("claim")
             self.worker.run_job(job)
             watch.mark("record")
         finally:
             contouring.check_structure_set = plain
-        delivery = self.deliveries.claim("tps")
+        delivery = self.deliveries.fetch_delivery("tps")
         assert delivery is not None, "the job was held"
         outcome = StorageSCU("CONTOURD").deliver(self.spool.root / delivery.output, self.settings.destination[0])
-        self.deliveries.accepted(delivery.id, outcome)
+        self.deliveries.finish_delivery(delivery.id, outcome)
         watch.mark("deliver")
         return watch.seconds
 

@@ -85,7 +85,7 @@ class Bench:
 
     def work(self) -> JobRow:
         """Contour the next job; returns what became of it."""
-        job = Queue(self.database).claim("bench", 60)
+        job = Queue(self.database).fetch_job("bench", 60)
         assert job is not None
         self.worker.run_job(job)
         with self.database.reading() as session:

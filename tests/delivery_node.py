@@ -47,8 +47,8 @@ class Node:
     def contour(self, number: int, *names: str) -> int:
         """Make a job with a structure set for each destination, "NUMBER.dcm"."""
         job = add_job(self.database, number, ",".join(names))
-        self.queue.claim("worker", 60)
-        self.queue.contoured(job, "worker", dict.fromkeys(names, f"{number}.dcm"))
+        self.queue.fetch_job("worker", 60)
+        self.queue.finish_job(job, "worker", dict.fromkeys(names, f"{number}.dcm"))
         return job
 
     def run(self, seconds: float, step_s: float = 10) -> None:

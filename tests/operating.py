@@ -32,8 +32,8 @@ def add(database: Database, clock: Clock, confirm: bool = False) -> int:
 
 
 def contour(queue: Queue, job: int, outputs: dict[str, str] | None = None) -> None:
-    queue.claim("w", 60)
-    queue.contoured(job, "w", outputs or {"pacs": "outgoing/1.dcm"})
+    queue.fetch_job("w", 60)
+    queue.finish_job(job, "w", outputs or {"pacs": "outgoing/1.dcm"})
 
 
 def read(database: Database, job: int) -> JobRow:
@@ -54,4 +54,4 @@ def trail(database: Database) -> list[tuple[str, str, str, str]]:
 
 
 def deliver(sending: Deliveries, destination: str = "pacs") -> None:
-    sending.accepted(sending.claim(destination).id, TAKEN)
+    sending.finish_delivery(sending.fetch_delivery(destination).id, TAKEN)

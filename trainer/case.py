@@ -98,8 +98,8 @@ def read_case(path: Path) -> Case:
 
 def unusable(path: Path, error: Exception) -> DatasetError:
     """Name a case that cannot be read, why, and what to do about it."""
-    why = error.strerror if isinstance(error, OSError) and error.strerror else error
-    return DatasetError(f"{path}: {why}; curate its source anew, or take it out of the data set")
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return DatasetError(f"{path}: {reason}; curate its source anew, or take it out of the data set")
 
 
 def write_case(case: Case, path: Path) -> None:

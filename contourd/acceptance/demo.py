@@ -170,8 +170,8 @@ def _show(instances: Sequence[Instance], dataset: Any, output: Path, is_referenc
     truths = reference_masks(series.grid) if is_reference else {}
     for name, mask in masks.items():
         volume_cc = series.grid.volume_mm3(mask) / 1000
-        told = f"   Dice {_dice(mask, truths[name]):.2f} against the mean contour" if name in truths else ""
-        console.print(f"{name:<16} {volume_cc:7.1f} cc{told}", highlight=False)
+        text = f"   Dice {_dice(mask, truths[name]):.2f} against the mean contour" if name in truths else ""
+        console.print(f"{name:<16} {volume_cc:7.1f} cc{text}", highlight=False)
     picture = output / "contours.png"
     draw_contours(volume, masks, picture, "AI generated, not reviewed")
     console.print(

@@ -21,14 +21,14 @@ class CheckFinding:
 
     Attributes
     ----------
-    told
+    text
         What was found, in words and figures.
     remedy
         What to do; empty where there is nothing to do.
     """
 
     state: CheckStatus
-    told: str
+    text: str
     remedy: str = ""
 
 
@@ -51,16 +51,16 @@ class InstallationCheck:
     remedy: str
 
 
-def ok(told: str, remedy: str = "") -> CheckFinding:
+def ok(text: str, remedy: str = "") -> CheckFinding:
     """Return that all is well."""
-    return CheckFinding(CheckStatus.OK, told, remedy)
+    return CheckFinding(CheckStatus.OK, text, remedy)
 
 
-def failed(told: str, remedy: str = "") -> CheckFinding:
+def failed(text: str, remedy: str = "") -> CheckFinding:
     """Return that a person must act."""
-    return CheckFinding(CheckStatus.FAILED, told, remedy)
+    return CheckFinding(CheckStatus.FAILED, text, remedy)
 
 
-def unknown(told: str, remedy: str = "") -> CheckFinding:
+def unknown(text: str, remedy: str = "") -> CheckFinding:
     """Return that it cannot be seen from here."""
-    return CheckFinding(CheckStatus.UNKNOWN, told, remedy)
+    return CheckFinding(CheckStatus.UNKNOWN, text, remedy)

@@ -69,10 +69,10 @@ def spool_space(settings: SpoolSettings) -> CheckFinding:
     folder = next(p for p in (settings.root, *settings.root.resolve().parents) if p.is_dir())
     status = os.statvfs(folder)
     free_gb = status.f_bavail * status.f_frsize / 1e9
-    told = f"{free_gb:.1f} GB are free for {settings.root}; below {settings.min_free_gb:g} GB nothing is received"
+    text = f"{free_gb:.1f} GB are free for {settings.root}; below {settings.min_free_gb:g} GB nothing is received"
     if free_gb < settings.min_free_gb:
-        return failed(told, "make room, or change spool.root or spool.min_free_gb")
-    return ok(told)
+        return failed(text, "make room, or change spool.root or spool.min_free_gb")
+    return ok(text)
 
 
 def spool_modes(settings: SpoolSettings) -> CheckFinding:
@@ -136,12 +136,12 @@ def second_reader() -> CheckFinding:
 def clock() -> CheckFinding:
     """See that the clock tells a possible year, and that time goes forwards."""
     now, before = datetime.now(UTC).astimezone(), time.monotonic_ns()
-    told = f"{now:%Y-%m-%d %H:%M:%S} {now.tzname()} (UTC{now:%z})"
+    text = f"{now:%Y-%m-%d %H:%M:%S} {now.tzname()} (UTC{now:%z})"
     if not FIRST_YEAR <= now.year < LAST_YEAR:
-        return failed(told, "set the clock of this machine")
+        return failed(text, "set the clock of this machine")
     if any(time.monotonic_ns() < before for _ in range(1000)):
-        return failed(f"{told}: the monotonic clock runs backwards", "look at the machine's clock source")
-    return ok(told)
+        return failed(f"{text}: the monotonic clock runs backwards", "look at the machine's clock source")
+    return ok(text)
 
 
 def time_service() -> CheckFinding:

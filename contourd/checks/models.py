@@ -28,12 +28,12 @@ def model(name: str, settings: Settings) -> CheckFinding:
     """See that what a name stands for now is whole: its hashes fit, and its network takes its weights."""
     found = found_model(name, settings)
     bundle = verify(found)
-    told = f"{bundle.name} {bundle.version}, sha256 {bundle.sha256[:12]}, {len(bundle.config.model.structures)} organs"
+    text = f"{bundle.name} {bundle.version}, sha256 {bundle.sha256[:12]}, {len(bundle.config.model.structures)} organs"
     one = found.activation
     if one is not None:
-        told = f"{told}, in use since {one.at:%Y-%m-%d %H:%M} UTC by {one.actor}"
+        text = f"{text}, in use since {one.at:%Y-%m-%d %H:%M} UTC by {one.actor}"
     uncommissioned = unjudged_text(bundle.config.model.structures, bundle.config.distribution)
-    return ok(f"{told}; {uncommissioned}", REMEDY) if uncommissioned else ok(told)
+    return ok(f"{text}; {uncommissioned}", REMEDY) if uncommissioned else ok(text)
 
 
 def found_model(name: str, settings: Settings) -> FoundModel:
@@ -67,10 +67,10 @@ def device(name: str, settings: Settings) -> CheckFinding:
     took_s = time.monotonic() - began
     peak_gib = peak_bytes(predictor.device) / 2**30
     size = f"{SLICES} slices of {ROWS} x {COLUMNS}"
-    told = f"{name} on {predictor.runtime.description.told()}: {size} in {took_s:.1f} s, peak memory {peak_gib:.1f} GiB"
+    text = f"{name} on {predictor.runtime.description.text()}: {size} in {took_s:.1f} s, peak memory {peak_gib:.1f} GiB"
     if took_s > time_limit_s / 2:
         return failed(
-            f"{told}; over half of worker.time_limit_s ({time_limit_s:g} s)",
+            f"{text}; over half of worker.time_limit_s ({time_limit_s:g} s)",
             "use a faster device or free this one, or raise worker.time_limit_s",
         )
-    return ok(told)
+    return ok(text)

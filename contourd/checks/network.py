@@ -130,7 +130,7 @@ def node_certificate(node: NodeSettings) -> CheckFinding:
     if finding.remedy or names & ours:
         return finding
     return unknown(
-        f"{finding.told}; it is for {', '.join(sorted(names)) or 'no name'}, this machine is called {min(ours)}",
+        f"{finding.text}; it is for {', '.join(sorted(names)) or 'no name'}, this machine is called {min(ours)}",
         "senders that check names must call this machine by one of the certificate's",
     )
 
@@ -151,14 +151,14 @@ def destination_certificate(destination: Destination) -> CheckFinding:
     ):
         theirs, version = shaken.getpeercert() or {}, shaken.version()
     finding = _lasts(theirs, f"the certificate of {destination.host}")
-    return finding if finding.remedy else ok(f"{version}; {finding.told}")
+    return finding if finding.remedy else ok(f"{version}; {finding.text}")
 
 
 def _lasts(certificate: Mapping[str, object], what: str) -> CheckFinding:
     ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)
     days = (ends - datetime.now(UTC)).days
-    told = f"{what} is valid until {ends:%Y-%m-%d}, {days} more days"
-    return ok(told) if days > FEWEST_DAYS else failed(told, "renew it, and restart contourd")
+    text = f"{what} is valid until {ends:%Y-%m-%d}, {days} more days"
+    return ok(text) if days > FEWEST_DAYS else failed(text, "renew it, and restart contourd")
 
 
 def _presented(certificate: Path, key: Path | None, to_listen: bool) -> dict[str, object]:

@@ -123,9 +123,9 @@ def show(
     console.print(constancy_text(standing, now))
     for check in checks:
         at = (check.started_at or check.requested_at).astimezone()
-        told = "; ".join(filter(None, [check.reason, *check.result.remarks])) or _figures(check)
+        text = "; ".join(filter(None, [check.reason, *check.result.remarks])) or _figures(check)
         state = "MADE" if check.purpose == "baseline" and check.state == "GREEN" else str(check.state)
-        console.print(f"{check.id:>5}  {at:%Y-%m-%d %H:%M}  {check.purpose:<8}  {state:<9}  {check.actor:<12}  {told}")
+        console.print(f"{check.id:>5}  {at:%Y-%m-%d %H:%M}  {check.purpose:<8}  {state:<9}  {check.actor:<12}  {text}")
 
 
 def _figures(check: ConstancyCheck) -> str:
@@ -136,7 +136,7 @@ def _figures(check: ConstancyCheck) -> str:
 
 
 def _content(check: ConstancyCheck) -> Mapping[str, Any]:
-    def told(at: Any) -> str | None:
+    def iso(at: Any) -> str | None:
         return at.isoformat() if at else None
 
     return {
@@ -145,8 +145,8 @@ def _content(check: ConstancyCheck) -> Mapping[str, Any]:
         "state": str(check.state),
         "actor": check.actor,
         "reason": check.reason,
-        "started_at": told(check.started_at),
-        "ended_at": told(check.ended_at),
+        "started_at": iso(check.started_at),
+        "ended_at": iso(check.ended_at),
         **check.result.model_dump(mode="json"),
     }
 

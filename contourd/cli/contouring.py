@@ -60,10 +60,10 @@ def contour(
     if json:
         bundle = predictor.bundle
         of_model = {"name": bundle.name, "version": bundle.version, "sha256": bundle.sha256}
-        told = {"output": str(output), "profile": profile, "series": instances[0].series_instance_uid,
+        content = {"output": str(output), "profile": profile, "series": instances[0].series_instance_uid,
                 "images": len(instances), "model": of_model, "device": str(predictor.device),
                 "organs": [asdict(organ) for organ in organs], "header": list(contoured.remarks.formal)}  # fmt: skip
-        typer.echo(as_json(told))
+        typer.echo(as_json(content))
         return
     for organ in organs:
         typer.echo(f"{organ.name:<16} {organ.volume_cc:8.1f} cc{organ.words()}")
@@ -121,8 +121,8 @@ def choose_series(
     for path, of in of_series.items():
         if of == chosen[0].series_instance_uid or (not of and series_uid is None):
             raise unreadable[path]
-        told = f"of series {of}" if of else f"of which series cannot be told; {len(chosen)} images are taken"
-        typer.echo(f"not read: {unreadable[path]} ({told})", err=True)
+        text = f"of series {of}" if of else f"of which series cannot be told; {len(chosen)} images are taken"
+        typer.echo(f"not read: {unreadable[path]} ({text})", err=True)
     return chosen
 
 
@@ -139,8 +139,8 @@ def _chosen(found: dict[str, tuple[Instance, ...]], folder: Path, series_uid: st
         typer.echo(f"{folder} holds {len(found)} series; taken: {taken}", err=True)
         for uid, instances in found.items():
             if uid != taken:
-                told = f"{len(instances)} images, {instances[0].modality}, {instances[0].series_description!r}"
-                typer.echo(f"  not taken: {uid} ({told}); choose it with --series-uid", err=True)
+                text = f"{len(instances)} images, {instances[0].modality}, {instances[0].series_description!r}"
+                typer.echo(f"  not taken: {uid} ({text}); choose it with --series-uid", err=True)
     return found[taken]
 
 

@@ -38,8 +38,8 @@ def backup(
     settings = load_settings(config)
     back_up(database_file(settings.database_url), file)
     _audit(settings, "db backup", str(file))
-    told = f"{file} is whole; the images and the site key are in {settings.spool.root}: copy that folder too"
-    tell({"file": str(file), "spool": str(settings.spool.root)}, told, json)
+    text = f"{file} is whole; the images and the site key are in {settings.spool.root}: copy that folder too"
+    tell({"file": str(file), "spool": str(settings.spool.root)}, text, json)
 
 
 def restore(

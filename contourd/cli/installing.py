@@ -87,8 +87,8 @@ def _valid(section: Any, key: str, value: Any) -> Any:
     try:
         return TypeAdapter(kind).validate_python(value)
     except ValidationError as error:
-        told = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise typer.BadParameter(told) from error
+        text = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise typer.BadParameter(text) from error
 
 
 def check(
@@ -137,8 +137,8 @@ def _findings(checks: Iterable[InstallationCheck]) -> Iterator[tuple[str, CheckF
 def _of_error(error: Exception, remedy: str) -> CheckFinding:
     from contourd.checks.finding import failed
 
-    told = str(error) if isinstance(error, ContourdError | OSError) else f"{type(error).__name__}: {error}"
-    return failed(told.strip() or type(error).__name__, remedy)
+    text = str(error) if isinstance(error, ContourdError | OSError) else f"{type(error).__name__}: {error}"
+    return failed(text.strip() or type(error).__name__, remedy)
 
 
 def _show(name: str, finding: CheckFinding) -> None:
@@ -158,7 +158,7 @@ def _show(name: str, finding: CheckFinding) -> None:
     lines.add_column(width=4, no_wrap=True)
     lines.add_column(width=max(20, len(name)) + 1, no_wrap=True)
     lines.add_column()
-    lines.add_row(Text(mark, style), Text(name, "bold"), finding.told)
+    lines.add_row(Text(mark, style), Text(name, "bold"), finding.text)
     if finding.remedy:
         lines.add_row("", "", Text.assemble(("-> ", style), finding.remedy))
     if not console.is_terminal:  # a file or a program gets whole lines
@@ -171,7 +171,7 @@ def _as_json(file: Path, found: Iterable[tuple[str, CheckFinding]]) -> str:
     from contourd.checks.finding import CheckStatus
 
     listed = [
-        {"name": name, "state": finding.state.value, "told": finding.told, "remedy": finding.remedy}
+        {"name": name, "state": finding.state.value, "told": finding.text, "remedy": finding.remedy}
         for name, finding in found
     ]
     well = all(one["state"] != CheckStatus.FAILED.value for one in listed)

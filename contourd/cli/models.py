@@ -63,8 +63,8 @@ def show(
     line = _named(model, settings, activations)
     history = [one for one in activations if one.model.name == line.name]
     if json:
-        told = {"card": line.card(), "activations": [_activation_json(one) for one in history]}
-        typer.echo(dumps(_as_json(line) | told, indent=1))
+        content = {"card": line.card(), "activations": [_activation_json(one) for one in history]}
+        typer.echo(dumps(_as_json(line) | content, indent=1))
         return
     from rich.console import Console
     from rich.markdown import Markdown
@@ -80,7 +80,7 @@ def show(
         facts.add_row(Text(key, "bold"), Text(one_line(value)))
     for one in history:
         verb = "activated" if one.undoes is None else "taken back to"
-        stands = "nothing: out of use" if one.out_of_use else one.model.told()
+        stands = "nothing: out of use" if one.out_of_use else one.model.text()
         what = f"{verb} {stands} by {one.actor}" + (f": {one.reason}" if one.reason else "")
         facts.add_row(f"{one.at.astimezone():%Y-%m-%d %H:%M}", Text(one_line(what)))
     Console().print(facts, "", Markdown(line.card()), sep="\n")
@@ -100,21 +100,21 @@ def verify(
     settings = load_settings(config)
     activations = read_activations(settings)
     lines = [_named(name, settings, activations) for name in models] if models else known_models(settings, activations)
-    told = []
+    texts = []
     for line in lines:
         one = line.activation
         wanted = one.model.sha256 if one is not None and one.folder else ""
         asked = line.asked if line.active or line.origin is not Origin.SHIPPED else line.model.stored_name
         try:
             bundle = activation.verify(FoundModel(asked, line.folder, line.origin, wanted, one))
-            told.append({"model": asked, "well": True, "told": f"{bundle.identity.told()} is whole"})
+            texts.append({"model": asked, "well": True, "told": f"{bundle.identity.text()} is whole"})
         except ModelError as error:
-            told.append({"model": asked, "well": False, "told": str(error)})
+            texts.append({"model": asked, "well": False, "told": str(error)})
     if json:
-        typer.echo(dumps({"well": all(finding["well"] for finding in told), "models": told}, indent=1))
-    for finding in () if json else told:
+        typer.echo(dumps({"well": all(finding["well"] for finding in texts), "models": texts}, indent=1))
+    for finding in () if json else texts:
         typer.echo(f"{'ok' if finding['well'] else 'RED':<4}{finding['model']}: {finding['told']}")
-    raise typer.Exit(0 if all(finding["well"] for finding in told) else 1)
+    raise typer.Exit(0 if all(finding["well"] for finding in texts) else 1)
 
 
 def activate(
@@ -162,7 +162,7 @@ def _tell(change: ActivationChange, settings: Settings) -> None:
             routes = ", ".join(map(str, change.routes))
             typer.echo(f"jobs of route {routes} are held until another is activated under that name", err=True)
         return
-    typer.echo(f"{model.told()} is in use from the next job on; before: {change.before or 'none that works'}")
+    typer.echo(f"{model.text()} is in use from the next job on; before: {change.before or 'none that works'}")
     routes = ", ".join(map(str, change.routes))
     if routes:
         typer.echo(f"used by route {routes}")

@@ -41,9 +41,9 @@ def release(
     or a wrong image is held again.
     """
     with open_operations(config) as (operations, settings):
-        told = operations.release_series(series, settings.series.gapped_s, reason)
+        text = operations.release_series(series, settings.series.gapped_s, reason)
         state = operations.series_state(series)
-        tell({"action": "release", "series": series, "state": state, "told": told}, told, json)
+        tell({"action": "release", "series": series, "state": state, "told": text}, text, json)
 
 
 def replace(
@@ -58,9 +58,9 @@ def replace(
     corrected at the source. It names what was sent of the earlier ones.
     """
     with open_operations(config) as (operations, settings):
-        told = operations.replace_images(series, settings.series.gapped_s, reason)
+        text = operations.replace_images(series, settings.series.gapped_s, reason)
         state = operations.series_state(series)
-        tell({"action": "replace", "series": series, "state": state, "told": told}, told, json)
+        tell({"action": "replace", "series": series, "state": state, "told": text}, text, json)
 
 
 def hold(job: JobArgument, reason: ReasonOption, config: ConfigOption = None, json: JsonOption = False) -> None:
@@ -115,9 +115,9 @@ def recontour(
         _tell("recontour", made, operations, f"job {made} contours the series of job {job} with {model}", json)
 
 
-def _tell(action: str, job: int, operations: Operations, told: str, json: bool) -> None:
+def _tell(action: str, job: int, operations: Operations, text: str, json: bool) -> None:
     """Say what was done to a job, and how it stands now."""
-    tell({"action": action, "job": job, "state": operations.job_state(job), "told": told}, told, json)
+    tell({"action": action, "job": job, "state": operations.job_state(job), "told": text}, text, json)
 
 
 def alert(config: ConfigOption = None, json: JsonOption = False) -> None:
@@ -128,6 +128,6 @@ def alert(config: ConfigOption = None, json: JsonOption = False) -> None:
     settings = load_settings(config)
     with open_database(settings) as database:
         reached = Alerts(settings, database).test()
-    told = " and ".join(reached)
+    text = " and ".join(reached)
     nobody = "there is nobody to tell: set alerts.mail.host and recipients, or alerts.webhook"
-    tell({"reached": reached}, f"a test alert was sent by {told}" if told else nobody, json)
+    tell({"reached": reached}, f"a test alert was sent by {text}" if text else nobody, json)

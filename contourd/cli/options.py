@@ -69,8 +69,8 @@ def worker_settings(device: str, runtime: str) -> WorkerSettings:
     try:
         return WorkerSettings.model_validate({"device": device, "runtime": runtime})
     except ValidationError as error:
-        told = "; ".join(f"--{e['loc'][0]}: {e['msg']}" for e in error.errors())
-        raise NodeError(told) from error
+        text = "; ".join(f"--{e['loc'][0]}: {e['msg']}" for e in error.errors())
+        raise NodeError(text) from error
 
 
 def signed(override: str) -> str:

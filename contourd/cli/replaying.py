@@ -32,46 +32,46 @@ def replay(
 
     settings = load_settings(config)
     with open_database(settings) as database:
-        told = Replayer(database, settings).replay(job, ReplayBasis.TODAY if today else ReplayBasis.RECORDED)
-        detail = verdict(told) + ("; with the model and the settings of today" if today else "")
+        text = Replayer(database, settings).replay(job, ReplayBasis.TODAY if today else ReplayBasis.RECORDED)
+        detail = verdict(text) + ("; with the model and the settings of today" if today else "")
         AuditTrail(database).record(AuditEntry(operator(), "replay", f"job {job}", detail))
-    kept = _keep(told, output) if output is not None else []
+    kept = _keep(text, output) if output is not None else []
     if json:
-        typer.echo(dumps(_as_json(told), indent=1))
+        typer.echo(dumps(_as_json(text), indent=1))
     else:
-        _show(told)
+        _show(text)
         for path in kept:
             typer.echo(f"{path}: made again, for comparison only")
-    raise typer.Exit(0 if told.same else 1)
+    raise typer.Exit(0 if text.same else 1)
 
 
-def verdict(told: Replay) -> str:
+def verdict(result: Replay) -> str:
     """Say in a sentence how it ended."""
-    if told.impossible:
-        return f"it cannot be contoured again: {told.impossible}"
-    if told.same:
+    if result.impossible:
+        return f"it cannot be contoured again: {result.impossible}"
+    if result.same:
         return "the same bytes"
-    what = ", ".join(dict.fromkeys(one.what.partition(".")[0] for one in told.changed))
+    what = ", ".join(dict.fromkeys(one.what.partition(".")[0] for one in result.changed))
     return f"other bytes; what has changed: {what}" if what else "other bytes, and nothing that is recorded has changed"
 
 
-def _show(told: Replay) -> None:
-    before = told.before
-    typer.echo(f"job {told.job_id}, contoured with {before.model.told()} by contourd {before.contourd}")
-    typer.echo(verdict(told))
-    for one in told.changed:
-        typer.echo(f"  {one.told()}")
-    for output in told.outputs:
+def _show(result: Replay) -> None:
+    before = result.before
+    typer.echo(f"job {result.job_id}, contoured with {before.model.text()} by contourd {before.contourd}")
+    typer.echo(verdict(result))
+    for one in result.changed:
+        typer.echo(f"  {one.text()}")
+    for output in result.outputs:
         if not output.same or output.note:
             typer.echo(f"{output.path}: {'the same bytes' if output.same else 'other bytes'}")
         if output.note:
             typer.echo(f"  {output.note}")
         for organ in output.organs:
             typer.echo(f"  {_organ(organ)}")
-    if told.today and not told.impossible:
+    if result.today and not result.impossible:
         typer.echo("today it would be contoured otherwise:")
-        for one in told.today:
-            typer.echo(f"  {one.told()}")
+        for one in result.today:
+            typer.echo(f"  {one.text()}")
 
 
 def _organ(organ: OrganChange) -> str:
@@ -80,7 +80,7 @@ def _organ(organ: OrganChange) -> str:
     return f"{organ.name:<16} Dice {organ.dice:.4f}, centroid moved by {organ.shift_mm:.2f} mm"
 
 
-def _keep(told: Replay, output: Path) -> list[Path]:
+def _keep(result: Replay, output: Path) -> list[Path]:
     """Write what was made again; the second and further ones, for other destinations, beside it."""
     import os
 
@@ -88,7 +88,7 @@ def _keep(told: Replay, output: Path) -> list[Path]:
     from contourd.system.durable_files import write_durably
 
     paths = []
-    for number, made in enumerate(told.outputs, 1):
+    for number, made in enumerate(result.outputs, 1):
         path = output if number == 1 else output.with_stem(f"{output.stem}-{number}")
         try:
             write_durably(path.with_name(f".{path.name}.{os.getpid()}.partial"), path, [made.content])
@@ -98,15 +98,15 @@ def _keep(told: Replay, output: Path) -> list[Path]:
     return paths
 
 
-def _as_json(told: Replay) -> dict[str, Any]:
+def _as_json(result: Replay) -> dict[str, Any]:
     return {
-        "job": told.job_id,
-        "same": told.same,
-        "verdict": verdict(told),
-        "impossible": told.impossible,
-        "changed": [_difference(one) for one in told.changed],
-        "today": [_difference(one) for one in told.today],
-        "outputs": [_output(output) for output in told.outputs],
+        "job": result.job_id,
+        "same": result.same,
+        "verdict": verdict(result),
+        "impossible": result.impossible,
+        "changed": [_difference(one) for one in result.changed],
+        "today": [_difference(one) for one in result.today],
+        "outputs": [_output(output) for output in result.outputs],
     }
 
 

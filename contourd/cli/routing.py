@@ -31,30 +31,30 @@ def route(
     settings = load_settings(config)
     if not ct_folder.is_dir():
         raise NodeError(f"{ct_folder} is no folder")
-    told = Forecaster(settings, read_activations(settings), calling_ae.strip()).foresee(ct_folder)
-    if not told.series and not told.unreadable:
+    text = Forecaster(settings, read_activations(settings), calling_ae.strip()).foresee(ct_folder)
+    if not text.series and not text.unreadable:
         raise NodeError(f"{ct_folder} holds no DICOM images")
     if json:
-        typer.echo(dumps(_as_json(told), indent=1))
+        typer.echo(dumps(_as_json(text), indent=1))
     else:
-        _show(told)
-    well = not told.unreadable and all(one.outcome is ForecastOutcome.CONTOURED for one in told.series)
+        _show(text)
+    well = not text.unreadable and all(one.outcome is ForecastOutcome.CONTOURED for one in text.series)
     raise typer.Exit(0 if well else 1)
 
 
-def _show(told: FolderForecast) -> None:
-    for one in told.series:
+def _show(forecast: FolderForecast) -> None:
+    for one in forecast.series:
         first = one.first
         typer.echo(f"series {first.series_instance_uid}")
         described = {"description": first.series_description, "body part": first.body_part,
                      "protocol": first.protocol, "station": first.station}  # fmt: skip
-        said = ", ".join(f"{key} {value!r}" for key, value in described.items() if value)
-        typer.echo("  " + ", ".join(filter(None, [f"{one.images} images", first.modality or "no modality", said])))
+        message = ", ".join(f"{key} {value!r}" for key, value in described.items() if value)
+        typer.echo("  " + ", ".join(filter(None, [f"{one.images} images", first.modality or "no modality", message])))
         for answer in one.routes:
             verdict = "taken" if answer.taken else "; ".join(answer.unfit) or "fits, but an earlier one is taken"
             typer.echo(f"  route {answer.number} ({answer.model} to {', '.join(answer.destinations)}): {verdict}")
         typer.echo(f"  -> {_outcome(one)}")
-    for path, reason in told.unreadable.items():
+    for path, reason in forecast.unreadable.items():
         typer.echo(f"{path}\n  -> refused: {reason}")
 
 
@@ -63,10 +63,10 @@ def _outcome(one: Forecast) -> str:
         return f"{one.outcome.value}: {one.reason}"
     places = ", ".join(f"{name} (profile {profile})" for name, profile in (one.destinations or {}).items())
     after = " after a person has confirmed" if one.confirm else ""
-    return f"contoured with {one.model.told()}, sent to {places}{after}"
+    return f"contoured with {one.model.text()}, sent to {places}{after}"
 
 
-def _as_json(told: FolderForecast) -> dict[str, Any]:
+def _as_json(forecast: FolderForecast) -> dict[str, Any]:
     from contourd.observe.status import reason_content
 
     return {
@@ -90,7 +90,7 @@ def _as_json(told: FolderForecast) -> dict[str, Any]:
                 "destinations": dict(one.destinations or {}),
                 "confirm": one.confirm,
             }
-            for one in told.series
+            for one in forecast.series
         ],
-        "unreadable": {str(path): reason_content(reason) for path, reason in told.unreadable.items()},
+        "unreadable": {str(path): reason_content(reason) for path, reason in forecast.unreadable.items()},
     }

@@ -170,7 +170,7 @@ def _tell_sent(peer: Destination, results: list[FileResult], left_out: Mapping[P
     if left_out:
         typer.echo(f"{len(left_out)} files are no DICOM files to be sent, and were left out:", err=True)
         _tell_some([f"{path} {reason}" for path, reason in left_out.items()])
-    typer.echo(f"{address_of(peer)}: {told(results)}")
+    typer.echo(f"{address_of(peer)}: {results_text(results)}")
     _tell_some([f"{sent.path}: {sent.reason}" for sent in results if not sent.taken])
 
 
@@ -195,7 +195,7 @@ def transfer(paths: tuple[Path, ...], peer: Destination, calling: str) -> list[F
         return FileSender(calling).send_files(paths, peer, lambda: progress.advance(task))
 
 
-def told(results: list[FileResult]) -> str:
+def results_text(results: list[FileResult]) -> str:
     """Count the answers: how many files were taken, and each status or reason with its number."""
     taken = sum(sent.taken for sent in results)
     answers = Counter(_status(sent) for sent in results)
@@ -277,6 +277,6 @@ def _deliver(phantoms: list[WrittenPhantom], peer: Destination, calling: str) ->
         told_of = (
             f"structure set taken {outcome.reason}".strip() if taken else f"structure set not taken: {outcome.reason}"
         )
-        words = "; ".join([f"CT: {told(images)}", *reasons, told_of])
+        words = "; ".join([f"CT: {results_text(images)}", *reasons, told_of])
         delivered.append(PhantomDelivery(phantom, words, sum(image.taken for image in images), taken))
     return delivered

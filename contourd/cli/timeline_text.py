@@ -25,8 +25,8 @@ def entry(line: TimelineEntry, verbose: bool) -> str:
     """Tell one entry; ``verbose``: every key of the settings that changed on a line of its own, and whole hashes."""
     at = line.at.astimezone().isoformat(sep=" ", timespec="seconds")
     first, more = _detail(line, verbose)
-    told = "  ".join(one_line(part) for part in (line.state, line.destination, first) if part)
-    head = f"{at}  {one_line(line.actor):<12} {line.action:<20} {one_line(line.subject):<12} {told}".rstrip()
+    words = "  ".join(one_line(part) for part in (line.state, line.destination, first) if part)
+    head = f"{at}  {one_line(line.actor):<12} {line.action:<20} {one_line(line.subject):<12} {words}".rstrip()
     return "\n".join([_folded(head, INDENT), *(_folded(INDENT + one_line(text), INDENT * 2) for text in more)])
 
 
@@ -42,10 +42,10 @@ def _detail(line: TimelineEntry, verbose: bool) -> tuple[str, list[str]]:
 def _settings(changed: dict[str, list[str | None]], verbose: bool) -> tuple[str, list[str]]:
     is_first = all(before is None for before, _ in changed.values())
     number = f"{len(changed)} key{'s' if len(changed) > 1 else ''}"
-    told = f"the first settings: {number}" if is_first else f"{number} changed"
+    text = f"the first settings: {number}" if is_first else f"{number} changed"
     if verbose or (len(changed) <= SHOWN_KEYS and not is_first):
-        return told, [_key(key, before, after) for key, (before, after) in changed.items()]
-    return f"{told}; --verbose shows each", []
+        return text, [_key(key, before, after) for key, (before, after) in changed.items()]
+    return f"{text}; --verbose shows each", []
 
 
 def _key(key: str, before: str | None, after: str | None) -> str:
@@ -54,10 +54,10 @@ def _key(key: str, before: str | None, after: str | None) -> str:
     return f"{key}: {before} -> {'not set' if after is None else after}"
 
 
-def _model(told: dict[str, str | None], verbose: bool) -> str:
+def _model(content: dict[str, str | None], verbose: bool) -> str:
     length = None if verbose else SHOWN_HASH
-    sha256, before = (str(told[key] or "")[:length] for key in ("sha256", "before"))
-    return f"version {told['version']}, sha256 {sha256}" + (f", before {before}" if before else "")
+    sha256, before = (str(content[key] or "")[:length] for key in ("sha256", "before"))
+    return f"version {content['version']}, sha256 {sha256}" + (f", before {before}" if before else "")
 
 
 def _folded(text: str, indent: str) -> str:

@@ -33,11 +33,11 @@ def curate(
     """
     from trainer.curation import EXCLUDING, NAMES, REPORT, Options, Shares, run_curation
 
-    told = set(only_tell or ())
+    text = set(only_tell or ())
     rules = {rule.value for rule in EXCLUDING}
-    if told - rules:
-        raise typer.BadParameter(f"{', '.join(sorted(told - rules))}: choose from {', '.join(sorted(rules))}")
-    kept = frozenset(rule for rule in EXCLUDING if rule.value not in told)
+    if text - rules:
+        raise typer.BadParameter(f"{', '.join(sorted(text - rules))}: choose from {', '.join(sorted(rules))}")
+    kept = frozenset(rule for rule in EXCLUDING if rule.value not in text)
     shares = Shares(validation_share, test_share)
     with redirect_text(json):
         curation = run_curation(

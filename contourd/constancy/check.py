@@ -127,19 +127,19 @@ def _baseline_of(model: str, baseline: Baseline, activations: Activations) -> Mo
 
 def _changed(baseline: Baseline, device: str) -> list[str]:
     """Tell what explains a difference, and is none by itself."""
-    told = []
+    lines = []
     if baseline.version != __version__:
-        told.append(f"contourd is {__version__}, the baseline is of {baseline.version}")
+        lines.append(f"contourd is {__version__}, the baseline is of {baseline.version}")
     if baseline.device != device:
-        told.append(f"the device is {device}, the baseline was made on {baseline.device}")
-    return told
+        lines.append(f"the device is {device}, the baseline was made on {baseline.device}")
+    return lines
 
 
 def _silent(settings: Settings) -> list[str]:
     """Ask each destination by C-ECHO, and tell of those that do not answer: what is for them waits, and is not lost."""
-    sender, told = StorageSCU(settings.node.ae_title), []
+    sender, text = StorageSCU(settings.node.ae_title), []
     for destination in settings.destination:
         outcome = sender.echo(destination)
         if outcome.kind is not OutcomeKind.ACCEPTED:
-            told.append(f"C-ECHO failed: {outcome.reason}")
-    return told
+            text.append(f"C-ECHO failed: {outcome.reason}")
+    return text

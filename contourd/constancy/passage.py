@@ -96,8 +96,8 @@ class ReferencePatientRun:
         results = FileSender(caller).send_files([i.path for i in instances], own)
         refused = [sent.reason for sent in results if not sent.taken]
         if refused:
-            told = f"the node took {len(results) - len(refused)} of {len(results)} images of the reference patient"
-            raise ConstancyFailed(f"{told}: {refused[0]}")
+            text = f"the node took {len(results) - len(refused)} of {len(results)} images of the reference patient"
+            raise ConstancyFailed(f"{text}: {refused[0]}")
 
     def _received(self, model: str, series: Series) -> tuple[Dataset, float]:
         """Wait for the structure set; returns it, and the seconds since the worker took the job."""

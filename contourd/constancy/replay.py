@@ -206,10 +206,10 @@ class Replayer:
     def _of_today(self, job: ContouredJob, before: Contouring) -> tuple[Difference, ...]:
         """Compare what was recorded with what a new job of the same kind would get."""
         try:
-            active = load_found(self._activations.find(job.model)).identity.told()
+            active = load_found(self._activations.find(job.model)).identity.text()
         except ModelError as error:
             active = str(error)
-        models = () if active == before.model.told() else (Difference("model", before.model.told(), active),)
+        models = () if active == before.model.text() else (Difference("model", before.model.text(), active),)
         return (*models, *other_settings(before.settings, written_order(self._order_of_today(job))))
 
     def _compare(self, old: Output, content: bytes, grid: Grid) -> OutputReplay:

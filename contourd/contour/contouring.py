@@ -188,7 +188,7 @@ def _written(
                 datasets.append(_checked(drawn, bundle, order, profile, remarks))
             except OrgansRejected as error:
                 names = {profile.name_of(name): name for name in drawn.masks}
-                rejected = {names.get(name, name): why for name, why in error.organs.items()}
+                rejected = {names.get(name, name): reason for name, reason in error.organs.items()}
                 remarks = remarks.without(rejected)
                 break
         else:

@@ -29,7 +29,7 @@ class Difference:
     before: str
     now: str
 
-    def told(self) -> str:
+    def text(self) -> str:
         """Return it in words."""
         return f"{self.what}: {self.before} -> {self.now}"
 
@@ -107,16 +107,21 @@ def read_order(text: str) -> ContouringOptions:
 def differences(before: Contouring, now: Contouring) -> tuple[Difference, ...]:
     """Name what is not as it was: model, contourd, device, libraries, settings, images."""
     pairs = (
-        ("model", before.model.told(), now.model.told(), before.model == now.model),
+        ("model", before.model.text(), now.model.text(), before.model == now.model),
         ("contourd", before.contourd, now.contourd, before.contourd == now.contourd),
-        ("device", before.runtime.told(), now.runtime.told(), before.runtime == now.runtime),
-        ("libraries", _told(before.libraries), _told(now.libraries), before.libraries == now.libraries),
+        ("device", before.runtime.text(), now.runtime.text(), before.runtime == now.runtime),
+        (
+            "libraries",
+            _libraries_text(before.libraries),
+            _libraries_text(now.libraries),
+            before.libraries == now.libraries,
+        ),
     )
     found = [Difference(what, old, new) for what, old, new, same in pairs if not same]
     return (*found, *other_settings(before.settings, now.settings))
 
 
-def _told(libraries: Mapping[str, str]) -> str:
+def _libraries_text(libraries: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {number}" for name, number in libraries.items())
 
 
@@ -134,5 +139,5 @@ def _flat(value: Any, key: str) -> dict[str, str]:
     if isinstance(value, list):
         value = {str(n): one for n, one in enumerate(value, 1)}
     if isinstance(value, dict):
-        return {name: told for inner, one in value.items() for name, told in _flat(one, f"{key}.{inner}").items()}
+        return {name: text for inner, one in value.items() for name, text in _flat(one, f"{key}.{inner}").items()}
     return {key: json.dumps(value)}

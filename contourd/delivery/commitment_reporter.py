@@ -70,7 +70,9 @@ class CommitmentReporter:
         """Examine the instances of each request that is due, and report."""
         if self._backoff.left_s > 0:
             return
-        while not self._stopping.is_set() and (pending := self._requests.next(self._sender.ae_title)) is not None:
+        while (
+            not self._stopping.is_set() and (pending := self._requests.fetch_request(self._sender.ae_title)) is not None
+        ):
             report = self.examine(pending.request)
             if (
                 NO_SUCH_INSTANCE in report.failed.values()
@@ -83,7 +85,7 @@ class CommitmentReporter:
 
     def examine(self, request: CommitmentRequest) -> CommitmentReport:
         """Read each instance and compare it with what was received."""
-        kept = self._requests.kept([reference.sop_instance_uid for reference in request.references])
+        kept = self._requests.find_stored([reference.sop_instance_uid for reference in request.references])
         failures = {r: self._failure(r, kept.get(r.sop_instance_uid, [])) for r in request.references}
         stored = tuple(reference for reference, failure in failures.items() if failure is None)
         failed = {reference: failure for reference, failure in failures.items() if failure is not None}
@@ -109,7 +111,7 @@ class CommitmentReporter:
         finally:  # whatever is raised counts as a try in vain
             self._record(pending, report, outcome, waited_s)
         if outcome.kind is OutcomeKind.UNREACHABLE:
-            self._requests.put_off(self._sender.ae_title, self._backoff.fail(), outcome.reason)
+            self._requests.postpone_all(self._sender.ae_title, self._backoff.fail(), outcome.reason)
             return False
         self._backoff.succeed()
         return True
@@ -118,21 +120,23 @@ class CommitmentReporter:
         """Write down how a try ended."""
         about = {"calling_ae": self._sender.ae_title}
         if outcome.kind is OutcomeKind.ACCEPTED:
-            told = _told(report)
+            text = _report_text(report)
             self._trying.forget(pending.id, pending.created_at)
-            self._requests.reported(pending.id, told)
+            self._requests.reported(pending.id, text)
             level = logging.WARNING if report.failed else logging.INFO
-            log.log(level, "storage commitment reported: %s", told, extra={"action": "commit", **about})
+            log.log(level, "storage commitment reported: %s", text, extra={"action": "commit", **about})
         elif self._requests.policy.gives_up(waited_s):
-            self._requests.give_up(pending.id, f"given up: {outcome.reason}")
+            self._requests.give_up_requests(pending.id, f"given up: {outcome.reason}")
             self._trying.forget(pending.id, pending.created_at)
             log.error("a report was given up: %s", outcome.reason, extra={"action": "give up", **about})
         else:
-            self._requests.postpone(pending.id, self._requests.policy.wait_s(pending.attempts + 1), outcome.reason)
+            self._requests.postpone_request(
+                pending.id, self._requests.policy.wait_s(pending.attempts + 1), outcome.reason
+            )
             log.warning("will be reported again: %s", outcome.reason, extra={"action": "retry", **about})
 
 
-def _told(report: CommitmentReport) -> str:
+def _report_text(report: CommitmentReport) -> str:
     failures = sorted(set(report.failed.values()))
     reasons = f" ({', '.join(map(failure_text, failures))})" if failures else ""
     return f"{len(report.stored)} instances are safe, {len(report.failed)} are not{reasons}"

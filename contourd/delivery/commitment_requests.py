@@ -122,7 +122,7 @@ class CommitmentRequests:
                 row.instances = _digest(row.instances)
             return len(rows)
 
-    def next(self, calling_ae: str) -> PendingReport | None:
+    def fetch_request(self, calling_ae: str) -> PendingReport | None:
         """Return a sender's oldest request that is due, None where there is none."""
         now = self._now()
         latest = now + timedelta(seconds=self.policy.longest_s)
@@ -138,7 +138,7 @@ class CommitmentRequests:
             age_s = abs((now - row.created_at).total_seconds())
             return PendingReport(row.id, request, row.attempts, age_s, row.created_at)
 
-    def kept(self, sop_instance_uids: Sequence[str]) -> dict[str, list[StoredInstance]]:
+    def find_stored(self, sop_instance_uids: Sequence[str]) -> dict[str, list[StoredInstance]]:
         """Look instances up: those that were received and not removed by retention."""
         found: dict[str, list[StoredInstance]] = {}
         with self._database.reading() as session:
@@ -149,11 +149,11 @@ class CommitmentRequests:
                     found.setdefault(row.sop_instance_uid, []).append(StoredInstance(row.path, row.sha256))
         return found
 
-    def reported(self, request_id: int, told: str) -> None:
+    def reported(self, request_id: int, text: str) -> None:
         """Record that the sender took the report."""
-        self._end(request_id, RequestState.REPORTED, told)
+        self._end(request_id, RequestState.REPORTED, text)
 
-    def give_up(self, request_id: int, reason: str) -> None:
+    def give_up_requests(self, request_id: int, reason: str) -> None:
         """Record that the sender will not be told."""
         self._end(request_id, RequestState.GIVEN_UP, reason)
 
@@ -163,7 +163,7 @@ class CommitmentRequests:
             row.state, row.reason, row.attempts = state, reason, row.attempts + 1
             row.instances = _digest(row.instances)
 
-    def postpone(self, request_id: int, wait_s: float, reason: str) -> None:
+    def postpone_request(self, request_id: int, wait_s: float, reason: str) -> None:
         """Report later: the sender did not take it."""
         with self._database.transaction() as session:
             row = session.get_one(CommitmentRequestRow, request_id)
@@ -175,7 +175,7 @@ class CommitmentRequests:
         with self._database.transaction() as session:
             session.get_one(CommitmentRequestRow, request_id).not_before = self._now() + timedelta(seconds=wait_s)
 
-    def put_off(self, calling_ae: str, wait_s: float, reason: str) -> None:
+    def postpone_all(self, calling_ae: str, wait_s: float, reason: str) -> None:
         """Let all requests of a sender wait for so long: it cannot be reached."""
         until = self._now() + timedelta(seconds=wait_s)
         with self._database.transaction() as session:

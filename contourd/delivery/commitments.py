@@ -58,7 +58,7 @@ class Commitments:
         self._titles = titles
         self._now = clock
 
-    def due(self, destination: str, wait_s: float) -> list[AwaitedCommitment]:
+    def list_due(self, destination: str, wait_s: float) -> list[AwaitedCommitment]:
         """Return the deliveries to a destination for which it is to be asked now: at first, or since none answered.
 
         Parameters
@@ -84,7 +84,9 @@ class Commitments:
         row = session.scalars(of_it.order_by(CommitmentRow.id.desc()).limit(1)).first()
         return "" if row is None else row.reason or UNANSWERED
 
-    def asked(self, delivery_id: int, transaction_uid: str, reference: InstanceReference, wait_s: float) -> None:
+    def record_request(
+        self, delivery_id: int, transaction_uid: str, reference: InstanceReference, wait_s: float
+    ) -> None:
         """Record a request before it is sent, for the report may overtake the answer; an earlier one has expired."""
         with self._database.transaction() as session:
             row, now = session.get_one(DeliveryRow, delivery_id), self._now()
@@ -105,7 +107,7 @@ class Commitments:
                 row.not_before = now + timedelta(seconds=wait_s)
                 row.reason = Reason(HoldReason.COMMITMENT_AWAITED)
 
-    def not_asked(self, transaction_uid: str, reason: str, wait_s: float) -> None:
+    def record_unasked(self, transaction_uid: str, reason: str, wait_s: float) -> None:
         """Record that a request was not taken; it is asked again later, unless it was answered all the same."""
         with self._database.transaction() as session:
             row = session.scalars(select(CommitmentRow).where(CommitmentRow.transaction_uid == transaction_uid)).one()

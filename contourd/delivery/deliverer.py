@@ -77,11 +77,11 @@ class Deliverer:
             self._ask_for_commitment()
         self._broke_off = False
         if len(self._trying) > MOST_REMEMBERED:
-            self._trying.forget_but({one.id for one in self._deliveries.waiting(self._name)})
+            self._trying.forget_but({one.id for one in self._deliveries.list_waiting(self._name)})
 
     def _send_due(self) -> bool:
         """Send what is due; False where the destination cannot be reached."""
-        while not self._stopping.is_set() and (delivery := self._deliveries.claim(self._name)) is not None:
+        while not self._stopping.is_set() and (delivery := self._deliveries.fetch_delivery(self._name)) is not None:
             if not self._send(delivery):
                 return False
         return True
@@ -105,18 +105,18 @@ class Deliverer:
         """Write down how a try ended; raises QueueUnavailable."""
         about = {"job": delivery.job_id, "destination": self._name}
         if outcome.kind is OutcomeKind.REFUSED:
-            self._deliveries.refuse(delivery.id, outcome)
+            self._deliveries.refuse_delivery(delivery.id, outcome)
             log.error("refused: %s", outcome.reason, extra={"action": "refuse", **about})
         elif outcome.kind is not OutcomeKind.ACCEPTED:
-            if self._deliveries.postpone(delivery.id, outcome, waited_s):
+            if self._deliveries.postpone_delivery(delivery.id, outcome, waited_s):
                 log.warning("will be sent again: %s", outcome.reason, extra={"action": "retry", **about})
             else:
                 log.error("given up: %s", outcome.reason, extra={"action": "give up", **about})
         elif self._destination.commitment:
-            self._deliveries.sent(delivery.id, outcome)
+            self._deliveries.await_commitment(delivery.id, outcome)
             log.info("sent, and not yet committed", extra={"action": "send", **about})
         else:
-            self._deliveries.accepted(delivery.id, outcome)
+            self._deliveries.finish_delivery(delivery.id, outcome)
             log.info("delivered", extra={"action": "deliver", **about})
 
     def _is_down(self, outcome: Outcome) -> None:
@@ -129,8 +129,8 @@ class Deliverer:
         self._put_off(self._backoff.fail(), reason_of(outcome))
 
     def _put_off(self, wait_s: float, reason: Reason) -> None:
-        self._deliveries.put_off(self._name, wait_s, reason)
-        waiting = self._deliveries.waiting(self._name)
+        self._deliveries.postpone_all(self._name, wait_s, reason)
+        waiting = self._deliveries.list_waiting(self._name)
         for one in waiting:
             self._trying.waited_s(one.id, one.created_at)  # its time begins now at the latest
         self._trying.forget_but({one.id for one in waiting})
@@ -138,7 +138,7 @@ class Deliverer:
 
     def _answers_again(self) -> bool:
         """Probe where a step is over, or a person released something that was told to wait."""
-        waiting = self._deliveries.waiting(self._name)
+        waiting = self._deliveries.list_waiting(self._name)
         due = {one.id for one in waiting if one.is_due}
         if not waiting or (self._backoff.left_s > 0 and not due & self._told_to_wait):
             if due:  # new ones: they wait with the rest
@@ -163,7 +163,7 @@ class Deliverer:
         """Refuse what has waited for too long for a destination that has just been found down."""
         for one in waiting:
             if self._deliveries.policy.gives_up(self._trying.waited_s(one.id, one.created_at)):
-                self._deliveries.give_up(one.id, Reason.of(HoldReason.GIVEN_UP, why=reason_of(outcome)))
+                self._deliveries.give_up_delivery(one.id, Reason.of(HoldReason.GIVEN_UP, why=reason_of(outcome)))
                 log.error(
                     "given up: %s",
                     outcome.reason,
@@ -171,7 +171,7 @@ class Deliverer:
                 )
 
     def _ask_for_commitment(self) -> None:
-        due = self._post.commitments.due(self._name, self._destination.commitment_wait_s)
+        due = self._post.commitments.list_due(self._name, self._destination.commitment_wait_s)
         for awaited in due[:MOST_ASKED]:  # what is to be sent comes first
             waited_s = self._trying.waited_s(awaited.delivery_id, awaited.created_at)
             if self._stopping.is_set():
@@ -193,7 +193,7 @@ class Deliverer:
             self._never_committed(awaited, gone)
             return True
         transaction_uid = str(generate_uid(prefix=None))
-        self._post.commitments.asked(
+        self._post.commitments.record_request(
             awaited.delivery_id, transaction_uid, reference, self._destination.commitment_wait_s
         )
         outcome = BROKE_OFF
@@ -213,14 +213,14 @@ class Deliverer:
         if outcome.kind is OutcomeKind.ACCEPTED:
             log.info("storage commitment is asked for", extra={"action": "ask", **about})
         elif outcome.kind is OutcomeKind.REFUSED:
-            commitments.not_asked(transaction_uid, outcome.reason, wait_s)
+            commitments.record_unasked(transaction_uid, outcome.reason, wait_s)
             self._never_committed(awaited, Reason.of(HoldReason.COMMITMENT_NOT_TAKEN, why=reason_of(outcome)))
         else:
             again_s = self._deliveries.policy.wait_s(awaited.asked + 1)
-            commitments.not_asked(transaction_uid, outcome.reason, again_s)
+            commitments.record_unasked(transaction_uid, outcome.reason, again_s)
             log.warning("will be asked again: %s", outcome.reason, extra={"action": "ask", **about})
 
     def _never_committed(self, awaited: AwaitedCommitment, reason: Reason) -> None:
-        told = Reason.of(HoldReason.NEVER_COMMITTED, why=reason)
-        self._deliveries.give_up(awaited.delivery_id, told)
-        log.error("%s", told, extra={"action": "refuse", "job": awaited.job_id, "destination": self._name})
+        text = Reason.of(HoldReason.NEVER_COMMITTED, why=reason)
+        self._deliveries.give_up_delivery(awaited.delivery_id, text)
+        log.error("%s", text, extra={"action": "refuse", "job": awaited.job_id, "destination": self._name})

@@ -77,7 +77,7 @@ class Deliveries:
         self._now = clock
         self._longest = timedelta(seconds=max(policy.longest_s, commitment_wait_s))
 
-    def recover(self, destination: str | None = None, why: str = "contourd was restarted") -> None:
+    def recover(self, destination: str | None = None, reason: str = "contourd was restarted") -> None:
         """Make what was being sent when it broke off ready again: whether it arrived is not known.
 
         Parameters
@@ -90,11 +90,11 @@ class Deliveries:
             sending = sending.where(DeliveryRow.destination == destination)
         with self._database.transaction() as session:
             for row in session.scalars(sending):
-                self._note(session, row, INTERRUPTED, None, why)
-                broke_off = Reason.of(HoldReason.SENDING_BROKE_OFF, because=why)
+                self._note(session, row, INTERRUPTED, None, reason)
+                broke_off = Reason.of(HoldReason.SENDING_BROKE_OFF, because=reason)
                 return_delivery(session, row, broke_off, self._now(), self._now())
 
-    def claim(self, destination: str) -> Delivery | None:
+    def fetch_delivery(self, destination: str) -> Delivery | None:
         """Take the oldest delivery to a destination that is due, None where there is none."""
         with self._database.transaction() as session:
             due = (
@@ -115,20 +115,20 @@ class Deliveries:
         now = self._now()
         return or_(DeliveryRow.not_before <= now, DeliveryRow.not_before > now + self._longest)
 
-    def accepted(self, delivery_id: int, outcome: Outcome) -> None:
+    def finish_delivery(self, delivery_id: int, outcome: Outcome) -> None:
         """Record the destination's acceptance; the job is delivered with its last delivery."""
         with self._database.transaction() as session:
-            row = self._tried(session, delivery_id, outcome)
+            row = self._note_attempt(session, delivery_id, outcome)
             end_delivery(session, row, DeliveryEvent.ACCEPTED, _reason_of(outcome), self._now())
 
-    def sent(self, delivery_id: int, outcome: Outcome) -> None:
+    def await_commitment(self, delivery_id: int, outcome: Outcome) -> None:
         """Record the destination's acceptance where it is delivered only when the destination commits itself to it."""
         with self._database.transaction() as session:
-            row = self._tried(session, delivery_id, outcome)
+            row = self._note_attempt(session, delivery_id, outcome)
             row.reason, row.not_before = Reason(HoldReason.COMMITMENT_TO_ASK), self._now()
             advance_delivery(session, row, DeliveryEvent.AWAIT, _reason_of(outcome), self._now())
 
-    def postpone(self, delivery_id: int, outcome: Outcome, waited_s: float) -> bool:
+    def postpone_delivery(self, delivery_id: int, outcome: Outcome, waited_s: float) -> bool:
         """Set the time of the next try, or refuse the delivery when the policy gives up.
 
         Parameters
@@ -141,22 +141,22 @@ class Deliveries:
         False where it was given up.
         """
         with self._database.transaction() as session:
-            row, now = self._tried(session, delivery_id, outcome), self._now()
+            row, now = self._note_attempt(session, delivery_id, outcome), self._now()
             if self.policy.gives_up(waited_s):
-                why = reason_of(outcome)
-                refuse_delivery(session, row, Reason.of(HoldReason.GIVEN_UP_AFTER, tries=row.attempts, why=why), now)
+                reason = reason_of(outcome)
+                refuse_delivery(session, row, Reason.of(HoldReason.GIVEN_UP_AFTER, tries=row.attempts, why=reason), now)
                 return False
             later = now + timedelta(seconds=self.policy.wait_s(row.attempts))
             return_delivery(session, row, reason_of(outcome), later, now)
             return True
 
-    def refuse(self, delivery_id: int, outcome: Outcome) -> None:
+    def refuse_delivery(self, delivery_id: int, outcome: Outcome) -> None:
         """Record that retrying cannot help; the job fails with the reason."""
         with self._database.transaction() as session:
-            row = self._tried(session, delivery_id, outcome)
+            row = self._note_attempt(session, delivery_id, outcome)
             refuse_delivery(session, row, reason_of(outcome), self._now())
 
-    def settle(self, destination: str) -> None:
+    def finish_awaiting(self, destination: str) -> None:
         """Call delivered what a destination took, where its commitment was awaited and is not wanted any more."""
         sent = (DeliveryRow.state == DeliveryState.SENT) & (DeliveryRow.destination == destination)
         with self._database.transaction() as session:
@@ -164,21 +164,21 @@ class Deliveries:
                 taken = Reason(HoldReason.COMMITMENT_NOT_WANTED)
                 end_delivery(session, row, DeliveryEvent.COMMITTED, taken, self._now())
 
-    def give_up(self, delivery_id: int, reason: Reason) -> None:
+    def give_up_delivery(self, delivery_id: int, reason: Reason) -> None:
         """Refuse a delivery that waits, or whose commitment is awaited, without another try."""
         with self._database.transaction() as session:
             row = session.get_one(DeliveryRow, delivery_id)
             if row.state in DELIVERIES_WAITING:
                 refuse_delivery(session, row, reason, self._now())
 
-    def waiting(self, destination: str) -> list[WaitingDelivery]:
+    def list_waiting(self, destination: str) -> list[WaitingDelivery]:
         """Return what is to be sent to a destination, or waits for its commitment."""
         columns = (DeliveryRow.id, DeliveryRow.job_id, DeliveryRow.created_at, self._is_due())
         with self._database.reading() as session:
             rows = session.execute(select(*columns).where(self._open(destination)).order_by(DeliveryRow.id))
             return [WaitingDelivery(number, job, created_at, bool(due)) for number, job, created_at, due in rows]
 
-    def put_off(self, destination: str, wait_s: float, reason: Reason) -> None:
+    def postpone_all(self, destination: str, wait_s: float, reason: Reason) -> None:
         """Let all that waits for a destination wait for so long at least: it cannot be reached."""
         until = self._now() + timedelta(seconds=wait_s)
         with self._database.transaction() as session:
@@ -202,7 +202,7 @@ class Deliveries:
         at_work = DeliveryRow.job_id.in_(select(JobRow.id).where(JobRow.state.in_(JOBS_SENDING)))
         return (DeliveryRow.state == DeliveryState.PENDING) & (DeliveryRow.destination == destination) & at_work
 
-    def _tried(self, session: Session, delivery_id: int, outcome: Outcome) -> DeliveryRow:
+    def _note_attempt(self, session: Session, delivery_id: int, outcome: Outcome) -> DeliveryRow:
         row = session.get_one(DeliveryRow, delivery_id)
         self._note(session, row, outcome.kind.value, outcome.status, outcome.reason)
         return row

@@ -67,25 +67,25 @@ def bring_to_legal_form(header: Dataset) -> tuple[str, ...]:
     SeriesUnusable
         What identifies the patient is illegal itself.
     """
-    told, encodings = _with_legal_character_set(header)
+    line, encodings = _with_legal_character_set(header)
     for keyword in dict.fromkeys((*PATIENT, *STUDY, *IF_PRESENT, POSITION_REFERENCE, *DATES, *TIMES)):
         if keyword not in header:
             continue
         if dictionary_VR(keyword) == "SQ":
-            told += _without_illegal_items(header, keyword)
+            line += _without_illegal_items(header, keyword)
             continue
         raw = _content(header, keyword)
         text, known = _text(raw, encodings)
         if not known and keyword in IDENTIFIES:
-            told.append(f"{keyword} copied as it is written: it {FOREIGN}")
+            line.append(f"{keyword} copied as it is written: it {FOREIGN}")
         legal, change = _legal(keyword, text) if known or keyword in IDENTIFIES else ("", f"left empty: it {FOREIGN}")
         if change:
-            told.append(f"{keyword} {change}")
+            line.append(f"{keyword} {change}")
         if legal != text:
             _put(header, keyword, _bytes(legal, encodings))
         elif raw.rstrip(b" ").endswith(b"\0") or dictionary_VR(keyword) in NOTHING_LEGAL:
             _put(header, keyword, raw.rstrip(b"\0 "))  # padding is no part of a value (PS3.5 6.2)
-    return tuple(told)
+    return tuple(line)
 
 
 def flaw_of_identity(keyword: str, text: str) -> str:
@@ -199,20 +199,20 @@ def _with_legal_character_set(header: Dataset) -> tuple[list[str], list[str]]:
     raw = _content(header, CHARACTER_SET)
     written = [term.strip(" \0") for term in raw.decode("latin_1").split("\\")]
     terms = [_term(term) for term in written]
-    told = []
+    lines = []
     if not DEFINED_TERMS.issuperset(terms):
-        terms, told = [""], [f"{CHARACTER_SET} left out: it is none of DICOM's"]
+        terms, lines = [""], [f"{CHARACTER_SET} left out: it is none of DICOM's"]
     elif terms != written:
-        told = [f"{CHARACTER_SET} rewritten: its form was not DICOM's"]
+        lines = [f"{CHARACTER_SET} rewritten: its form was not DICOM's"]
     implicit, little = header.original_encoding
     if not any(terms):
         header.pop(CHARACTER_SET, None)
         header.set_original_encoding(implicit, little, default_encoding)
-        return told, [""]
+        return lines, [""]
     if terms != written or raw.endswith(b"\0"):
         _put(header, CHARACTER_SET, "\\".join(terms).encode("ascii"))
         header.set_original_encoding(implicit, little, _encodings(terms))
-    return told, _encodings(terms)
+    return lines, _encodings(terms)
 
 
 def _encodings(terms: list[str]) -> list[str]:

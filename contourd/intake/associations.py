@@ -20,12 +20,12 @@ class Associations:
         with self._lock:
             self._open[number] = {}
 
-    def bring(self, number: int, series_uid: str, sop_instance_uid: str) -> None:
+    def note_instance(self, number: int, series_uid: str, sop_instance_uid: str) -> None:
         """Let an association hold the series of an image that it brings."""
         with self._lock:
             self._open.setdefault(number, {}).setdefault(series_uid, set()).add(sop_instance_uid)
 
-    def take_back(self, number: int, series_uid: str, sop_instance_uid: str) -> None:
+    def take_back_instance(self, number: int, series_uid: str, sop_instance_uid: str) -> None:
         """Forget an image that was not taken; the association holds its series all the same."""
         with self._lock:
             self._open.get(number, {}).get(series_uid, set()).discard(sop_instance_uid)
@@ -40,7 +40,7 @@ class Associations:
         with self._lock:
             return dict(self._ended)
 
-    def brought_by(self, number: int) -> dict[str, set[str]]:
+    def instances_of(self, number: int) -> dict[str, set[str]]:
         """Return the SOP Instance UIDs that an association brought, by Series Instance UID."""
         with self._lock:
             return {uid: set(images) for uid, images in self._open.get(number, {}).items()}
@@ -50,13 +50,13 @@ class Associations:
         with self._lock:
             return set().union(*(uids for number, uids in self._open.items() if number != besides))
 
-    def came_again(self, series_uid: str, brought: Collection[str]) -> set[str]:
+    def note_repeated(self, series_uid: str, brought: Collection[str]) -> set[str]:
         """Add images to those of a series that came in good order since it broke off; return all of them."""
         with self._lock:
             again = self._again[series_uid] = self._again.get(series_uid, set()).union(brought)
             return again
 
-    def forget_again(self, series_uid: str) -> None:
+    def forget_repeated(self, series_uid: str) -> None:
         """Let a series that broke off begin anew, or be whole."""
         with self._lock:
             self._again.pop(series_uid, None)

@@ -32,8 +32,8 @@ class HeaderCache:
         """
         gone = sum(bool(irregular(self._root / path)) for path in paths if path not in self._read)
         if gone:
-            told = {"damaged": gone, "images": len(paths), "what": "are gone", "z_mm": [], "more": False}
-            raise SeriesUnusable(HoldReason.IMAGES_DAMAGED, **told)
+            content = {"damaged": gone, "images": len(paths), "what": "are gone", "z_mm": [], "more": False}
+            raise SeriesUnusable(HoldReason.IMAGES_DAMAGED, **content)
         return [self._of(path) for path in paths]
 
     def read_ahead(self, paths: Iterable[str], most: int) -> int:

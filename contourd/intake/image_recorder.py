@@ -127,8 +127,8 @@ class ImageRecorder:
         self._reopen(session, series, now, "another slice arrived")
         series.interrupted = series.interrupted if series.interrupted in BROKEN_OFF else OPEN
 
-    def _reopen(self, session: Session, series: SeriesRow, now: datetime, why: str) -> None:
-        reopen_series(session, self._queue, series, why, now)
+    def _reopen(self, session: Session, series: SeriesRow, now: datetime, reason: str) -> None:
+        reopen_series(session, self._queue, series, reason, now)
 
     def _same(self, known: InstanceRow, received: ReceivedInstance) -> bool:
         if known.sha256 == received.sha256:

@@ -62,7 +62,7 @@ class Intake:
         self._record_end(association_id, aborted)
 
     def _record_end(self, association_id: int, aborted: bool) -> None:
-        brought = self.associations.brought_by(association_id)
+        brought = self.associations.instances_of(association_id)
         others = self.associations.held(besides=association_id)
         now, ended = self._now(), ABORTED if aborted else ""
         mended: list[str] = []
@@ -85,10 +85,10 @@ class Intake:
         for uid in brought:
             self._quiet.note(uid, now)
             if aborted:
-                self.associations.forget_again(uid)
+                self.associations.forget_repeated(uid)
                 self._marks.add(JournalMark.INTERRUPTED, uid, ABORTED)
         for uid in mended:
-            self.associations.forget_again(uid)
+            self.associations.forget_repeated(uid)
             self._marks.clear(uid, JournalMark.INTERRUPTED)
         self._refusing.ended(association_id)
         self.associations.forget(association_id)
@@ -98,7 +98,7 @@ class Intake:
 
         A further slice or the rest alone says nothing of how many there are.
         """
-        again = self.associations.came_again(series.series_uid, brought)
+        again = self.associations.note_repeated(series.series_uid, brought)
         images = select(InstanceRow.sop_instance_uid).where(InstanceRow.series_id == series.id)
         return again.issuperset(session.scalars(images))
 
@@ -109,13 +109,13 @@ class Intake:
     def instance_stored(self, received: ReceivedInstance) -> None:
         """Record an instance whose file is durable; returning means that it may be acknowledged."""
         image = (received.association_id, received.series_instance_uid, received.sop_instance_uid)
-        self.associations.bring(*image)
+        self.associations.note_instance(*image)
         now = self._now()
         try:
             unneeded = self._images.record(received, now)
         except (QueueUnavailable, SeriesFull) as error:
             self._refusing.away = isinstance(error, QueueUnavailable)
-            self.associations.take_back(*image)
+            self.associations.take_back_instance(*image)
             self._images.discard(received)
             raise
         self._refusing.away = False

@@ -42,7 +42,7 @@ class RefusalRecorder:
         self._named: list[RefusedInstance] = []
         self._unnamed: dict[int, list[RefusedInstance]] = {}
         self._series_of: dict[int, set[str]] = {}  # association -> series of which it brought what was refused
-        self._told: dict[int, set[int]] = {}  # association -> numbers of the series of which a refusal was told
+        self._logged: dict[int, set[int]] = {}  # association -> numbers of the series of which a refusal was told
         self.away = False
 
     def take(self, refused: RefusedInstance) -> None:
@@ -97,7 +97,7 @@ class RefusalRecorder:
         with self._lock:
             self._unnamed.pop(association_id, None)
             self._series_of.pop(association_id, None)
-            self._told.pop(association_id, None)
+            self._logged.pop(association_id, None)
 
     def _of_sender(self, session: Session, calling_ae: str) -> set[str]:
         of_sender = SeriesRow.state == SeriesState.RECEIVING, SeriesRow.calling_ae == calling_ae
@@ -106,10 +106,10 @@ class RefusalRecorder:
     def _tell(self, series: SeriesRow, association_id: int) -> None:
         """Say once of each association which series lacks an image."""
         with self._lock:
-            said = self._told.setdefault(association_id, set())
-            if series.id in said:
+            message = self._logged.setdefault(association_id, set())
+            if series.id in message:
                 return
-            said.add(series.id)
+            message.add(series.id)
         extra = {"action": "refuse", "association": association_id, "series": series.id}
         log.warning("images of the series were refused; it is held until they came", extra=extra)
 

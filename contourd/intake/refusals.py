@@ -110,8 +110,8 @@ def reason_of_refusals(refusals: Sequence[RefusalRow], found: Reason | None) -> 
 
 def mark_refused(marks: SeriesJournal, refused: RefusedInstance, certain: bool) -> None:
     """Keep a refusal beside the images."""
-    why = refused.reason.plain() if refused.reason else None
-    kept = [refused.calling_ae, refused.sop_instance_uid, refused.sha256, refused.status, why, certain]
+    reason = refused.reason.plain() if refused.reason else None
+    kept = [refused.calling_ae, refused.sop_instance_uid, refused.sha256, refused.status, reason, certain]
     marks.add(JournalMark.REFUSED, refused.series_instance_uid, json.dumps(kept))
 
 
@@ -119,16 +119,16 @@ def restore_refused(session: Session, series_uid: str, details: Iterable[str], n
     """Write down again what the database has forgotten."""
     for detail in details:
         try:
-            calling_ae, sop_instance_uid, sha256, status, why, certain = json.loads(detail)
+            calling_ae, sop_instance_uid, sha256, status, cause, certain = json.loads(detail)
         except ValueError:
             continue
         blank = RefusedInstance(0, str(calling_ae), series_uid, str(sop_instance_uid), str(sha256))
-        refused = replace(blank, status=int(status), reason=_read_reason(why))
+        refused = replace(blank, status=int(status), reason=_read_reason(cause))
         write_refusal(session, refused, bool(certain), now)
 
 
-def _read_reason(why: object) -> Reason | None:
+def _read_reason(reason: object) -> Reason | None:
     """Read a reason that the journal kept; older versions wrote its sentence there."""
-    if isinstance(why, dict):
-        return Reason.read(str(why.get("code", "")), json.dumps(why.get("detail", {})))
-    return Reason.of(HoldReason.OTHER, said=str(why)) if why else None
+    if isinstance(reason, dict):
+        return Reason.read(str(reason.get("code", "")), json.dumps(reason.get("detail", {})))
+    return Reason.of(HoldReason.OTHER, said=str(reason)) if reason else None

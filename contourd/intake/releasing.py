@@ -49,10 +49,10 @@ def give_up(session: Session, series: SeriesRow, reason: str, seen: Collection[i
         what = f"{refused} images that were refused are not waited for" if refused else series.hold or series.reason
         raise InvalidTransition(f"give a reason (--reason), which the audit trail keeps: {what}")
     forget_refusals(session, series.series_uid)
-    told = [f"{refused} images that were refused are given up"] if refused else []
+    text = [f"{refused} images that were refused are given up"] if refused else []
     if newer:
-        told.append(f"the earlier ones of {drop_newer(session, series.id)} images are kept")
-    return "; ".join(told)
+        text.append(f"the earlier ones of {drop_newer(session, series.id)} images are kept")
+    return "; ".join(text)
 
 
 def refuse_outdated(session: Session, job: JobRow) -> None:
@@ -86,18 +86,18 @@ def replace_within(session: Session, queue: Queue, series: SeriesRow, foreseen: 
     InvalidTransition
         Something came meanwhile.
     """
-    told = _told(session, root, series.id, foreseen)
+    text = _replacement_text(session, root, series.id, foreseen)
     take_newer(session, series, foreseen)
     jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id)))
     if jobs:
         series.revision = max(series.revision, *(job.revision + 1 for job in jobs))
-        queue.supersede(session, jobs, Reason(HoldReason.IMAGES_REPLACED))
+        queue.supersede_jobs(session, jobs, Reason(HoldReason.IMAGES_REPLACED))
     if foreseen.renamed:
         series.corrected_revision = series.revision
-    return told
+    return text
 
 
-def _told(session: Session, root: Path, series_id: int, replacement: Replacement) -> str:
+def _replacement_text(session: Session, root: Path, series_id: int, replacement: Replacement) -> str:
     """Say how many images were replaced, and name the structure sets of the earlier ones that went out."""
     sent = (
         select(DeliveryRow.job_id, DeliveryRow.destination, DeliveryRow.output)
@@ -105,11 +105,11 @@ def _told(session: Session, root: Path, series_id: int, replacement: Replacement
         .where(JobRow.series_id == series_id, DeliveryRow.state.in_(GONE_OUT))
     )
     rows = session.execute(sent.order_by(DeliveryRow.id)).all()
-    told = f"{len(replacement.newer)} images of series {series_id} were replaced by the newer ones"
+    text = f"{len(replacement.newer)} images of series {series_id} were replaced by the newer ones"
     if not rows:
-        return f"{told}; nothing of the earlier ones was sent"
+        return f"{text}; nothing of the earlier ones was sent"
     named = ", ".join(f"job {job} to {destination} ({_uid(root / output)})" for job, destination, output in rows)
-    return f"{told}; structure sets of the earlier ones were sent, remove them there: {named}"
+    return f"{text}; structure sets of the earlier ones were sent, remove them there: {named}"
 
 
 def _uid(path: Path) -> str:

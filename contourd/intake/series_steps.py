@@ -26,7 +26,7 @@ def hold_series(session: Session, series: SeriesRow, reason: Reason, now: dateti
     series.reason = reason
 
 
-def reopen_series(session: Session, queue: Queue, series: SeriesRow, why: str, now: datetime) -> None:
+def reopen_series(session: Session, queue: Queue, series: SeriesRow, reason: str, now: datetime) -> None:
     """Wait for more of a series that was complete or held; its jobs are of an older revision then."""
     series.last_instance_at = now
     if series.state == SeriesState.RECEIVING:
@@ -34,19 +34,19 @@ def reopen_series(session: Session, queue: Queue, series: SeriesRow, why: str, n
     jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id)))
     if jobs:
         series.revision += 1
-        queue.supersede(session, jobs, Reason.of(HoldReason.NEWER_REVISION, because=why))
+        queue.supersede_jobs(session, jobs, Reason.of(HoldReason.NEWER_REVISION, because=reason))
     series.reason = None
-    advance_series(session, series, SeriesEvent.INSTANCE, f"re-opened: {why}", now)
+    advance_series(session, series, SeriesEvent.INSTANCE, f"re-opened: {reason}", now)
 
 
-def stop_jobs(session: Session, queue: Queue, series: SeriesRow, why: Reason) -> None:
+def stop_jobs(session: Session, queue: Queue, series: SeriesRow, reason: Reason) -> None:
     """End the jobs of a series that are not delivered; what is made of it next is of a new revision."""
     of_revision = JobRow.series_id == series.id, JobRow.revision == series.revision
     jobs = list(session.scalars(select(JobRow).where(*of_revision)))
     under_way = [job for job in jobs if job.state in JOBS_NOT_ENDED]
     if under_way:
         series.revision += 1
-        queue.supersede(session, under_way, why)
+        queue.supersede_jobs(session, under_way, reason)
 
 
 def complete_series(session: Session, series: SeriesRow, route: Route, now: datetime) -> None:

@@ -173,7 +173,9 @@ def load_bundle(name_or_folder: str | Path) -> ModelBundle:
         config = BundleConfig.model_validate_json(text)
     except ValidationError as error:
         _refuse_unknown_kind(folder / MODEL_FILE, error)
-        raise ModelError(HoldReason.MODEL_FILE_INVALID, path=str(folder / MODEL_FILE), said=_told(error)) from error
+        raise ModelError(
+            HoldReason.MODEL_FILE_INVALID, path=str(folder / MODEL_FILE), said=_error_text(error)
+        ) from error
     _refuse_unpaired(folder / MODEL_FILE, config)
     if weights != config.weights_sha256:
         raise ModelError(
@@ -225,7 +227,7 @@ def _own(folder: Path, name: str, most_bytes: int) -> Path:
     return path
 
 
-def _told(error: ValidationError) -> str:
+def _error_text(error: ValidationError) -> str:
     """Name the keys that are wrong and why, without their values."""
     found = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False)]
     return one_line("; ".join(found[:MOST_ERRORS]) + (" ..." if len(found) > MOST_ERRORS else ""))
@@ -253,6 +255,6 @@ def save_bundle(folder: Path, config: BundleConfig | Mapping[str, object], netwo
     complete = complete.model_copy(update={"pairs": complete.known_pairs})
     _refuse_unpaired(folder / MODEL_FILE, complete)
     unsaid = {"kind"} if complete.kind == FIRST_KIND else None  # versions that know but one kind take the bundle
-    said = complete.model_dump(mode="json", exclude=unsaid)
-    (folder / MODEL_FILE).write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    message = complete.model_dump(mode="json", exclude=unsaid)
+    (folder / MODEL_FILE).write_text(json.dumps(message, indent=1) + "\n", encoding="utf-8")
     return load_bundle(folder)

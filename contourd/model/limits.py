@@ -70,8 +70,8 @@ def outside(limits: Limits, acquisition: Acquisition) -> tuple[str, ...]:
         ("pixels are {:.2f} mm wide", limits.pixel_spacing_mm, acquisition.pixel_spacing_mm),
     )
     reasons = [
-        f"{told.format(value)}, the model is for {_range(bounds)}"
-        for told, bounds, value in measured
+        f"{text.format(value)}, the model is for {_range(bounds)}"
+        for text, bounds, value in measured
         if bounds is not None and value is not None and not _inside(bounds, value)
     ]
     position, kernel = acquisition.patient_position, acquisition.kernel

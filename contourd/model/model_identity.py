@@ -18,6 +18,6 @@ class ModelIdentity:
         """Its folder in the store."""
         return f"{self.name}-{self.version}-{self.sha256[:12]}"
 
-    def told(self) -> str:
+    def text(self) -> str:
         """Return it in words."""
         return f"{self.name} {self.version} (sha256 {self.sha256[:12]})"

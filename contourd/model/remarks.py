@@ -174,7 +174,7 @@ class Remarks:
         for remark in self.records:
             if remark.verdict is verdict:
                 reasons.setdefault(remark.finding.structure, []).append(remark.finding.reason)
-        return {organ: "; ".join(told) for organ, told in reasons.items()}
+        return {organ: "; ".join(text) for organ, text in reasons.items()}
 
     def _words(self, check: RemarkCheck) -> tuple[str, ...]:
         return tuple(
@@ -185,23 +185,23 @@ class Remarks:
         """Return them with organs withheld that do not read back, which are not to be looked at then."""
         kept = [r for r in self.records if r.verdict is not RemarkVerdict.FLAG or r.finding.structure not in rejected]
         further = [
-            Remark(Finding(organ, RemarkCheck.READ_BACK, words=why), RemarkVerdict.WITHHOLD)
-            for organ, why in rejected.items()
+            Remark(Finding(organ, RemarkCheck.READ_BACK, words=reason), RemarkVerdict.WITHHOLD)
+            for organ, reason in rejected.items()
         ]
         return Remarks((*kept, *further))
 
     def lines(self, but: RemarkVerdict | None = None) -> list[str]:
         """Return them in words, one line for each organ and note; those of one verdict can be left out."""
         lines = [*self._words(RemarkCheck.EARLIER)]
-        lines += [f"outside the model's limits, released: {told}" for told in self._words(RemarkCheck.LIMITS)]
+        lines += [f"outside the model's limits, released: {text}" for text in self._words(RemarkCheck.LIMITS)]
         lines += self._words(RemarkCheck.DISTRIBUTION)
         if but is not RemarkVerdict.WITHHOLD:
-            lines += [f"withheld: {organ} ({why})" for organ, why in self.withheld.items()]
+            lines += [f"withheld: {organ} ({reason})" for organ, reason in self.withheld.items()]
         if but is not RemarkVerdict.FLAG:
-            lines += [f"check: {organ} ({why})" for organ, why in self.flagged.items()]
+            lines += [f"check: {organ} ({reason})" for organ, reason in self.flagged.items()]
         return lines + [f"header: {change}" for change in self.formal]
 
-    def told(self) -> str:
+    def text(self) -> str:
         """Return them in words, empty where there is nothing to tell."""
         return "; ".join(self.lines())
 

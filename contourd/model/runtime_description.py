@@ -42,7 +42,7 @@ class RuntimeDescription:
     cuda: str = ""
     words: str = ""
 
-    def told(self) -> str:
+    def text(self) -> str:
         """Return it in words."""
         how = f"CUDA {self.cuda}" if self.threads is None else f"{self.threads} threads"
         what = f"{TITLES[self.name]} {self.version} {self.precision}"

@@ -84,10 +84,10 @@ def raise_unavailable(error: RuntimeError, device: torch.device) -> None:
     DeviceUnavailable
         Its memory ran out, or (``lost``) the driver or the device failed.
     """
-    said = str(error).partition("\n")[0]
+    message = str(error).partition("\n")[0]
     if isinstance(error, torch.OutOfMemoryError):
         if device.type == "cuda":
             torch.cuda.empty_cache()  # what is only kept is given to whoever needs it
-        raise DeviceUnavailable(HoldReason.DEVICE_OUT_OF_MEMORY, device=str(device), said=said) from error
-    if device.type == "cuda" and any(words in said for words in LOST):
-        raise DeviceUnavailable(HoldReason.DEVICE_FAILED, device=str(device), said=said) from error
+        raise DeviceUnavailable(HoldReason.DEVICE_OUT_OF_MEMORY, device=str(device), said=message) from error
+    if device.type == "cuda" and any(words in message for words in LOST):
+        raise DeviceUnavailable(HoldReason.DEVICE_FAILED, device=str(device), said=message) from error

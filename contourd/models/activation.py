@@ -84,7 +84,7 @@ def load_found(found: FoundModel) -> ModelBundle:
                 HoldReason.MODEL_OF_OTHER_NAME,
                 model=found.asked,
                 folder=str(found.folder),
-                found=bundle.identity.told(),
+                found=bundle.identity.text(),
             )
         return bundle
 
@@ -103,7 +103,7 @@ def find_same(model: ModelIdentity, asked: str, root: Path) -> FoundModel:
         except ModelError:
             continue
         return place
-    raise ModelError(HoldReason.MODEL_OF_JOB_GONE, model=model.told())
+    raise ModelError(HoldReason.MODEL_OF_JOB_GONE, model=model.text())
 
 
 @contextmanager
@@ -149,7 +149,7 @@ def try_out(bundle: ModelBundle, device: str) -> None:
     try:
         wrong = find_misplaced(predictor)
     except SeriesUnusable as error:
-        raise ModelError(HoldReason.MODEL_FINDS_NO_HEAD, model=bundle.identity.told(), why=error.reason) from error
+        raise ModelError(HoldReason.MODEL_FINDS_NO_HEAD, model=bundle.identity.text(), why=error.reason) from error
     if wrong:
         raise ModelError(HoldReason.MODEL_MISPLACES, said=f"{misplaced_text(bundle, wrong)}; {ELSEWHERE}")
 
@@ -177,7 +177,7 @@ def activate(database: Database, settings: Settings, source: str, actor: str, re
     folder = given if is_bundle(given) else activations.find(source).folder
     stored = store(folder, root, settings.worker.device)
     name = stored.name
-    before = _told(activations, name)
+    before = _active_text(activations, name)
     made = activations.activate(stored.identity, stored_folder(stored.identity), actor, reason, before or "")
     return ActivationChange(made, before, routes_of(settings, name))
 
@@ -200,7 +200,7 @@ def roll_back(database: Database, settings: Settings, name: str, actor: str, rea
         verify(FoundModel(name, root / restored.folder, Origin.STORED, restored.model.sha256))
     elif (own := shipped_model(name)) is not None:
         shipped = verify(own).identity
-    before = _told(activations, name)
+    before = _active_text(activations, name)
     made = activations.roll_back(name, shipped, actor, reason, before or "")
     return ActivationChange(made, before, routes_of(settings, name))
 
@@ -210,9 +210,9 @@ def routes_of(settings: Settings, name: str) -> tuple[int, ...]:
     return tuple(number for number, route in enumerate(settings.route, 1) if route.model == name)
 
 
-def _told(activations: Activations, name: str) -> str | None:
+def _active_text(activations: Activations, name: str) -> str | None:
     try:
-        return load_found(activations.find(name)).identity.told()
+        return load_found(activations.find(name)).identity.text()
     except ModelError:  # nothing, or nothing that works
         return None
 

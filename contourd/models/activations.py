@@ -63,7 +63,7 @@ class Activations:
             rows = _locked(session, model.name)
             if rows and rows[-1].model == model and rows[-1].folder == folder:
                 raise InvalidTransition(
-                    f"{model.told()} is in use already since {rows[-1].at:%Y-%m-%d %H:%M} UTC; its copy is whole"
+                    f"{model.text()} is in use already since {rows[-1].at:%Y-%m-%d %H:%M} UTC; its copy is whole"
                 )
             made = Activation(0, self._now(), model, folder, actor[:64], reason.strip())
             return self._append(session, made, before)

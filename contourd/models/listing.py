@@ -123,9 +123,9 @@ def _line(found: FoundModel, settings: Settings, number: int) -> ModelLine:
     routes = tuple(n for n, route in enumerate(settings.route, 1) if route.model == found.asked)
     try:
         text = read_regular(found.folder / MODEL_FILE)
-        said = json.loads(text)
-        organs = tuple(map(one_line, said["model"]["structures"]))
-        model = ModelIdentity(one_line(said["name"]), one_line(said["version"]), hashlib.sha256(text).hexdigest())
+        message = json.loads(text)
+        organs = tuple(map(one_line, message["model"]["structures"]))
+        model = ModelIdentity(one_line(message["name"]), one_line(message["version"]), hashlib.sha256(text).hexdigest())
     except (OSError, ValueError, KeyError, TypeError):
-        said, organs, model = {}, (), ModelIdentity(found.asked, NOT_READABLE, "")
-    return ModelLine(number, found.asked, model, organs, found.folder, found.origin, routes, found.activation, said)
+        message, organs, model = {}, (), ModelIdentity(found.asked, NOT_READABLE, "")
+    return ModelLine(number, found.asked, model, organs, found.folder, found.origin, routes, found.activation, message)

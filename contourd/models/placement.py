@@ -30,7 +30,7 @@ ELSEWHERE = (
 
 def misplaced_text(bundle: ModelBundle, wrong: Sequence[str]) -> str:
     """Tell what a model does wrong on the reference patient."""
-    return f"{bundle.identity.told()} contours the reference patient wrongly: {'; '.join(wrong)}"
+    return f"{bundle.identity.text()} contours the reference patient wrongly: {'; '.join(wrong)}"
 
 
 def find_misplaced(predictor: Predictor) -> tuple[str, ...]:
@@ -60,7 +60,7 @@ def _elsewhere(found: list[OrganGeometry], masks: dict[str, MaskInBox], referenc
     grid = reference.volume.grid
     whole: Box = (slice(0, grid.shape[0]), slice(0, grid.shape[1]), slice(0, grid.shape[2]))
     known = mean_organs(reference)
-    told = []
+    lines = []
     for one in found:
         if one.name not in known:
             continue
@@ -71,7 +71,7 @@ def _elsewhere(found: list[OrganGeometry], masks: dict[str, MaskInBox], referenc
         assert own is not None
         apart_mm = float(np.linalg.norm(np.subtract(one.centroid_mm, own.centroid_mm)))
         if shared[most] > shared[one.name]:
-            told.append(f"{one.name}: it lies where {most} is")
+            lines.append(f"{one.name}: it lies where {most} is")
         elif apart_mm > FARTHEST_MM:
-            told.append(f"{one.name}: it lies {apart_mm:.0f} mm from its place")
-    return told
+            lines.append(f"{one.name}: it lies {apart_mm:.0f} mm from its place")
+    return lines

@@ -78,7 +78,7 @@ def make_predictor(bundle: ModelBundle, worker: WorkerSettings, cache: Path | No
             log.warning("torch takes the place of OpenVINO: %s", error, extra={"action": "runtime"})
     if device.type == "cuda":  # kernels are loaded and chosen now, not while the first patient waits
         runtime.probabilities(_reference_image(bundle))
-    log.info("%s %s runs on %s", bundle.name, bundle.version, runtime.description.told(), extra={"action": "runtime"})
+    log.info("%s %s runs on %s", bundle.name, bundle.version, runtime.description.text(), extra={"action": "runtime"})
     return Predictor(bundle, str(device), runtime)
 
 
@@ -117,8 +117,8 @@ def _require_agreement(runtime: Runtime, plain: Runtime, bundle: ModelBundle) ->
     if not dice >= LEAST_DICE:
         raise DeviceError(
             HoldReason.MASKS_DIFFER,
-            runtime=runtime.description.told(),
-            plain=plain.description.told(),
+            runtime=runtime.description.text(),
+            plain=plain.description.text(),
             dice=dice,
             least=LEAST_DICE,
         )

@@ -183,7 +183,7 @@ class Daemon:
         self._post.deliveries.recover()
         for destination in self._settings.destination:
             if not destination.commitment:
-                self._post.deliveries.settle(destination.name)
+                self._post.deliveries.finish_awaiting(destination.name)
         self._custody.requests.recover()
         self._constancy.recover()
         record_unrecorded(self._database, self._spool, self._intake)
@@ -230,8 +230,8 @@ class Daemon:
     def _deliver_now(self) -> None:
         """Let what the worker has made leave at once; without that it would wait for the next look."""
         for destination in self._settings.destination:
-            self._schedule.hasten(DELIVERING.format(destination.name))
-        self._schedule.hasten(DELIVERING_CHECKS)
+            self._schedule.run_soon(DELIVERING.format(destination.name))
+        self._schedule.run_soon(DELIVERING_CHECKS)
 
     def _watch_page(self) -> None:
         if not self._stopping.is_set():

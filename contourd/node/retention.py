@@ -170,7 +170,7 @@ class Retention:
         with self._database.reading() as session:
             return [FinishedWork(job, since, state in JOBS_STOPPED) for job, since, state in session.execute(found)]
 
-    def _remove_images(self, series_id: int, why: str) -> None:
+    def _remove_images(self, series_id: int, reason: str) -> None:
         images = select(func.count()).where(InstanceRow.series_id == series_id)
         with self._database.transaction() as session:
             series = session.get_one(SeriesRow, series_id, with_for_update=True)
@@ -182,14 +182,14 @@ class Retention:
             series.purged_images = max(session.scalar(images) or 0, series.purged_images)
             latest = session.scalar(select(func.max(InstanceRow.received_at)).where(InstanceRow.series_id == series_id))
             series.purged_at = max(now, latest or now)  # also where the clock was set back
-            told = f"{series.purged_images} images removed: {why}"
-            record(session, "series", series_id, "purge", series.state, told, now)
+            text = f"{series.purged_images} images removed: {reason}"
+            record(session, "series", series_id, "purge", series.state, text, now)
             if series.state == SeriesState.HELD:
                 series.reason = self._removed(series.reason)
             held = select(JobRow).where(JobRow.series_id == series_id, JobRow.state.in_(JOBS_STOPPED))
             for job in session.scalars(held):
                 job.reason = self._removed(job.reason)
-        log.info("%s", told, extra={"action": "retention", "series": series_id})
+        log.info("%s", text, extra={"action": "retention", "series": series_id})
         self._finish_images(series_id)
 
     def _removed(self, reason: Reason | None) -> Reason:
@@ -208,13 +208,13 @@ class Retention:
             uid = session.get_one(SeriesRow, series_id).series_uid
         self._marks.clear(uid, *JournalMark)
 
-    def _remove_outputs(self, job_id: int, why: str) -> None:
+    def _remove_outputs(self, job_id: int, reason: str) -> None:
         with self._database.transaction() as session:
             job = session.scalars(select(JobRow).where(JobRow.id == job_id, ~_under_way())).one_or_none()
             if job is None:
                 return
             job.purged_at = self._now()
-            record(session, "job", job_id, "purge", job.state, f"structure sets removed: {why}", self._now())
+            record(session, "job", job_id, "purge", job.state, f"structure sets removed: {reason}", self._now())
         for path in self._spool.outputs(job_id):
             self._spool.remove(path)
 

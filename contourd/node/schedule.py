@@ -22,7 +22,7 @@ from apscheduler.schedulers.blocking import BlockingScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from contourd.errors import ContourdError
-from contourd.system.logs import told
+from contourd.system.logs import error_text
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class _Fault:
     """A job that fails: since when, how often, and when that was told."""
 
     began: float
-    told: float
+    logged_at: float
     times: int = 1
 
 
@@ -93,7 +93,7 @@ class Schedule:
         for job in self._scheduler.get_jobs():
             job.modify(next_run_time=datetime.now(UTC))
 
-    def hasten(self, name: str) -> None:
+    def run_soon(self, name: str) -> None:
         """Let a job be due at once; where it is under way its interval counts."""
         with suppress(JobLookupError):  # it is not there yet
             self._scheduler.modify_job(name, next_run_time=datetime.now(UTC))
@@ -121,8 +121,8 @@ class Schedule:
                 self._tell(event, "")
                 return
             fault.times += 1
-            if now - fault.told >= TOLD_AGAIN_S:
-                fault.told = now
+            if now - fault.logged_at >= TOLD_AGAIN_S:
+                fault.logged_at = now
                 self._tell(event, f" ({fault.times} times in {now - fault.began:.0f} s)")
 
     def _tell(self, event: Any, again: str) -> None:
@@ -131,7 +131,7 @@ class Schedule:
             "%s failed%s and is tried again: %s",
             event.job_id,
             again,
-            event.exception if expected else told(event.exception),
+            event.exception if expected else error_text(event.exception),
             exc_info=None if expected else event.exception,
             extra={"action": "fault"},
         )

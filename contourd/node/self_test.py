@@ -108,11 +108,11 @@ class SelfTest:
         return _found(self._database.probe, {QueueUnavailable: SelfTestFault.UNAVAILABLE})
 
     def _tell(self, begun: SelfTestFault, ended: SelfTestFault) -> None:
-        for one, told in TOLD.items():
+        for one, text in TOLD.items():
             if one in begun:
-                log.error("the node found of itself: %s", told, extra={"action": "examination"})
+                log.error("the node found of itself: %s", text, extra={"action": "examination"})
             if one in ended:
-                log.info("it is over: %s", told, extra={"action": "examination"})
+                log.info("it is over: %s", text, extra={"action": "examination"})
 
 
 def _found(attempt: Callable[[], None], meanings: dict[type[ContourdError], SelfTestFault]) -> SelfTestFault:

@@ -47,7 +47,7 @@ from contourd.store.queue import Job, Queue
 from contourd.store.states import JobEvent, RetryPolicy
 from contourd.store.write_retry import AGAIN_S, retry_read, retry_write
 from contourd.system.exhaustion import DISK_FULL, lacks_memory
-from contourd.system.logs import set_up_logging, told
+from contourd.system.logs import error_text, set_up_logging
 from contourd.system.signals import end_with_parent, on_signals, send_hint
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Worker:
 
     def warm_up(self) -> None:
         """Load the models of all routes, so that the first patient does not wait; what fails is said with its job."""
-        if not self._insist(self._see_activations):
+        if not self._retry_until_stopped(self._see_activations):
             return
         for model in dict.fromkeys(route.model for route in self._settings.route):
             found = self._find(model)
@@ -120,7 +120,7 @@ class Worker:
     def run(self) -> None:
         """Work until told to stop; a job that is under way is finished, and a model that was activated waits for it."""
         while not self.stopping.is_set():
-            job = self.claim()
+            job = self.fetch_job()
             if job is None:
                 self.rest()
             else:
@@ -169,13 +169,13 @@ class Worker:
             self._ahead.clear()
             return False
 
-    def claim(self) -> Job | None:
+    def fetch_job(self) -> Job | None:
         """Take the next job, but none that waits for its device; None where there is none, or the node stops."""
         but = [number for number, waiting in self._waiting.items() if waiting.left_s > 0]
         lease_s = self._settings.worker.lease_s
-        return retry_read(lambda: self._queue.claim(self._name, lease_s, but), self.stopping, None)
+        return retry_read(lambda: self._queue.fetch_job(self._name, lease_s, but), self.stopping, None)
 
-    def _insist(self, call: Callable[[], object]) -> bool:
+    def _retry_until_stopped(self, call: Callable[[], object]) -> bool:
         return retry_write(call, self.stopping)
 
     def run_job(self, job: Job) -> None:
@@ -206,7 +206,7 @@ class Worker:
         except ContourdError as error:
             log.error("the job is held: %s", error, extra={"action": "hold", "job": job.id})
             reason = error.reason
-            self._insist(lambda: self._queue.hold(job.id, self._name, reason))
+            self._retry_until_stopped(lambda: self._queue.hold_job(job.id, self._name, reason))
             return
         except Exception as error:  # a fault of ours must not end the worker
             log.exception("the job failed", extra={"action": "fail", "job": job.id})
@@ -215,32 +215,32 @@ class Worker:
             elif lacks_memory(error):
                 self._lack_memory(job, str(error))
             else:
-                self._fail(job, Reason.of(HoldReason.FAULT, said=told(error)), spent, JobEvent.FAIL)
+                self._fail(job, Reason.of(HoldReason.FAULT, said=error_text(error)), spent, JobEvent.FAIL)
             return
-        if not self._insist(lambda: self._queue.contoured(job.id, self._name, outputs, remarks, made)):
+        if not self._retry_until_stopped(lambda: self._queue.finish_job(job.id, self._name, outputs, remarks, made)):
             return
         self.contoured()
         self._waiting.pop(job.id, None)
         log.info("contoured", extra={"action": "contoured", "job": job.id})
         if remarks.records:
-            log.warning("a person is to look: %s", remarks.told(), extra={"action": "remark", "job": job.id})
+            log.warning("a person is to look: %s", remarks.text(), extra={"action": "remark", "job": job.id})
 
-    def _lack_memory(self, job: Job, said: str) -> None:
+    def _lack_memory(self, job: Job, message: str) -> None:
         """Hold a job that needs more than the worker may have; where that is not limited, others have it for now."""
         if self._settings.worker.memory_gb:
-            lacks = Reason.of(HoldReason.WORKER_OUT_OF_MEMORY, said=said)
+            lacks = Reason.of(HoldReason.WORKER_OUT_OF_MEMORY, said=message)
             self._fail(job, lacks, self._settings.worker.max_attempts, JobEvent.HOLD)
         else:
-            self._wait_for_device(job, DeviceUnavailable(HoldReason.MACHINE_OUT_OF_MEMORY, said=said))
+            self._wait_for_device(job, DeviceUnavailable(HoldReason.MACHINE_OUT_OF_MEMORY, said=message))
 
     def _wait_for_device(self, job: Job, error: DeviceUnavailable) -> None:
         """Give the job back, for it is not at fault, and try it again later, and others meanwhile."""
         waiting = self._waiting.setdefault(job.id, Backoff(DEVICE_RETRY, self._elapsed))
         again_s = waiting.fail()
         log.warning("the job waits %.0f s for the device: %s", again_s, error, extra={"action": "wait", "job": job.id})
-        why, patience_s = error.reason, DEVICE_RETRY.give_up_after_s
+        reason, patience_s = error.reason, DEVICE_RETRY.give_up_after_s
         patient = retry_read(
-            lambda: self._queue.wait_for_device(job.id, self._name, why, patience_s), self.stopping, True
+            lambda: self._queue.wait_for_device(job.id, self._name, reason, patience_s), self.stopping, True
         )
         if not patient:
             log.error("the job is held: the device could not be used", extra={"action": "hold", "job": job.id})
@@ -253,7 +253,7 @@ class Worker:
         """Give the job back, for it is not at fault, and take no other until a structure set can be written again."""
         log.warning("the job waits: %s", reason, extra={"action": "wait", "job": job.id})
         waits = Reason.of(HoldReason.WAITS_FOR_SPOOL, why=reason)
-        self._insist(lambda: self._queue.give_back(job.id, self._name, waits))
+        self._retry_until_stopped(lambda: self._queue.return_job(job.id, self._name, waits))
         while not self.stopping.wait(AGAIN_S):
             try:
                 self._spool.probe(PROBE_BYTES)
@@ -314,7 +314,7 @@ class Worker:
 
     def _fail(self, job: Job, reason: Reason, max_attempts: int, when_spent: JobEvent) -> None:
         log.warning("the attempt failed: %s", reason, extra={"action": "fail", "job": job.id})
-        self._insist(lambda: self._queue.fail(job.id, self._name, reason, max_attempts, when_spent))
+        self._retry_until_stopped(lambda: self._queue.fail_job(job.id, self._name, reason, max_attempts, when_spent))
 
     @contextmanager
     def _lease(self, job: Job) -> Iterator[None]:
@@ -327,7 +327,7 @@ class Worker:
             while left_s > 0 and not done.wait(lease_s / 3):
                 left_s -= lease_s / 3
                 try:
-                    self._queue.renew(job.id, self._name, lease_s)
+                    self._queue.renew_lease(job.id, self._name, lease_s)
                 except LeaseLost:
                     return
                 except QueueUnavailable as error:  # the daemon cannot take the job either

@@ -140,22 +140,22 @@ class Supervisor:
                 if self._monotonic() - self._began > SPENT_ALIVE_S:
                     self._useless = 0
                 return
-            why = self._killed_for or Reason.of(HoldReason.WORKER_ENDED, how=exit_text(self._worker.exitcode))
-            broke = self._queue.abandon(self._name, why, self._settings.worker.max_attempts)
+            reason = self._killed_for or Reason.of(HoldReason.WORKER_ENDED, how=exit_text(self._worker.exitcode))
+            broke = self._queue.release_jobs_of(self._name, reason, self._settings.worker.max_attempts)
             self._let_go()
             for job in broke:
-                log.error("%s; the job's attempt is spent", why, extra={"action": "worker", "job": job})
+                log.error("%s; the job's attempt is spent", reason, extra={"action": "worker", "job": job})
             if broke or self._killed_for:
                 self._useless, self._not_before = 0, self._monotonic()
                 self.start()
             else:
-                self._put_off(str(why))
+                self._put_off(str(reason))
 
-    def _put_off(self, why: str) -> None:
+    def _put_off(self, reason: str) -> None:
         wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**self._useless)
         self._useless = min(self._useless + 1, 30)
         self._not_before = self._monotonic() + wait_s
-        log.error("%s; a new one starts in %.0f s", why, wait_s, extra={"action": "worker"})
+        log.error("%s; a new one starts in %.0f s", reason, wait_s, extra={"action": "worker"})
 
     def _let_go(self) -> None:
         if self._leash is not None:
@@ -169,7 +169,7 @@ class Supervisor:
         had nobody can renew, and the time does not count.
         """
         try:
-            leases = self._queue.leases()
+            leases = self._queue.list_leases()
             for lease in leases:
                 if self._leases.seen_s(lease.job_id, lease.until) > self._settings.worker.lease_s:
                     self._revoke(lease)
@@ -180,13 +180,13 @@ class Supervisor:
 
     def _revoke(self, lease: Lease) -> None:
         settings = self._settings.worker
-        why = Reason.of(HoldReason.WORKER_HUNG, seconds=settings.time_limit_s)
-        if not self._queue.revoke(lease, why, settings.max_attempts):
+        reason = Reason.of(HoldReason.WORKER_HUNG, seconds=settings.time_limit_s)
+        if not self._queue.revoke_lease(lease, reason, settings.max_attempts):
             return
-        log.error("%s; it is killed", why, extra={"action": "lease", "job": lease.job_id})
+        log.error("%s; it is killed", reason, extra={"action": "lease", "job": lease.job_id})
         with self._lock:
             if self._worker is not None and lease.worker == self._name:
-                self._killed_for = why
+                self._killed_for = reason
                 self._worker.kill()
 
     def terminate(self) -> None:

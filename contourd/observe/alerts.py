@@ -60,17 +60,17 @@ class Alerts:
         if not self._channels:
             return
         concerns = {concern.key: concern for concern in self.concerns()}
-        told = self._told()
+        text = self._read_sent()
         for channel in self._channels:
-            known = told.get(channel.name, [])
+            known = text.get(channel.name, [])
             began = [concern for key, concern in concerns.items() if key not in known]
             ended = [key for key in known if key not in concerns]
             over = [key.split("/")[1] for key in ended if key.split("/")[0] in ENDS]
             if (began or over) and not self._send(channel, Notice(self._settings.node.ae_title, began, over)):
                 continue
             if began or ended:
-                told[channel.name] = list(concerns)
-                self._keep(told)
+                text[channel.name] = list(concerns)
+                self._keep(text)
 
     def concerns(self) -> list[Concern]:
         """Find what is not as it should be, of the rules that are wanted."""
@@ -88,8 +88,8 @@ class Alerts:
         if standing.light is not ConstancyLight.RED:
             return []
         if standing.overdue is not None:
-            told = f"the constancy check of {standing.overdue.astimezone():%Y-%m-%d %H:%M} did not come to an end"
-            return [Concern("constancy", "constancy check", told, standing.overdue.isoformat())]
+            text = f"the constancy check of {standing.overdue.astimezone():%Y-%m-%d %H:%M} did not come to an end"
+            return [Concern("constancy", "constancy check", text, standing.overdue.isoformat())]
         number = standing.last.id if standing.last else 0
         return [
             Concern(
@@ -126,16 +126,16 @@ class Alerts:
             channel.send(notice_of_test(self._settings.node.ae_title))
         return [channel.name for channel in self._channels]
 
-    def _told(self) -> dict[str, list[str]]:
+    def _read_sent(self) -> dict[str, list[str]]:
         try:
             content = json.loads(read_regular(self._file))
             return {str(name): [str(key) for key in keys] for name, keys in content.items()}
         except (OSError, ValueError, AttributeError, TypeError):
             return {}  # told again rather than not at all
 
-    def _keep(self, told: dict[str, list[str]]) -> None:
+    def _keep(self, content: dict[str, list[str]]) -> None:
         partial = self._settings.spool.root / PARTIAL / uuid4().hex
         try:
-            write_durably(partial, self._file, [json.dumps(told).encode()])
+            write_durably(partial, self._file, [json.dumps(content).encode()])
         except OSError as error:
             log.warning("what was alerted cannot be kept: %s", error.strerror, extra={"action": "alert"})

@@ -31,7 +31,7 @@ class AttemptCount:
     last_at: datetime
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """Return the ending in a word or two."""
         return self.outcome if self.status is None else f"{self.outcome} 0x{self.status:04X}"
 

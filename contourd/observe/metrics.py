@@ -172,8 +172,8 @@ class NodeMetrics(Collector):
         build.add_metric([__version__], 1)
         yield build
         if self._pulse is not None:
-            told = "Whether the node answers a C-ECHO to its own port, and writes to its spool and database."
-            yield GaugeMetricFamily("contourd_up", told, int(not self._pulse.is_dead))
+            text = "Whether the node answers a C-ECHO to its own port, and writes to its spool and database."
+            yield GaugeMetricFamily("contourd_up", text, int(not self._pulse.is_dead))
             works = self._pulse.is_fresh and self._pulse.worker_is_alive
             yield GaugeMetricFamily("contourd_worker_up", "Whether the worker is alive.", int(works))
 

@@ -155,8 +155,8 @@ class WebhookChannel:
             raise NoticeNotSent(one_line(f"the webhook took nothing: {type(error).__name__}: {error}")) from error
         if status not in OK:
             known = status in list(HTTPStatus)
-            told = f"{status} {HTTPStatus(status).phrase}" if known else str(status)
-            raise NoticeNotSent(f"the webhook took nothing: it answered {told}")
+            text = f"{status} {HTTPStatus(status).phrase}" if known else str(status)
+            raise NoticeNotSent(f"the webhook took nothing: it answered {text}")
 
     def _connection(self, timeout_s: float) -> HTTPConnection:
         parts = self._parts

@@ -162,7 +162,7 @@ def _events(session: Session, series_id: int, job_id: int | None, deliveries: di
             deliveries[row.subject_id] if row.subject == "delivery" else row.subject,
             row.event,
             row.state,
-            row.told,
+            row.text,
         )
         for row in rows
     )

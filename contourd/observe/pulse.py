@@ -73,9 +73,9 @@ class Pulse:
         return SelfTestFault(self._wrong.value)
 
     @property
-    def told(self) -> list[str]:
+    def text(self) -> list[str]:
         """What is wrong, in words; empty where nothing is."""
-        return [told for one, told in TOLD.items() if one in self.wrong]
+        return [line for one, line in TOLD.items() if one in self.wrong]
 
     @property
     def is_dead(self) -> bool:

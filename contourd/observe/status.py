@@ -116,7 +116,7 @@ def to_json(report: QueueReport, settings: Settings) -> str:
                 "last_success": d.last_success.isoformat() if d.last_success else None,
                 "waiting": d.waiting,
                 "configured": d.name in {destination.name for destination in settings.destination},
-                "tries": {t.told: t.number for t in d.tries},
+                "tries": {t.text: t.number for t in d.tries},
             }
             for d in configured_destinations(report, settings)
         ],

@@ -79,8 +79,8 @@ def constancy_text(standing: ConstancyStatus, now: datetime) -> Text:
         text.append(f"   checked {at.astimezone():%Y-%m-%d %H:%M}, {age(now - at)} ago")
     if standing.under_way:
         text.append("   one is under way")
-    for told in filter(None, [standing.reason, *standing.remarks]):
-        text.append("\n  ").append_text(_outside(told))
+    for line in filter(None, [standing.reason, *standing.remarks]):
+        text.append("\n  ").append_text(_outside(line))
     return text
 
 
@@ -93,9 +93,9 @@ def _lines(title: str, *columns: str) -> Table:
     return table
 
 
-def _cut(told: str) -> Text:
+def _cut(text: str) -> Text:
     """Return a text that may hold words of a peer, which ends with an ellipsis where it does not fit."""
-    return Text(one_line(told), no_wrap=True, overflow="ellipsis")
+    return Text(one_line(text), no_wrap=True, overflow="ellipsis")
 
 
 def _destinations_table(report: QueueReport, settings: Settings, now: datetime) -> Table:
@@ -109,7 +109,7 @@ def _destinations_table(report: QueueReport, settings: Settings, now: datetime) 
             age(now - d.since) if d.since else "",
             f"{age(now - d.last_success)} ago" if d.last_success else "",
             str(d.waiting),
-            _cut(gone + ", ".join(f"{t.told}: {t.number}" for t in d.tries)),
+            _cut(gone + ", ".join(f"{t.text}: {t.number}" for t in d.tries)),
         )
     return table
 
@@ -127,9 +127,9 @@ def _jobs_table(lines: Sequence[JobLine], now: datetime) -> Table:
     table = _lines("Jobs", "job", "state", "came", "patient", "reason or remarks; deliveries")
     for job in lines:
         deliveries = ", ".join(_delivery_text(d, now) for d in job.deliveries)
-        told = "; ".join(filter(None, [str(job.reason or ""), job.remarks.told(), deliveries]))
+        text = "; ".join(filter(None, [str(job.reason or ""), job.remarks.text(), deliveries]))
         when = _when(job.created_at, now)
-        table.add_row(str(job.id), _styled(job.state), when, Text(one_line(job.patient)), _cut(told))
+        table.add_row(str(job.id), _styled(job.state), when, Text(one_line(job.patient)), _cut(text))
     return table
 
 
@@ -153,7 +153,7 @@ def job_in_full(job: JobLine, now: datetime) -> RenderableType:
         ),
         ("reason", _outside(str(job.reason or ""))),
         ("code", Text(job.reason.code.value if job.reason else "")),
-        ("remarks", _outside(job.remarks.told())),
+        ("remarks", _outside(job.remarks.text())),
         ("what to do", Text(job.reason.remedy if job.reason and advice else "")),
         ("command", Text(advice, "bold")),
     ]
@@ -182,9 +182,9 @@ def _facts(rows: Iterable[tuple[str, Text]]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, told in rows:
-        if told.plain:
-            table.add_row(name, told)
+    for name, text in rows:
+        if text.plain:
+            table.add_row(name, text)
     return table
 
 

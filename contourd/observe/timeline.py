@@ -91,7 +91,7 @@ def _events(session: Session, wanted: TimelineFilter, job: JobRow | None) -> Ite
     for row, job_id, destination in session.execute(ordered):
         of = row.subject_id if row.subject == "job" else job_id
         action, subject = f"{row.subject} {row.event}", f"{row.subject} {row.subject_id}"
-        yield TimelineEntry(row.at, NODE, action, subject, row.state, row.told, of, destination, row.reason_code)
+        yield TimelineEntry(row.at, NODE, action, subject, row.state, row.text, of, destination, row.reason_code)
 
 
 def _with_deliveries() -> Select[EventRow, int, str]:

@@ -97,13 +97,13 @@ class Operations:
         """
         reason = override.strip()
         self._refuse_names(reason, image_of_job(self._database, job_id))
-        told = f"{reason} ({self._actor})" if reason else ""
+        text = f"{reason} ({self._actor})" if reason else ""
         with self._database.transaction() as session:
             job = self._current(session, job_id)
             if job.state == JobState.CANCELLED:
                 self._revive(session, job)
             else:
-                self._queue.retry_within(session, job_id, told)
+                self._queue.retry_job_within(session, job_id, text)
             self._audit(session, "override" if reason else "retry", f"job {job_id}", reason)
             uid = self._series_of(session, job).series_uid
         self._marks.clear(uid, JournalMark.PERSON)
@@ -261,14 +261,14 @@ class Operations:
             given_up = give_up(session, series, reason.strip(), seen)
             self._release(session, series, gapped_s)
             self._audit(session, "release", f"series {series_id}", "; ".join(filter(None, (reason.strip(), given_up))))
-            told = f"series {series_id} will be examined again"
+            text = f"series {series_id} will be examined again"
             if not series.calling_ae:
-                told += (
+                text += (
                     "; its sender is not known: where a route asks for it, it is held again until its sender sends it"
                 )
         self._marks.clear(series.series_uid, JournalMark.INTERRUPTED, JournalMark.REFUSED, JournalMark.PERSON)
         remove_decided(self._database, self._root)
-        return told
+        return text
 
     def replace_images(self, series_id: int, gapped_s: float, reason: str) -> str:
         """Take the images that came again with other content in the place of the earlier ones, all at once.
@@ -282,12 +282,12 @@ class Operations:
         foreseen = foresee_replacement(self._database, self._root, series_id)
         with self._database.transaction() as session:
             series = self._series(session, series_id)
-            told = replace_within(session, self._queue, series, foreseen, self._root)
+            text = replace_within(session, self._queue, series, foreseen, self._root)
             self._release(session, series, gapped_s)
-            self._audit(session, "replace", f"series {series_id}", f"{reason.strip()}; {told}")
+            self._audit(session, "replace", f"series {series_id}", f"{reason.strip()}; {text}")
         self._marks.clear(series.series_uid, JournalMark.INTERRUPTED, JournalMark.PERSON)
         remove_decided(self._database, self._root)
-        return told
+        return text
 
     def _series(self, session: Session, series_id: int) -> SeriesRow:
         series = session.get(SeriesRow, series_id, with_for_update=True)

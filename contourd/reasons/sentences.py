@@ -44,14 +44,14 @@ def images_refused(detail: Detail) -> str:
     """Say how many images were refused, and why."""
     number, causes = _count(detail["images"]), [_named(cause) for cause in _items(detail["causes"])]
     images = "an image of the series was" if number == 1 else f"{number} images of the series were"
-    told = [f"{_count(cause['status']):04X}: {cause['why']}" for cause in causes]
+    lines = [f"{_count(cause['status']):04X}: {cause['why']}" for cause in causes]
     if len(causes) > 1:
-        told = [f"{_count(cause['images'])} with {text}" for cause, text in zip(causes, told, strict=False)]
+        lines = [f"{_count(cause['images'])} with {text}" for cause, text in zip(causes, lines, strict=False)]
     more = f"; and {detail['others']} other reasons" if detail["others"] else ""
     unknown = _count(detail["uncertain"])
     maybe = f"; {unknown} could not be read, and may be of another series" if unknown else ""
     return (
-        f"{images} refused and did not come since ({'; '.join(told)}{more}{maybe}); mend the cause and send the "
+        f"{images} refused and did not come since ({'; '.join(lines)}{more}{maybe}); mend the cause and send the "
         f"whole series again, or release it with a reason if it is whole without{_found(detail)}"
     )
 
@@ -133,19 +133,19 @@ def outside_limits(detail: Detail) -> str:
 
 def all_withheld(detail: Detail) -> str:
     """Return why each organ is withheld."""
-    told = "; ".join(f"{name}: {why}" for name, why in _named(detail["organs"]).items())
-    return f"every organ that was found is withheld ({told}); look at the series"
+    text = "; ".join(f"{name}: {reason}" for name, reason in _named(detail["organs"]).items())
+    return f"every organ that was found is withheld ({text}); look at the series"
 
 
 def organs_differ(detail: Detail) -> str:
     """Say of each organ how it differs."""
-    return "; ".join(f"{name} {why}" for name, why in _named(detail["organs"]).items())
+    return "; ".join(f"{name} {reason}" for name, reason in _named(detail["organs"]).items())
 
 
 def contours_from_nowhere(detail: Detail) -> str:
     """Name the contours that nobody drew."""
-    told = [organs_differ(detail)] if detail["organs"] else []
-    return "; ".join([*told, f"contours of {_listed(detail['names'])} come from nowhere"])
+    text = [organs_differ(detail)] if detail["organs"] else []
+    return "; ".join([*text, f"contours of {_listed(detail['names'])} come from nowhere"])
 
 
 def unpaired(detail: Detail) -> str:

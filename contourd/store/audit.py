@@ -157,8 +157,8 @@ class AuditTrail:
                 continue  # a clock that jumped back ends the window
             del self._waiting.seen[deed]
             if repeated.more:
-                told = f"{repeated.more} more since {repeated.since:%H:%M:%S} UTC"
-                again = "; ".join(filter(None, [deed.detail, told]))
+                text = f"{repeated.more} more since {repeated.since:%H:%M:%S} UTC"
+                again = "; ".join(filter(None, [deed.detail, text]))
                 self._append(AuditEntry(deed.actor, deed.action, deed.subject, again, repeated.more))
                 self._waiting.seen[deed] = _Repeated(now)
 
@@ -199,8 +199,8 @@ class AuditTrail:
         known = [one for detail in self._details(MODEL, subject) if (one := json.loads(detail))["model"] == model]
         before = known[-1]["sha256"] if known else None
         if before != sha256:
-            told = {"model": model, "version": version, "sha256": sha256, "before": before}
-            self.record(AuditEntry(NODE, MODEL, subject, json.dumps(told)))
+            content = {"model": model, "version": version, "sha256": sha256, "before": before}
+            self.record(AuditEntry(NODE, MODEL, subject, json.dumps(content)))
 
     def _details(self, action: str, subject: str) -> list[str]:
         wanted = select(AuditRow.detail).where(AuditRow.action == action, AuditRow.subject == subject)

@@ -107,8 +107,8 @@ def _light(
         off = ConstancyLight.UNBASED if settings.enabled else ConstancyLight.OFF
         return off, f"{command('constancy baseline')} makes one, after acceptance" if settings.enabled else ""
     if overdue is not None:
-        told = f"no check came to an end that was to begin at {overdue.astimezone():%Y-%m-%d %H:%M}"
-        return ConstancyLight.RED, f"{told}; look whether contourd runs, then: {command('constancy run')}"
+        text = f"no check came to an end that was to begin at {overdue.astimezone():%Y-%m-%d %H:%M}"
+        return ConstancyLight.RED, f"{text}; look whether contourd runs, then: {command('constancy run')}"
     if last is None:
         return (
             ConstancyLight.UNCHECKED if settings.enabled else ConstancyLight.OFF

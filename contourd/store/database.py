@@ -122,11 +122,11 @@ class Database:
         except OURS:
             raise
         except (DBAPIError, PoolTimeout, sqlite3.Error) as error:
-            raise QueueUnavailable(self._told(error)) from error
+            raise QueueUnavailable(self._error_text(error)) from error
 
-    def _told(self, error: Exception) -> str:
-        said = "every connection is in use" if isinstance(error, PoolTimeout) else reason_of(error)
-        meaning = next((meaning for words, meaning in MEANINGS if words in said), f"cannot be used: {said}")
+    def _error_text(self, error: Exception) -> str:
+        message = "every connection is in use" if isinstance(error, PoolTimeout) else reason_of(error)
+        meaning = next((meaning for words, meaning in MEANINGS if words in message), f"cannot be used: {message}")
         remedy = f"; {DAMAGED}" if meaning == "is damaged" else ""
         return f"the database {self.engine.url.database or self.engine.url.host} {meaning}{remedy}"
 
@@ -296,5 +296,5 @@ def revisions() -> tuple[str, ...]:
 def reason_of(error: Exception) -> str:
     """Return what the database said; only its first line, for the next ones of PostgreSQL quote what was written."""
     original = error.orig if isinstance(error, DBAPIError) else error
-    said = original if original is not None and not isinstance(original, SQLAlchemyError) else type(error).__name__
-    return str(said).strip().split("\n", 1)[0]
+    message = original if original is not None and not isinstance(original, SQLAlchemyError) else type(error).__name__
+    return str(message).strip().split("\n", 1)[0]

@@ -64,7 +64,7 @@ class Queue:
         self._database = database
         self._now = clock
 
-    def claim(self, worker: str, lease_s: float, but: Collection[int] = ()) -> Job | None:
+    def fetch_job(self, worker: str, lease_s: float, but: Collection[int] = ()) -> Job | None:
         """Take the oldest queued job under a lease, None where there is none; ``but`` are jobs that wait for a device.
 
         What has broken a worker goes last, so that it keeps nothing else waiting; a constancy check waits for patients.
@@ -100,7 +100,7 @@ class Queue:
                 _sent_with(session, job.id),
             )
 
-    def renew(self, job_id: int, worker: str, lease_s: float) -> None:
+    def renew_lease(self, job_id: int, worker: str, lease_s: float) -> None:
         """Extend the lease.
 
         Raises
@@ -111,7 +111,7 @@ class Queue:
         with self._database.transaction() as session:
             self._owned(session, job_id, worker).lease_until = self._now() + timedelta(seconds=lease_s)
 
-    def contoured(
+    def finish_job(
         self,
         job_id: int,
         worker: str,
@@ -140,7 +140,7 @@ class Queue:
             job.lease_until, job.reason, job.remarks = None, None, remarks
             if made is not None:
                 add_contouring(session, job_id, made, now)
-            self._advance(session, job, JobEvent.CONTOURED, remarks.told())
+            self._advance(session, job, JobEvent.CONTOURED, remarks.text())
             if job.confirm and not job.confirmed_by:
                 job.reason = Reason(HoldReason.WAITS_FOR_CONFIRMATION)
                 self._advance(session, job, JobEvent.AWAIT_CONFIRMATION, job.reason)
@@ -149,14 +149,14 @@ class Queue:
                 if session.scalars(known).first() is None:
                     add_delivery(session, job, name, output, now)
 
-    def hold(self, job_id: int, worker: str, reason: Reason) -> None:
+    def hold_job(self, job_id: int, worker: str, reason: Reason) -> None:
         """Hold a claimed job: a person must look. Raises LeaseLost."""
         with self._database.transaction() as session:
             job = self._owned(session, job_id, worker)
             job.reason, job.lease_until = reason, None
             self._advance(session, job, JobEvent.HOLD, reason)
 
-    def fail(
+    def fail_job(
         self, job_id: int, worker: str, reason: Reason, max_attempts: int, when_spent: JobEvent = JobEvent.FAIL
     ) -> None:
         """Queue a claimed job again after an error of ours, or fail or hold it when the attempts are spent."""
@@ -166,14 +166,14 @@ class Queue:
             job.reason, job.lease_until = reason, None
             self._advance(session, job, when_spent if spent else JobEvent.REQUEUE, reason)
 
-    def give_back(self, job_id: int, worker: str, reason: Reason) -> None:
+    def return_job(self, job_id: int, worker: str, reason: Reason) -> None:
         """Queue a claimed job again that met no fault of its own: the attempt does not count. Raises LeaseLost."""
         with self._database.transaction() as session:
             job = self._owned(session, job_id, worker)
             job.attempts, job.reason, job.lease_until = max(0, job.attempts - 1), reason, None
             self._advance(session, job, JobEvent.REQUEUE, reason)
 
-    def wait_for_device(self, job_id: int, worker: str, why: Reason, patience_s: float) -> bool:
+    def wait_for_device(self, job_id: int, worker: str, reason: Reason, patience_s: float) -> bool:
         """Queue a claimed job again that found no device to run on: the attempt does not count. Raises LeaseLost.
 
         Returns
@@ -185,39 +185,39 @@ class Queue:
             waited_s = (now - (waits_since(session, job_id) or now)).total_seconds()
             patient = waited_s < patience_s
             job.attempts, job.lease_until = max(0, job.attempts - 1), None
-            job.reason = Reason.of(HoldReason.WAITS_FOR_DEVICE, why=why)
+            job.reason = Reason.of(HoldReason.WAITS_FOR_DEVICE, why=reason)
             if not patient:
-                job.reason = Reason.of(HoldReason.DEVICE_NEVER_FREE, minutes=waited_s / 60, why=why)
+                job.reason = Reason.of(HoldReason.DEVICE_NEVER_FREE, minutes=waited_s / 60, why=reason)
             self._advance(session, job, JobEvent.REQUEUE if patient else JobEvent.HOLD, job.reason)
             return patient
 
-    def leases(self) -> list[Lease]:
+    def list_leases(self) -> list[Lease]:
         """Return the leases of all jobs that are being contoured."""
         claimed = select(JobRow.id, JobRow.worker, JobRow.lease_until).where(JobRow.state == JobState.CONTOURING)
         with self._database.reading() as session:
             rows = session.execute(claimed).all()
         return [Lease(job, worker, until) for job, worker, until in rows if until is not None]
 
-    def revoke(self, lease: Lease, why: Reason, max_attempts: int) -> bool:
+    def revoke_lease(self, lease: Lease, reason: Reason, max_attempts: int) -> bool:
         """Queue the job again, or hold it after ``max_attempts``; returns False where the lease was renewed."""
         with self._database.transaction() as session:
             job = session.get_one(JobRow, lease.job_id)
             held = (job.state, job.worker, job.lease_until) == (JobState.CONTOURING, lease.worker, lease.until)
             if held:
-                self._abandon(session, job, why, max_attempts)
+                self._release_job(session, job, reason, max_attempts)
             return held
 
-    def abandon(self, worker: str, why: Reason, max_attempts: int) -> list[int]:
+    def release_jobs_of(self, worker: str, reason: Reason, max_attempts: int) -> list[int]:
         """Do the same for the jobs of a worker that is known to be dead; returns their ids."""
         with self._database.transaction() as session:
             owned = select(JobRow).where(JobRow.state == JobState.CONTOURING, JobRow.worker == worker)
-            return [self._abandon(session, job, why, max_attempts) for job in session.scalars(owned)]
+            return [self._release_job(session, job, reason, max_attempts) for job in session.scalars(owned)]
 
-    def _abandon(self, session: Session, job: JobRow, why: Reason, max_attempts: int) -> int:
+    def _release_job(self, session: Session, job: JobRow, reason: Reason, max_attempts: int) -> int:
         spent = job.attempts >= max_attempts
-        job.lease_until, job.reason = None, why
+        job.lease_until, job.reason = None, reason
         if spent:
-            job.reason = Reason.of(HoldReason.JOB_BROKE_WORKER, tries=job.attempts, why=why)
+            job.reason = Reason.of(HoldReason.JOB_BROKE_WORKER, tries=job.attempts, why=reason)
         self._advance(session, job, JobEvent.HOLD if spent else JobEvent.REQUEUE, job.reason)
         return job.id
 
@@ -228,7 +228,7 @@ class Queue:
                 job.attempts, job.lease_until = max(0, job.attempts - 1), None
                 self._advance(session, job, JobEvent.REQUEUE, "contourd was restarted")
 
-    def retry(self, job_id: int, override: str = "") -> None:
+    def retry_job(self, job_id: int, override: str = "") -> None:
         """Release a held or failed job, or make its refused and waiting deliveries due now.
 
         Parameters
@@ -242,9 +242,9 @@ class Queue:
             There is nothing to retry: the job is under way, delivered, superseded or unknown.
         """
         with self._database.transaction() as session:
-            self.retry_within(session, job_id, override)
+            self.retry_job_within(session, job_id, override)
 
-    def retry_within(self, session: Session, job_id: int, override: str = "") -> None:
+    def retry_job_within(self, session: Session, job_id: int, override: str = "") -> None:
         """Do so inside the caller's transaction."""
         job, now = session.get(JobRow, job_id), self._now()
         if job is None:
@@ -280,11 +280,11 @@ class Queue:
         if removed is not None:
             raise InvalidTransition(f"retention removed the files of job {job.id}; send the series again")
 
-    def supersede(self, session: Session, jobs: Sequence[JobRow], why: Reason) -> None:
+    def supersede_jobs(self, session: Session, jobs: Sequence[JobRow], reason: Reason) -> None:
         """End jobs of an older revision inside the caller's transaction; what was delivered stays delivered."""
         for job in jobs:
             if job.state in JOBS_NOT_ENDED:
-                withdraw_job(session, job, JobEvent.SUPERSEDE, why, self._now())
+                withdraw_job(session, job, JobEvent.SUPERSEDE, reason, self._now())
 
     def _owned(self, session: Session, job_id: int, worker: str) -> JobRow:
         job = session.get(JobRow, job_id)
@@ -292,8 +292,8 @@ class Queue:
             raise LeaseLost(f"job {job_id} is no longer {worker}'s")
         return job
 
-    def _advance(self, session: Session, job: JobRow, event: JobEvent, why: Why) -> None:
-        advance_job(session, job, event, why, self._now())
+    def _advance(self, session: Session, job: JobRow, event: JobEvent, reason: Why) -> None:
+        advance_job(session, job, event, reason, self._now())
 
 
 def _sent_with(session: Session, job_id: int) -> ModelIdentity | None:

@@ -418,7 +418,7 @@ class EventRow(ReasonColumns, Table):
     detail: Mapped[str] = mapped_column(Text, default="")
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """What there is to say of it; older rows keep the sentence of their reason in ``detail``."""
         return self.detail or str(self.reason or "")
 

@@ -28,13 +28,13 @@ from contourd.store.tables import DeliveryRow, EventRow, JobRow, SeriesRow
 Why = Reason | str | None  # a reason, or words for what happens of itself or by a person
 
 
-def record(session: Session, subject: str, subject_id: int, event: str, state: str, why: Why, at: datetime) -> None:
+def record(session: Session, subject: str, subject_id: int, event: str, state: str, reason: Why, at: datetime) -> None:
     """Append one event row."""
     row = EventRow(at=at, subject=subject, subject_id=subject_id, event=str(event), state=str(state), detail="")
-    if isinstance(why, str):
-        row.detail = why
+    if isinstance(reason, str):
+        row.detail = reason
     else:
-        row.reason = why
+        row.reason = reason
     session.add(row)
 
 
@@ -90,22 +90,22 @@ def add_delivery(session: Session, job: JobRow, destination: str, output: str, a
     return row
 
 
-def advance_series(session: Session, series: SeriesRow, event: SeriesEvent, why: Why, at: datetime) -> None:
+def advance_series(session: Session, series: SeriesRow, event: SeriesEvent, reason: Why, at: datetime) -> None:
     """Advance a series; raises InvalidTransition."""
     series.state = next_series_state(SeriesState(series.state), event)
-    record(session, "series", series.id, event, series.state, why, at)
+    record(session, "series", series.id, event, series.state, reason, at)
 
 
-def advance_job(session: Session, job: JobRow, event: JobEvent, why: Why, at: datetime) -> None:
+def advance_job(session: Session, job: JobRow, event: JobEvent, reason: Why, at: datetime) -> None:
     """Advance a job; raises InvalidTransition."""
     job.state, job.updated_at = next_job_state(JobState(job.state), event), at
-    record(session, "job", job.id, event, job.state, why, at)
+    record(session, "job", job.id, event, job.state, reason, at)
 
 
-def advance_delivery(session: Session, row: DeliveryRow, event: DeliveryEvent, why: Why, at: datetime) -> None:
+def advance_delivery(session: Session, row: DeliveryRow, event: DeliveryEvent, reason: Why, at: datetime) -> None:
     """Advance a delivery; raises InvalidTransition."""
     row.state, row.updated_at = next_delivery_state(DeliveryState(row.state), event), at
-    record(session, "delivery", row.id, event, row.state, why, at)
+    record(session, "delivery", row.id, event, row.state, reason, at)
 
 
 def end_delivery(session: Session, row: DeliveryRow, event: DeliveryEvent, reason: Reason | None, at: datetime) -> None:

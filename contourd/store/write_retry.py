@@ -38,13 +38,13 @@ def retry_read(call: Callable[[], Result], stopping: threading.Event, otherwise:
     -------
     What was read; ``otherwise`` where the queue could not be had before ``stopping`` was set.
     """
-    told = False
+    text = False
     while True:
         try:
             return call()
         except QueueUnavailable as error:
-            if not told:
+            if not text:
                 log.warning("%s; it is tried again", error, extra={"action": "wait"})
-            told = True
+            text = True
         if stopping.wait(AGAIN_S):
             return otherwise

@@ -13,5 +13,5 @@ def lacks_memory(error: Exception) -> bool:
     """Return whether an error tells of memory that could not be had."""
     if not isinstance(error, RuntimeError | OSError):
         return isinstance(error, MemoryError)
-    said = str(error)
-    return getattr(error, "errno", None) == errno.ENOMEM or any(words in said for words in OUT_OF_MEMORY)
+    message = str(error)
+    return getattr(error, "errno", None) == errno.ENOMEM or any(words in message for words in OUT_OF_MEMORY)

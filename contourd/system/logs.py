@@ -32,15 +32,15 @@ def one_line(text: object, longest: int = LONGEST) -> str:
 
     What is not printable stands as Python would write it: a line feed as a backslash and an n.
     """
-    told = str(text)
-    if len(told) > longest:
-        told = told[: longest - 3] + "..."
-    if told.isprintable():
-        return told
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in told)
+    line = str(text)
+    if len(line) > longest:
+        line = line[: longest - 3] + "..."
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Return the kind of an error, with its text where that is ours, the system's or the database's."""
     kind = type(error).__name__
     if isinstance(error, OSError):
@@ -58,7 +58,7 @@ def traceback_text(error: BaseException) -> str:
     parts = []
     for one in reversed(chain):
         frames = "".join(traceback.format_tb(one.__traceback__))
-        parts.append(f"Traceback (most recent call last):\n{frames}{told(one)}")
+        parts.append(f"Traceback (most recent call last):\n{frames}{error_text(one)}")
     return "\n\nwhich led to:\n\n".join(parts)
 
 
@@ -78,7 +78,7 @@ class LineFormatter(logging.Formatter):
         shown = logging.makeLogRecord(record.__dict__)
         shown.exc_text = None  # another handler's, with the text of the error
         if isinstance(record.msg, BaseException):
-            shown.msg, shown.args = f"{record.name}: {told(record.msg)}", None
+            shown.msg, shown.args = f"{record.name}: {error_text(record.msg)}", None
         elif record.name.partition(".")[0] in QUOTING:
             shown.msg, shown.args = f"{record.name} has a remark at {record.filename}:{record.lineno}", None
         return super().format(shown)
@@ -114,7 +114,7 @@ def guard_standard_error() -> None:
     warnings.showwarning = _show_warning
     sys.excepthook = lambda kind, error, trace: _show(traceback_text(error))
     threading.excepthook = lambda raised: _show(traceback_text(raised.exc_value) if raised.exc_value else "")
-    sys.unraisablehook = lambda raised: _show(f"ignored: {told(raised.exc_value)}" if raised.exc_value else "")
+    sys.unraisablehook = lambda raised: _show(f"ignored: {error_text(raised.exc_value)}" if raised.exc_value else "")
 
 
 def _show(text: str) -> None:

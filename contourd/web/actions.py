@@ -103,19 +103,21 @@ def _recontour(site: Site, by: Operations, job: int, form: Form) -> str:
     return f"job {by.recontour(job, form['model'])} was made of it"
 
 
-def _told(call: Callable[[Operations, int, Form], None], told: str) -> Callable[[Site, Operations, int, Form], str]:
+def _answering(
+    call: Callable[[Operations, int, Form], None], text: str
+) -> Callable[[Site, Operations, int, Form], str]:
     def act(site: Site, by: Operations, job: int, form: Form) -> str:  # noqa: ARG001
         call(by, job, form)
-        return told
+        return text
 
     return act
 
 
 ACTIONS: Mapping[str, Callable[[Site, Operations, int, Form], str]] = {
-    "retry": _told(lambda by, job, form: by.retry(job, form.get("reason", "")), "will be tried again"),
-    "hold": _told(lambda by, job, form: by.hold(job, form.get("reason", "")), "is held"),
-    "confirm": _told(lambda by, job, form: by.confirm(job), "is confirmed, and goes to its destinations"),
-    "cancel": _told(lambda by, job, form: by.cancel(job, form.get("reason", "")), "is cancelled"),
+    "retry": _answering(lambda by, job, form: by.retry(job, form.get("reason", "")), "will be tried again"),
+    "hold": _answering(lambda by, job, form: by.hold(job, form.get("reason", "")), "is held"),
+    "confirm": _answering(lambda by, job, form: by.confirm(job), "is confirmed, and goes to its destinations"),
+    "cancel": _answering(lambda by, job, form: by.cancel(job, form.get("reason", "")), "is cancelled"),
     "resend": _resend,
     "recontour": _recontour,
 }
@@ -161,10 +163,10 @@ async def act_on_series(request: Request) -> Response:
     by, reason = site.operations(person.actor), form.get("reason", "")
     try:
         did = SERIES_ACTIONS[action]
-        told = await run_in_threadpool(did, by, series, site.settings.series.gapped_s, reason)
+        text = await run_in_threadpool(did, by, series, site.settings.series.gapped_s, reason)
     except (InvalidTransition, PatientNamed) as error:
-        told = f"Not done: {error}."
-    site.messages[person.csrf] = told
+        text = f"Not done: {error}."
+    site.messages[person.csrf] = text
     return RedirectResponse(f"/series/{series}", 303)
 
 

@@ -101,11 +101,11 @@ def _of_service(pulse: Pulse | None) -> list[str]:
         return []
     if not pulse.is_fresh:
         return ["the main process: it does not answer"]
-    return pulse.told if pulse.worker_is_alive else [*pulse.told, "worker: it is not running"]
+    return pulse.text if pulse.worker_is_alive else [*pulse.text, "worker: it is not running"]
 
 
 def _of_storage(database: Database, spool: SpoolSettings) -> list[str]:
-    wrong = [f"database: {told}"] if (told := database_problem(database)) else []
+    wrong = [f"database: {text}"] if (text := database_problem(database)) else []
     try:
         free = shutil.disk_usage(spool.root).free
     except OSError as error:

@@ -129,8 +129,8 @@ def rendered(markdown: str) -> Markup:
 
 def error_page(request: Request, error: Exception) -> Response:
     """Show an HTTP error as a page."""
-    status, told = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "it broke")
+    status, text = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "it broke")
     if isinstance(error, QueueUnavailable):
-        status, told = 503, f"{error}; the page comes back with the database"
-    values: dict[str, Any] = {"status_code": status, "told": told, "at": datetime.now(UTC)}
+        status, text = 503, f"{error}; the page comes back with the database"
+    values: dict[str, Any] = {"status_code": status, "told": text, "at": datetime.now(UTC)}
     return page(request, "error.html", status, **values)

@@ -46,7 +46,7 @@ from tests.chaos.site import Site
 
 # Public seams, as the launcher resolves them.
 CONTOUR = "contourd.contour.contouring:contour_series"
-CLAIM_DELIVERY = "contourd.delivery.deliveries:Deliveries.claim"
+CLAIM_DELIVERY = "contourd.delivery.deliveries:Deliveries.fetch_delivery"
 DELIVER = "contourd.dicom.network.scu:StorageSCU.deliver"
 COMMITMENTS = "contourd.delivery.commitments:Commitments"
 ASK = "contourd.dicom.network.commitment_scu:CommitmentSCU.ask"
@@ -251,7 +251,7 @@ NAMED = (
     Point("before the structure set is sent", kill("enter", DELIVER), arrival),
     Point("the destination's C-STORE-RSP is lost", kill("leave", DELIVER), arrival),
     Point("the second destination's C-STORE-RSP is lost", kill("leave", DELIVER, 2), arrival),
-    Point("storage commitment is to be asked for", kill("leave", f"{COMMITMENTS}.asked"), arrival),
+    Point("storage commitment is to be asked for", kill("leave", f"{COMMITMENTS}.record_request"), arrival),
     Point("the request for storage commitment is sent", kill("leave", ASK), arrival),
     Point("storage commitment is recorded, not answered", kill("leave", f"{COMMITMENTS}.reported"), arrival),
     Point(

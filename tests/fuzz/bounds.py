@@ -124,7 +124,7 @@ class Figures:
     peak_mb: float = 0.0
     failures: list[str] = field(default_factory=list)
 
-    def told(self) -> str:
+    def text(self) -> str:
         return (
             f"{self.name:<9} {self.inputs:>7} inputs {self.seconds:7.1f} s   accepted {self.accepted}, "
             f"refused {self.refused}, failures {len(self.failures)}   slowest {self.slowest_s:.2f} s   "

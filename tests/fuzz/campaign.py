@@ -69,7 +69,7 @@ def main() -> int:
     counts = {name: given.inputs * share // 100 for name, share in shares.items()}
     began, bad, inputs = time.monotonic(), False, 0
     for figures in play_apart(names, given.seed, given.first, counts, given.seconds):
-        print(figures.told(), flush=True)
+        print(figures.text(), flush=True)
         for failure in figures.failures[:50]:
             print(f"    {failure!r}")
         inputs += figures.inputs

@@ -17,7 +17,7 @@ MENDED = (("reader", 1, 39350), ("reader", 1, 47350), ("stores", 1, 27404), ("an
 def test_hostile_bytes_do_no_harm() -> None:
     """No crash, no hang, no growth, no exception that is not ours, no file where none belongs, no false Success."""
     for figures, inputs in zip(play_apart(list(INPUTS), SEED, 0, INPUTS), INPUTS.values(), strict=True):
-        print(figures.told())
+        print(figures.text())
         assert figures.failures == []
         assert figures.inputs == inputs
         assert figures.refused > inputs / 10

@@ -66,8 +66,8 @@ class Node:
         dataset = structure_set(read_series(write_series(folder / "ct")))
         dataset.save_as(self.spool.root / "rt.dcm", enforce_file_format=True)
         job = add_job(self.database)
-        self.queue.claim("a", 60)
-        self.queue.contoured(job, "a", {"pacs": "rt.dcm"})
+        self.queue.fetch_job("a", 60)
+        self.queue.finish_job(job, "a", {"pacs": "rt.dcm"})
         return str(dataset.SOPInstanceUID)
 
     def deliver(self, port: int, **more: Any) -> None:

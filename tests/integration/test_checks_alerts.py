@@ -37,7 +37,7 @@ def test_everything_but_the_message_is_tried(tmp_path):
     with smtp_sink() as box:
         found = alerts.mail(to(box.port, user="node", password_file=secret), "CONTOURD", send=False)
         assert found.state is CheckStatus.OK
-        assert "takes the log-in of node, and takes the addresses" in found.told
+        assert "takes the log-in of node, and takes the addresses" in found.text
         assert [line.split()[0].upper() for line in box.commands] == ["EHLO", "AUTH", "MAIL", "RCPT", "RSET", "QUIT"]
         assert box.messages == []
 
@@ -90,4 +90,4 @@ def test_a_webhook_whose_certificate_nobody_knows_is_red(tmp_path):
         found = alerts.webhook(f"https://{LOOPBACK}:{listener.getsockname()[1]}/x", 10)
         thread.join()
     assert found.state is CheckStatus.FAILED
-    assert "certificate" in found.told + found.remedy
+    assert "certificate" in found.text + found.remedy

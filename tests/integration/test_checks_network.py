@@ -69,7 +69,7 @@ def test_the_port_is_free_taken_or_ours(start: Start, tmp_path: Path) -> None:
     assert network.port(ours).state is CheckStatus.FAILED  # nobody holds the spool: another contourd, perhaps
     with serving(tmp_path):
         finding = network.port(ours)
-    assert (finding.state, "answers C-ECHO" in finding.told) == (CheckStatus.OK, True)
+    assert (finding.state, "answers C-ECHO" in finding.text) == (CheckStatus.OK, True)
 
 
 def test_a_node_that_keeps_this_machine_out_is_no_failure(start: Start, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_destination_has_called_or_was_not_tested(tmp_path: Path) -> None:
     database.close()
     finding = network.echo_back(destination, one)
     assert finding.state is CheckStatus.OK
-    assert "2026-03-04 05:06 UTC" in finding.told
+    assert "2026-03-04 05:06 UTC" in finding.text
     assert network.echo_back(destination.model_copy(update={"ae_title": "OTHER"}), one).state is CheckStatus.UNKNOWN
 
 
@@ -126,11 +126,11 @@ def of_node(signed: Signed, key: Path | None = None) -> CheckFinding:
 
 def test_the_node_s_certificate_lasts_for_a_month_and_names_it(authority: Authority) -> None:
     good = of_node(authority.sign("good", days=40))
-    assert (good.state, "39 more days" in good.told) == (CheckStatus.OK, True)
+    assert (good.state, "39 more days" in good.text) == (CheckStatus.OK, True)
     soon = of_node(authority.sign("soon", days=20))
     assert (soon.state, "renew it" in soon.remedy) == (CheckStatus.FAILED, True)
     named = of_node(authority.sign("named", days=40, names="DNS:tps.example.org"))
-    assert (named.state, "tps.example.org" in named.told) == (CheckStatus.UNKNOWN, True)
+    assert (named.state, "tps.example.org" in named.text) == (CheckStatus.UNKNOWN, True)
 
 
 def test_a_certificate_that_cannot_be_used(authority: Authority) -> None:
@@ -183,7 +183,7 @@ def test_a_destination_s_certificate(authority: Authority, tmp_path: Path) -> No
 
     with tls_server(authority.sign("lasting", days=40), authority) as port:
         finding = found(port)
-        assert (finding.state, "TLSv1.3" in finding.told, "39 more days" in finding.told) == (
+        assert (finding.state, "TLSv1.3" in finding.text, "39 more days" in finding.text) == (
             CheckStatus.OK,
             True,
             True,
@@ -193,10 +193,10 @@ def test_a_destination_s_certificate(authority: Authority, tmp_path: Path) -> No
             found(port, tls.model_copy(update={"authorities": stranger}))
         brief = authority.sign("brief", days=10, more="extendedKeyUsage=clientAuth\n")
         mine = found(port, tls.model_copy(update={"certificate": brief.certificate, "key": brief.key}))
-        assert (mine.state, "tls.certificate" in mine.told) == (CheckStatus.FAILED, True)
+        assert (mine.state, "tls.certificate" in mine.text) == (CheckStatus.FAILED, True)
     with tls_server(authority.sign("ending", days=10), authority) as port:
         theirs = found(port)
-        assert (theirs.state, f"certificate of {LOOPBACK}" in theirs.told) == (CheckStatus.FAILED, True)
+        assert (theirs.state, f"certificate of {LOOPBACK}" in theirs.text) == (CheckStatus.FAILED, True)
     with tls_server(authority.sign("elsewhere", days=40, names="DNS:pacs.example.org"), authority) as port:
         with pytest.raises(OSError, match="IP address mismatch"):
             found(port)

@@ -165,7 +165,7 @@ def test_a_sender_is_told_what_is_safe(start: Start, tmp_path: Path) -> None:
     images = sorted(write_series(tmp_path / "ct").iterdir())
     with sending(node.port, ExplicitVRLittleEndian) as association:
         assert all(association.send_c_store(path).Status == 0x0000 for path in images)
-    kept = node.requests.kept([str(uid) for uid in uids(images)])
+    kept = node.requests.find_stored([str(uid) for uid in uids(images)])
     references = tuple(InstanceReference(CTImageStorage, uid) for uid in uids(images))
     scanner = Scanner()
     assert n_action(node.port, request_dataset(CommitmentRequest("1.5.1", references))) == 0x0000
@@ -217,9 +217,9 @@ def test_hostile_requests_are_refused_and_leave_nothing(start: Start) -> None:
     assert n_action(node.port, good, calling="STRANGER") == 0x0124
     assert n_action(node.port, good, instance="1.2.3.4") == 0x0112
     assert n_action(node.port, good, action=9) == 0x0123
-    assert node.requests.next("CT1") is None
+    assert node.requests.fetch_request("CT1") is None
     assert n_action(node.port, good) == 0x0000
-    assert node.requests.next("CT1") is not None
+    assert node.requests.fetch_request("CT1") is not None
 
 
 def test_a_node_that_is_not_to_answer_senders_says_so(start: Start) -> None:

@@ -74,8 +74,8 @@ def spool(tmp_path: Path) -> Path:
     database.upgrade()
     queue = Queue(database)
     job = add_job(database)
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "outgoing/1.dcm"})
+    queue.fetch_job("a", 60)
+    queue.finish_job(job, "a", {"pacs": "outgoing/1.dcm"})
     database.close()
     return folder
 

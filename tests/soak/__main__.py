@@ -35,7 +35,7 @@ def main() -> int:
                 soaked = soak(node, folder, load, tell)
     finally:
         destination.stop()
-    print(soaked.told())
+    print(soaked.text())
     print(
         f"{load.associations * load.instances} instances in {load.associations} associations, {load.echoes} echoes, "
         f"{load.echoes} bare connections, {moody.calls} calls of a destination that breaks the rules, "

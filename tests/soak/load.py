@@ -78,7 +78,7 @@ class Soaked:
     idle: Footprint
     delivered: int
 
-    def told(self) -> str:
+    def text(self) -> str:
         rows = (("warmed up", self.warm), ("series", self.stored), ("echoes and connections", self.idle))
         lines = [f"{name:24}{f.rss_mb:8.1f} MB{f.descriptors:6} descriptors{f.threads:5} threads" for name, f in rows]
         grown = self.idle.grown(self.warm)

@@ -26,7 +26,7 @@ def test_the_node_does_not_grow(tmp_path: Path, bright_bundle: Path) -> None:
     finally:
         destination.stop()
     assert soaked.delivered == len(destination.copies) == 8
-    assert LIMITS.exceeded(soaked.idle.grown(soaked.warm)) == [], soaked.told()
+    assert LIMITS.exceeded(soaked.idle.grown(soaked.warm)) == [], soaked.text()
 
 
 def test_the_limits_see_each_kind_of_growth() -> None:

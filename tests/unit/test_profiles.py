@@ -93,7 +93,7 @@ def test_remarks_stand_where_a_person_sees_them(series: Series) -> None:
     left, right = dataset.RTROIObservationsSequence
     assert (left.ROIObservationLabel, "ROIObservationDescription" in left) == ("Parotid_L", False)
     assert (right.ROIObservationLabel, right.ROIObservationDescription) == ("CHECK", VOLUME)
-    told = remarks.told()
+    told = remarks.text()
     assert told == (
         "outside the model's limits, released: adult (mp); "
         "withheld: SpinalCord (it lies on the other side of the patient); "
@@ -101,4 +101,4 @@ def test_remarks_stand_where_a_person_sees_them(series: Series) -> None:
     )
     assert told in dataset.StructureSetDescription
     assert f"not found: {NOT_FOUND}" in dataset.StructureSetDescription
-    assert Remarks().told() == ""
+    assert Remarks().text() == ""

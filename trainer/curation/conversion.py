@@ -175,11 +175,11 @@ def _named(raw: RawCase, order: ConversionOptions) -> tuple[Case, list[str]]:
     """
     masks: dict[str, NDArray[np.bool_]] = {}
     conflicting, remarks = set(), list(raw.remarks.get("", ()))
-    for spelling, told in sorted(raw.remarks.items()):
+    for spelling, text in sorted(raw.remarks.items()):
         organ = order.organs.get(spelling)
         if organ is not None:
             unknown = "" if spelling in raw.masks else "; it is unknown"
-            remarks.append(f"{organ} ({spelling}): {', '.join(told)}{unknown}")
+            remarks.append(f"{organ} ({spelling}): {', '.join(text)}{unknown}")
     for spelling, mask in sorted(raw.masks.items()):
         organ = order.organs.get(spelling)
         if organ is None:

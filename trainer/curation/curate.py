@@ -28,7 +28,7 @@ from trainer.curation.discovery import Source, find_items, parse_sources
 from trainer.curation.pseudonyms import PseudonymisedItem, identify
 from trainer.curation.report import Curation, write_curation_report
 from trainer.curation.splits import SPLITS, Member, Shares, refuse_doubles, split_together
-from trainer.curation.twin_splits import TwinPair, fixed_splits, joined_patients, outnumbered, told
+from trainer.curation.twin_splits import TwinPair, describe_twins, fixed_splits, joined_patients, outnumbered
 from trainer.curation.twins import Scan, find_twins
 from trainer.names import mapping, review, vocabulary_of
 from trainer.progress import tracked
@@ -150,7 +150,7 @@ def curate(sources: Sequence[Source], output: Path, options: Options) -> Curatio
     splits = split_together(members, options.shares, options.seed, settled, pairs)
     cases = [_place(m, made[m.case], splits[m.patient], findings, options, output) for m in members]
     now, before = ({c.identifier: c.split for c in some} for some in (cases, earlier.cases))
-    twins = tuple(told(found_twins, left, now, before))
+    twins = tuple(describe_twins(found_twins, left, now, before))
     for pair in twins:
         print(f"{pair.first} and {pair.second} are the same person ({pair.similarity:.2f}): {pair.done}", flush=True)
     manifest = Manifest(
@@ -193,8 +193,8 @@ def _line(converted: Converted) -> str:
         return f"{converted.identifier}: left out, {converted.refused}"
     present = sum(a is Annotation.PRESENT for a in converted.annotations.values())
     cut = f", {converted.removed_mm:.0f} mm of chest removed" if converted.removed_mm else ""
-    told = f"; {'; '.join(converted.remarks)}" if converted.remarks else ""
-    return f"{converted.identifier}: {present} organs{cut}{told}"
+    text = f"; {'; '.join(converted.remarks)}" if converted.remarks else ""
+    return f"{converted.identifier}: {present} organs{cut}{text}"
 
 
 def _converted(orders: Sequence[ConversionOptions], workers: int) -> Iterator[Converted]:
@@ -270,8 +270,8 @@ def _place(
     reasons: dict[str, tuple[str, ...]] = {}
     for finding in own:
         if finding.organ in out and finding.rule in options.rules:
-            told = f"{finding.rule.value}: {finding.reason}"
-            reasons[finding.organ] = (*reasons.get(finding.organ, ()), told)
+            text = f"{finding.rule.value}: {finding.reason}"
+            reasons[finding.organ] = (*reasons.get(finding.organ, ()), text)
     return CuratedCase(
         identifier=member.case,
         source=member.source,

@@ -126,16 +126,16 @@ def read_patient(item: Item) -> RawCase:
     remarks: dict[str, list[str]] = {}
     differing = []
     for roi in rois:
-        mask, told = roi_mask(roi, series.grid, frame, images)
+        mask, text = roi_mask(roi, series.grid, frame, images)
         doubt = _contradiction(roi.name, observed.get(roi.number, ()))
         if doubt:
-            mask, told = None, [*told, doubt]
+            mask, text = None, [*text, doubt]
         if mask is not None:
             if roi.name in masks and not np.array_equal(masks[roi.name], mask):
                 differing.append(roi.name)
             masks[roi.name] = mask
-        if told:
-            remarks.setdefault(roi.name, []).extend(told)
+        if text:
+            remarks.setdefault(roi.name, []).extend(text)
     for name in dict.fromkeys(differing):
         del masks[name]
         remarks.setdefault(name, []).append("stands several times under this name, and they differ")
@@ -178,25 +178,25 @@ def roi_mask(
     The mask (z, y, x) and remarks. The mask is None where the ROI cannot be used, since nothing is drawn, it is not of
     this CT, or it is not whole; it is empty where all contours lie above or below what was scanned.
     """
-    told = list(roi.remarks)
+    text = list(roi.remarks)
     if roi.unusable:
-        return None, [roi.unusable, *told]
+        return None, [roi.unusable, *text]
     if not roi.contours:
-        return None, ["nothing is drawn that encloses an area" if told else "nothing is drawn", *told]
+        return None, ["nothing is drawn that encloses an area" if text else "nothing is drawn", *text]
     inside = _in_range(roi, grid)
     if not inside.contours:
         wrong = misplaced(inside, grid, frame_of_reference_uid)
         if wrong:
-            return None, [*wrong, *told]
-        return np.zeros(grid.shape, dtype=bool), ["drawn only outside of the scanned range", *told]
+            return None, [*wrong, *text]
+        return np.zeros(grid.shape, dtype=bool), ["drawn only outside of the scanned range", *text]
     wrong = misplaced(inside, grid, frame_of_reference_uid)
     if wrong:
-        return None, [wrong[0] + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""), *told]
+        return None, [wrong[0] + (f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""), *text]
     strange = [uid for uid in inside.images if uid and images is not None and uid not in images]
     if strange:
-        return None, [f"{len(strange)} of its contours refer to images of another series than the CT's", *told]
+        return None, [f"{len(strange)} of its contours refer to images of another series than the CT's", *text]
     beyond = len(roi.contours) - len(inside.contours)
-    remarks = [*told, *([f"{beyond} contours lie outside of the scanned range"] if beyond else [])]
+    remarks = [*text, *([f"{beyond} contours lie outside of the scanned range"] if beyond else [])]
     between = int((on_slices(inside.contours, grid) < 0).sum())
     if between:
         remarks.append(f"{between} contours lie between the slices, which others are nearer to; they were left out")

@@ -32,7 +32,7 @@ def identify(items: Sequence[Item], output: Path) -> list[PseudonymisedItem]:
     """Name every item; the same archive gives the same names as long as the data set keeps its key."""
     key = _key(output / KEY_FILE)
     several = len({item.source for item in items}) > 1
-    named, told = [], []
+    named, text = [], []
     counts: Counter[str] = Counter()
     for item in sorted(items, key=lambda i: (i.source, len(i.name), i.name)):
         if item.kind is Kind.DICOM:
@@ -45,13 +45,13 @@ def identify(items: Sequence[Item], output: Path) -> list[PseudonymisedItem]:
         identifier = name if counts[name] == 1 else f"{name}-{counts[name]}"
         named.append(PseudonymisedItem(item, identifier, patient))
         if item.kind is Kind.DICOM:
-            told.append((identifier, item.patient, item.name, str(item.images[0].parent)))
-    if told:
+            text.append((identifier, item.patient, item.name, str(item.images[0].parent)))
+    if text:
         path = output / PATIENTS_FILE
         with open(path, "w", newline="", encoding="utf-8", opener=_owner_only) as file:
             writer = csv.writer(file)
             writer.writerow(("case", "PatientID", "SeriesInstanceUID", "folder"))
-            writer.writerows([[_as_text(cell) for cell in row] for row in told])
+            writer.writerows([[_as_text(cell) for cell in row] for row in text])
     return named
 
 

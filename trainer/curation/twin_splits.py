@@ -77,7 +77,7 @@ def fixed_splits(
     return {**{p: where for p, where in earlier.items() if group.get(p, p) not in ruled}, **by_folder}
 
 
-def told(
+def describe_twins(
     twins: Twins, left: Mapping[str, str], split_of: Mapping[str, str], before: Mapping[str, str]
 ) -> list[TwinPair]:
     """Say what was done about each pair.

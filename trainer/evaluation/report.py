@@ -151,10 +151,10 @@ def _failures(results: Sequence[CaseResult]) -> list[_Failure]:
     for result in results:
         for o in result.organs:
             if o.dice is not None and o.dice < GROSS_FAILURE:
-                why = WHY[o.outcome] + (f": {o.reason or result.held}" if o.reason or result.held else "")
+                reason = WHY[o.outcome] + (f": {o.reason or result.held}" if o.reason or result.held else "")
                 if o.outcome is OrganOutcome.FOUND and o.volume_ratio is not None:
-                    why += f" ({o.volume_ratio:.2f} times the clinic's volume)"
-                found.append(_Failure(result.identifier, o.name, o.dice, why))
+                    reason += f" ({o.volume_ratio:.2f} times the clinic's volume)"
+                found.append(_Failure(result.identifier, o.name, o.dice, reason))
     return sorted(found, key=lambda f: (f.organ, f.dice, f.case))
 
 

@@ -240,8 +240,8 @@ def run_ablation(grid: str, dataset: Path, output: Path, device: str = "auto") -
         if row.table != title:
             title = row.table
             print(f"\n{title}")
-        said = "failed: " + "; ".join(row.failures) if row.mean is None else f"{row.mean:.3f}"
-        print(f"  {row.variant.name:32} {said}")
+        message = "failed: " + "; ".join(row.failures) if row.mean is None else f"{row.mean:.3f}"
+        print(f"  {row.variant.name:32} {message}")
         rows.append(row)
     print(f"\ntable: {output / ABLATION_REPORT}")
     return rows

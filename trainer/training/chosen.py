@@ -61,5 +61,5 @@ class RegistryEntry(BaseModel):
         try:
             return {**own, **entry.model_validate(given).model_dump(by_alias=True)}
         except ValidationError as error:
-            told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-            raise ValueError(f"the {cls.kind} {name}: {told}") from None
+            text = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            raise ValueError(f"the {cls.kind} {name}: {text}") from None

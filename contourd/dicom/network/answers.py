@@ -26,20 +26,20 @@ def mismatch(request: Any, context_id: int, answer: Any, answer_context_id: int)
     request, answer
         Primitives of pynetdicom.
     """
-    told = answer.msg_type
+    text = answer.msg_type
     if type(answer) is not type(request) or answer.MessageIDBeingRespondedTo is None:
         kind = "request" if answer.MessageIDBeingRespondedTo is None else "response"
-        return f"{request.msg_type} was answered by a {told} {kind}"
+        return f"{request.msg_type} was answered by a {text} {kind}"
     if answer.MessageIDBeingRespondedTo != request.MessageID:
         return f"it answers message {answer.MessageIDBeingRespondedTo}, message {request.MessageID} was sent"
     if answer_context_id != context_id:
         return f"it answers in presentation context {answer_context_id}, context {context_id} was used"
     for name, other in REPEATED:
-        said = getattr(answer, name, None)
+        message = getattr(answer, name, None)
         asked = getattr(request, name, None)
         asked = getattr(request, other, None) if asked is None else asked
-        if said is not None and str(said).rstrip("\0 ") != str(asked).rstrip("\0 "):
-            return one_line(f"it answers for {name} {said}, {asked} was sent", 200)
+        if message is not None and str(message).rstrip("\0 ") != str(asked).rstrip("\0 "):
+            return one_line(f"it answers for {name} {message}, {asked} was sent", 200)
     return "" if answer.Status is not None else "its answer has no status"
 
 
@@ -77,9 +77,9 @@ class PendingRequests:
             self._asked = None
             return context_id, message
         (request, asked_in), self._asked = self._asked, None
-        why = mismatch(request, asked_in, message, context_id)
-        if why:
-            self._guard.cut(BoundsBreach.ANSWER, why)
+        reason = mismatch(request, asked_in, message, context_id)
+        if reason:
+            self._guard.cut(BoundsBreach.ANSWER, reason)
             return NOTHING
         self._guard.allow(None)
         return context_id, message

@@ -94,7 +94,7 @@ class OutgoingAssociation:
                 self._guard.end()
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """What the peer did wrong."""
         return "; ".join(filter(None, (self.breach.value if self.breach else "", self.details)))
 
@@ -134,7 +134,7 @@ class AssociationRequestor:
             answered = outcome.status is not None or outcome.kind is OutcomeKind.ACCEPTED
             if call.breach is None or answered or outcome.kind is OutcomeKind.UNREACHABLE:
                 return outcome
-            return Outcome(OutcomeKind.IMPROPER, f"{where(peer)} breaks the rules of DICOM: {call.told}")
+            return Outcome(OutcomeKind.IMPROPER, f"{peer_text(peer)} breaks the rules of DICOM: {call.text}")
         finally:
             call.end()
             with self._lock:
@@ -160,21 +160,21 @@ class AssociationRequestor:
         except NodeError as error:  # its certificates cannot be used
             return Outcome(OutcomeKind.UNREACHABLE, str(error))
         except OSError as error:  # the host's name cannot be resolved
-            return Outcome(OutcomeKind.UNREACHABLE, f"{where(peer)} cannot be reached: {error.strerror or error}")
+            return Outcome(OutcomeKind.UNREACHABLE, f"{peer_text(peer)} cannot be reached: {error.strerror or error}")
         except BROKEN as error:
-            told = f"what it answers to the request for an association makes no sense ({type(error).__name__})"
-            return Outcome(OutcomeKind.UNREACHABLE, f"{where(peer)} breaks the rules of DICOM: {told}")
+            text = f"what it answers to the request for an association makes no sense ({type(error).__name__})"
+            return Outcome(OutcomeKind.UNREACHABLE, f"{peer_text(peer)} breaks the rules of DICOM: {text}")
         if not association.is_established:
             return _not_established(association, peer, call)
-        if why := _unusable(association):
+        if reason := _unusable(association):
             association.abort()
-            return Outcome(OutcomeKind.UNREACHABLE, f"{where(peer)} cannot be used: {why}")
+            return Outcome(OutcomeKind.UNREACHABLE, f"{peer_text(peer)} cannot be used: {reason}")
         try:
             return send(association)
         except (ValueError, AttributeError):  # its text may quote what cannot be encoded
-            return Outcome(OutcomeKind.REFUSED, f"what is to be sent to {where(peer)} cannot be encoded")
+            return Outcome(OutcomeKind.REFUSED, f"what is to be sent to {peer_text(peer)} cannot be encoded")
         except BROKEN:  # the association ended before the request went out
-            return Outcome(OutcomeKind.RETRY, f"{where(peer)} closed the connection")
+            return Outcome(OutcomeKind.RETRY, f"{peer_text(peer)} closed the connection")
 
     def _associate(
         self,
@@ -201,15 +201,15 @@ class AssociationRequestor:
         )
 
 
-def where(peer: Peer) -> str:
+def peer_text(peer: Peer) -> str:
     """Name a node for a person."""
     return f"{peer.name} ({peer.ae_title} at {peer.host}:{peer.port})"
 
 
-def told(status: int, comment: object) -> str:
+def answer_text(status: int, comment: object) -> str:
     """Put a DIMSE status and the other node's own words into a reason."""
-    said = one_line(comment or "", LONGEST_COMMENT)
-    return f"status 0x{status:04X}" + (f" ({said})" if said else "")
+    message = one_line(comment or "", LONGEST_COMMENT)
+    return f"status 0x{status:04X}" + (f" ({message})" if message else "")
 
 
 def _tls(peer: Peer) -> tuple[ssl.SSLContext, str] | None:
@@ -230,16 +230,19 @@ def _unusable(association: Any) -> str:
 
 def _not_established(association: Any, peer: Peer, call: OutgoingAssociation) -> Outcome:
     if call.breach is not None:
-        return Outcome(OutcomeKind.UNREACHABLE, f"{where(peer)} cannot be reached: {call.told}")
+        return Outcome(OutcomeKind.UNREACHABLE, f"{peer_text(peer)} cannot be reached: {call.text}")
     if association.is_rejected:
         primitive = association.acceptor.primitive
         if primitive.result == TRANSIENT_REJECTION:
-            return Outcome(OutcomeKind.RETRY, f"{where(peer)} rejected the association for now: {primitive.reason_str}")
+            return Outcome(
+                OutcomeKind.RETRY, f"{peer_text(peer)} rejected the association for now: {primitive.reason_str}"
+            )
         return Outcome(
-            OutcomeKind.REFUSED, f"{where(peer)} rejected the association: {primitive.reason_str}; check the AE titles"
+            OutcomeKind.REFUSED,
+            f"{peer_text(peer)} rejected the association: {primitive.reason_str}; check the AE titles",
         )
     if association.rejected_contexts:
         wanted = association.rejected_contexts[0].abstract_syntax.name
-        return Outcome(OutcomeKind.REFUSED, f"{where(peer)} does not take {wanted}; allow it there")
+        return Outcome(OutcomeKind.REFUSED, f"{peer_text(peer)} does not take {wanted}; allow it there")
     by_tls = " by TLS: it does not answer, or one of the certificates is not accepted" if peer.tls else ""
-    return Outcome(OutcomeKind.UNREACHABLE, f"{where(peer)} cannot be reached{by_tls}")
+    return Outcome(OutcomeKind.UNREACHABLE, f"{peer_text(peer)} cannot be reached{by_tls}")

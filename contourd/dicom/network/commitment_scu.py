@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from pydicom.uid import ImplicitVRLittleEndian
 from pynetdicom import build_role
 
-from contourd.dicom.network.association import AssociationRequestor, told, where
+from contourd.dicom.network.association import AssociationRequestor, answer_text, peer_text
 from contourd.dicom.network.commitment_messages import (
     PROCESSING_FAILURE,
     PUSH_MODEL,
@@ -92,13 +92,13 @@ class CommitmentSCU:
 
 def _classify(response: Any, peer: Destination | SenderNode, what: str) -> Outcome:
     if "Status" not in response:
-        return Outcome(OutcomeKind.RETRY, f"{where(peer)} did not answer, or the connection broke")
+        return Outcome(OutcomeKind.RETRY, f"{peer_text(peer)} did not answer, or the connection broke")
     status = int(response.Status)
     if status == SUCCESS:
         return Outcome(OutcomeKind.ACCEPTED, "", status)
     passing = status in (PROCESSING_FAILURE, RESOURCE_LIMITATION) or status >> 8 == 0xA7
     kind = OutcomeKind.RETRY if passing else OutcomeKind.REFUSED
-    return Outcome(kind, f"{where(peer)} {what}: {told(status, response.get('ErrorComment'))}", status)
+    return Outcome(kind, f"{peer_text(peer)} {what}: {answer_text(status, response.get('ErrorComment'))}", status)
 
 
 def reference_to(path: Path) -> InstanceReference:

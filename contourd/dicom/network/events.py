@@ -139,6 +139,6 @@ class OpenAssociation:
     releasing: bool = False
     ended: bool = False
     cut_off: bool = False
-    told: threading.Event = field(default_factory=threading.Event)
+    end_reported: threading.Event = field(default_factory=threading.Event)
     told_flaw: Callable[[Flaw], None] = field(default=lambda flaw: None)
     refusals: Counter[int] = field(default_factory=Counter)

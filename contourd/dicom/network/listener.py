@@ -186,7 +186,7 @@ class AssociationListener(ThreadedAssociationServer):
     def begin(self, request: Any, association: Any) -> None:
         """Hold the association that a connection is to become to its bounds, from the connection's beginning."""
         guard = AssociationGuard(
-            association, transport_of(association), self._entrance.bounds, partial(self._told, association)
+            association, transport_of(association), self._entrance.bounds, partial(self._report_breach, association)
         )
         wait_instead_of_polling(association)
         replace_method(association, Seam.SERVE_ALL, partial(self._run, association))
@@ -219,7 +219,7 @@ class AssociationListener(ThreadedAssociationServer):
         try:
             run()
         except BROKEN as error:
-            self._told(association, BoundsBreach.BROKE, type(error).__name__)
+            self._report_breach(association, BoundsBreach.BROKE, type(error).__name__)
         finally:
             stop_speaking(association)
             close_transport(association)
@@ -227,7 +227,7 @@ class AssociationListener(ThreadedAssociationServer):
             trigger(association, evt.EVT_CONN_CLOSE, {"address": address and address.as_tuple})
             self._forget(association)
 
-    def _told(self, association: Any, breach: BoundsBreach, details: str) -> None:
+    def _report_breach(self, association: Any, breach: BoundsBreach, details: str) -> None:
         address = association.requestor.address_info
         self._breached(association, breach, details, str(address.address) if address else "")
 
@@ -242,7 +242,7 @@ class AssociationListener(ThreadedAssociationServer):
         except (OSError, ValueError, RuntimeError) as error:
             with self._lock:
                 pending = self._pending.pop(request, None)
-            self._refused(address, f"{doing}: {_told(error)}")
+            self._refused(address, f"{doing}: {_error_text(error)}")
             self.shutdown_request(request)
             self._forget(request)
             if pending is not None and pending.association is not None:
@@ -263,7 +263,7 @@ class HandedConnections(AssociationListener):
         try:
             client = self._numbered(connection, address, number)
         except (OSError, ValueError) as error:  # it has gone meanwhile
-            self._refused(str(address[0]), f"the connection broke: {_told(error)}")
+            self._refused(str(address[0]), f"the connection broke: {_error_text(error)}")
             connection.close()
             self._gone(number)
             return
@@ -278,5 +278,5 @@ class HandedConnections(AssociationListener):
         forget_server(self.ae, self)
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -90,7 +90,7 @@ class Flaw:
     why: str
 
     @property
-    def told(self) -> str:
+    def text(self) -> str:
         """Return it in words, for a log and for an Error Comment."""
         return f"{self.operation} {self.why}"
 
@@ -107,8 +107,8 @@ def flaw_of(command: bytes) -> Flaw | None:
     operation, required = REQUESTS.get(field, (f"operation {field:04X}", ()))
     has_dataset = dataset_type != NO_DATASET
 
-    def flaw(status: int, element: int, why: str) -> Flaw:
-        return Flaw(field, message_id or 0, has_dataset, status, element, operation, why)
+    def flaw(status: int, element: int, reason: str) -> Flaw:
+        return Flaw(field, message_id or 0, has_dataset, status, element, operation, reason)
 
     if field not in REQUESTS:
         return flaw(UNRECOGNIZED_OPERATION, FIELD, "is not known")
@@ -211,10 +211,10 @@ def answer_flawed(association: Any, witness: Callable[[str], None]) -> Callable[
     seen: set[str] = set()
 
     def tell(flaw: Flaw) -> None:
-        log.warning("%s: answered with status 0x%04X", flaw.told, flaw.status, extra={"action": "refuse"})
-        if flaw.told not in seen:
-            seen.add(flaw.told)
-            witness(f"{flaw.told}: answered with status 0x{flaw.status:04X}")
+        log.warning("%s: answered with status 0x%04X", flaw.text, flaw.status, extra={"action": "refuse"})
+        if flaw.text not in seen:
+            seen.add(flaw.text)
+            witness(f"{flaw.text}: answered with status 0x{flaw.status:04X}")
 
     replace_method(association, Seam.SERVE, partial(_serve, association, tell))
     return tell
@@ -236,7 +236,7 @@ def _serve(
 
 def failure(flaw: Flaw) -> bytes:
     """Pack the command set of the answer, implicit VR little endian (PS3.7 6.3.1, C.3 to C.5)."""
-    comment = flaw.told[:LONGEST_COMMENT].encode("ascii")
+    comment = flaw.text[:LONGEST_COMMENT].encode("ascii")
     elements = b"".join(
         (
             _element(0x0100, NUMBER.pack(flaw.field | RESPONSE)),

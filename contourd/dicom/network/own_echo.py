@@ -92,8 +92,8 @@ def echo_self(
             call.send(_pdu(RELEASE_RQ, bytes(4)))
             call.receive(RELEASE_RP)
     except (OSError, ValueError, struct.error) as error:
-        told = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise NodeError(f"the node's own port does not answer a C-ECHO: {told}") from error
+        text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise NodeError(f"the node's own port does not answer a C-ECHO: {text}") from error
 
 
 class _Call:

@@ -22,7 +22,7 @@ from contourd.dicom.reading.decoders import inflate
 from contourd.dicom.reading.instance import LONGEST_UID, UNREADABLE, VALID_UID
 from contourd.errors import ContourdError, RequestMalformed, SeriesUnusable
 from contourd.reasons.catalogue import HoldReason, Reason
-from contourd.system.logs import told
+from contourd.system.logs import error_text
 
 log = logging.getLogger(__name__)
 
@@ -56,15 +56,17 @@ class RefusalResponder:
                 logging.ERROR if unexpected else logging.WARNING,
                 "instance refused with status 0x%04X: %s",
                 status,
-                told(error) if unexpected else error,
+                error_text(error) if unexpected else error,
                 extra=_where(opened),
                 exc_info=error if unexpected else None,
             )
-        why, request = "internal error; see the log of contourd" if unexpected else str(error), event.request
-        self._witness("instance refused", str(event.assoc.requestor.address), opened.calling_ae, f"{status:04X}: {why}")
+        reason, request = "internal error; see the log of contourd" if unexpected else str(error), event.request
+        self._witness(
+            "instance refused", str(event.assoc.requestor.address), opened.calling_ae, f"{status:04X}: {reason}"
+        )
         name = partial(refused_image, opened, request, getattr(request, "DataSet", None), event.context.transfer_syntax)
         self._mark(name, status, _reason_of(error, unexpected))
-        made = answer(status, why)
+        made = answer(status, reason)
         if isinstance(error, RequestMalformed):
             made.AffectedSOPClassUID = made.AffectedSOPInstanceUID = None
         return made
@@ -75,19 +77,19 @@ class RefusalResponder:
             if number > 1:
                 log.warning("%d instances in all were refused with status 0x%04X", number, status, extra=_where(opened))
 
-    def cut_off(self, association: Any, opened: OpenAssociation, why: str) -> None:
+    def cut_off(self, association: Any, opened: OpenAssociation, cause: str) -> None:
         """Mark the series of the image in whose middle an association is ended."""
-        reason = Reason.of(HoldReason.IMAGE_CUT_OFF, said=why[:LONGEST_REASON])
+        reason = Reason.of(HoldReason.IMAGE_CUT_OFF, said=cause[:LONGEST_REASON])
         self._mark(partial(refused_in_part, opened, association), OUT_OF_RESOURCES, reason)
 
-    def _mark(self, name: Callable[[], RefusedInstance | None], status: int, why: Reason) -> None:
+    def _mark(self, name: Callable[[], RefusedInstance | None], status: int, cause: Reason) -> None:
         """Have a series marked; the sender gets its answer in any case."""
         try:
             refused = name()
             if refused is not None:
-                self._sink.instance_refused(replace(refused, status=status, reason=why))
+                self._sink.instance_refused(replace(refused, status=status, reason=cause))
         except (*UNREADABLE, ContourdError, RuntimeError, Warning) as error:
-            log.error("a refusal is not recorded: %s", told(error), extra={"action": "refuse"}, exc_info=error)
+            log.error("a refusal is not recorded: %s", error_text(error), extra={"action": "refuse"}, exc_info=error)
 
 
 def _reason_of(error: Exception, unexpected: bool) -> Reason:

@@ -179,9 +179,9 @@ class StorageSCP:
         self._ae.shutdown()
         self._server = None
 
-    def _turned_away(self, address: str, why: str) -> None:
-        log.warning("connection refused: %s", why, extra={"action": "refuse", "peer": address})
-        self._witness("connection refused", address, "", why)
+    def _turned_away(self, address: str, reason: str) -> None:
+        log.warning("connection refused: %s", reason, extra={"action": "refuse", "peer": address})
+        self._witness("connection refused", address, "", reason)
 
     def _requested(self, event: Any) -> None:
         """Reject an association for the moment where there is no room for it or for what it would bring."""
@@ -189,18 +189,18 @@ class StorageSCP:
         self._closed(event)
         if self._server.is_own(association):
             return
-        why, rejection = getattr(association, "untitled", "") or own_title_refusal(association, node), NO_CALLER
-        if not why:
-            why, rejection = self._refusal_of(association)
-        if why:
-            self._tell_rejection(association, why)
+        reason, rejection = getattr(association, "untitled", "") or own_title_refusal(association, node), NO_CALLER
+        if not reason:
+            reason, rejection = self._refusal_of(association)
+        if reason:
+            self._tell_rejection(association, reason)
             reject(association, *rejection)
 
     def _refusal_of(self, association: Any) -> tuple[str, tuple[int, int, int]]:
         """Return why an association cannot be had, and how it is rejected; give it a place where it can."""
-        why = self._connections.admit(self._server.number_of(association), str(association.requestor.address))
-        if why:
-            return why, LOCAL_LIMIT
+        reason = self._connections.admit(self._server.number_of(association), str(association.requestor.address))
+        if reason:
+            return reason, LOCAL_LIMIT
         if 0 < largest_pdu(association) < LEAST_PDU_BYTES:
             return f"it takes PDUs of less than {LEAST_PDU_BYTES} bytes alone", NEVER
         return "" if self._spool.has_room() else "the disk is nearly full", CONGESTION
@@ -248,15 +248,15 @@ class StorageSCP:
             late = "it did not ask for an association within node.request_timeout_s"
             self._turned_away(address, late if breach is BoundsBreach.LATE else BREACHES.get(breach, breach.value))
 
-    def _cut_off(self, association: Any, opened: OpenAssociation, why: str) -> None:
+    def _cut_off(self, association: Any, opened: OpenAssociation, reason: str) -> None:
         opened.cut_off = True
-        self._refuser.cut_off(association, opened, why)
+        self._refuser.cut_off(association, opened, reason)
         log.warning(
             "association cut off: %s",
-            why,
+            reason,
             extra={"action": "cut off", "association": opened.number, "calling_ae": opened.calling_ae},
         )
-        self._witness("association cut off", str(association.requestor.address), opened.calling_ae, why)
+        self._witness("association cut off", str(association.requestor.address), opened.calling_ae, reason)
 
     def _ended(self, event: Any) -> None:
         opened = self._open.pop(event.assoc, None)
@@ -280,13 +280,13 @@ class StorageSCP:
             except QueueUnavailable as error:  # the sink does so later
                 extra = {"action": "close", "association": opened.number}
                 log.warning("the end of an association is not recorded yet: %s", error, extra=extra)
-        opened.told.set()
+        opened.end_reported.set()
 
     def _gone(self, number: int) -> None:
         """Release a connection, once the end of its association is told: another thread may be about to do that."""
         opened = self._by_number.pop(number, None)
         if opened is not None:
-            opened.told.wait(STOP_GRACE_S)
+            opened.end_reported.wait(STOP_GRACE_S)
         self._connections.gone(number)
 
     def _closed(self, event: Any) -> None:
@@ -307,12 +307,12 @@ class StorageSCP:
     def _rejected(self, event: Any) -> None:
         self._tell_rejection(event.assoc, "a wrong calling or called AE title")
 
-    def _tell_rejection(self, association: Any, why: str) -> None:
+    def _tell_rejection(self, association: Any, reason: str) -> None:
         requestor = association.requestor
         title = one_line(requestor.ae_title or requestor.primitive.calling_ae_title)
         extra = {"action": "reject", "calling_ae": title, "peer": str(requestor.address_info.address)}
-        log.warning("association rejected: %s", why, extra=extra)
-        self._witness("association rejected", extra["peer"], title, why)
+        log.warning("association rejected: %s", reason, extra=extra)
+        self._witness("association rejected", extra["peer"], title, reason)
 
     def _c_store(self, event: Any) -> Dataset | int:
         opened = self._open.get(event.assoc)
@@ -339,7 +339,7 @@ class StorageSCP:
         request, transfer_syntax = event.request, event.context.transfer_syntax
         if (flaw := getattr(request, "flaw", None)) is not None:
             opened.told_flaw(flaw)
-            raise RequestMalformed(flaw.status, flaw.told)
+            raise RequestMalformed(flaw.status, flaw.text)
         dataset: DatasetBytes = request.DataSet or DatasetBytes()
         instance = read_naming(dataset, transfer_syntax)
         wanted = (str(request.AffectedSOPClassUID), str(request.AffectedSOPInstanceUID))

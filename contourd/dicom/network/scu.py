@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RTStructureSetStorage
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-from contourd.dicom.network.association import AssociationRequestor, told, where
+from contourd.dicom.network.association import AssociationRequestor, answer_text, peer_text
 from contourd.dicom.network.outcomes import Outcome, OutcomeKind
 from contourd.dicom.reading.files import read_dicom
 from contourd.dicom.reading.instance import UNREADABLE
@@ -48,7 +48,8 @@ class StorageSCU:
             dataset = read_dicom(path)
         except UNREADABLE as error:
             return Outcome(
-                OutcomeKind.REFUSED, f"the structure set {path.name} cannot be read ({logs.told(error)}); contour again"
+                OutcomeKind.REFUSED,
+                f"the structure set {path.name} cannot be read ({logs.error_text(error)}); contour again",
             )
         contexts = [(RTStructureSetStorage, syntax) for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)]
 
@@ -74,15 +75,15 @@ class StorageSCU:
 
 def _classify(response: Dataset, destination: Destination) -> Outcome:
     if "Status" not in response:
-        return Outcome(OutcomeKind.RETRY, f"{where(destination)} did not answer, or the connection broke")
+        return Outcome(OutcomeKind.RETRY, f"{peer_text(destination)} did not answer, or the connection broke")
     status = int(response.Status)
-    said = told(status, response.get("ErrorComment"))
+    message = answer_text(status, response.get("ErrorComment"))
     if status == 0x0000:
         return Outcome(OutcomeKind.ACCEPTED, "", status)
     if status in WARNINGS:
-        return Outcome(OutcomeKind.ACCEPTED, f"{where(destination)} took it with a warning: {said}", status)
+        return Outcome(OutcomeKind.ACCEPTED, f"{peer_text(destination)} took it with a warning: {message}", status)
     if status == DUPLICATE:  # an earlier answer was lost
-        return Outcome(OutcomeKind.ACCEPTED, f"{where(destination)} has it already: {said}", status)
+        return Outcome(OutcomeKind.ACCEPTED, f"{peer_text(destination)} has it already: {message}", status)
     if status >> 8 == 0xA7 or status == PROCESSING_FAILURE:
-        return Outcome(OutcomeKind.RETRY, f"{where(destination)} cannot take it now: {said}", status)
-    return Outcome(OutcomeKind.REFUSED, f"{where(destination)} refused the structure set: {said}", status)
+        return Outcome(OutcomeKind.RETRY, f"{peer_text(destination)} cannot take it now: {message}", status)
+    return Outcome(OutcomeKind.REFUSED, f"{peer_text(destination)} refused the structure set: {message}", status)

@@ -142,7 +142,7 @@ def _store(association: Any, path: Path, message_id: int) -> FileResult:
         dataset = _whole(path)
         kind = f"{dataset.SOPClassUID.name} in {dataset.file_meta.TransferSyntaxUID.name}"
     except UNREADABLE as error:
-        return FileResult(path, None, _told(error))
+        return FileResult(path, None, _error_text(error))
     try:
         answer = association.send_c_store(dataset, message_id)
     except ValueError:
@@ -152,8 +152,8 @@ def _store(association: Any, path: Path, message_id: int) -> FileResult:
     if "Status" not in answer:
         return FileResult(path, None, NO_ANSWER, unanswered=True)
     status = int(answer.Status)
-    told = f"{code_to_category(status)} {answer.get('ErrorComment') or ''}".strip()
-    return FileResult(path, status, "" if status == SUCCESS else told)
+    text = f"{code_to_category(status)} {answer.get('ErrorComment') or ''}".strip()
+    return FileResult(path, status, "" if status == SUCCESS else text)
 
 
 def _whole(path: Path) -> Dataset:
@@ -177,11 +177,11 @@ def _unsendable(path: Path) -> str:
     try:
         _whole(path)
     except UNREADABLE as error:
-        return _told(error)
+        return _error_text(error)
     return "not sent: its file meta information names no SOP class or no transfer syntax; export it anew"
 
 
-def _told(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"not sent: {error.strerror}"
     return f"not sent: it cannot be read ({type(error).__name__}); export it anew"

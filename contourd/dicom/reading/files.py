@@ -48,8 +48,8 @@ def read_with_size(
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > LARGEST_BYTES:
-            told = f"it has {size >> 20} MiB; of an image or a structure set at most {LARGEST_BYTES >> 20} are read"
-            raise OSError(errno.EFBIG, told)
+            text = f"it has {size >> 20} MiB; of an image or a structure set at most {LARGEST_BYTES >> 20} are read"
+            raise OSError(errno.EFBIG, text)
         content = file.read(LARGEST_BYTES)
         if content[PREAMBLE_BYTES:].startswith(PREFIX + bytes(4)):
             raise InvalidDicomError("nothing but zeros follows the prefix DICM")

@@ -62,11 +62,11 @@ def require_intact(images: Mapping[Path, str]) -> None:
 def _positions_mm(images: Mapping[Path, str], damaged: list[Path]) -> list[float]:
     """Return where the images lie; those that cannot be read, by the gap that they leave."""
     known = {path: found for path in images if (found := _place(path)) is not None}
-    told = [known[path][0] for path in damaged if path in known]
+    lines = [known[path][0] for path in damaged if path in known]
     intact = [place for path, place in known.items() if path not in damaged]
-    if len(told) < len(damaged) and len(intact) > 1:
-        told += missing_positions_mm([z for z, _ in intact], [number for _, number in intact])
-    return sorted(set(told))
+    if len(lines) < len(damaged) and len(intact) > 1:
+        lines += missing_positions_mm([z for z, _ in intact], [number for _, number in intact])
+    return sorted(set(lines))
 
 
 def _place(path: Path) -> tuple[float, int | None] | None:

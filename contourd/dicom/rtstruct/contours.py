@@ -114,9 +114,9 @@ def _contour_text(name: str, points_mm: FloatArray, z_text: str, decimals: int) 
         text = "\\".join([one] * len(xy)) % tuple(xy.ravel().tolist())
         if len(xy) <= MOST_POINTS and len(text) <= MOST_BYTES:
             return len(xy), text.encode("ascii")
-    why = f"a contour of {len(xy)} points ({len(text)} bytes) is too long at z = {z_text}"
+    reason = f"a contour of {len(xy)} points ({len(text)} bytes) is too long at z = {z_text}"
     raise OrgansRejected(
-        HoldReason.CONTOUR_TOO_LONG, organs={name: why}, roi=name, points=len(xy), bytes=len(text), z=z_text
+        HoldReason.CONTOUR_TOO_LONG, organs={name: reason}, roi=name, points=len(xy), bytes=len(text), z=z_text
     )
 
 

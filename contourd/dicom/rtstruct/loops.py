@@ -97,22 +97,22 @@ def combined(loops: Sequence[FloatArray], exclusive: Sequence[bool]) -> Combined
     flat = np.array([np.ptp(loop[:, 2]) <= SAME_PLANE_MM for loop in loops])
     for plane in range(plane_of.max() + 1):
         members = [int(k) for k in np.flatnonzero((plane_of == plane) & flat)]
-        told: set[str] = set()
+        lines: set[str] = set()
         if any(exclusive[k] for k in members):
             doubled = _doubled(members, regions)
             found.update(dict.fromkeys(doubled, ()))
-            told.update([TWICE] if doubled else [])
+            lines.update([TWICE] if doubled else [])
         else:
             for k in members:
                 if k in odd:
-                    told.add(odd[k])
+                    lines.add(odd[k])
                 if odd.get(k) == WOUND:
                     found[k] = tuple(_rings(regions[k], float(loops[k][0, 2])))
             for group in _touching(members, regions):
                 resolved, done_to_it = _resolve(group, loops, regions)
                 found.update(resolved)
-                told.update(done_to_it)
-        done.update(told)
+                lines.update(done_to_it)
+        done.update(lines)
     sources = [k for k in found for _ in found[k]]
     remarks = [
         text.format(planes=f"{done[text]} plane{'s' if done[text] > 1 else ''}")
@@ -138,9 +138,9 @@ def _regions(loops: Sequence[FloatArray]) -> tuple[NDArray[np.object_], dict[int
     regions = shapely.polygons(shapely.linearrings(np.concatenate(closed), indices=which))
     odd = {}
     for k in np.flatnonzero(~shapely.is_valid(regions)).tolist():
-        regions[k], told = _crossed(closed[k])
-        if told:
-            odd[k] = told
+        regions[k], text = _crossed(closed[k])
+        if text:
+            odd[k] = text
     return regions, odd
 
 
@@ -218,19 +218,19 @@ def _resolve(
 ) -> tuple[dict[int, tuple[FloatArray, ...]], set[str]]:
     """Return what the loops of one group mean where that is not what is drawn, and what was done to them."""
     resolved: dict[int, tuple[FloatArray, ...]] = {}
-    told: set[str] = set()
+    lines: set[str] = set()
     roots: list[_Node] = []
     # A loop without an area of its own holds a voxel or none, and makes no hole.
     areas = shapely.area(regions)
     for k in sorted((k for k in group if areas[k] > 0), key=lambda k: (-areas[k], k)):
-        told |= _insert(_Node(regions[k], [k]), roots)
+        lines |= _insert(_Node(regions[k], [k]), roots)
     for root in roots:
         if root.all_as_drawn():
             continue
         first, *others = sorted(root.all_loops())
         resolved[first] = tuple(_rings(root.area(), float(loops[first][0, 2])))
         resolved.update(dict.fromkeys(others, ()))
-    return resolved, told
+    return resolved, lines
 
 
 def _insert(new: _Node, siblings: list[_Node]) -> set[str]:

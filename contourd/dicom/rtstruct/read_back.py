@@ -65,7 +65,7 @@ def check_structure_set(dataset: Dataset, series: Series, masks: Mapping[str, Ma
             rejected[name] = organ_differs(rois[name].contours, mask, series.grid)
         elif series.grid.volume_mm3(mask.mask, mask.box[0].start) > LARGE_CC * 1000:
             rejected[name] = "was found but has no contour"
-    wrong = {name: why for name, why in rejected.items() if why}
+    wrong = {name: reason for name, reason in rejected.items() if reason}
     if unknown := set(rois) - set(masks):
         raise StructureSetRejected(HoldReason.CONTOURS_FROM_NOWHERE, organs=wrong, names=sorted(unknown))
     if wrong:

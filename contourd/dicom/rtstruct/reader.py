@@ -150,9 +150,9 @@ def _damage(contour: Dataset, values: FloatArray) -> str:
     """Return why the points of a contour are not those that were drawn, empty where they may be."""
     if len(values) % 3:
         return f"a contour has {len(values)} coordinates, which are no points in space"
-    said = contour.get("NumberOfContourPoints")
-    if said is not None and len(values) // 3 < int(said) - 1:  # a closing point may be counted and left out
-        return f"a contour has {len(values) // 3} of its {int(said)} points"
+    message = contour.get("NumberOfContourPoints")
+    if message is not None and len(values) // 3 < int(message) - 1:  # a closing point may be counted and left out
+        return f"a contour has {len(values) // 3} of its {int(message)} points"
     if np.any(_numbers(contour, "ContourOffsetVector")):
         return "a contour has a Contour Offset Vector, which is retired and read in two ways"
     return ""

@@ -217,8 +217,8 @@ def _refuse_names(names: Sequence[str], profile: Profile) -> None:
 
 def _description(provenance: Provenance, remarks: Remarks, not_found: Sequence[str]) -> str:
     parts = [f"{NOT_REVIEWED}. Model {provenance.model} {provenance.model_version}"]
-    if told := remarks.told():
-        parts.append(told)
+    if text := remarks.text():
+        parts.append(text)
     if not_found:
         parts.append(f"not found: {', '.join(not_found)}")
     # An operator may have written more than ASCII, which the CT's character set need not have.

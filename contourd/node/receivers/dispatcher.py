@@ -32,7 +32,7 @@ from contourd.node.receivers.child import ReceiverProcess
 from contourd.node.receivers.receiver import STOP, main
 from contourd.node.worker_supervisor import exit_text
 from contourd.settings import Settings
-from contourd.system.logs import told
+from contourd.system.logs import error_text
 from contourd.system.threads import run_surviving
 
 log = logging.getLogger(__name__)
@@ -260,9 +260,9 @@ class ReceiverPool:
         self._asked.append(receiver)
         return receiver
 
-    def _refuse(self, address: tuple[Any, ...], why: str) -> None:
-        log.warning("connection refused: %s", why, extra={"action": "refuse", "peer": str(address[0])})
-        self._witness("connection refused", str(address[0]), "", why)
+    def _refuse(self, address: tuple[Any, ...], reason: str) -> None:
+        log.warning("connection refused: %s", reason, extra={"action": "refuse", "peer": str(address[0])})
+        self._witness("connection refused", str(address[0]), "", reason)
 
     def _converse(self, receiver: ReceiverProcess, end: Connection, conversation: _AssociationCalls) -> None:
         try:
@@ -292,7 +292,7 @@ class ReceiverPool:
         try:
             receiver = self._start()
         except (OSError, EOFError) as error:  # no memory, no process, no descriptor; the fork server has just died
-            log.error("a receiver cannot be started: %s", told(error), extra={"action": "receiver"})
+            log.error("a receiver cannot be started: %s", error_text(error), extra={"action": "receiver"})
             return
         try:
             if not answer_all(receiver.control, self._calls, HUNG_S):
@@ -322,8 +322,8 @@ class ReceiverPool:
                 handing.send(STOP)
         return receiver
 
-    def _kill(self, receiver: ReceiverProcess, why: str) -> None:
-        log.error("%s; it is killed", why, extra={"action": "receiver"})
+    def _kill(self, receiver: ReceiverProcess, reason: str) -> None:
+        log.error("%s; it is killed", reason, extra={"action": "receiver"})
         receiver.kill()
 
     def _end(self, receiver: ReceiverProcess) -> None:
@@ -334,5 +334,5 @@ class ReceiverPool:
         status = receiver.process.exitcode
         receiver.close()
         if not self._stopping:
-            why = exit_text(status, "a receiver") if status is not None else "a receiver ended"
-            log.error("%s; its associations are aborted, another takes its place", why, extra={"action": "receiver"})
+            reason = exit_text(status, "a receiver") if status is not None else "a receiver ended"
+            log.error("%s; its associations are aborted, another takes its place", reason, extra={"action": "receiver"})

@@ -81,10 +81,10 @@ class ConnectionChannels:
         with suppress(QueueUnavailable):
             self._control.ask("alive")
 
-    def witness(self, action: str, peer: str, calling_ae: str, why: str) -> None:
+    def witness(self, action: str, peer: str, calling_ae: str, reason: str) -> None:
         """Pass on what a peer did."""
         with suppress(QueueUnavailable):
-            self._control.ask("witness", action, peer, calling_ae, why)
+            self._control.ask("witness", action, peer, calling_ae, reason)
 
     def requested(self, calling_ae: str, request: CommitmentRequest) -> None:
         """Have a request for storage commitment recorded; raises what refuses it."""

@@ -88,13 +88,13 @@ def test_the_database_is_looked_at_and_not_made(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     database = Database(url)
     database.upgrade()
-    assert f"revision {SCHEMA_REVISION}, as" in host.database(url).told
+    assert f"revision {SCHEMA_REVISION}, as" in host.database(url).text
     older = revisions()[0]
     for revision, state in ((older, CheckStatus.FAILED), ("9999", CheckStatus.FAILED)):
         with database.engine.begin() as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = :r"), {"r": revision})
         finding = host.database(url)
-        assert (finding.state, revision in finding.told, bool(finding.remedy)) == (state, True, True)
+        assert (finding.state, revision in finding.text, bool(finding.remedy)) == (state, True, True)
     database.close()
 
 
@@ -121,8 +121,8 @@ def test_a_network_that_takes_over_half_of_a_job_s_time(small_bundle: Path, tmp_
     short = settings.model_copy(update={"worker": settings.worker.model_copy(update={"time_limit_s": 1e-6})})
     slow = models.device(str(small_bundle), short)
     assert (slow.state, "worker.time_limit_s" in slow.remedy) == (CheckStatus.FAILED, True)
-    assert "250 slices of 512 x 512" in slow.told
-    assert "GiB" in slow.told
+    assert "250 slices of 512 x 512" in slow.text
+    assert "GiB" in slow.text
 
 
 def test_the_largest_volume_fills_what_the_shipped_model_cuts_out() -> None:

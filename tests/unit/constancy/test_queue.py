@@ -143,7 +143,7 @@ def test_patients_go_first(node):
     node.begun(own)
     node.send(own)
     node.send(patient)
-    claims = [node.queue.claim("w", 60), node.queue.claim("w", 60), node.queue.claim("w", 60)]
+    claims = [node.queue.fetch_job("w", 60), node.queue.fetch_job("w", 60), node.queue.fetch_job("w", 60)]
     assert [job.model if job else None for job in claims] == ["hn7", "bright", None]
 
 
@@ -152,8 +152,8 @@ def test_a_check_is_in_no_list_no_count_and_no_alert_of_patients(node):
     paths = node.series(TOKEN)
     number = node.begun(paths)
     node.send(paths)
-    job = node.queue.claim("w", 60)
-    node.queue.hold(job.id, "w", because("no patient found"))
+    job = node.queue.fetch_job("w", 60)
+    node.queue.hold_job(job.id, "w", because("no patient found"))
     report, standing = read_report(node.database), read_standing(node.database)
     history.catch_up()
     assert (set(report.counts.values()), report.jobs, report.series, report.destinations) == ({0}, (), (), ())
@@ -171,8 +171,8 @@ def test_nobody_can_send_it_elsewhere(node):
     paths = node.series(TOKEN)
     node.begun(paths)
     node.send(paths)
-    job = node.queue.claim("w", 60)
-    node.queue.contoured(job.id, "w", {LOOPBACK_RECEIVER: "outgoing/1.dcm"})
+    job = node.queue.fetch_job("w", 60)
+    node.queue.finish_job(job.id, "w", {LOOPBACK_RECEIVER: "outgoing/1.dcm"})
     person = Operations(node.database, "anna", node.spool.root, node.clock)
     for act in (
         lambda: person.resend(job.id, "pacs", {"pacs": ""}),
@@ -188,8 +188,8 @@ def test_a_restart_ends_it_as_red_and_leaves_nothing(node):
     paths = node.series(TOKEN)
     number = node.begun(paths)
     node.send(paths)
-    job = node.queue.claim("w", 60)
-    node.queue.contoured(job.id, "w", {LOOPBACK_RECEIVER: node.spool.store_output(job.id, b"structure set")})
+    job = node.queue.fetch_job("w", 60)
+    node.queue.finish_job(job.id, "w", {LOOPBACK_RECEIVER: node.spool.store_output(job.id, b"structure set")})
     node.checks.recover()
     check = node.checks.get(number)
     assert (check.state, check.reason.partition(";")[0]) == ("RED", "contourd was stopped or killed in mid-check")
@@ -218,9 +218,9 @@ def test_a_try_that_broke_a_worker_is_red(node):
     paths = node.series(TOKEN)
     node.begun(paths)
     node.send(paths)
-    job = node.queue.claim("w", 60)
+    job = node.queue.fetch_job("w", 60)
     assert node.checks.progress(job.series_uid).trouble == ""
-    node.queue.abandon("w", because("the worker died"), 2)
+    node.queue.release_jobs_of("w", because("the worker died"), 2)
     told = node.checks.progress(job.series_uid).trouble
     assert told == f"job {job.id} did not end at its first try: the worker died"
 

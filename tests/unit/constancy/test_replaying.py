@@ -91,7 +91,7 @@ def test_a_model_that_is_gone_is_named(bench, fit_bundle, tmp_path):
     shutil.rmtree(gone)
     told = replay(bench)
     assert (told.same, changed(told)) == (False, ["model"])
-    assert told.changed[0].now == newer.told()
+    assert told.changed[0].now == newer.text()
 
 
 def test_settings_of_today_are_told(bench):

@@ -137,7 +137,7 @@ def test_out_of_the_limits_is_held_until_a_person_answers_for_it(bright_bundle, 
         contour_series(instances, predictor)
     released = contour_series(instances, predictor, ContouringOptions(override="seen by the physicist (mp)"))
     assert "released: seen by the physicist (mp) (slices are 3.00 mm apart" in released.dataset.StructureSetDescription
-    assert released.remarks.told().startswith("outside the model's limits, released: seen by")
+    assert released.remarks.text().startswith("outside the model's limits, released: seen by")
 
 
 def test_no_head_and_neck_is_held(bright_bundle, tmp_path):
@@ -161,7 +161,7 @@ def test_an_implausible_organ(bright_bundle, tmp_path, verdict, label):
     assert observation.ROIObservationLabel == label
     assert ("check: Brainstem (volume 4" in contoured.dataset.StructureSetDescription) == (verdict == "flag")
     assert ("volume 4" in observation.get("ROIObservationDescription", "")) == (verdict == "flag")
-    assert contoured.remarks.told().startswith("check: Brainstem (volume 4") == (verdict == "flag")
+    assert contoured.remarks.text().startswith("check: Brainstem (volume 4") == (verdict == "flag")
 
 
 class OnEverySecond(Predictor):
@@ -318,6 +318,6 @@ def test_sides_are_judged_without_a_training_set(tmp_path, bright_bundle, exchan
     drawn = {roi.name for roi in read_structure_set(contoured.dataset)}
     told = "not commissioned: the model does not know the usual size and place of any organ, only sides are checked"
     assert told in contoured.dataset.StructureSetDescription
-    assert contoured.remarks.told().startswith(told)
+    assert contoured.remarks.text().startswith(told)
     assert drawn == ({"Brainstem"} if exchanged else {"Parotid_L", "Parotid_R", "Brainstem"})
     assert set(contoured.remarks.withheld) == ({"Parotid_L", "Parotid_R"} if exchanged else set())

@@ -45,8 +45,8 @@ class Site:
         self.folder = folder
         self.deliver_by(self.pacs, self.pacs)
         self.job = add_job(self.database)
-        self.queue.claim("a", 60)
-        self.queue.contoured(self.job, "a", {"pacs": "1.dcm"})
+        self.queue.fetch_job("a", 60)
+        self.queue.finish_job(self.job, "a", {"pacs": "1.dcm"})
 
     def deliver_by(self, sender, committer) -> None:
         """Let other peers answer what is sent and what is asked."""
@@ -132,7 +132,7 @@ def test_one_that_never_answers_is_asked_again_and_then_a_person_is_told(site):
     assert state(site.database, site.job) == JobState.FAILED
     assert site.pacs.sent == ["1.dcm"]
     assert set(site.states()[:-1]) == {"EXPIRED"}
-    site.queue.retry(site.job)
+    site.queue.retry_job(site.job)
     site.run(10)
     site.answer()
     assert state(site.database, site.job) == JobState.DELIVERED
@@ -222,7 +222,7 @@ def test_a_clock_that_is_set_does_not_strand_what_was_sent(site, days):
 def test_a_superseded_structure_set_is_not_sent_again(site):
     site.run(10)
     with site.database.transaction() as session:
-        site.queue.supersede(session, [session.get_one(JobRow, site.job)], because("another slice arrived"))
+        site.queue.supersede_jobs(session, [session.get_one(JobRow, site.job)], because("another slice arrived"))
     site.answer(0x0112)
     site.run(1000)
     assert (site.delivery.state, site.pacs.sent) == ("REFUSED", ["1.dcm"])
@@ -266,9 +266,9 @@ def test_a_report_that_says_both_is_a_failure(site):
 
 def test_what_was_sent_is_delivered_when_commitment_is_switched_off(site):
     site.run(10)
-    site.deliveries.settle("another")
+    site.deliveries.finish_awaiting("another")
     assert site.delivery.state == "SENT"
-    site.deliveries.settle("pacs")
+    site.deliveries.finish_awaiting("pacs")
     assert (site.delivery.state, state(site.database, site.job)) == ("DELIVERED", JobState.DELIVERED)
     site.answer()  # it promises all the same
     assert site.states() == ["COMMITTED"]

@@ -24,95 +24,95 @@ def deliveries(database, clock) -> Deliveries:
 def test_a_delivery_waits_longer_each_time_and_delays_no_other(database, queue, deliveries, clock):
     for number, names in ((1, "down"), (2, "up")):
         add_job(database, number, names)
-        queue.contoured(queue.claim("a", 60).id, "a", {names: "x"})
-    down = deliveries.claim("down")
-    deliveries.postpone(down.id, AWAY, 0)
-    assert deliveries.claim("down") is None
-    assert deliveries.claim("up") is not None
+        queue.finish_job(queue.fetch_job("a", 60).id, "a", {names: "x"})
+    down = deliveries.fetch_delivery("down")
+    deliveries.postpone_delivery(down.id, AWAY, 0)
+    assert deliveries.fetch_delivery("down") is None
+    assert deliveries.fetch_delivery("up") is not None
     clock.advance(34)  # 30 s and up to a tenth
-    again = deliveries.claim("down")
+    again = deliveries.fetch_delivery("down")
     assert again.attempts == 2
-    deliveries.postpone(again.id, AWAY, 0)
+    deliveries.postpone_delivery(again.id, AWAY, 0)
     clock.advance(59)
-    assert deliveries.claim("down") is None
+    assert deliveries.fetch_delivery("down") is None
     clock.advance(8)
-    assert deliveries.claim("down") is not None
+    assert deliveries.fetch_delivery("down") is not None
 
 
 def test_giving_up_fails_the_job_and_retry_sends_the_same_file(database, queue, deliveries):
     job = add_job(database)
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "outgoing/1.dcm"})
-    delivery = deliveries.claim("pacs")
-    assert not deliveries.postpone(delivery.id, AWAY, 3600)
+    queue.fetch_job("a", 60)
+    queue.finish_job(job, "a", {"pacs": "outgoing/1.dcm"})
+    delivery = deliveries.fetch_delivery("pacs")
+    assert not deliveries.postpone_delivery(delivery.id, AWAY, 3600)
     assert state(database, job) == JobState.FAILED
     (line,) = read_report(database).jobs
     assert "given up after 1 tries" in str(line.deliveries[0].reason)
     assert "cannot be reached" in str(line.reason)
-    queue.retry(job)
+    queue.retry_job(job)
     assert state(database, job) == JobState.DELIVERING
-    again = deliveries.claim("pacs")
+    again = deliveries.fetch_delivery("pacs")
     assert (again.id, again.output) == (delivery.id, "outgoing/1.dcm")
     assert again.attempts == 1  # counted anew
-    deliveries.accepted(again.id, TAKEN)
+    deliveries.finish_delivery(again.id, TAKEN)
     assert state(database, job) == JobState.DELIVERED
 
 
 def test_refused_by_one_destination_and_taken_by_the_other(database, queue, deliveries):
     job = add_job(database, destinations="pacs,tps")
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "x", "tps": "x"})
-    deliveries.refuse(deliveries.claim("pacs").id, NEVER)
+    queue.fetch_job("a", 60)
+    queue.finish_job(job, "a", {"pacs": "x", "tps": "x"})
+    deliveries.refuse_delivery(deliveries.fetch_delivery("pacs").id, NEVER)
     assert state(database, job) == JobState.FAILED
-    deliveries.accepted(deliveries.claim("tps").id, TAKEN)
+    deliveries.finish_delivery(deliveries.fetch_delivery("tps").id, TAKEN)
     assert state(database, job) == JobState.FAILED
-    queue.retry(job)
-    assert deliveries.claim("tps") is None
-    deliveries.accepted(deliveries.claim("pacs").id, TAKEN)
+    queue.retry_job(job)
+    assert deliveries.fetch_delivery("tps") is None
+    deliveries.finish_delivery(deliveries.fetch_delivery("pacs").id, TAKEN)
     assert state(database, job) == JobState.DELIVERED
 
 
 def test_a_waiting_delivery_can_be_sent_now(database, queue, deliveries):
     job = add_job(database)
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "x"})
-    deliveries.postpone(deliveries.claim("pacs").id, AWAY, 0)
-    queue.retry(job)
-    assert deliveries.claim("pacs") is not None
+    queue.fetch_job("a", 60)
+    queue.finish_job(job, "a", {"pacs": "x"})
+    deliveries.postpone_delivery(deliveries.fetch_delivery("pacs").id, AWAY, 0)
+    queue.retry_job(job)
+    assert deliveries.fetch_delivery("pacs") is not None
 
 
 def test_what_is_delivered_is_not_retried(database, queue, deliveries):
     job = add_job(database)
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "x"})
-    deliveries.accepted(deliveries.claim("pacs").id, TAKEN)
+    queue.fetch_job("a", 60)
+    queue.finish_job(job, "a", {"pacs": "x"})
+    deliveries.finish_delivery(deliveries.fetch_delivery("pacs").id, TAKEN)
     with pytest.raises(InvalidTransition):
-        queue.retry(job)
+        queue.retry_job(job)
     with pytest.raises(InvalidTransition, match="no job 77"):
-        queue.retry(77)
+        queue.retry_job(77)
 
 
 def test_a_superseded_job_is_not_sent(database, queue, deliveries):
     job = add_job(database)
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "x"})
+    queue.fetch_job("a", 60)
+    queue.finish_job(job, "a", {"pacs": "x"})
     with database.transaction() as session:
-        queue.supersede(session, [session.get_one(JobRow, job)], because("another slice arrived"))
+        queue.supersede_jobs(session, [session.get_one(JobRow, job)], because("another slice arrived"))
     assert state(database, job) == JobState.SUPERSEDED
-    assert deliveries.claim("pacs") is None
+    assert deliveries.fetch_delivery("pacs") is None
 
 
 def test_a_job_s_way_to_its_destinations(database, queue, deliveries):
     job = add_job(database, destinations="pacs,tps")
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "outgoing/1.dcm", "tps": "outgoing/1-2.dcm"})
+    queue.fetch_job("a", 60)
+    queue.finish_job(job, "a", {"pacs": "outgoing/1.dcm", "tps": "outgoing/1-2.dcm"})
     assert state(database, job) == JobState.DELIVERING
-    pacs = deliveries.claim("pacs")
+    pacs = deliveries.fetch_delivery("pacs")
     assert (pacs.output, pacs.attempts) == ("outgoing/1.dcm", 1)
-    assert deliveries.claim("pacs") is None
-    deliveries.accepted(pacs.id, TAKEN)
+    assert deliveries.fetch_delivery("pacs") is None
+    deliveries.finish_delivery(pacs.id, TAKEN)
     assert state(database, job) == JobState.DELIVERING
-    deliveries.accepted(deliveries.claim("tps").id, TAKEN)
+    deliveries.finish_delivery(deliveries.fetch_delivery("tps").id, TAKEN)
     assert state(database, job) == JobState.DELIVERED
     assert events(database, "job") == ["CONTOURING", "DELIVERING", "DELIVERED"]
     assert events(database, "delivery") == ["SENDING", "DELIVERED", "SENDING", "DELIVERED"]
@@ -120,23 +120,23 @@ def test_a_job_s_way_to_its_destinations(database, queue, deliveries):
 
 def test_a_restart_takes_up_what_was_under_way(database, queue, deliveries):
     contouring, sending = add_job(database, 1), add_job(database, 2)
-    queue.claim("a", 60)
-    queue.claim("a", 60)
-    queue.contoured(sending, "a", {"pacs": "x"})
-    first = deliveries.claim("pacs")
+    queue.fetch_job("a", 60)
+    queue.fetch_job("a", 60)
+    queue.finish_job(sending, "a", {"pacs": "x"})
+    first = deliveries.fetch_delivery("pacs")
     queue.recover()
     deliveries.recover()
     assert state(database, contouring) == JobState.QUEUED
-    assert queue.claim("b", 60).attempts == 1  # the killed daemon's attempt does not count
-    again = deliveries.claim("pacs")
+    assert queue.fetch_job("b", 60).attempts == 1  # the killed daemon's attempt does not count
+    again = deliveries.fetch_delivery("pacs")
     assert (again.id, again.output) == (first.id, "x")
 
 
 def send(database, queue, number: int = 1) -> int:
     """Make a job whose structure set waits for pacs."""
     job = add_job(database, number)
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": f"outgoing/{number}.dcm"})
+    queue.fetch_job("a", 60)
+    queue.finish_job(job, "a", {"pacs": f"outgoing/{number}.dcm"})
     return job
 
 
@@ -149,13 +149,13 @@ def attempts(database) -> list[tuple[str, int | None, str]]:
 def test_every_try_is_kept_with_its_status(database, queue, deliveries, clock):
     send(database, queue)
     for outcome in (AWAY, FULL):
-        deliveries.postpone(deliveries.claim("pacs").id, outcome, 0)
+        deliveries.postpone_delivery(deliveries.fetch_delivery("pacs").id, outcome, 0)
         clock.advance(3600)
-    deliveries.claim("pacs")
+    deliveries.fetch_delivery("pacs")
     deliveries.recover()  # killed in mid-send
-    deliveries.accepted(deliveries.claim("pacs").id, TAKEN)
+    deliveries.finish_delivery(deliveries.fetch_delivery("pacs").id, TAKEN)
     send(database, queue, 2)
-    deliveries.refuse(deliveries.claim("pacs").id, NEVER)
+    deliveries.refuse_delivery(deliveries.fetch_delivery("pacs").id, NEVER)
     assert attempts(database) == [
         ("unreachable", None, "cannot be reached"),
         ("retry", 0xA700, "cannot take it now: status 0xA700"),
@@ -167,21 +167,21 @@ def test_every_try_is_kept_with_its_status(database, queue, deliveries, clock):
 
 def test_a_try_is_not_kept_without_its_transition(database, queue, deliveries):
     send(database, queue)
-    delivery = deliveries.claim("pacs")
-    deliveries.accepted(delivery.id, TAKEN)
+    delivery = deliveries.fetch_delivery("pacs")
+    deliveries.finish_delivery(delivery.id, TAKEN)
     with pytest.raises(InvalidTransition):
-        deliveries.accepted(delivery.id, TAKEN)
+        deliveries.finish_delivery(delivery.id, TAKEN)
     assert len(attempts(database)) == 1
 
 
 def test_what_was_being_sent_when_it_was_superseded_is_not_sent_again(database, queue, deliveries, clock):
     job = send(database, queue)
-    delivery = deliveries.claim("pacs")
+    delivery = deliveries.fetch_delivery("pacs")
     with database.transaction() as session:
-        queue.supersede(session, [session.get_one(JobRow, job)], because("another slice arrived"))
-    deliveries.postpone(delivery.id, FULL, 0)
+        queue.supersede_jobs(session, [session.get_one(JobRow, job)], because("another slice arrived"))
+    deliveries.postpone_delivery(delivery.id, FULL, 0)
     clock.advance(3600)
-    assert deliveries.claim("pacs") is None
+    assert deliveries.fetch_delivery("pacs") is None
     assert read_report(database).jobs[0].deliveries[0].state == DeliveryState.REFUSED
     assert state(database, job) == JobState.SUPERSEDED
 
@@ -189,38 +189,41 @@ def test_what_was_being_sent_when_it_was_superseded_is_not_sent_again(database, 
 @pytest.mark.parametrize("jump_s", [-86400, 86400, -40 * 365 * 86400])
 def test_a_clock_that_is_set_strands_nothing(database, queue, deliveries, clock, jump_s):
     send(database, queue)
-    deliveries.postpone(deliveries.claim("pacs").id, AWAY, 0)
-    assert deliveries.claim("pacs") is None
+    deliveries.postpone_delivery(deliveries.fetch_delivery("pacs").id, AWAY, 0)
+    assert deliveries.fetch_delivery("pacs") is None
     clock.jump(jump_s)
-    assert deliveries.claim("pacs") is not None
+    assert deliveries.fetch_delivery("pacs") is not None
 
 
 def test_a_clock_that_is_set_back_a_little_delays_by_no_more_than_the_longest_wait(database, queue, deliveries, clock):
     send(database, queue)
-    deliveries.postpone(deliveries.claim("pacs").id, AWAY, 0)
+    deliveries.postpone_delivery(deliveries.fetch_delivery("pacs").id, AWAY, 0)
     clock.jump(-1000)
     clock.advance(POLICY.longest_s)
-    assert deliveries.claim("pacs") is not None
+    assert deliveries.fetch_delivery("pacs") is not None
 
 
 def test_putting_off_and_making_due(database, queue, deliveries, clock):
     send(database, queue, 1)
     send(database, queue, 2)
-    deliveries.put_off("pacs", 100, because("is down"))
-    assert [one.is_due for one in deliveries.waiting("pacs")] == [False, False]
-    assert deliveries.claim("pacs") is None
-    deliveries.put_off("pacs", 50, because("is down"))  # nothing is brought forward
+    deliveries.postpone_all("pacs", 100, because("is down"))
+    assert [one.is_due for one in deliveries.list_waiting("pacs")] == [False, False]
+    assert deliveries.fetch_delivery("pacs") is None
+    deliveries.postpone_all("pacs", 50, because("is down"))  # nothing is brought forward
     clock.advance(99)
-    assert deliveries.claim("pacs") is None
+    assert deliveries.fetch_delivery("pacs") is None
     deliveries.make_due("pacs")
-    assert {deliveries.claim("pacs").output, deliveries.claim("pacs").output} == {"outgoing/1.dcm", "outgoing/2.dcm"}
+    assert {deliveries.fetch_delivery("pacs").output, deliveries.fetch_delivery("pacs").output} == {
+        "outgoing/1.dcm",
+        "outgoing/2.dcm",
+    }
 
 
 def test_giving_up_what_waits(database, queue, deliveries):
     job = send(database, queue)
-    (waiting,) = deliveries.waiting("pacs")
-    deliveries.give_up(waiting.id, because("given up: cannot be reached"))
-    deliveries.give_up(waiting.id, because("once more"))  # somebody was quicker: nothing happens
+    (waiting,) = deliveries.list_waiting("pacs")
+    deliveries.give_up_delivery(waiting.id, because("given up: cannot be reached"))
+    deliveries.give_up_delivery(waiting.id, because("once more"))  # somebody was quicker: nothing happens
     assert state(database, job) == JobState.FAILED
     assert str(read_report(database).jobs[0].reason) == "pacs: given up: cannot be reached"
 
@@ -232,15 +235,15 @@ def test_each_destination_is_counted_in_the_report(database, queue, deliveries, 
     assert (line.name, line.state, line.since, line.last_success, line.waiting) == ("pacs", "UNTRIED", None, None, 1)
     for outcome in (FULL, AWAY, AWAY):
         clock.advance(3600)
-        deliveries.postpone(deliveries.claim("pacs").id, outcome, 0)
+        deliveries.postpone_delivery(deliveries.fetch_delivery("pacs").id, outcome, 0)
     (line,) = read_report(database).destinations
     assert (line.state, line.since) == ("DOWN", START + timedelta(hours=2))
-    assert {tries.told: tries.number for tries in line.tries} == {"retry 0xA700": 1, "unreachable": 2}
+    assert {tries.text: tries.number for tries in line.tries} == {"retry 0xA700": 1, "unreachable": 2}
     clock.advance(3600)
-    deliveries.accepted(deliveries.claim("pacs").id, TAKEN)
+    deliveries.finish_delivery(deliveries.fetch_delivery("pacs").id, TAKEN)
     send(database, queue, 2)
     clock.advance(3600)
-    deliveries.refuse(deliveries.claim("pacs").id, NEVER)
+    deliveries.refuse_delivery(deliveries.fetch_delivery("pacs").id, NEVER)
     (line,) = read_report(database).destinations
     assert (line.state, line.since, line.waiting) == ("UP", START + timedelta(hours=4), 0)
     assert line.last_success == START + timedelta(hours=4)

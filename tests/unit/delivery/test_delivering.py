@@ -43,7 +43,7 @@ def test_a_destination_that_is_down_for_an_hour_is_probed_once_a_step(node):
     assert [node.delivery(job).state for job in jobs] == ["DELIVERED"] * 3
     assert [node.delivery(job).attempts for job in jobs] == [2, 1, 1]  # what waited was not tried in vain
     (line,) = read_report(node.database).destinations
-    assert (line.state, {t.told: t.number for t in line.tries}) == ("UP", {"accepted 0x0000": 3, "unreachable": 1})
+    assert (line.state, {t.text: t.number for t in line.tries}) == ("UP", {"accepted 0x0000": 3, "unreachable": 1})
 
 
 def test_it_delays_no_other(tmp_path):
@@ -92,13 +92,13 @@ def test_a_person_who_asks_for_another_try_gets_one_now(node):
     pacs.go_away()
     node.run(3000, 60)
     probed = pacs.echoed
-    node.queue.retry(jobs[1])
+    node.queue.retry_job(jobs[1])
     node.run(10)
     assert pacs.echoed == probed + 1
     node.run(20)
     assert pacs.echoed == probed + 1  # one
     pacs.come_back()
-    node.queue.retry(jobs[1])
+    node.queue.retry_job(jobs[1])
     node.run(10)
     assert [node.delivery(job).state for job in jobs] == ["DELIVERED"] * 2
 
@@ -164,7 +164,7 @@ def test_after_a_day_of_trying_a_person_is_told(node):
     assert state(node.database, first) == JobState.FAILED
     assert node.delivery(second).state == "PENDING"  # its day is not over
     probed = pacs.echoed
-    node.queue.retry(first)  # its day begins anew
+    node.queue.retry_job(first)  # its day begins anew
     node.run(60, 60)
     assert pacs.echoed == probed + 1  # a person asked
     node.run(3600, 600)

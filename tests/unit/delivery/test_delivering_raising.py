@@ -77,4 +77,4 @@ def test_what_is_no_answer_is_tried_again_and_delays_nothing_else(node):
     assert [node.delivery(job).state for job in jobs] == ["PENDING"] * 2
     assert str(node.delivery(jobs[0]).reason) == "it answers message 7, message 1 was sent"
     (line,) = read_report(node.database).destinations
-    assert [t.told for t in line.tries] == ["improper"]
+    assert [t.text for t in line.tries] == ["improper"]

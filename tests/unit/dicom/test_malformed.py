@@ -43,7 +43,7 @@ def changed(fields: dict[int, bytes], changes: dict[int, bytes | None]) -> bytes
 def test_a_flaw_has_its_status_and_its_element(changes, status, element, told) -> None:
     flaw = flaw_of(changed(store_fields(UID, 7), changes))
     assert flaw is not None
-    assert (flaw.status, flaw.element, flaw.told) == (status, element, told)
+    assert (flaw.status, flaw.element, flaw.text) == (status, element, told)
     answer = decode(BytesIO(failure(flaw)), True, True)
     assert answer.Status == status
     assert answer.CommandField == (0x8777 if 0x0100 in changes else 0x8001)

@@ -58,8 +58,8 @@ def test_a_damaged_image_that_comes_again_takes_its_place_and_makes_a_new_revisi
     paths = ct(tmp_path / "ct")
     node.send(paths)
     node.wait(10)
-    job = node.queue.claim("w", 60)
-    node.queue.hold(job.id, "w", because("1 of 20 received images has changed on the disk"))
+    job = node.queue.fetch_job("w", 60)
+    node.queue.hold_job(job.id, "w", because("1 of 20 received images has changed on the disk"))
     damage(node.root / "4.dcm")
     node.send(paths)
     assert not (node.root / "4.dcm").exists()
@@ -68,7 +68,7 @@ def test_a_damaged_image_that_comes_again_takes_its_place_and_makes_a_new_revisi
     node.wait(10)
     assert [(j.state, j.revision) for j in node.jobs()] == [(JobState.SUPERSEDED, 1), (JobState.QUEUED, 2)]
     assert "damaged on the disk came again" in str(node.jobs()[0].reason)
-    again = node.queue.claim("w", 60)
+    again = node.queue.fetch_job("w", 60)
     assert all((node.root / path).exists() for path in again.paths)
 
 
@@ -148,26 +148,26 @@ def test_a_late_slice_at_any_moment_makes_one_newer_structure_set(node, tmp_path
     deliveries = Deliveries(node.database, POLICY, lambda: node.now)
 
     def deliver() -> None:
-        claimed = deliveries.claim("pacs")
+        claimed = deliveries.fetch_delivery("pacs")
         if claimed is not None:
             sent.append(claimed.output)
-            deliveries.accepted(claimed.id, TAKEN)
+            deliveries.finish_delivery(claimed.id, TAKEN)
 
-    job = queue.claim("w", 60) if moment != "queued" else None
+    job = queue.fetch_job("w", 60) if moment != "queued" else None
     if job is not None and moment != "contouring":
-        queue.contoured(job.id, "w", {"pacs": "old"})
-    claimed = deliveries.claim("pacs") if moment in ("sending", "waiting") else None
+        queue.finish_job(job.id, "w", {"pacs": "old"})
+    claimed = deliveries.fetch_delivery("pacs") if moment in ("sending", "waiting") else None
     if moment == "waiting":
-        deliveries.postpone(claimed.id, AWAY, 0.0)
+        deliveries.postpone_delivery(claimed.id, AWAY, 0.0)
     if moment == "delivered":
         deliver()
     node.send(paths[21:])
     if moment == "sending":
-        deliveries.postpone(claimed.id, AWAY, 0.0)
+        deliveries.postpone_delivery(claimed.id, AWAY, 0.0)
     node.wait(10)
-    newer = queue.claim("w", 60)
+    newer = queue.fetch_job("w", 60)
     assert (newer.revision, len(newer.paths)) == (2, 22)
-    queue.contoured(newer.id, "w", {"pacs": "new"})
+    queue.finish_job(newer.id, "w", {"pacs": "new"})
     node.now = node.now.replace(hour=23)
     deliver()
     deliver()

@@ -52,10 +52,10 @@ def patients(node: Node, paths) -> set[str]:
 
 
 def deliver(node: Node) -> None:
-    job = node.queue.claim("w", 60)
-    node.queue.contoured(job.id, "w", {"pacs": "structures.dcm"})
+    job = node.queue.fetch_job("w", 60)
+    node.queue.finish_job(job.id, "w", {"pacs": "structures.dcm"})
     deliveries = Deliveries(node.database, POLICY, lambda: node.now)
-    deliveries.accepted(deliveries.claim("pacs").id, TAKEN)
+    deliveries.finish_delivery(deliveries.fetch_delivery("pacs").id, TAKEN)
 
 
 @pytest.mark.parametrize("moment", ["receiving", "queued", "contouring", "confirming", "delivered"])
@@ -67,9 +67,9 @@ def test_a_corrected_patient_is_what_is_contoured_whenever_it_comes(node, tmp_pa
     if moment in ("contouring", "confirming"):
         with node.database.transaction() as session:
             session.get_one(type(node.jobs()[0]), 1).confirm = moment == "confirming"
-        claimed = node.queue.claim("w", 60)
+        claimed = node.queue.fetch_job("w", 60)
         if moment == "confirming":
-            node.queue.contoured(claimed.id, "w", {"pacs": "structures.dcm"})
+            node.queue.finish_job(claimed.id, "w", {"pacs": "structures.dcm"})
     if moment == "delivered":
         deliver(node)
     node.send(corrected(paths))
@@ -84,13 +84,13 @@ def test_a_corrected_patient_is_what_is_contoured_whenever_it_comes(node, tmp_pa
     node.send(corrected(paths))  # once more the same
     assert len(list(node.root.glob("*.dcm"))) == 40
     node.wait(1000)
-    assert node.queue.claim("w", 60) is None
+    assert node.queue.fetch_job("w", 60) is None
     with pytest.raises(InvalidTransition, match=r"PatientID: the earlier ones are not contoured any more.*replace"):
         release(node)
     told = replace(node)
     assert ("job 1 to pacs" in told) == (moment == "delivered")
     node.wait(0)
-    job = node.queue.claim("w", 60)
+    job = node.queue.fetch_job("w", 60)
     assert patients(node, job.paths) == {"corrected"}
     assert len(job.paths) == 20
     others = [j.state for j in node.jobs() if j.id != job.id]
@@ -163,12 +163,12 @@ def test_pictures_are_those_of_the_images_that_were_contoured(node, tmp_path, la
     paths = ct(tmp_path / "ct", slices=21)
     node.send(paths[:20])
     node.wait(10)
-    job = node.queue.claim("w", 60)
+    job = node.queue.fetch_job("w", 60)
     with node.database.reading() as session:
         hashes = session.scalars(select(InstanceRow.sha256)).all()
     runtime = RuntimeDescription("torch", "2", "fp32", "cpu", "x86_64, AVX2", 2)
     made = Contouring(ModelIdentity("hn7", "1", ""), "1", runtime, {}, "{}", 20, images_sha256(hashes), ())
-    node.queue.contoured(job.id, "w", {"pacs": "structures.dcm"}, made=made)
+    node.queue.finish_job(job.id, "w", {"pacs": "structures.dcm"}, made=made)
     assert not read_job(node.database, 1).replaced
     if late:
         node.send(paths[20:])
@@ -193,7 +193,7 @@ def test_a_series_that_came_again_in_part_is_no_patients(node, tmp_path):
     node.send(corrected(paths[12:]))
     replace(node)
     node.wait(0)
-    assert patients(node, node.queue.claim("w", 60).paths) == {"corrected"}
+    assert patients(node, node.queue.fetch_job("w", 60).paths) == {"corrected"}
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ def test_a_correction_that_was_wrong_is_corrected_once_more(node, tmp_path):
         node.send(corrected(paths, PatientID=name))
     replace(node)
     node.wait(0)
-    assert patients(node, node.queue.claim("w", 60).paths) == {"right"}
+    assert patients(node, node.queue.fetch_job("w", 60).paths) == {"right"}
     assert len(list(node.root.glob("*.dcm"))) == 20
 
 
@@ -238,7 +238,7 @@ def test_a_correction_that_is_taken_back_waits_for_a_person(node, tmp_path):
         release(node, "")
     release(node)
     node.wait(0)
-    assert patients(node, node.queue.claim("w", 60).paths) == {"p"}
+    assert patients(node, node.queue.fetch_job("w", 60).paths) == {"p"}
 
 
 def brightened(path: Path) -> Path:

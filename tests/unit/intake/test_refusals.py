@@ -77,7 +77,7 @@ def test_what_is_left_of_a_refused_series_is_held_with_the_number_and_the_reason
     assert command_for_series(1, node.series().reason).startswith("contourd release 1 --reason REASON")
     assert node.jobs() == []
     with node.database.reading() as session:
-        told = session.scalars(select(EventRow).where(EventRow.event == "hold")).one().told
+        told = session.scalars(select(EventRow).where(EventRow.event == "hold")).one().text
     assert told.startswith("8 images of the series were refused")
 
 
@@ -159,7 +159,7 @@ def test_a_late_slice_that_is_refused_stops_what_is_under_way(node, tmp_path, mo
     node.send(paths[:20])
     node.wait(10)
     if moment != "queued":
-        job = node.queue.claim("w", 60)
+        job = node.queue.fetch_job("w", 60)
     if moment == "delivered":
         with node.database.transaction() as session:
             session.get_one(type(node.jobs()[0]), job.id).state = JobState.DELIVERED
@@ -170,7 +170,7 @@ def test_a_late_slice_that_is_refused_stops_what_is_under_way(node, tmp_path, mo
     send(node, paths[20:])
     node.wait(10)
     assert node.jobs()[-1].state == JobState.QUEUED
-    assert len(node.queue.claim("w", 60).paths) == 22
+    assert len(node.queue.fetch_job("w", 60).paths) == 22
 
 
 def test_an_image_that_cannot_be_read_marks_what_its_association_brought(node, tmp_path):

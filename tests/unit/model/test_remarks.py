@@ -55,7 +55,7 @@ def test_a_record_has_the_figures_and_leaves_out_what_is_empty():
         "organ": "Larynx", "check": "volume", "verdict": "flag", "measure": "volume_cc", "value": 71.23,
         "expected": [8.91, 60.06],
     }  # fmt: skip
-    assert (NO_REMARKS.to_json(), NO_REMARKS.told()) == ("[]", "")
+    assert (NO_REMARKS.to_json(), NO_REMARKS.text()) == ("[]", "")
 
 
 def test_an_organ_s_findings_are_told_together_and_one_that_does_not_read_back_is_withheld_alone():

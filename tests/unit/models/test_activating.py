@@ -59,7 +59,7 @@ def test_the_copy_is_in_use_whatever_becomes_of_the_folder(database, settings, f
 def test_the_second_version_and_back(database, settings, fit_bundle, tmp_path):
     first, second = fit_bundle, bundle_of_version(fit_bundle, tmp_path / "second", "2")
     activate(database, settings, first)
-    assert activate(database, settings, second).before == load_bundle(first).identity.told()
+    assert activate(database, settings, second).before == load_bundle(first).identity.text()
     change = activation.roll_back(database, settings, "bright", "paul", "")
     assert change.activation.model.version == "1"
     assert activation.verify(Activations(database, settings.spool.root).find("bright")).version == "1"

@@ -153,7 +153,7 @@ def test_bf16_leads_back_to_it():
     (RuntimeDescription("torch", "", "fp32", "cpu", "", words="cpu"), "cpu"),
 ])  # fmt: skip
 def test_a_runtime_is_told_in_words_and_kept_as_a_record(said, told):
-    assert said.told() == told
+    assert said.text() == told
     assert RuntimeDescription.from_json(said.to_json()) == said
 
 

@@ -80,14 +80,14 @@ class Node:
         self.intake.close_quiet()
 
     def contour(self) -> int:
-        job = self.queue.claim("w", 60)
+        job = self.queue.fetch_job("w", 60)
         assert job is not None
-        self.queue.contoured(job.id, "w", {"pacs": self.spool.store_output(job.id, b"structure set")})
+        self.queue.finish_job(job.id, "w", {"pacs": self.spool.store_output(job.id, b"structure set")})
         return job.id
 
     def deliver(self) -> int:
         job = self.contour()
-        self.deliveries.accepted(self.deliveries.claim("pacs").id, TAKEN)
+        self.deliveries.finish_delivery(self.deliveries.fetch_delivery("pacs").id, TAKEN)
         return job
 
     def images(self) -> int:
@@ -153,8 +153,8 @@ def test_what_is_not_delivered_is_never_removed(node, tmp_path):
         node.send(ct(tmp_path / patient, patient))
     node.contour()
     node.contour()
-    sending = node.deliveries.claim("pacs")
-    node.queue.claim("w", 60)
+    sending = node.deliveries.fetch_delivery("pacs")
+    node.queue.fetch_job("w", 60)
     assert sending is not None
     node.restarted(Spool(node.spool.root, min_free_bytes=10**18)).run()  # not even where the disk is nearly full
     node.wait(10_000)
@@ -163,10 +163,10 @@ def test_what_is_not_delivered_is_never_removed(node, tmp_path):
 
 def test_what_failed_at_one_destination_and_waits_for_another_is_not_removed(node, paths):
     node.send(paths)
-    job = node.queue.claim("w", 60)
+    job = node.queue.fetch_job("w", 60)
     output = node.spool.store_output(job.id, b"structure set")
-    node.queue.contoured(job.id, "w", {"pacs": output, "tps": output})
-    node.deliveries.refuse(node.deliveries.claim("pacs").id, NEVER)
+    node.queue.finish_job(job.id, "w", {"pacs": output, "tps": output})
+    node.deliveries.refuse_delivery(node.deliveries.fetch_delivery("pacs").id, NEVER)
     node.wait(10_000)
     assert (node.images(), len(node.outputs())) == (SLICES, 1)
 
@@ -175,7 +175,7 @@ def test_held_and_failed_work_is_kept_longer_and_its_reason_says_what_became_of_
     node.send(paths[:7] + paths[8:])
     node.send(ct(tmp_path / "refused", "refused"))
     failed = node.contour()
-    node.deliveries.refuse(node.deliveries.claim("pacs").id, NEVER)
+    node.deliveries.refuse_delivery(node.deliveries.fetch_delivery("pacs").id, NEVER)
     node.wait(59.9)
     assert (node.images(), node.outputs()) == (2 * SLICES - 1, [f"{failed}.dcm"])
     node.wait(0.2)
@@ -186,7 +186,7 @@ def test_held_and_failed_work_is_kept_longer_and_its_reason_says_what_became_of_
     for line in (held, job):
         assert str(line.reason).endswith("; retention removed the images on 2026-03-02, send the series again")
     with pytest.raises(InvalidTransition, match="send the series again"):
-        node.queue.retry(failed)
+        node.queue.retry_job(failed)
     node.wait(1000)
     assert str(read_report(node.database).series[0].reason) == str(held.reason)  # it is said once
 

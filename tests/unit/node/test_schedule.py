@@ -115,10 +115,10 @@ def test_a_clock_that_is_set_forwards_by_years_makes_one_call_due():
 
 def test_a_job_that_is_hastened_does_not_wait_for_its_interval(schedule):
     came = threading.Semaphore(0)
-    schedule.hasten("delivering to pacs")  # it is not there yet
+    schedule.run_soon("delivering to pacs")  # it is not there yet
     schedule.every(3600.0, "delivering to pacs", came.release)
     schedule.start()
     assert came.acquire(timeout=WAIT_S)
     for _ in range(2):
-        schedule.hasten("delivering to pacs")
+        schedule.run_soon("delivering to pacs")
         assert came.acquire(timeout=WAIT_S)

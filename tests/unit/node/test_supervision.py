@@ -35,7 +35,7 @@ class Watched:
         )
         self.supervisor = Supervisor(settings, self.queue, threading.Event(), monotonic=lambda: self.running_s)
         self.job = add_job(database)
-        self.queue.claim("w", LEASE_S)
+        self.queue.fetch_job("w", LEASE_S)
         self.look()
 
     def look(self, after_s: float = 0.0) -> str:
@@ -61,7 +61,7 @@ def test_a_lease_that_is_not_renewed_runs_out(watched):
 
 def test_a_lease_that_is_renewed_does_not(watched):
     for _ in range(5):
-        watched.queue.renew(watched.job, "w", LEASE_S)
+        watched.queue.renew_lease(watched.job, "w", LEASE_S)
         assert watched.look(50) == JobState.CONTOURING
 
 
@@ -79,5 +79,5 @@ def test_the_time_in_which_nobody_could_renew_does_not_count(watched, tmp_path):
             watched.look(61)
         other.execute("ROLLBACK")
     assert watched.look(0) == JobState.CONTOURING
-    watched.queue.renew(watched.job, "w", LEASE_S)
+    watched.queue.renew_lease(watched.job, "w", LEASE_S)
     assert watched.look(59) == JobState.CONTOURING

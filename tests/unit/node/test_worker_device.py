@@ -61,25 +61,25 @@ def test_it_waits_ever_longer(bench, make_series):
     job = bench.add(make_series("p1"))
     bench.contour = failing(BUSY, BUSY, BUSY)
     for wait_s in (2, 4, 8):
-        claimed = bench.worker.claim()
+        claimed = bench.worker.fetch_job()
         assert claimed.id == job
         bench.worker.run_job(claimed)
         bench.elapsed_s += wait_s - 0.01
-        assert bench.worker.claim() is None
+        assert bench.worker.fetch_job() is None
         bench.elapsed_s += wait_s / 10 + 0.02  # up to a tenth is added
-    assert bench.worker.claim().id == job
+    assert bench.worker.fetch_job().id == job
 
 
 def test_another_job_goes_on_meanwhile(bench, make_series):
     first, second = bench.add(make_series("p1")), bench.add(make_series("p2"))
     bench.contour = failing(BUSY)
     for expected in (first, second):
-        job = bench.worker.claim()
+        job = bench.worker.fetch_job()
         assert job.id == expected
         bench.worker.run_job(job)
-    assert bench.worker.claim() is None
+    assert bench.worker.fetch_job() is None
     bench.elapsed_s += 3
-    assert bench.worker.claim().id == first
+    assert bench.worker.fetch_job().id == first
 
 
 def test_the_on_call_hears_of_the_device_and_not_of_the_series(bench, make_series):

@@ -93,7 +93,7 @@ def test_where_that_model_is_gone_the_job_is_held(bench, make_series, fit_bundle
     bench.operations.resend(job, "other", profiles)
     held = bench.work()
     assert held.state == JobState.HELD
-    assert f"was contoured with {first.told()}, which is not here any more" in str(held.reason)
+    assert f"was contoured with {first.text()}, which is not here any more" in str(held.reason)
 
 
 def test_a_series_is_contoured_again_with_what_its_name_stands_for_now(bench, make_series, fit_bundle, tmp_path):

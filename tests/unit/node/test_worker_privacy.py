@@ -52,7 +52,7 @@ def test_neither_the_queue_nor_the_log_quotes_the_patient(settings, caplog):
         )
     worker = Worker(settings, "w", stumble)
     with caplog.at_level(logging.INFO):
-        worker.run_job(worker.claim())
+        worker.run_job(worker.fetch_job())
     worker.close()
     with database.reading() as session:
         job = session.get_one(JobRow, 1)

@@ -19,7 +19,7 @@ def test_a_queued_job_is_held_and_retried(database, queue, marie, job):
         JobState.HELD,
         "held by marie: wrong patient position",
     )
-    assert queue.claim("w", 60) is None
+    assert queue.fetch_job("w", 60) is None
     marie.retry(job)
     assert read(database, job).state == JobState.QUEUED
     assert trail(database) == [
@@ -29,34 +29,34 @@ def test_a_queued_job_is_held_and_retried(database, queue, marie, job):
 
 
 def test_a_job_that_is_contoured_is_taken_from_its_worker(database, queue, marie, job):
-    queue.claim("w", 60)
+    queue.fetch_job("w", 60)
     marie.hold(job, "wait")
     with pytest.raises(LeaseLost):
-        queue.contoured(job, "w", {"pacs": "outgoing/1.dcm"})
+        queue.finish_job(job, "w", {"pacs": "outgoing/1.dcm"})
     assert deliveries(database) == {}
 
 
 def test_nothing_of_a_held_job_is_sent(queue, sending, marie, job):
     contour(queue, job)
     marie.hold(job, "wait")
-    assert sending.claim("pacs") is None
+    assert sending.fetch_delivery("pacs") is None
     marie.retry(job)
-    assert sending.claim("pacs").job_id == job
+    assert sending.fetch_delivery("pacs").job_id == job
 
 
 def test_what_arrived_while_it_was_held_counts(database, queue, sending, marie, job):
     contour(queue, job)
-    under_way = sending.claim("pacs")
+    under_way = sending.fetch_delivery("pacs")
     marie.hold(job, "wait")
-    sending.accepted(under_way.id, TAKEN)
+    sending.finish_delivery(under_way.id, TAKEN)
     assert read(database, job).state == JobState.HELD
     marie.retry(job)
     assert read(database, job).state == JobState.DELIVERED
 
 
 def test_an_override_is_kept_with_the_name(database, queue, marie, job):
-    queue.claim("w", 60)
-    queue.hold(job, "w", because("outside the limits"))
+    queue.fetch_job("w", 60)
+    queue.hold_job(job, "w", because("outside the limits"))
     marie.retry(job, "the child is 17")
     assert read(database, job).override == "the child is 17 (marie)"
     assert trail(database) == [("marie", "override", "job 1", "the child is 17")]
@@ -67,15 +67,15 @@ def test_nothing_is_sent_before_a_person_confirmed(database, queue, sending, clo
     contour(queue, job)
     assert read(database, job).state == JobState.CONFIRMING
     assert str(read(database, job).reason).startswith("waits for confirmation")
-    assert sending.claim("pacs") is None
+    assert sending.fetch_delivery("pacs") is None
     with pytest.raises(InvalidTransition, match="contourd confirm 1"):
         marie.retry(job)
     clock.now += timedelta(days=3)
     marie.confirm(job)
     assert read(database, job).confirmed_by == "marie"
-    delivery = sending.claim("pacs")
+    delivery = sending.fetch_delivery("pacs")
     assert delivery.created_at == clock.now  # the time to give up begins with the confirmation
-    sending.accepted(delivery.id, TAKEN)
+    sending.finish_delivery(delivery.id, TAKEN)
     assert read(database, job).state == JobState.DELIVERED
     assert trail(database) == [("marie", "confirm", "job 1", "")]
 
@@ -88,7 +88,7 @@ def test_a_confirmed_job_that_is_held_needs_no_second_confirmation(database, que
     with pytest.raises(InvalidTransition, match="does not wait for confirmation"):
         marie.confirm(job)
     marie.retry(job)
-    assert sending.claim("pacs") is not None
+    assert sending.fetch_delivery("pacs") is not None
 
 
 def test_what_waits_for_nothing_cannot_be_confirmed(database, queue, marie, job):
@@ -105,17 +105,17 @@ def test_a_cancelled_job_is_not_sent_and_can_be_taken_up_again(database, queue, 
     marie.cancel(job, "sent by mistake")
     row = read(database, job)
     assert (row.state, str(row.reason)) == (JobState.CANCELLED, "cancelled by marie: sent by mistake")
-    assert queue.claim("w", 60) is None
-    assert sending.claim("pacs") is None
+    assert queue.fetch_job("w", 60) is None
+    assert sending.fetch_delivery("pacs") is None
     marie.retry(job)
     contour(queue, job)
-    assert sending.claim("pacs") is not None
+    assert sending.fetch_delivery("pacs") is not None
     assert [action for _, action, _, _ in trail(database)] == ["cancel", "retry"]
 
 
 def test_what_a_newer_revision_replaced_stays_so(database, queue, marie, job):
     with database.transaction() as session:
-        queue.supersede(session, [session.get_one(JobRow, job)], because("another slice arrived"))
+        queue.supersede_jobs(session, [session.get_one(JobRow, job)], because("another slice arrived"))
     with pytest.raises(InvalidTransition):
         marie.retry(job)
     assert trail(database) == []
@@ -141,10 +141,10 @@ def test_a_structure_set_goes_to_another_destination_of_the_same_profile(databas
     deliver(sending)
     marie.resend(job, "archive", PROFILES)
     assert read(database, job).state == JobState.DELIVERING
-    assert sending.claim("pacs") is None
-    sent = sending.claim("archive")
+    assert sending.fetch_delivery("pacs") is None
+    sent = sending.fetch_delivery("archive")
     assert sent.output == "outgoing/1.dcm"
-    sending.accepted(sent.id, TAKEN)
+    sending.finish_delivery(sent.id, TAKEN)
     assert read(database, job).state == JobState.DELIVERED
     assert trail(database) == [("marie", "resend", "job 1", "to archive")]
 
@@ -161,20 +161,20 @@ def test_another_profile_is_written_first(database, queue, sending, marie, job):
     contour(queue, job)
     deliver(sending)
     marie.resend(job, "tps", PROFILES)
-    claimed = queue.claim("w", 60)
+    claimed = queue.fetch_job("w", 60)
     assert claimed.destinations == ("pacs", "tps")
-    queue.contoured(job, "w", {"pacs": "outgoing/1.dcm", "tps": "outgoing/1-2.dcm"})
+    queue.finish_job(job, "w", {"pacs": "outgoing/1.dcm", "tps": "outgoing/1-2.dcm"})
     assert deliveries(database) == {"pacs": DeliveryState.DELIVERED, "tps": DeliveryState.PENDING}
-    assert sending.claim("tps").output == "outgoing/1-2.dcm"
+    assert sending.fetch_delivery("tps").output == "outgoing/1-2.dcm"
 
 
 def test_a_job_that_waits_for_confirmation_is_sent_nowhere_else_either(database, queue, sending, clock, marie):
     job = add(database, clock, confirm=True)
     contour(queue, job)
     marie.resend(job, "archive", PROFILES)
-    assert sending.claim("archive") is None
+    assert sending.fetch_delivery("archive") is None
     marie.confirm(job)
-    assert sending.claim("archive") is not None
+    assert sending.fetch_delivery("archive") is not None
 
 
 def test_resending_says_what_is_wrong(database, queue, clock, marie, job):

@@ -69,12 +69,12 @@ def test_what_retention_removed_is_neither_taken_up_again_nor_contoured_again(da
 
 def test_a_delivery_that_a_person_held_is_given_its_time_anew(queue, sending, marie, job, clock):
     contour(queue, job)
-    assert [one.job_id for one in sending.waiting("pacs")] == [job]
+    assert [one.job_id for one in sending.list_waiting("pacs")] == [job]
     marie.hold(job, "wait")
-    assert sending.waiting("pacs") == []  # neither probed for nor given up
+    assert sending.list_waiting("pacs") == []  # neither probed for nor given up
     clock.now += timedelta(days=30)
     marie.retry(job)
-    assert [one.created_at for one in sending.waiting("pacs")] == [clock.now]
+    assert [one.created_at for one in sending.list_waiting("pacs")] == [clock.now]
 
 
 def test_a_held_delivery_is_not_touched_by_what_becomes_of_its_destination(
@@ -82,7 +82,7 @@ def test_a_held_delivery_is_not_touched_by_what_becomes_of_its_destination(
 ):  # fmt: skip
     contour(queue, job)
     marie.hold(job, "wait")
-    sending.put_off("pacs", 600, because("pacs: no answer"))
+    sending.postpone_all("pacs", 600, because("pacs: no answer"))
     with database.reading() as session:
         row = session.get_one(DeliveryRow, 1)
     assert (row.reason, row.not_before) == (None, clock.now)
@@ -90,9 +90,9 @@ def test_a_held_delivery_is_not_touched_by_what_becomes_of_its_destination(
 
 def test_what_is_being_sent_while_its_job_is_cancelled_is_not_sent_again(database, queue, sending, marie, job):
     contour(queue, job)
-    under_way = sending.claim("pacs")
+    under_way = sending.fetch_delivery("pacs")
     marie.cancel(job, "mistake")
-    sending.postpone(under_way.id, Outcome(OutcomeKind.RETRY, "pacs: busy", 0xA700), 0.0)
+    sending.postpone_delivery(under_way.id, Outcome(OutcomeKind.RETRY, "pacs: busy", 0xA700), 0.0)
     with database.reading() as session:
         row = session.get_one(DeliveryRow, under_way.id)
     assert (row.state, str(row.reason)) == (DeliveryState.REFUSED, "cancelled by marie: mistake; pacs: busy")
@@ -104,8 +104,8 @@ def test_a_job_is_not_delivered_without_the_structure_set_that_was_to_be_written
     contour(queue, job)
     deliver(sending)
     marie.resend(job, "tps", PROFILES)
-    queue.claim("w", 60)
-    queue.hold(job, "w", because("the structure set reads back otherwise"))
+    queue.fetch_job("w", 60)
+    queue.hold_job(job, "w", because("the structure set reads back otherwise"))
     marie.retry(job)
     assert read(database, job).state == JobState.QUEUED  # what pacs has would be no answer for tps
     contour(queue, job, {"pacs": "outgoing/1.dcm", "tps": "outgoing/1-2.dcm"})
@@ -117,10 +117,10 @@ def test_a_job_is_not_delivered_without_the_structure_set_that_was_to_be_written
 
 def test_what_waits_for_its_commitment_is_asked_after_and_not_sent_twice(database, queue, sending, marie, job, clock):
     contour(queue, job)
-    sending.sent(sending.claim("pacs").id, Outcome(OutcomeKind.ACCEPTED, "", 0x0000))
+    sending.await_commitment(sending.fetch_delivery("pacs").id, Outcome(OutcomeKind.ACCEPTED, "", 0x0000))
     clock.now += timedelta(hours=1)
     marie.resend(job, "pacs", PROFILES)
-    assert sending.claim("pacs") is None
+    assert sending.fetch_delivery("pacs") is None
     with database.reading() as session:
         row = session.get_one(DeliveryRow, 1)
         assert session.get_one(JobRow, job).state == JobState.DELIVERING

@@ -79,7 +79,7 @@ def test_a_database_with_jobs_goes_up_and_down_every_revision(tmp_path):
     assert migrate(command.upgrade, "head") == ["outgoing/1.dcm", "outgoing/1.dcm"]
     database.upgrade()  # once more, with rows: nothing changes
     deliveries = Deliveries(database, RetryPolicy(30, 1800, 86400))
-    assert [deliveries.claim(name).output for name in ("pacs", "tps")] == ["outgoing/1.dcm", "outgoing/1.dcm"]
+    assert [deliveries.fetch_delivery(name).output for name in ("pacs", "tps")] == ["outgoing/1.dcm", "outgoing/1.dcm"]
     database.close()
 
 

@@ -260,7 +260,7 @@ def test_what_ran_an_older_job_is_carried_over_from_words_to_a_record_and_back(d
     database.upgrade()
     kept = read_contoured(database, 1).contouring
     assert (kept.runtime, kept.libraries) == (record, {"Python": "3.12.1", "torch": "2.9.1"})
-    assert kept.runtime.told() == words
+    assert kept.runtime.text() == words
     with pytest.raises(IntegrityError, match="only appended to"), database.transaction() as session:
         session.execute(text("UPDATE contourings SET images = 2"))
     database.downgrade("0005")
@@ -289,7 +289,7 @@ def test_the_remarks_of_older_jobs_are_carried_over_and_told_as_they_were(databa
         "check: Parotid_R (volume 3.1 cc, expected 5.3 to 129.2 cc); header: the Study ID is left out"
     )
     remarks = remarked(database, words)
-    assert remarks.told() == words
+    assert remarks.text() == words
     assert [(r.finding.structure, r.finding.check, r.verdict) for r in remarks.records] == [
         ("", "limits", "note"),
         ("", "distribution", "note"),
@@ -304,7 +304,7 @@ def test_the_remarks_of_older_jobs_are_carried_over_and_told_as_they_were(databa
 
 @pytest.mark.parametrize("words", ["", "what nobody knows"])
 def test_other_words_are_kept_as_they_are(database, words):
-    assert remarked(database, words).told() == words
+    assert remarked(database, words).text() == words
 
 
 def test_a_measured_remark_is_told_by_its_figures_to_an_older_version(database):

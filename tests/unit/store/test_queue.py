@@ -19,56 +19,56 @@ from tests.reasons import because
 
 def test_the_oldest_is_claimed_first_and_once(database, queue):
     second, first = add_job(database, 2), add_job(database, 1)
-    claimed = queue.claim("a", 60)
+    claimed = queue.fetch_job("a", 60)
     assert claimed is not None
     assert (claimed.id, claimed.series_uid, claimed.paths, claimed.attempts) == (first, "1.2.1", ("1/0", "1/1"), 1)
-    assert queue.claim("b", 60).id == second
-    assert queue.claim("c", 60) is None
+    assert queue.fetch_job("b", 60).id == second
+    assert queue.fetch_job("c", 60) is None
 
 
 def test_a_lease_that_is_renewed_holds(database, queue, clock):
     job = add_job(database)
-    queue.claim("a", 60)
-    (first,) = queue.leases()
+    queue.fetch_job("a", 60)
+    (first,) = queue.list_leases()
     assert first == Lease(job, "a", START + timedelta(seconds=60))
     clock.advance(50)
-    queue.renew(job, "a", 60)
-    assert not queue.revoke(first, because("it hung"), 3)
+    queue.renew_lease(job, "a", 60)
+    assert not queue.revoke_lease(first, because("it hung"), 3)
     assert state(database, job) == JobState.CONTOURING
-    (second,) = queue.leases()
-    assert queue.revoke(second, because("it hung"), 3)
+    (second,) = queue.list_leases()
+    assert queue.revoke_lease(second, because("it hung"), 3)
     assert state(database, job) == JobState.QUEUED
-    assert queue.leases() == []
-    assert not queue.revoke(second, because("it hung"), 3)
+    assert queue.list_leases() == []
+    assert not queue.revoke_lease(second, because("it hung"), 3)
 
 
 def test_who_lost_the_lease_changes_nothing(database, queue, clock):
     job = add_job(database)
-    queue.claim("a", 60)
+    queue.fetch_job("a", 60)
     clock.advance(61)
-    queue.revoke(*queue.leases(), because("it hung"), 3)
-    assert queue.claim("b", 60).attempts == 2
+    queue.revoke_lease(*queue.list_leases(), because("it hung"), 3)
+    assert queue.fetch_job("b", 60).attempts == 2
     for call in (
-        lambda: queue.renew(job, "a", 60),
-        lambda: queue.contoured(job, "a", {"pacs": "x"}),
-        lambda: queue.hold(job, "a", because("x")),
-        lambda: queue.fail(job, "a", because("x"), 3),
+        lambda: queue.renew_lease(job, "a", 60),
+        lambda: queue.finish_job(job, "a", {"pacs": "x"}),
+        lambda: queue.hold_job(job, "a", because("x")),
+        lambda: queue.fail_job(job, "a", because("x"), 3),
     ):
         with pytest.raises(LeaseLost):
             call()
-    queue.contoured(job, "b", {"pacs": "y"})
+    queue.finish_job(job, "b", {"pacs": "y"})
     assert state(database, job) == JobState.DELIVERING
 
 
 def test_a_job_that_workers_die_on_is_held_and_blocks_nothing(database, queue):
     poison, next_job = add_job(database, 1), add_job(database, 2)
-    assert queue.claim("a", 60).id == poison
-    assert queue.abandon("a", because("it crashed"), 2) == [poison]
+    assert queue.fetch_job("a", 60).id == poison
+    assert queue.release_jobs_of("a", because("it crashed"), 2) == [poison]
     (line,) = [j for j in read_report(database).jobs if j.id == poison]
     assert (line.state, str(line.reason)) == ("QUEUED", "it crashed")
-    assert queue.claim("b", 60).id == next_job  # it is younger, and goes first all the same
-    assert queue.claim("c", 60).id == poison
-    assert queue.abandon("c", because("it crashed"), 2) == [poison]
+    assert queue.fetch_job("b", 60).id == next_job  # it is younger, and goes first all the same
+    assert queue.fetch_job("c", 60).id == poison
+    assert queue.release_jobs_of("c", because("it crashed"), 2) == [poison]
     assert state(database, poison) == JobState.HELD
     (line,) = [j for j in read_report(database).jobs if j.id == poison]
     assert "broke its worker 2 times, the last time so: it crashed" in str(line.reason)
@@ -77,23 +77,23 @@ def test_a_job_that_workers_die_on_is_held_and_blocks_nothing(database, queue):
 def test_errors_of_ours_are_tried_again_and_then_fail(database, queue):
     job = add_job(database)
     for attempt in (1, 2):
-        assert queue.claim("a", 60).attempts == attempt
-        queue.fail(job, "a", because("ValueError: x"), 2)
+        assert queue.fetch_job("a", 60).attempts == attempt
+        queue.fail_job(job, "a", because("ValueError: x"), 2)
     assert state(database, job) == JobState.FAILED
-    queue.retry(job)
+    queue.retry_job(job)
     assert state(database, job) == JobState.QUEUED
-    assert queue.claim("a", 60).attempts == 1
+    assert queue.fetch_job("a", 60).attempts == 1
 
 
 def test_an_override_stays_with_its_job(database, queue):
     job = add_job(database)
-    assert queue.claim("a", 60).override == ""
-    queue.hold(job, "a", because("outside the limits"))
-    queue.retry(job, "seen (mp)")
-    assert queue.claim("a", 60).override == "seen (mp)"
-    queue.hold(job, "a", because("something else"))
-    queue.retry(job)
-    assert queue.claim("a", 60).override == "seen (mp)"
+    assert queue.fetch_job("a", 60).override == ""
+    queue.hold_job(job, "a", because("outside the limits"))
+    queue.retry_job(job, "seen (mp)")
+    assert queue.fetch_job("a", 60).override == "seen (mp)"
+    queue.hold_job(job, "a", because("something else"))
+    queue.retry_job(job)
+    assert queue.fetch_job("a", 60).override == "seen (mp)"
     with database.reading() as session:
         details = list(session.scalars(select(EventRow.detail).where(EventRow.event == "release")))
     assert details == ["released by a person: seen (mp)", "released by a person"]
@@ -101,12 +101,12 @@ def test_an_override_stays_with_its_job(database, queue):
 
 def test_what_a_person_is_to_look_at_is_reported(database, queue):
     job = add_job(database)
-    queue.claim("a", 60)
+    queue.fetch_job("a", 60)
     found = Finding("Larynx", RemarkCheck.VOLUME, Measure.VOLUME_CC, 1.0, (5.0, 9.0))
     remarks = Remarks((Remark(found, RemarkVerdict.FLAG),))
-    queue.contoured(job, "a", {"pacs": "x"}, remarks)
+    queue.finish_job(job, "a", {"pacs": "x"}, remarks)
     assert [line.remarks for line in read_report(database).jobs] == [remarks]
-    assert remarks.told() == "check: Larynx (volume 1.0 cc, expected 5.0 to 9.0 cc)"
+    assert remarks.text() == "check: Larynx (volume 1.0 cc, expected 5.0 to 9.0 cc)"
 
 
 def test_the_database_keeps_its_own_invariants(database):

@@ -25,8 +25,8 @@ def deliveries(database, clock) -> Deliveries:
 def test_what_met_no_fault_of_its_own_does_not_count(database, queue):
     job = add_job(database)
     for _ in range(3):
-        assert queue.claim("a", 60).attempts == 1
-        queue.give_back(job, "a", because("waits: the disk is full"))
+        assert queue.fetch_job("a", 60).attempts == 1
+        queue.return_job(job, "a", because("waits: the disk is full"))
     (line,) = read_report(database).jobs
     assert (line.state, str(line.reason)) == ("QUEUED", "waits: the disk is full")
 
@@ -35,7 +35,7 @@ def test_what_waits_for_the_device_for_too_long_is_held_as_that(database, queue,
     job = add_job(database)
     for waited_s, patient in ((0, True), (1800, True), (1799, True), (1, False)):
         clock.advance(waited_s)
-        queue.claim("a", 60)
+        queue.fetch_job("a", 60)
         assert queue.wait_for_device(job, "a", because("cuda:0 ran out of memory"), 3600) is patient
     (line,) = read_report(database).jobs
     assert (line.state, line.attempts) == ("HELD", 0)
@@ -44,39 +44,39 @@ def test_what_waits_for_the_device_for_too_long_is_held_as_that(database, queue,
         "look at the device, then retry the job"
     )
     assert line.reason.held_as == "device"
-    queue.retry(job)  # the time is counted anew
-    queue.claim("a", 60)
+    queue.retry_job(job)  # the time is counted anew
+    queue.fetch_job("a", 60)
     assert queue.wait_for_device(job, "a", because("cuda:0 ran out of memory"), 3600)
 
 
 def test_a_job_that_waits_for_the_device_is_not_taken_before_its_time(database, queue):
     first, second = add_job(database, 1), add_job(database, 2)
-    assert queue.claim("a", 60, [first]).id == second
-    assert queue.claim("a", 60, [first]) is None
-    assert queue.claim("a", 60).id == first
+    assert queue.fetch_job("a", 60, [first]).id == second
+    assert queue.fetch_job("a", 60, [first]) is None
+    assert queue.fetch_job("a", 60).id == first
 
 
 def test_what_lacks_memory_twice_is_held(database, queue):
     job = add_job(database)
     for after in (JobState.QUEUED, JobState.HELD):
-        queue.claim("a", 60)
-        queue.fail(job, "a", because("out of memory"), 2, JobEvent.HOLD)
+        queue.fetch_job("a", 60)
+        queue.fail_job(job, "a", because("out of memory"), 2, JobEvent.HOLD)
         assert state(database, job) == after
 
 
 @pytest.mark.parametrize("then", ["the destination does not answer", "contourd is restarted"])
 def test_an_outdated_structure_set_is_not_sent_again(database, queue, deliveries, then):
     job = add_job(database)
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "x"})
-    sending = deliveries.claim("pacs")
+    queue.fetch_job("a", 60)
+    queue.finish_job(job, "a", {"pacs": "x"})
+    sending = deliveries.fetch_delivery("pacs")
     with database.transaction() as session:
-        queue.supersede(session, [session.get_one(JobRow, job)], because("another slice arrived"))
+        queue.supersede_jobs(session, [session.get_one(JobRow, job)], because("another slice arrived"))
     if then == "contourd is restarted":
         deliveries.recover()
     else:
-        deliveries.postpone(sending.id, AWAY, 0.0)
-    assert deliveries.claim("pacs") is None
+        deliveries.postpone_delivery(sending.id, AWAY, 0.0)
+    assert deliveries.fetch_delivery("pacs") is None
     (line,) = read_report(database).jobs
     assert (line.state, line.deliveries[0].state) == ("SUPERSEDED", "REFUSED")
     assert str(line.deliveries[0].reason).startswith("another slice arrived")
@@ -84,12 +84,12 @@ def test_an_outdated_structure_set_is_not_sent_again(database, queue, deliveries
 
 def test_an_outdated_structure_set_that_was_taken_meanwhile_counts_as_delivered(database, queue, deliveries):
     job = add_job(database)
-    queue.claim("a", 60)
-    queue.contoured(job, "a", {"pacs": "x"})
-    sending = deliveries.claim("pacs")
+    queue.fetch_job("a", 60)
+    queue.finish_job(job, "a", {"pacs": "x"})
+    sending = deliveries.fetch_delivery("pacs")
     with database.transaction() as session:
-        queue.supersede(session, [session.get_one(JobRow, job)], because("another slice arrived"))
-    deliveries.accepted(sending.id, TAKEN)
+        queue.supersede_jobs(session, [session.get_one(JobRow, job)], because("another slice arrived"))
+    deliveries.finish_delivery(sending.id, TAKEN)
     (line,) = read_report(database).jobs
     assert (line.state, line.deliveries[0].state) == ("SUPERSEDED", "DELIVERED")
 
@@ -97,28 +97,28 @@ def test_an_outdated_structure_set_that_was_taken_meanwhile_counts_as_delivered(
 @pytest.mark.parametrize("step_s", [DAY_S, -DAY_S])
 def test_a_delivery_follows_a_clock_that_is_set(database, queue, deliveries, clock, step_s):
     add_job(database)
-    queue.claim("a", 60)
-    queue.contoured(1, "a", {"pacs": "x"})
-    deliveries.postpone(deliveries.claim("pacs").id, AWAY, 0.0)
+    queue.fetch_job("a", 60)
+    queue.finish_job(1, "a", {"pacs": "x"})
+    deliveries.postpone_delivery(deliveries.fetch_delivery("pacs").id, AWAY, 0.0)
     with database.reading() as session:
         due = session.get_one(DeliveryRow, 1).not_before
     clock.advance(step_s)
     follow_clock(database, step_s)
-    assert deliveries.claim("pacs") is None
+    assert deliveries.fetch_delivery("pacs") is None
     with database.reading() as session:
         row = session.get_one(DeliveryRow, 1)
         assert (row.not_before, row.created_at) == (due + timedelta(seconds=step_s), START + timedelta(seconds=step_s))
     clock.advance(34)  # 30 s and up to a tenth
-    again = deliveries.claim("pacs")
-    deliveries.postpone(again.id, AWAY, 34.0)  # the hour of give_up_after_s is not over
+    again = deliveries.fetch_delivery("pacs")
+    deliveries.postpone_delivery(again.id, AWAY, 34.0)  # the hour of give_up_after_s is not over
     assert read_report(database).jobs[0].state == "DELIVERING"
 
 
 def test_what_is_delivered_keeps_its_time(database, queue, deliveries):
     add_job(database)
-    queue.claim("a", 60)
-    queue.contoured(1, "a", {"pacs": "x"})
-    deliveries.accepted(deliveries.claim("pacs").id, TAKEN)
+    queue.fetch_job("a", 60)
+    queue.finish_job(1, "a", {"pacs": "x"})
+    deliveries.finish_delivery(deliveries.fetch_delivery("pacs").id, TAKEN)
     follow_clock(database, DAY_S)
     with database.reading() as session:
         assert session.get_one(DeliveryRow, 1).created_at == START

@@ -53,7 +53,7 @@ def asked(database: Database, call) -> list[tuple[str, object]]:
 
 def test_claims_search_by_an_index_and_sort_nothing(database):
     queue, deliveries = Queue(database), Deliveries(database, POLICY)
-    for call in (lambda: queue.claim("w", 60.0), lambda: deliveries.claim("pacs"), queue.leases):
+    for call in (lambda: queue.fetch_job("w", 60.0), lambda: deliveries.fetch_delivery("pacs"), queue.list_leases):
         found = plans(database, asked(database, call))
         assert found
         assert all("USING" in line and "INDEX" in line for line in found if line.startswith(("SCAN", "SEARCH"))), found

@@ -11,7 +11,7 @@ import pytest
 
 from contourd.errors import SeriesUnusable
 from contourd.reasons.catalogue import HoldReason
-from contourd.system.logs import LineFormatter, told, traceback_text
+from contourd.system.logs import LineFormatter, error_text, traceback_text
 
 NAME = "DOE^JOHN"
 
@@ -52,10 +52,10 @@ def formatted(logger: str, message: object, *arguments: object, error: Exception
 
 
 def test_kinds_and_texts():
-    assert told(ValueError(NAME)) == "ValueError"
-    assert told(SeriesUnusable(HoldReason.NO_IMAGES)) == "SeriesUnusable: the series has no images"
-    assert told(OSError(28, "No space left on device", f"/{NAME}")) == "OSError: No space left on device"
-    assert told(OSError(NAME)) == "OSError"
+    assert error_text(ValueError(NAME)) == "ValueError"
+    assert error_text(SeriesUnusable(HoldReason.NO_IMAGES)) == "SeriesUnusable: the series has no images"
+    assert error_text(OSError(28, "No space left on device", f"/{NAME}")) == "OSError: No space left on device"
+    assert error_text(OSError(NAME)) == "OSError"
 
 
 def test_a_traceback_tells_the_place_and_the_kinds_of_the_whole_chain():

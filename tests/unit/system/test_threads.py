@@ -58,7 +58,7 @@ def test_a_schedule_that_lost_a_thread_is_not_alive() -> None:
             if lost.is_alive():  # within a job it would only fail that
                 ended = ctypes.c_ulong(lost.ident or 0), ctypes.py_object(SystemExit)
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(*ended)
-                schedule.hasten("anything")  # it is raised when the thread takes this up
+                schedule.run_soon("anything")  # it is raised when the thread takes this up
                 lost.join(1)
         assert not lost.is_alive()
         assert not schedule.alive

@@ -14,7 +14,7 @@ from trainer.case import Annotation, Case, write_case
 from trainer.curation.splits import Member, Shares, split_together, together
 from trainer.curation.twin_registration import make_tissue, similarity
 from trainer.curation.twin_signatures import make_signature, match, read_signature, write_signature
-from trainer.curation.twin_splits import fixed_splits, joined_patients, outnumbered, told
+from trainer.curation.twin_splits import describe_twins, fixed_splits, joined_patients, outnumbered
 from trainer.curation.twins import LEAST_LIKENESS, LEAST_SIMILARITY, Scan, Twin, Twins, find_twins
 
 LENGTH_MM, HALF_MM = 240.0, (75.0, 60.0)
@@ -220,6 +220,6 @@ def test_an_earlier_test_split_does_not_overrule_the_folders():
 
 def test_what_was_done_is_told():
     twins = Twins((Twin("a", "b", 0.97), Twin("c", "d", 0.91)))
-    one, other = told(twins, {"d": "why"}, {"a": "test", "b": "test", "c": "test"}, {"a": "train"})
+    one, other = describe_twins(twins, {"d": "why"}, {"a": "test", "b": "test", "c": "test"}, {"a": "train"})
     assert (one.first, one.second, one.done) == ("a", "b", "both in test; a was in train before")
     assert other.done == "d left out"
