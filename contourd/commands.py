@@ -17,7 +17,7 @@ _GIVEN = "CONTOURD_CONFIGURATION_GIVEN"
 
 @contextmanager
 def use_configuration_path(configuration: Path | None) -> Iterator[None]:
-    """Let the commands name a configuration file, as the command that was typed did; None: it named none."""
+    """Set the configuration file that printed commands name, as the command that was typed did; None: it named none."""
     before = os.environ.pop(_GIVEN, None)
     if configuration is not None:
         os.environ[_GIVEN] = str(configuration.absolute())

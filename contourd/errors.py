@@ -68,7 +68,7 @@ class CodedError(ContourdError):
         return self._reason
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Let another process have it."""
+        """Release it to another process."""
         return _again, (type(self), self._reason)
 
 
@@ -179,7 +179,7 @@ class CommitmentRefused(ContourdError):
         super().__init__(reason)
 
     def __reduce__(self) -> tuple[type[CommitmentRefused], tuple[int, str]]:
-        """Let another process have it."""
+        """Release it to another process."""
         return type(self), (self.status, str(self))
 
 

@@ -62,7 +62,7 @@ def tracked(items: Iterable[Item], total: int, description: str) -> Iterator[Ite
 
 
 def duration_text(seconds: float) -> str:
-    """Tell a time as a person would guess it."""
+    """Return a time as a person would guess it."""
     minutes = round(seconds / 60)
     if minutes < 1:
         return "under a minute"

@@ -145,7 +145,7 @@ def _status(configuration: Path) -> Mapping[str, Any]:
 
 
 def _stage(status: Mapping[str, Any], images: int) -> tuple[str, bool]:
-    """Tell in words how far the series is, and whether it has arrived."""
+    """Return in words how far the series is, and whether it has arrived."""
     for series in status["series"]:
         if series["state"] == "HELD":
             raise ContourdError(f"the series is held: {series['reason']}")

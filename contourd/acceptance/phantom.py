@@ -254,6 +254,6 @@ def write_phantom(folder: Path, position: str, profile: Profile) -> WrittenPhant
 
 
 def _label(dataset: FileDataset, position: str) -> None:
-    """Say that it is a phantom wherever a structure set says what it is; the label stays the profile's."""
+    """Write that it is a phantom wherever a structure set says what it is; the label stays the profile's."""
     dataset.SeriesDescription = f"{LABEL} {position}"
     dataset.StructureSetDescription = f"{LABEL} {position}: known solids, to accept a destination with"

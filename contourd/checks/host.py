@@ -113,7 +113,7 @@ def database(url: str) -> CheckFinding:
 
 
 def decoders() -> CheckFinding:
-    """Tell which transfer syntaxes can be read here; RLE and uncompressed ones always can."""
+    """Return which transfer syntaxes can be read here; RLE and uncompressed ones always can."""
     missing = [UID(syntax).name for syntax in DECODERS if not has_decoder(syntax)]
     if missing:
         return ok(

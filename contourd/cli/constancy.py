@@ -40,7 +40,7 @@ def baseline(config: ConfigOption = None) -> None:
 
 
 def run(config: ConfigOption = None) -> None:
-    """Have the running node check itself now."""
+    """Ask the running node to check itself now."""
     from contourd.settings import load_settings
     from contourd.store.constancy_standing import BASELINE_FILE, CHECK
 

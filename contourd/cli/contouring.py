@@ -82,7 +82,7 @@ class OrganSummary:
     reason: str
 
     def words(self) -> str:
-        """Tell it at the end of the organ's line."""
+        """Return it for the end of the organ's line."""
         named = {"drawn": "", "not found": "   not found", "check": "   CHECK: ", "withheld": "   withheld: "}
         return named[self.state] + self.reason
 

@@ -52,14 +52,14 @@ def serve(config: ConfigOption = None) -> None:
 
 
 def _end_soon() -> None:
-    """Have the process end, though Python waits for children and threads of its own: another is to be started."""
+    """End the process, though Python waits for children and threads of its own: another is to be started."""
     last_resort = threading.Timer(LONGEST_EXIT_S, os._exit, [2])
     last_resort.daemon = True
     last_resort.start()
 
 
 def _require_second_reader(settings: Settings) -> None:
-    """Say at the start, not with every series, that a program is missing which the settings name."""
+    """Refuse at the start, not with every series, where a program is missing that the settings name."""
     from contourd.dicom.rtstruct.second_reader import second_reader_loads
 
     if settings.check.rt_utils and not second_reader_loads():

@@ -35,7 +35,7 @@ def release(
     reason: Annotated[str, typer.Option(help="Why; it is kept in the audit trail.")] = "",
     json: JsonOption = False,
 ) -> None:
-    """Have a held series examined again.
+    """Examine a held series again.
 
     An interruption is forgiven, with a reason also refused images; a gap
     or a wrong image is held again.
@@ -71,7 +71,7 @@ def hold(job: JobArgument, reason: ReasonOption, config: ConfigOption = None, js
 
 
 def confirm(job: JobArgument, config: ConfigOption = None, json: JsonOption = False) -> None:
-    """Have a job sent whose pictures you have seen.
+    """Confirm a job whose pictures you have seen: it is sent.
 
     For routes with `confirm = true`.
     """
@@ -116,7 +116,7 @@ def recontour(
 
 
 def _tell(action: str, job: int, operations: Operations, text: str, json: bool) -> None:
-    """Say what was done to a job, and how it stands now."""
+    """Print what was done to a job, and its state now."""
     tell({"action": action, "job": job, "state": operations.job_state(job), "told": text}, text, json)
 
 

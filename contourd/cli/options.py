@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def _typed_with(context: typer.Context, configuration: Path | None) -> Path | None:
-    """Have the commands that are printed name the file that this command names."""
+    """Make the commands that are printed name the file that this command names."""
     context.with_resource(use_configuration_path(configuration))
     return configuration
 

@@ -46,7 +46,7 @@ def replay(
 
 
 def verdict(result: Replay) -> str:
-    """Say in a sentence how it ended."""
+    """Return in a sentence how it ended."""
     if result.impossible:
         return f"it cannot be contoured again: {result.impossible}"
     if result.same:

@@ -21,7 +21,7 @@ def route(
     calling_ae: Annotated[str, typer.Option(metavar="AE", help="AE title of the sender, for routes that ask.")] = "",
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
-    """Say what would become of a folder's series, and why.
+    """Print what would become of a folder's series, and why.
 
     The gate, the routes and the model's limits are the real ones; nothing is written or sent.
     """

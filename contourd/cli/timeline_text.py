@@ -22,7 +22,7 @@ CONFIGURATION, MODEL = "configuration", "model"
 
 
 def entry(line: TimelineEntry, verbose: bool) -> str:
-    """Tell one entry; ``verbose``: every key of the settings that changed on a line of its own, and whole hashes."""
+    """Return one entry; ``verbose``: every key of the settings that changed on a line of its own, and whole hashes."""
     at = line.at.astimezone().isoformat(sep=" ", timespec="seconds")
     first, more = _detail(line, verbose)
     words = "  ".join(one_line(part) for part in (line.state, line.destination, first) if part)

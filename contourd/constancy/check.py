@@ -126,7 +126,7 @@ def _baseline_of(model: str, baseline: Baseline, activations: Activations) -> Mo
 
 
 def _changed(baseline: Baseline, device: str) -> list[str]:
-    """Tell what explains a difference, and is none by itself."""
+    """Return what explains a difference, and is none by itself."""
     lines = []
     if baseline.version != __version__:
         lines.append(f"contourd is {__version__}, the baseline is of {baseline.version}")

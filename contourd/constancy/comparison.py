@@ -93,7 +93,7 @@ def centroid_mm(organ: MaskInBox, grid: Grid) -> FloatArray:
 
 
 def other_model(model: str, sha256: str, baseline_sha256: str) -> str:
-    """Say that a model is not the baseline's, with the remedy."""
+    """Return that a model is not the baseline's, with the remedy."""
     return (
         f"{model} is another model than the baseline's (sha256 {sha256[:12]}, not {baseline_sha256[:12]}); "
         f"if it was changed on purpose, accept it and make a new baseline: {command('constancy baseline')}"

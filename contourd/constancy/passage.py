@@ -59,7 +59,7 @@ class ReferencePatientRun:
         return clinical_grid(load_reference())
 
     def contour(self, model: str) -> ModelContours:
-        """Have one model contour the reference patient.
+        """Contour the reference patient with one model.
 
         Raises
         ------

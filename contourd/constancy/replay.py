@@ -223,7 +223,7 @@ class Replayer:
         return OutputReplay(old.path, False, content, note, organs)
 
     def _note(self, old: Output) -> str:
-        """Say what is wrong with the structure set in the spool."""
+        """Return what is wrong with the structure set in the spool."""
         try:
             stored = read_regular(self._root / old.path)
         except OSError:

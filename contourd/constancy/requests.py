@@ -123,7 +123,7 @@ class ConstancyChecks:
             session.add(row)
 
     def progress(self, series_uid: str) -> SeriesProgress:
-        """Say how far a series is."""
+        """Return how far a series is."""
         with self._database.reading() as session:
             series = session.scalars(select(SeriesRow).where(SeriesRow.series_uid == series_uid)).first()
             if series is None:

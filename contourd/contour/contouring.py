@@ -252,7 +252,7 @@ def _remarks(
 
 
 def judged(findings: Sequence[Finding], settings: PlausibilitySettings) -> Remarks:
-    """Say what becomes of findings by the settings; an organ that is withheld is not to be looked at besides."""
+    """Return what becomes of findings by the settings; an organ that is withheld is not to be looked at besides."""
     verdicts = {"flag": RemarkVerdict.FLAG, "withhold": RemarkVerdict.WITHHOLD}
     remarks = [
         Remark(finding, verdicts[verdict])

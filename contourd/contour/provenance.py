@@ -47,7 +47,7 @@ def sha256(content: bytes) -> str:
 def contouring_of(
     predictor: Predictor, order: ContouringOptions, hashes: Sequence[str], outputs: Mapping[str, bytes]
 ) -> Contouring:
-    """Say what made structure sets.
+    """Return what made structure sets.
 
     Parameters
     ----------

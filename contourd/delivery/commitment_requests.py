@@ -176,7 +176,7 @@ class CommitmentRequests:
             session.get_one(CommitmentRequestRow, request_id).not_before = self._now() + timedelta(seconds=wait_s)
 
     def postpone_all(self, calling_ae: str, wait_s: float, reason: str) -> None:
-        """Let all requests of a sender wait for so long: it cannot be reached."""
+        """Postpone all requests of a sender by so long: it cannot be reached."""
         until = self._now() + timedelta(seconds=wait_s)
         with self._database.transaction() as session:
             session.execute(

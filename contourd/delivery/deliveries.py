@@ -179,7 +179,7 @@ class Deliveries:
             return [WaitingDelivery(number, job, created_at, bool(due)) for number, job, created_at, due in rows]
 
     def postpone_all(self, destination: str, wait_s: float, reason: Reason) -> None:
-        """Let all that waits for a destination wait for so long at least: it cannot be reached."""
+        """Postpone all that waits for a destination by so long at least: it cannot be reached."""
         until = self._now() + timedelta(seconds=wait_s)
         with self._database.transaction() as session:
             session.execute(
@@ -189,7 +189,7 @@ class Deliveries:
             )
 
     def make_due(self, destination: str) -> None:
-        """Let everything that waits to be sent to a destination go now: it answers again."""
+        """Make all that waits for a destination due now: it answers again."""
         with self._database.transaction() as session:
             session.execute(update(DeliveryRow).where(self._to_be_sent(destination)).values(not_before=self._now()))
 

@@ -21,7 +21,7 @@ class Associations:
             self._open[number] = {}
 
     def note_instance(self, number: int, series_uid: str, sop_instance_uid: str) -> None:
-        """Let an association hold the series of an image that it brings."""
+        """Note that an association holds the series of an image that it brings."""
         with self._lock:
             self._open.setdefault(number, {}).setdefault(series_uid, set()).add(sop_instance_uid)
 
@@ -50,14 +50,14 @@ class Associations:
         with self._lock:
             return set().union(*(uids for number, uids in self._open.items() if number != besides))
 
-    def note_repeated(self, series_uid: str, brought: Collection[str]) -> set[str]:
+    def note_repeated(self, series_uid: str, instances: Collection[str]) -> set[str]:
         """Add images to those of a series that came in good order since it broke off; return all of them."""
         with self._lock:
-            again = self._again[series_uid] = self._again.get(series_uid, set()).union(brought)
+            again = self._again[series_uid] = self._again.get(series_uid, set()).union(instances)
             return again
 
     def forget_repeated(self, series_uid: str) -> None:
-        """Let a series that broke off begin anew, or be whole."""
+        """Forget that a series broke off: it begins anew, or is whole."""
         with self._lock:
             self._again.pop(series_uid, None)
 

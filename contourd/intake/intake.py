@@ -62,19 +62,19 @@ class Intake:
         self._record_end(association_id, aborted)
 
     def _record_end(self, association_id: int, aborted: bool) -> None:
-        brought = self.associations.instances_of(association_id)
+        instances = self.associations.instances_of(association_id)
         others = self.associations.held(besides=association_id)
         now, ended = self._now(), ABORTED if aborted else ""
         mended: list[str] = []
         self._refusing.write()
-        if brought or self._refusing.knows(association_id):
+        if instances or self._refusing.knows(association_id):
             with self._database.transaction() as session:
-                self._refusing.attribute(session, association_id, brought, now)
-                for row in session.scalars(select(SeriesRow).where(SeriesRow.series_uid.in_(brought))):
+                self._refusing.attribute(session, association_id, instances, now)
+                for row in session.scalars(select(SeriesRow).where(SeriesRow.series_uid.in_(instances))):
                     if row.interrupted in BROKEN_OFF and not aborted:
                         if row.state == SeriesState.RECEIVING:
                             row.last_instance_at = now
-                        if not self._all_came_again(session, row, brought[row.series_uid]):
+                        if not self._all_came_again(session, row, instances[row.series_uid]):
                             continue
                         if row.state == SeriesState.HELD:
                             reopen_series(session, self._queue, row, "all of it was sent again", now)
@@ -82,7 +82,7 @@ class Intake:
                     row.interrupted = ended or (OPEN if row.series_uid in others else "")
                     if row.state == SeriesState.RECEIVING:
                         row.last_instance_at = now
-        for uid in brought:
+        for uid in instances:
             self._quiet.note(uid, now)
             if aborted:
                 self.associations.forget_repeated(uid)
@@ -93,12 +93,12 @@ class Intake:
         self._refusing.ended(association_id)
         self.associations.forget(association_id)
 
-    def _all_came_again(self, session: Session, series: SeriesRow, brought: set[str]) -> bool:
+    def _all_came_again(self, session: Session, series: SeriesRow, instances: set[str]) -> bool:
         """Return whether a series whose transfer broke off came again, whole, in associations that ended in good order.
 
         A further slice or the rest alone says nothing of how many there are.
         """
-        again = self.associations.note_repeated(series.series_uid, brought)
+        again = self.associations.note_repeated(series.series_uid, instances)
         images = select(InstanceRow.sop_instance_uid).where(InstanceRow.series_id == series.id)
         return again.issuperset(session.scalars(images))
 
@@ -125,7 +125,7 @@ class Intake:
                 (self._root / unneeded).unlink(missing_ok=True)
 
     def stopped(self) -> None:
-        """Say of what is open when the node is stopped whether it was in the midst of a series.
+        """Record of what is open when the node is stopped whether it was in the midst of a series.
 
         A sender that brought nothing for ``quiet_s`` had sent all: it keeps its association for the next series.
         """

@@ -25,7 +25,7 @@ Standing = Mapping[str, JournalEntry]
 def finish_interrupted(
     database: Database, recorded: Collection[str], broken_off: Collection[str], standing: Standing
 ) -> None:
-    """Say how the transfer of series ended whose images were recorded at the start; raises QueueUnavailable."""
+    """Record how the transfer of series ended whose images were recorded at the start; raises QueueUnavailable."""
     for uid in recorded:
         with database.transaction() as session:
             series = session.scalars(select(SeriesRow).where(SeriesRow.series_uid == uid)).one()
@@ -43,7 +43,7 @@ def recall_all(database: Database, standing: Standing) -> None:
 
 
 def _recall(session: Session, queue: Queue, series: SeriesRow, marks: JournalEntry | None) -> None:
-    """Have a series as it was when its journal was written: broken off, without an image, stopped by a person."""
+    """Restore a series to the state in its journal: broken off, without an image, stopped by a person."""
     if marks is None:
         return
     now = utc_now()

@@ -105,7 +105,7 @@ class ReadAhead:
 
 
 def _identity(path: Path) -> FileIdentity:
-    """Tell a file from one that took its place or was written to since; empty where there is none."""
+    """Return what tells a file from one that took its place or was written to since; empty where there is none."""
     try:
         found = path.stat()
     except OSError:

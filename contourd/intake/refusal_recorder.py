@@ -75,14 +75,14 @@ class RefusalRecorder:
         for refused in waiting:
             mark_refused(self._marks, refused, certain=True)
 
-    def attribute(self, session: Session, association_id: int, brought: Iterable[str], now: datetime) -> None:
+    def attribute(self, session: Session, association_id: int, instances: Iterable[str], now: datetime) -> None:
         """Mark each series that an image may be of which does not name it: those that its association brought.
 
         Where that brought nothing else, those of its sender that are being received, or the next one.
         """
         with self._lock:
             unnamed = list(self._unnamed.get(association_id, ()))
-            candidates = {*brought, *self._series_of.get(association_id, ())}
+            candidates = {*instances, *self._series_of.get(association_id, ())}
         for refused in unnamed:
             for uid in candidates or self._of_sender(session, refused.calling_ae):
                 self._mark(session, replace(refused, series_instance_uid=uid), certain=False, now=now)
@@ -104,7 +104,7 @@ class RefusalRecorder:
         return set(session.scalars(select(SeriesRow.series_uid).where(*of_sender))) or {""}
 
     def _tell(self, series: SeriesRow, association_id: int) -> None:
-        """Say once of each association which series lacks an image."""
+        """Log once for each association which series lacks an image."""
         with self._lock:
             message = self._logged.setdefault(association_id, set())
             if series.id in message:

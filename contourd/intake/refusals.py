@@ -56,7 +56,7 @@ def _stored_sha256(session: Session, series: SeriesRow | None, sop_instance_uid:
 
 
 def assign_unnamed(session: Session, series: SeriesRow, since: datetime) -> None:
-    """Let a new series have what its sender was refused just before, and nobody could say of which series it was."""
+    """Assign to a new series what its sender was refused just before, where nobody could say of which series it was."""
     of_sender = RefusalRow.series_uid == "", RefusalRow.calling_ae == series.calling_ae
     for row in session.scalars(select(RefusalRow).where(*of_sender, RefusalRow.refused_at >= since)):
         row.series_uid = series.series_uid

@@ -98,7 +98,7 @@ def replace_within(session: Session, queue: Queue, series: SeriesRow, foreseen: 
 
 
 def _replacement_text(session: Session, root: Path, series_id: int, replacement: Replacement) -> str:
-    """Say how many images were replaced, and name the structure sets of the earlier ones that went out."""
+    """Return how many images were replaced, and name the structure sets of the earlier ones that went out."""
     sent = (
         select(DeliveryRow.job_id, DeliveryRow.destination, DeliveryRow.output)
         .join(JobRow, JobRow.id == DeliveryRow.job_id)

@@ -22,7 +22,7 @@ def sender_decides(routes: Sequence[Route], instance: Instance) -> bool:
 
 
 def unmet_conditions(route: Route, instance: Instance, calling_ae: str) -> tuple[str, ...]:
-    """Say for each condition of a route that does not fit what it asks for and what is there; empty: it fits.
+    """Return for each condition of a route that does not fit what it asks for and what is there; empty: it fits.
 
     ``series_description`` and ``protocol`` are searched as regular expressions without regard to case, ``body_part``
     and ``station`` compared so, ``calling_ae`` exactly. What is returned quotes the image: for its owner's eyes alone.

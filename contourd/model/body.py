@@ -119,7 +119,7 @@ def _around(part: Mask) -> Box:
 
 
 def _scanned(survey: NDArray[np.int16]) -> Mask:
-    """Tell tissue from air and from the bright padding that some scanners put around the round field of view."""
+    """Separate tissue from air and from the bright padding that some scanners put around the round field of view."""
     tissue = survey > TISSUE_HU
     corner = survey[0, 0, 0]
     if corner > TISSUE_HU:

@@ -11,7 +11,7 @@ REMEDY = (
 
 
 def unjudged_text(structures: Sequence[str], known: Collection[str]) -> str:
-    """Say which organs of a model nobody compares with its training set; empty where all are.
+    """Return which organs of a model nobody compares with its training set; empty where all are.
 
     Parameters
     ----------

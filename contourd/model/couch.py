@@ -61,7 +61,7 @@ def remove_couch(tissue: Mask, bone: Mask, spacing_mm: tuple[float, float, float
 
 
 def _constant(tissue: Mask) -> Mask:
-    """Tell which pixels (rows, columns) are tissue on almost all planes."""
+    """Return which pixels (rows, columns) are tissue on almost all planes."""
     return np.asarray(_loose(tissue).view(np.uint8).sum(axis=0, dtype=np.uint16) >= CONSTANT * len(tissue))
 
 
@@ -85,7 +85,7 @@ class Couch:
 
 
 def _loose(tissue: Mask) -> Mask:
-    """Let each plane reach a row further to either side: couches sag, and lie a little aslant."""
+    """Widen each plane by a row to either side: couches sag, and lie a little aslant."""
     loose = tissue.copy()
     loose[:, 1:] |= tissue[:, :-1]
     loose[:, :-1] |= tissue[:, 1:]

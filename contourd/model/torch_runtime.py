@@ -77,7 +77,7 @@ class TorchRuntime:
 
 
 def raise_unavailable(error: RuntimeError, device: torch.device) -> None:
-    """Say of what torch raised that the device cannot be used for the moment; return where it says something else.
+    """Raise DeviceUnavailable where what torch raised says so; return where it says something else.
 
     Raises
     ------

@@ -108,7 +108,7 @@ def find_same(model: ModelIdentity, asked: str, root: Path) -> FoundModel:
 
 @contextmanager
 def with_remedy(found: FoundModel) -> Iterator[None]:
-    """Say with what is wrong with an activated model how to get back."""
+    """Return what is wrong with an activated model, and how to get back."""
     try:
         yield
     except ModelError as error:
@@ -306,7 +306,7 @@ def _put(partial: Path, final: Path) -> None:
 
 
 def _give_to_owner(paths: list[Path], root: Path) -> None:
-    """Let the user that serves read what root has copied."""
+    """Give what root has copied to the user that serves."""
     if os.geteuid() == 0:
         owner = root.stat()
         for path in paths:

@@ -65,8 +65,8 @@ class Activations:
                 raise InvalidTransition(
                     f"{model.text()} is in use already since {rows[-1].at:%Y-%m-%d %H:%M} UTC; its copy is whole"
                 )
-            made = Activation(0, self._now(), model, folder, actor[:64], reason.strip())
-            return self._append(session, made, before)
+            activation = Activation(0, self._now(), model, folder, actor[:64], reason.strip())
+            return self._append(session, activation, before)
 
     def before(self, name: str) -> Activation | None:
         """Return the activation that a rollback would put in force again, None: the shipped model, or none.
@@ -98,20 +98,22 @@ class Activations:
             restored, undone = _before(rows, name), _standing(rows)[-1]
             model = restored.model if restored else shipped or ModelIdentity(name, "", "")
             folder = restored.folder if restored else ""
-            made = Activation(0, self._now(), model, folder, actor[:64], reason.strip(), undone.id)
-            return self._append(session, made, before)
+            activation = Activation(0, self._now(), model, folder, actor[:64], reason.strip(), undone.id)
+            return self._append(session, activation, before)
 
-    def _append(self, session: Session, made: Activation, before: str) -> Activation:
-        model = made.model
-        row = ActivationRow(at=made.at, name=model.name, version=model.version, sha256=model.sha256, folder=made.folder)
-        row.actor, row.reason, row.undoes = made.actor, made.reason, made.undoes
+    def _append(self, session: Session, activation: Activation, before: str) -> Activation:
+        model = activation.model
+        row = ActivationRow(
+            at=activation.at, name=model.name, version=model.version, sha256=model.sha256, folder=activation.folder
+        )
+        row.actor, row.reason, row.undoes = activation.actor, activation.reason, activation.undoes
         session.add(row)
         session.flush()
-        action = "model activate" if made.undoes is None else "model rollback"
-        now = "out of use" if made.out_of_use else f"{model.version}, sha256 {model.sha256}"
-        parts = [now, f"before: {before}" if before else "", made.reason]
+        action = "model activate" if activation.undoes is None else "model rollback"
+        now = "out of use" if activation.out_of_use else f"{model.version}, sha256 {model.sha256}"
+        parts = [now, f"before: {before}" if before else "", activation.reason]
         detail = "; ".join(filter(None, parts))
-        session.add(audit_row(made.at, AuditEntry(made.actor, action, f"model {model.name}", detail)))
+        session.add(audit_row(activation.at, AuditEntry(activation.actor, action, f"model {model.name}", detail)))
         return _activation(row)
 
 

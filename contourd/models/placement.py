@@ -29,12 +29,12 @@ ELSEWHERE = (
 
 
 def misplaced_text(bundle: ModelBundle, wrong: Sequence[str]) -> str:
-    """Tell what a model does wrong on the reference patient."""
+    """Return what a model does wrong on the reference patient."""
     return f"{bundle.identity.text()} contours the reference patient wrongly: {'; '.join(wrong)}"
 
 
 def find_misplaced(predictor: Predictor) -> tuple[str, ...]:
-    """Say which organs of the reference patient a model finds on the wrong side or in the wrong place, and how.
+    """Return which organs of the reference patient a model finds on the wrong side or in the wrong place, and how.
 
     Organs that it does not find are not judged, nor is the place of those that the reference does not know.
 

@@ -165,7 +165,7 @@ class Daemon:
         return self._examination.wrong
 
     def _broken(self, signals: threading.Thread) -> str:
-        """Say what has ended that cannot be replaced; empty where nothing has."""
+        """Return what has ended that cannot be replaced; empty where nothing has."""
         if not (signals.is_alive() and self.serving):
             return "a thread of contourd ended by itself"
         return f"no C-ECHO to its own port was answered for {DEAF_S:g} s: it ended" if self._examination.deaf else ""
@@ -228,7 +228,7 @@ class Daemon:
         self._supervisor.hint()
 
     def _deliver_now(self) -> None:
-        """Let what the worker has made leave at once; without that it would wait for the next look."""
+        """Deliver at once what the worker has made; without that it would wait for the next look."""
         for destination in self._settings.destination:
             self._schedule.run_soon(DELIVERING.format(destination.name))
         self._schedule.run_soon(DELIVERING_CHECKS)
@@ -243,7 +243,7 @@ class Daemon:
             self._notifier.tell(ALIVE)
 
     def _follow_clock(self) -> None:
-        """Let all that waits follow the clock where it was set; raises QueueUnavailable, and then does so next time."""
+        """Move all that waits by as much as the clock was set; raises QueueUnavailable, and then does so next time."""
         with self._following:
             step_s = self._clock.step_s()
             if step_s:

@@ -89,12 +89,12 @@ class Schedule:
         return self._thread.is_alive() and all(thread.is_alive() for thread in list(self.workers))
 
     def clock_was_set(self) -> None:
-        """Let every job be due at once, and then at its interval by the new time."""
+        """Make every job due at once, and then at its interval by the new time."""
         for job in self._scheduler.get_jobs():
             job.modify(next_run_time=datetime.now(UTC))
 
     def run_soon(self, name: str) -> None:
-        """Let a job be due at once; where it is under way its interval counts."""
+        """Make a job due at once; where it is under way its interval counts."""
         with suppress(JobLookupError):  # it is not there yet
             self._scheduler.modify_job(name, next_run_time=datetime.now(UTC))
 

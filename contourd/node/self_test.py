@@ -33,7 +33,7 @@ class EchoTarget(Protocol):
     """Who listens."""
 
     def try_echo(self) -> None:
-        """Have a C-ECHO to the port answered; raises NodeError."""
+        """Answer one C-ECHO to the own port; raises NodeError where none is answered."""
 
 
 class SelfTest:

@@ -46,7 +46,7 @@ def run_worker(settings: Settings, name: str, parent: Connection) -> None:
 
 
 def exit_text(exit_status: int | None, who: str = "the worker") -> str:
-    """Say in words how a process ended."""
+    """Return in words how a process ended."""
     if exit_status is None or exit_status >= 0:
         return f"{who} ended with status {exit_status}"
     number = -exit_status
@@ -122,7 +122,7 @@ class Supervisor:
         ).start()
 
     def hint(self) -> None:
-        """Have the worker look for a job now, where it rests."""
+        """Make the worker look for a job now, where it rests."""
         with self._lock:
             if self._leash is not None:
                 send_hint(self._leash)

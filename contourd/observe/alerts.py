@@ -56,7 +56,7 @@ class Alerts:
         self._file = settings.spool.root / FILE
 
     def check(self) -> None:
-        """Tell each channel what it has not heard yet."""
+        """Send each channel what it was not sent yet."""
         if not self._channels:
             return
         concerns = {concern.key: concern for concern in self.concerns()}
@@ -83,7 +83,7 @@ class Alerts:
         return [concern for concern in found if concern.rule in alerts.rules]
 
     def _constancy(self) -> list[Concern]:
-        """Tell of each red check, and of each that did not come to an end by its time; the reason is for the screen."""
+        """Return a concern for each red check and each that did not end by its time; the reason is for the screen."""
         standing = read_constancy(self._database, self._settings, self._now())
         if standing.light is not ConstancyLight.RED:
             return []

@@ -93,13 +93,13 @@ class Forecaster:
         self._calling_ae = calling_ae
 
     def foresee(self, folder: Path) -> FolderForecast:
-        """Say what would become of each series below a folder."""
+        """Return what would become of each series below a folder."""
         found, unreadable = survey_series(folder)
         series = tuple(self.foresee_series(instances) for instances in found.values())
         return FolderForecast(series, {path: error.reason for path, error in unreadable.items()})
 
     def foresee_series(self, instances: Sequence[Instance]) -> Forecast:
-        """Say what would become of one series."""
+        """Return what would become of one series."""
         first, images = instances[0], len(instances)
         if (refused := self._refusal(images)) is not None:
             return Forecast(first, images, ForecastOutcome.REFUSED, refused)

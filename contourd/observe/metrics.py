@@ -52,7 +52,7 @@ class NodeMetrics(Collector):
         self._seconds[stage] += seconds
 
     def describe(self) -> Iterator[Metric]:
-        """Say nothing before the first look: the database may not be there yet."""
+        """Describe nothing before the first look: the database may not be there yet."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:

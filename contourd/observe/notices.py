@@ -44,12 +44,12 @@ class Notice:
         return f"[contourd {self.node}] {', '.join(parts)}"
 
     def text(self) -> str:
-        """Tell it in lines."""
+        """Return it as lines of text."""
         lines = [concern.text for concern in self.began] + [f"over: {subject}" for subject in self.ended]
         return "\n".join([*lines, "", f"Look with `{command('status')}`, or on the node's page.", ""])
 
     def content(self) -> Mapping[str, object]:
-        """Tell it to a program."""
+        """Return it as JSON."""
         return {
             "node": self.node,
             "began": [{"rule": c.rule, "subject": c.subject, "text": c.text} for c in self.began],

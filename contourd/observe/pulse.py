@@ -52,7 +52,7 @@ class Pulse:
         self._wrong: Any = context.Value(c_int, 0, lock=False)
 
     def beat(self, worker_is_alive: bool, wrong: SelfTestFault = SelfTestFault.NOTHING) -> None:
-        """Say that reception and scheduling run, and what does not."""
+        """Return that reception and scheduling run, and what does not."""
         self._works.value = worker_is_alive
         self._wrong.value = int(wrong)
         self._at.value = self._elapsed()

@@ -133,7 +133,7 @@ class Operations:
             self._marks.add(JournalMark.PERSON, self._series_of(session, job).series_uid, held.dump_whole())
 
     def confirm(self, job_id: int) -> None:
-        """Have a job sent whose pictures this person has seen."""
+        """Confirm a job whose pictures this person has seen: it is sent."""
         with self._database.transaction() as session:
             job = self._current(session, job_id)
             deliveries = self._deliveries(session, job_id)
@@ -245,7 +245,7 @@ class Operations:
             return made.id
 
     def release_series(self, series_id: int, gapped_s: float, reason: str = "") -> str:
-        """Have a held series examined again at once: as if it had been quiet for ``gapped_s``.
+        """Examine a held series again at once: as if it had been quiet for ``gapped_s``.
 
         An interruption is forgiven, and with a reason also that images were refused, or came again with other content
         of the same patient; a gap or a wrong image is held again, and so is one whose sender nobody knows.

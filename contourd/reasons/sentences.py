@@ -41,7 +41,7 @@ def _places(value: Json) -> str:
 
 
 def images_refused(detail: Detail) -> str:
-    """Say how many images were refused, and why."""
+    """Return how many images were refused, and why."""
     number, causes = _count(detail["images"]), [_named(cause) for cause in _items(detail["causes"])]
     images = "an image of the series was" if number == 1 else f"{number} images of the series were"
     lines = [f"{_count(cause['status']):04X}: {cause['why']}" for cause in causes]
@@ -61,7 +61,7 @@ def _found(detail: Detail) -> str:
 
 
 def missing_since_purge(detail: Detail) -> str:
-    """Say how many images did not come again that retention removed."""
+    """Return how many images did not come again that retention removed."""
     removed = (
         f"only {detail['here']} of the {detail['removed']} images came again that retention removed "
         f"on {detail['on']}; send the whole series"
@@ -70,7 +70,7 @@ def missing_since_purge(detail: Detail) -> str:
 
 
 def slices_missing(detail: Detail) -> str:
-    """Say where slices are missing."""
+    """Return where slices are missing."""
     missing = _items(detail["z_mm"])
     shown = _places(missing[:MOST_MISSING])
     more = f" and {len(missing) - MOST_MISSING} more" if len(missing) > MOST_MISSING else ""
@@ -83,7 +83,7 @@ def _images_were(detail: Detail) -> str:
 
 
 def sent_twice(detail: Detail) -> str:
-    """Say how many images came again, and how a person decides."""
+    """Return how many images came again, and how a person decides."""
     series = _count(detail["series"])
     return (
         f"{_images_were(detail)} sent twice with different content; look at the sender, then take the newer "
@@ -93,7 +93,7 @@ def sent_twice(detail: Detail) -> str:
 
 
 def sent_twice_other_patient(detail: Detail) -> str:
-    """Say how many images came again as another patient's, and how a person takes them."""
+    """Return how many images came again as another patient's, and how a person takes them."""
     differs = _items(detail["differs"])
     return (
         f"{_images_were(detail)} sent twice with different content: {_listed(differs)} "
@@ -103,7 +103,7 @@ def sent_twice_other_patient(detail: Detail) -> str:
 
 
 def images_damaged(detail: Detail) -> str:
-    """Say how many images the disk lost or changed, and where they lie."""
+    """Return how many images the disk lost or changed, and where they lie."""
     shown = _places(detail["z_mm"])
     where = f"z = {shown}{' and more' if detail['more'] else ''} mm" if shown else "their positions cannot be told"
     return (
@@ -113,7 +113,7 @@ def images_damaged(detail: Detail) -> str:
 
 
 def same_uid_twice(detail: Detail) -> str:
-    """Say how many images bear the UID of another one."""
+    """Return how many images bear the UID of another one."""
     shown = _places(detail["z_mm"])
     at = f" (z = {shown}{' and more' if detail['more'] else ''} mm)" if shown else ""
     return (
@@ -124,7 +124,7 @@ def same_uid_twice(detail: Detail) -> str:
 
 
 def outside_limits(detail: Detail) -> str:
-    """Say which limits of the model the series is outside of."""
+    """Return which limits of the model the series is outside of."""
     return (
         f"the series is outside the limits of {detail['model']}: {'; '.join(map(str, _items(detail['beyond'])))}; "
         "a person who answers for it releases it with `--override REASON`"
@@ -138,7 +138,7 @@ def all_withheld(detail: Detail) -> str:
 
 
 def organs_differ(detail: Detail) -> str:
-    """Say of each organ how it differs."""
+    """Return how each organ differs."""
     return "; ".join(f"{name} {reason}" for name, reason in _named(detail["organs"]).items())
 
 
@@ -159,7 +159,7 @@ def unpaired(detail: Detail) -> str:
 
 
 def model_taken_out(detail: Detail) -> str:
-    """Say since when a model is out of use."""
+    """Return since when a model is out of use."""
     return (
         f"no model {detail['model']!r}: it was taken out of use at {detail['at']} UTC by {detail['actor']}; "
         f"give a name of `{command('models list')}`, or activate one under that name"
@@ -167,7 +167,7 @@ def model_taken_out(detail: Detail) -> str:
 
 
 def model_not_there(detail: Detail) -> str:
-    """Say where a model was looked for."""
+    """Return where a model was looked for."""
     return (
         f"no model {detail['model']!r}: there is no {detail['file']} in {detail['folder']}; "
         f"give a name of `{command('models list')}`, or a bundle's folder"
@@ -183,7 +183,7 @@ def model_of_job_gone(detail: Detail) -> str:
 
 
 def activated_model_unusable(detail: Detail) -> str:
-    """Say what is wrong with an activated model, and how to get back."""
+    """Return what is wrong with an activated model, and how to get back."""
     back = f"take another model by `{command('recontour', 'JOB', '--model', 'MODEL')}`"
     if detail["roll_back"]:
         back = f"go back by `{command('models rollback', str(detail['roll_back']))}`"
@@ -192,7 +192,7 @@ def activated_model_unusable(detail: Detail) -> str:
 
 
 def job_broke_worker(detail: Detail) -> str:
-    """Say how often a job broke its worker."""
+    """Return how often a job broke its worker."""
     tries = _count(detail["tries"])
     times = "once" if tries == 1 else f"{tries} times"
     return f"the job broke its worker {times}, the last time so: {detail['why']}; look at the log, then release it"

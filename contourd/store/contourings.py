@@ -85,22 +85,22 @@ def images_sha256(hashes: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
 
 
-def add_contouring(session: Session, job_id: int, made: Contouring, at: datetime) -> None:
+def add_contouring(session: Session, job_id: int, contouring: Contouring, at: datetime) -> None:
     """Append one inside the caller's transaction."""
     session.add(
         ContouringRow(
             job_id=job_id,
             at=at,
-            model_name=made.model.name,
-            model_version=made.model.version,
-            model_sha256=made.model.sha256,
-            contourd=made.contourd,
-            runtime=made.runtime.to_json(),
-            versions=json.dumps(dict(made.libraries)),
-            settings=made.settings,
-            images=made.images,
-            images_sha256=made.images_sha256,
-            outputs=json.dumps([[output.path, output.sha256] for output in made.outputs]),
+            model_name=contouring.model.name,
+            model_version=contouring.model.version,
+            model_sha256=contouring.model.sha256,
+            contourd=contouring.contourd,
+            runtime=contouring.runtime.to_json(),
+            versions=json.dumps(dict(contouring.libraries)),
+            settings=contouring.settings,
+            images=contouring.images,
+            images_sha256=contouring.images_sha256,
+            outputs=json.dumps([[output.path, output.sha256] for output in contouring.outputs]),
         )
     )
 

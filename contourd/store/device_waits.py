@@ -16,7 +16,7 @@ MOST_EVENTS = 1000
 
 
 def waits_since(session: Session, job_id: int) -> datetime | None:
-    """Say since when a job has waited for the device without anything else between, None where it has not."""
+    """Return since when a job has waited for the device without anything else between, None where it has not."""
     events = select(EventRow).where(EventRow.subject == "job", EventRow.subject_id == job_id)
     since = None
     for event in session.scalars(events.order_by(EventRow.id.desc()).limit(MOST_EVENTS)):

@@ -18,16 +18,16 @@ from sqlalchemy.orm import Session
 from contourd.errors import QueueUnavailable
 from contourd.store.database import Database
 
-Brought = TypeVar("Brought")
+Item = TypeVar("Item")
 Written = TypeVar("Written")
 Opened = TypeVar("Opened")
 
 
-class _Waiting(Generic[Brought, Written]):
+class _Waiting(Generic[Item, Written]):
     """What a thread brings, and what becomes of it; as a context it keeps an error for that thread."""
 
-    def __init__(self, brought: Brought) -> None:
-        self.brought = brought
+    def __init__(self, item: Item) -> None:
+        self.item = item
         self.written: list[Written] = []
         self.error: Exception | None = None
         self.turn = threading.Event()
@@ -58,7 +58,7 @@ class FastPathUnavailable(Exception):
     """Something cannot be written the short way."""
 
 
-class GroupCommit(Generic[Brought, Written]):
+class GroupCommit(Generic[Item, Written]):
     """Writes what threads bring; each gets its own outcome.
 
     Parameters
@@ -72,17 +72,17 @@ class GroupCommit(Generic[Brought, Written]):
     def __init__(
         self,
         database: Database,
-        write: Callable[[Session, Brought], Written],
-        write_usual: Callable[[Cursor, Brought], Written] | None = None,
+        write: Callable[[Session, Item], Written],
+        write_usual: Callable[[Cursor, Item], Written] | None = None,
     ) -> None:
         self._database, self._write, self._write_usual = database, write, write_usual
         self._lock = threading.Lock()
-        self._waiting: list[_Waiting[Brought, Written]] = []
+        self._waiting: list[_Waiting[Item, Written]] = []
         self._busy = False
 
-    def commit(self, brought: Brought) -> Written:
+    def commit(self, item: Item) -> Written:
         """Return what ``write`` returned once it is committed; raises what ``write`` raised, and QueueUnavailable."""
-        mine = _Waiting[Brought, Written](brought)
+        mine = _Waiting[Item, Written](item)
         with self._lock:
             self._waiting.append(mine)
             alone, self._busy = not self._busy, True
@@ -111,7 +111,7 @@ class GroupCommit(Generic[Brought, Written]):
             for one in (*group, *further):
                 one.turn.set()
 
-    def _write_all(self, group: Sequence[_Waiting[Brought, Written]]) -> None:
+    def _write_all(self, group: Sequence[_Waiting[Item, Written]]) -> None:
         """Write a group together, the short way if it can be; where one of it cannot be written, each by itself."""
         if self._write_usual is not None and self._together(group, self._database.by_driver, self._write_usual):
             return
@@ -121,14 +121,14 @@ class GroupCommit(Generic[Brought, Written]):
 
     def _together(
         self,
-        group: Sequence[_Waiting[Brought, Written]],
+        group: Sequence[_Waiting[Item, Written]],
         transaction: Callable[[], AbstractContextManager[Opened]],
-        write: Callable[[Opened, Brought], Written],
+        write: Callable[[Opened, Item], Written],
     ) -> bool:
         """Write a group in one transaction; False, and nothing is written, where one of it cannot be."""
         tried = _Waiting[None, list[Written]](None)
         with tried, transaction() as opened:
-            found = [write(opened, one.brought) for one in group]
+            found = [write(opened, one.item) for one in group]
         if tried.error is None:
             for one, written in zip(group, found, strict=True):
                 one.written.append(written)
@@ -139,8 +139,8 @@ class GroupCommit(Generic[Brought, Written]):
             return False
         return True
 
-    def _write_alone(self, one: _Waiting[Brought, Written]) -> None:
+    def _write_alone(self, one: _Waiting[Item, Written]) -> None:
         with one:
             with self._database.transaction() as session:
-                found = self._write(session, one.brought)
+                found = self._write(session, one.item)
             one.written.append(found)

@@ -117,7 +117,7 @@ class Queue:
         worker: str,
         outputs: Mapping[str, str],
         remarks: Remarks = NO_REMARKS,
-        made: Contouring | None = None,
+        contouring: Contouring | None = None,
     ) -> None:
         """Record the structure sets and make a pending delivery for each destination, together.
 
@@ -127,7 +127,7 @@ class Queue:
             Destination -> its structure set, relative to the spool.
         remarks
             What a person is to look at.
-        made
+        contouring
             What made them, kept with the job.
 
         Raises
@@ -138,8 +138,8 @@ class Queue:
         with self._database.transaction() as session:
             job, now = self._owned(session, job_id, worker), self._now()
             job.lease_until, job.reason, job.remarks = None, None, remarks
-            if made is not None:
-                add_contouring(session, job_id, made, now)
+            if contouring is not None:
+                add_contouring(session, job_id, contouring, now)
             self._advance(session, job, JobEvent.CONTOURED, remarks.text())
             if job.confirm and not job.confirmed_by:
                 job.reason = Reason(HoldReason.WAITS_FOR_CONFIRMATION)
@@ -173,17 +173,17 @@ class Queue:
             job.attempts, job.reason, job.lease_until = max(0, job.attempts - 1), reason, None
             self._advance(session, job, JobEvent.REQUEUE, reason)
 
-    def wait_for_device(self, job_id: int, worker: str, reason: Reason, patience_s: float) -> bool:
+    def wait_for_device(self, job_id: int, worker: str, reason: Reason, limit_s: float) -> bool:
         """Queue a claimed job again that found no device to run on: the attempt does not count. Raises LeaseLost.
 
         Returns
         -------
-        False where it has waited for longer than ``patience_s`` without a pause: it is held.
+        False where it has waited for longer than ``limit_s`` without a pause: it is held.
         """
         with self._database.transaction() as session:
             job, now = self._owned(session, job_id, worker), self._now()
             waited_s = (now - (waits_since(session, job_id) or now)).total_seconds()
-            patient = waited_s < patience_s
+            patient = waited_s < limit_s
             job.attempts, job.lease_until = max(0, job.attempts - 1), None
             job.reason = Reason.of(HoldReason.WAITS_FOR_DEVICE, why=reason)
             if not patient:

@@ -125,7 +125,7 @@ def end_job(session: Session, job: JobRow, at: datetime) -> None:
 
 
 def release_delivery(session: Session, row: DeliveryRow, detail: str, at: datetime) -> None:
-    """Have a delivery sent again at once; its tries, and the time to give up, are counted anew."""
+    """Send a delivery again at once; its tries, and the time to give up, are counted anew."""
     row.attempts, row.reason = 0, None
     row.created_at = row.not_before = at
     advance_delivery(session, row, DeliveryEvent.RELEASE, detail, at)
@@ -152,7 +152,7 @@ def withdraw_job(session: Session, job: JobRow, event: JobEvent, reason: Reason,
 
 
 def return_delivery(session: Session, row: DeliveryRow, reason: Reason, not_before: datetime, at: datetime) -> None:
-    """Have a delivery sent again later; one of a job that was superseded or cancelled is not."""
+    """Send a delivery again later; one of a job that was superseded or cancelled is not."""
     job = session.get_one(JobRow, row.job_id)
     if job.state in (JobState.SUPERSEDED, JobState.CANCELLED):
         ended = Reason.of(HoldReason.DELIVERY_OF_ENDED_JOB, job=job.reason, why=reason)

@@ -8,7 +8,7 @@ M_ARENA_MAX = -8  # malloc.h of glibc
 
 
 def use_one_arena() -> None:
-    """Have all threads take memory from one arena of glibc; to be called before there is a second thread.
+    """Make all threads take memory from one arena of glibc; to be called before there is a second thread.
 
     Else each new thread may take one of its own (up to eight for each processor), and the large buffers of received
     images leave holes in all of them: a node that many associations come to grows by hundreds of MB. Other C libraries

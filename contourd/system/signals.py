@@ -20,7 +20,7 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 def on_signals(numbers: Sequence[signal.Signals], call: Callable[[], None]) -> threading.Thread:
-    """Have a function called, in the thread that is returned, for each of these signals that comes."""
+    """Call a function, in the thread that is returned, for each of these signals that comes."""
     reading, writing = socket.socketpair()
     writing.setblocking(False)
     for number in numbers:
@@ -41,7 +41,7 @@ def on_signals(numbers: Sequence[signal.Signals], call: Callable[[], None]) -> t
 def end_with_parent(
     parent: Connection, text: Callable[[], None] = lambda: None, hinted: Callable[[], None] = lambda: None
 ) -> None:
-    """Have a process end when the other end of ``parent`` is closed: the daemon is gone. Ctrl-C is the daemon's affair.
+    """End the process when the other end of ``parent`` is closed: the daemon is gone. Ctrl-C is the daemon's affair.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def end_with_parent(
 
 
 def send_hint(connection: Connection) -> None:
-    """Tell the process at the other end of a pipe to look now. Never waits: a hint is lost where many are unread."""
+    """Hint to the process at the other end of a pipe to look now. Never waits: a hint is lost where many are unread."""
     with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as end:
         end.send(b"!", socket.MSG_DONTWAIT)
 

@@ -32,7 +32,7 @@ class ServiceNotifier:
         return cls(environment.get("NOTIFY_SOCKET", ""), int(usec) / 1e6 if ours else 0.0)
 
     def tell(self, state: str) -> None:
-        """Tell a state; a supervisor that does not listen is no reason to stop."""
+        """Send a state; a supervisor that does not listen is no reason to stop."""
         if not self.address:
             return
         name = "\0" + self.address[1:] if self.address.startswith("@") else self.address

@@ -26,7 +26,7 @@ def run_surviving(call: Callable[[], object], doing: str) -> bool:
 
 
 def watch_threads(tell: Callable[[str, str], None]) -> None:
-    """Have the end of each thread by an exception told: in the log with its traceback, and to a function.
+    """Report the end of each thread by an exception: in the log with its traceback, and to a function.
 
     Parameters
     ----------

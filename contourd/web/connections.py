@@ -149,7 +149,7 @@ class PageConnection(H11Protocol):
         self._follow()
 
     def pause_writing(self) -> None:
-        """Let the answer wait for a peer that does not read."""
+        """Pause the answer for a peer that does not read."""
         super().pause_writing()
         self._begin(Phase.STALLED, self.cycle)
 

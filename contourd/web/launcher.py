@@ -37,7 +37,7 @@ class PageProcess:
             read_token(settings.web.token_file)
 
     def watch(self, worker_is_alive: bool, wrong: SelfTestFault) -> None:
-        """Tell the page how the daemon is; start its process, and again some time after it ended."""
+        """Send the page the state of the daemon; start its process, and again some time after it ended."""
         if not self._settings.web.enabled:
             return
         self._pulse.beat(worker_is_alive, wrong)

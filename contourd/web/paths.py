@@ -20,5 +20,5 @@ class NumberConvertor(Convertor[int]):
 
 
 def register_numbers() -> None:
-    """Let a route say ``{job:number}``."""
+    """Register the converter by which a route says ``{job:number}``."""
     register_url_convertor("number", NumberConvertor())

@@ -52,7 +52,7 @@ def _of_series(request: Request) -> Scene:
 
 
 def describe(request: Request) -> Response:
-    """Tell sizes, letters, positions and organs."""
+    """Return sizes, letters, positions and organs."""
     try:
         scene = scene_of(request)
     except HTTPException as error:

@@ -110,7 +110,7 @@ class Scene:
         return cut
 
     def _is_missing(self) -> NDArray[np.bool_]:
-        """Tell of each row of a coronal or sagittal plane whether no slice is there to be shown in it."""
+        """Return for each row of a coronal or sagittal plane whether no slice is there to be shown in it."""
         levels, dz = self.grid.even_slices()
         depths_mm = (np.arange(len(levels)) + 0.5) * dz
         missing = np.zeros(len(levels), dtype=bool)

@@ -87,7 +87,7 @@ def _refuse_purged(at: datetime | None) -> None:
 
 
 def _written_ns(path: Path | None) -> int:
-    """Tell when a file was written: a structure set that is made again is read again."""
+    """Return when a file was written: a structure set that is made again is read again."""
     try:
         return path.stat().st_mtime_ns if path is not None else 0
     except OSError:

@@ -153,7 +153,7 @@ def _observations(dataset: Dataset) -> dict[int, list[tuple[str, str]]]:
 
 
 def _contradiction(name: str, observed: Sequence[tuple[str, str]]) -> str:
-    """Say where the observations of an ROI make it something else than its name does, empty where they do not."""
+    """Return where the observations of an ROI make it something else than its name does, empty where they do not."""
     for label, kind in observed:
         if kind in NO_ORGANS:
             return f"its interpreted type is {kind}, which is no organ"

@@ -80,7 +80,7 @@ def fixed_splits(
 def describe_twins(
     twins: Twins, left: Mapping[str, str], split_of: Mapping[str, str], before: Mapping[str, str]
 ) -> list[TwinPair]:
-    """Say what was done about each pair.
+    """Return what was done about each pair.
 
     Parameters
     ----------

@@ -19,7 +19,7 @@ REPEATED = (
 
 
 def mismatch(request: Any, context_id: int, answer: Any, answer_context_id: int) -> str:
-    """Say in what a message is not the answer to a request; empty where it is.
+    """Return in what a message is not the answer to a request; empty where it is.
 
     Parameters
     ----------

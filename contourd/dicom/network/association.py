@@ -69,7 +69,7 @@ class OutgoingAssociation:
             self.breach, self.details = breach, details
 
     def allow(self, seconds: float | None) -> None:
-        """Let all that comes and goes be over in so long."""
+        """Limit the time that all further traffic may take."""
         if self._guard is not None:
             self._guard.allow(seconds)
 

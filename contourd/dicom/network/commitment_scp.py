@@ -63,7 +63,7 @@ class CommitmentSCP:
         self._requests = requests
 
     def add_to(self, ae: AE) -> Sequence[Any]:
-        """Have an application entity support the push model in either role; returns the handlers for its server."""
+        """Add the push model in either role to an application entity; returns the handlers for its server."""
         ae.add_supported_context(PUSH_MODEL, SYNTAXES, scu_role=True, scp_role=True)
         return ((evt.EVT_N_ACTION, self._n_action), report_handler(self._reports))
 

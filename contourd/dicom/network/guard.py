@@ -108,11 +108,11 @@ class AssociationGuard:
         association.bind(evt.EVT_DIMSE_RECV, self._note_message)
 
     def serve_by(self, serve: Callable[[Serve, Any, int], None]) -> None:
-        """Have requests of the peer served by a function, which is given what served them until now."""
+        """Serve requests of the peer by a function, which is given what served them until now."""
         self._served = partial(serve, self._served)
 
     def allow(self, seconds: float | None) -> None:
-        """Let all that comes and goes be over in so long; None: it may last."""
+        """Limit the time that all further traffic may take; None: no limit."""
         self._until = math.inf if seconds is None else time.monotonic() + seconds
 
     def cut(self, breach: BoundsBreach, details: str = "") -> None:
@@ -197,7 +197,7 @@ class AssociationGuard:
             note_closed(self._association)
 
     def _act(self, do_action: Callable[[str], None], event: str) -> None:
-        """Let the state machine act on an event; one that it cannot act on ends the association."""
+        """Pass an event to the state machine; one that it cannot act on ends the association."""
         try:
             do_action(event)
         except BROKEN as error:

@@ -155,7 +155,7 @@ class AssociationListener(ThreadedAssociationServer):
         return self._numbers.get(association) in self._own_numbers
 
     def _forget(self, connection: Any) -> None:
-        """Tell that a connection, or its association, has ended; once."""
+        """Report that a connection, or its association, has ended; once."""
         self._began.pop(connection, None)
         self._guards.pop(connection, None)
         number = self._numbers.pop(connection, None)

@@ -123,7 +123,7 @@ _config.LOG_HANDLER_LEVEL = "none"
 
 
 def replace_method(association: Any, seam: Seam, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Have a function called in the place of a method, which it is given as its first argument; return the method.
+    """Replace a method by a function that is given the method as its first argument; returns the method.
 
     Before the association begins, but for ``SERVE`` and the messages.
     """
@@ -157,7 +157,7 @@ class SteadyTimer(Timer):
 
 
 def steady_timers(association: Any) -> None:
-    """Have an association that has not begun measure its times by a clock that nobody can set."""
+    """Measure the times of an association that has not begun by a clock that nobody can set."""
     for name in ("artim_timer", "_idle_timer"):
         setattr(association.dul, name, SteadyTimer(getattr(association.dul, name).timeout))
 
@@ -166,7 +166,7 @@ def steady_timers(association: Any) -> None:
 
 
 def read_and_write_by(transport: Any, receive: Callable[[int], bytearray], send: Callable[[bytes], None]) -> None:
-    """Have so many bytes received, and PDUs sent, by functions; ``transport`` is of an association."""
+    """Receive so many bytes, and send PDUs, by functions; ``transport`` is of an association."""
     transport.recv, transport.send = receive, send
 
 
@@ -214,12 +214,12 @@ class _NotifyingQueue(queue.Queue[Any]):
 
 
 def notify_of_sending(association: Any, notify: Callable[[], None]) -> None:
-    """Have a function called whenever something is left for the thread that speaks to the peer."""
+    """Call a function whenever something is left for the thread that speaks to the peer."""
     association.dul.to_provider_queue = _NotifyingQueue(notify)
 
 
 def notify_of_receiving(association: Any, notify: Callable[[], None]) -> None:
-    """Have a function called whenever something that is no message is left for the thread that serves."""
+    """Call a function whenever something that is no message is left for the thread that serves."""
     association.dul.to_user_queue = _NotifyingQueue(notify)
 
 
@@ -235,17 +235,17 @@ def has_nothing_to_do(association: Any) -> bool:
 
 
 def take_up_sending(association: Any) -> bool:
-    """Let the state machine take up one thing that is to be sent; returns whether there was one."""
+    """Hand the state machine one thing that is to be sent; returns whether there was one."""
     return bool(association.dul._process_recv_primitive())
 
 
 def stop_speaking(association: Any) -> None:
-    """Let the thread that speaks to the peer end."""
+    """End the thread that speaks to the peer."""
     association.dul.kill_dul()
 
 
 def note_closed(association: Any) -> None:
-    """Tell the state machine that the connection is closed."""
+    """Report to the state machine that the connection is closed."""
     association.dul.event_queue.put(CLOSED)
 
 
@@ -372,7 +372,7 @@ class BeginningHandler(RequestHandler):
 
 
 def know_server(ae: Any, server: Any) -> None:
-    """Let a server be shut down with its application entity."""
+    """Register a server to be shut down with its application entity."""
     ae._servers.append(server)
 
 

@@ -84,7 +84,7 @@ class _WakeUpPipe:
 
 
 def wait_instead_of_polling(association: Any) -> None:
-    """Have both threads of an association that has not begun sleep until there is something to do."""
+    """Make both threads of an association that has not begun sleep until there is something to do."""
     bell = _WakeUpPipe()
     notify_of_sending(association, bell.ring)
     replace_method(association, Seam.LOOK_FOR_PDU, partial(_wait_for_peer, association, bell))

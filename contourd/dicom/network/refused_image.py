@@ -72,7 +72,7 @@ class RefusalResponder:
         return made
 
     def ended(self, opened: OpenAssociation) -> None:
-        """Tell how many images of an association were refused beyond the first of each status."""
+        """Report how many images of an association were refused beyond the first of each status."""
         for status, number in sorted(opened.refusals.items()):
             if number > 1:
                 log.warning("%d instances in all were refused with status 0x%04X", number, status, extra=_where(opened))
@@ -83,7 +83,7 @@ class RefusalResponder:
         self._mark(partial(refused_in_part, opened, association), OUT_OF_RESOURCES, reason)
 
     def _mark(self, name: Callable[[], RefusedInstance | None], status: int, cause: Reason) -> None:
-        """Have a series marked; the sender gets its answer in any case."""
+        """Mark a series; the sender gets its answer in any case."""
         try:
             refused = name()
             if refused is not None:

@@ -123,7 +123,7 @@ class StorageSCP:
         self._own.over(address[:2])
 
     def try_echo(self) -> None:
-        """Have a C-ECHO to the port answered; raises NodeError."""
+        """Answer one C-ECHO to the own port; raises NodeError where none is answered."""
         echo_self(self._node, self._server.socket, self._own)
 
     def _make_server(self, kind: type[AssociationListener]) -> None:
@@ -237,7 +237,7 @@ class StorageSCP:
             self._server.cut(event.assoc, BoundsBreach.LATE)
 
     def _breached(self, association: Any, breach: BoundsBreach, details: str, address: str) -> None:
-        """Tell of a peer whose connection was cut for what it did."""
+        """Report a peer whose connection was cut for what it did."""
         opened = self._open.get(association)
         if breach is BoundsBreach.BROKE:
             self._turned_away(address, f"{breach.value}: {details}")

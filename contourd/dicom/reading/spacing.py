@@ -83,7 +83,7 @@ def _adjacent(blocks: Sequence[slice], i: int) -> list[slice]:
 
 
 def _expected_mm(steps: FloatArray, numbers: Sequence[int | None]) -> FloatArray:
-    """Tell how long each step would be if no slice were missing in it."""
+    """Return how long each step would be if no slice were missing in it."""
     blocks, lone = _blocks(steps)
     smallest = float(np.median(steps[steps < GAP * steps.min()]))
     if not blocks:

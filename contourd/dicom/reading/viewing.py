@@ -83,7 +83,7 @@ def _is_placed(i: Instance) -> bool:
 
 
 def _kind(i: Instance) -> tuple[object, ...]:
-    """Tell apart what does not fit into one picture."""
+    """Divide what does not fit into one picture."""
     turned = tuple(round(v, 4) for v in i.orientation or ())
     spacing = tuple(round(v, 5) for v in i.pixel_spacing_mm or ())
     scan = i.patient_id, i.study_instance_uid, i.frame_of_reference_uid, i.phase

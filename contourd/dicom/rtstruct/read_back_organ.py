@@ -35,7 +35,7 @@ Mask = NDArray[np.bool_]
 
 
 def organ_differs(contours_mm: Sequence[FloatArray], mask: MaskInBox, grid: Grid) -> str:
-    """Say what is wrong with an organ that was read back; empty where nothing is.
+    """Return what is wrong with an organ that was read back; empty where nothing is.
 
     Parameters
     ----------

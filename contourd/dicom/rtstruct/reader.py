@@ -159,7 +159,7 @@ def _damage(contour: Dataset, values: FloatArray) -> str:
 
 
 def _open(lines_mm: Sequence[float], loops: Sequence[FloatArray]) -> str:
-    """Say that an outline is open on a plane that has no closed one, empty where each has."""
+    """Return which outline is open on a plane that has no closed one, empty where each has."""
     if not lines_mm or not loops:
         return ""
     of = planes([*(float(loop[:, 2].mean()) for loop in loops), *lines_mm])
@@ -301,7 +301,7 @@ def _overlap(a: Box, b: Box) -> Box:
 
 
 def _near(position: FloatArray, slices: int) -> NDArray[np.bool_]:
-    """Tell which positions, in slices, have a slice within half a spacing."""
+    """Return which positions, in slices, have a slice within half a spacing."""
     k = np.rint(position)
     return np.asarray((k >= 0) & (k < slices) & (np.abs(position - k) <= 0.5))
 

@@ -31,7 +31,7 @@ NOTHING = "rt-utils finds nothing of it"
 
 
 def check_with_second_reader(dataset: Dataset, series: Series, interpreter: str = sys.executable) -> None:
-    """Let rt-utils open a structure set against the series that it was drawn on.
+    """Open a structure set with rt-utils against the series that it was drawn on.
 
     Parameters
     ----------

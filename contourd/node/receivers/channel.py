@@ -42,15 +42,15 @@ class RequestChannel:
         return answer
 
     def close(self) -> None:
-        """Let the other end know that there are no more questions."""
+        """Tell the other end that there are no more requests."""
         with self._lock, suppress(OSError):
             self._end.close()
 
 
-def answer_all(end: Connection, calls: Mapping[str, Callable[..., Any]], patience_s: float | None = None) -> bool:
+def answer_all(end: Connection, calls: Mapping[str, Callable[..., Any]], limit_s: float | None = None) -> bool:
     """Answer questions by calls of these names until the other end is closed; False where none came for so long."""
     with suppress(*ENDED):
-        while patience_s is None or end.poll(patience_s):
+        while limit_s is None or end.poll(limit_s):
             what, arguments = end.recv()
             end.send(_answered(calls[what], arguments))
         return False

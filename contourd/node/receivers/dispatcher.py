@@ -168,7 +168,7 @@ class ReceiverPool:
             return tuple(self._receivers)
 
     def try_echo(self) -> None:
-        """Have a C-ECHO to the port answered, by each receiver in its turn; one that stays silent is killed.
+        """Answer one C-ECHO to the port by each receiver in its turn; one that stays silent is killed.
 
         Raises
         ------

@@ -65,7 +65,7 @@ class ConnectionChannels:
             self._channels[association_id].ask("opened", calling_ae, peer)
 
     def instance_stored(self, received: ReceivedInstance) -> None:
-        """Have a durable instance recorded; raises what the queue raises."""
+        """Record a durable instance; raises what the queue raises."""
         self._channels[received.association_id].ask("stored", received)
 
     def instance_refused(self, refused: RefusedInstance) -> None:
@@ -77,7 +77,7 @@ class ConnectionChannels:
         self._channels[association_id].ask("closed", aborted)
 
     def beat(self) -> None:
-        """Say that this process is alive."""
+        """Report that this process is alive."""
         with suppress(QueueUnavailable):
             self._control.ask("alive")
 
@@ -87,11 +87,11 @@ class ConnectionChannels:
             self._control.ask("witness", action, peer, calling_ae, reason)
 
     def requested(self, calling_ae: str, request: CommitmentRequest) -> None:
-        """Have a request for storage commitment recorded; raises what refuses it."""
+        """Record a request for storage commitment; raises what refuses it."""
         self._control.ask("requested", calling_ae, request)
 
     def reported(self, calling_ae: str, report: CommitmentReport) -> None:
-        """Have a report of storage commitment recorded; raises what refuses it."""
+        """Record a report of storage commitment; raises what refuses it."""
         self._control.ask("reported", calling_ae, report)
 
 

@@ -168,7 +168,7 @@ def test_pictures_are_those_of_the_images_that_were_contoured(node, tmp_path, la
         hashes = session.scalars(select(InstanceRow.sha256)).all()
     runtime = RuntimeDescription("torch", "2", "fp32", "cpu", "x86_64, AVX2", 2)
     made = Contouring(ModelIdentity("hn7", "1", ""), "1", runtime, {}, "{}", 20, images_sha256(hashes), ())
-    node.queue.finish_job(job.id, "w", {"pacs": "structures.dcm"}, made=made)
+    node.queue.finish_job(job.id, "w", {"pacs": "structures.dcm"}, contouring=made)
     assert not read_job(node.database, 1).replaced
     if late:
         node.send(paths[20:])
