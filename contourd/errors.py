@@ -80,7 +80,8 @@ class SettingsError(ContourdError):
     """The configuration cannot be used."""
 
     def __init__(self, source: str, problems: Sequence[str]) -> None:
-        self.source, self.problems = source, tuple(problems)
+        self.source = source
+        self.problems = tuple(problems)
         super().__init__(f"{source}: {len(self.problems)} problem(s)\n" + "\n".join(f"  {p}" for p in self.problems))
 
 

@@ -20,7 +20,9 @@ from contourd.imaging.grid import FloatArray
 from contourd.imaging.volume import Volume
 from contourd.model.structures import colour_of
 
-GREEN, RED, YELLOW = (0.1, 0.75, 0.2), (0.9, 0.15, 0.1), (1.0, 0.85, 0.1)
+GREEN = (0.1, 0.75, 0.2)
+RED = (0.9, 0.15, 0.1)
+YELLOW = (1.0, 0.85, 0.1)
 WINDOW_HU = (-160, 240)
 OPACITY = 0.55
 MARGIN_MM = 30.0

@@ -57,7 +57,9 @@ class _Words:
 @cache
 def _naming() -> _Words:
     content = tomllib.loads((etc_folder() / "naming.toml").read_text(encoding="utf-8"))
-    left, right, sides = Laterality.LEFT, Laterality.RIGHT, content["sides"]
+    left = Laterality.LEFT
+    right = Laterality.RIGHT
+    sides = content["sides"]
     return _Words(
         MappingProxyType(dict.fromkeys(sides["left"], left) | dict.fromkeys(sides["right"], right)),
         MappingProxyType(dict.fromkeys(sides["doubtful_left"], left) | dict.fromkeys(sides["doubtful_right"], right)),

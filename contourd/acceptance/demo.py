@@ -27,7 +27,9 @@ from contourd.errors import ContourdError, NodeError
 from contourd.settings import Destination
 from contourd.system.loopback import LOOPBACK, free_port, listens, stop
 
-PAUSE_S, LIMIT_S, STOP_S = 0.5, 900.0, 90.0
+PAUSE_S = 0.5
+LIMIT_S = 900.0
+STOP_S = 90.0
 CONFIGURATION = """# Written by `contourd demo`.
 [node]
 host = "{host}"

@@ -34,7 +34,9 @@ LABEL = "contourd phantom, not a patient"
 MIDDLE_MM = (10.0, -25.0, 40.0)
 BODY_HALF_AXES_MM = (100.0, 80.0)
 TISSUE_HU = 20
-ROWS, COLUMNS, SLICES = 216, 256, 64
+ROWS = 216
+COLUMNS = 256
+SLICES = 64
 PIXEL_MM, SLICE_MM = 1.0, 2.0
 # What a planning system may make of it: some leave out half a slice at either end of a solid, 1 in 20 of its length.
 VOLUME_TOLERANCE, CENTROID_TOLERANCE_MM = 0.05, 1.0

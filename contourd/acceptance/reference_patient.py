@@ -25,9 +25,14 @@ from contourd.model.transforms import grid_axes_mm
 
 FILE = "reference_patient.npz"
 LEAST_HU, STEP_HU = -1024, 10
-MATRIX, PIXEL_MM, SLICE_MM = 512, 0.9765625, 2.5
+MATRIX = 512
+PIXEL_MM = 0.9765625
+SLICE_MM = 2.5
 NOISE_HU = 11.0
-COUCH_GAP_MM, COUCH_MM, COUCH_SHELL_MM, COUCH_WIDTH_MM = 6.0, 40.0, 3.0, 420.0
+COUCH_GAP_MM = 6.0
+COUCH_MM = 40.0
+COUCH_SHELL_MM = 3.0
+COUCH_WIDTH_MM = 420.0
 COUCH_SHELL_HU, COUCH_FOAM_HU = 60, -930
 IDENTITY = SeriesIdentity("REFERENCE-1", "Reference^Patient", "Head and neck population mean")
 

@@ -19,7 +19,9 @@ from contourd.store.tables import SCHEMA_REVISION
 
 # A whole-body planning CT of a large patient. Its body is wider and longer than what a model cuts out for the network
 # (transforms.PreprocessConfig), so that no other CT costs the network more, apart from a body that is deeper than this.
-SLICES, ROWS, COLUMNS = 250, 512, 512
+SLICES = 250
+ROWS = 512
+COLUMNS = 512
 SPACING_MM = (2.0, 1.0, 1.0)
 BODY_HALF_AXES_MM = (240.0, 175.0)
 

@@ -44,7 +44,10 @@ class ReferencePatientRun:
     """
 
     def __init__(self, settings: Settings, checks: ConstancyChecks, check_id: int, receiver: InMemorySCP) -> None:
-        self._settings, self._checks, self._check_id, self._receiver = settings, checks, check_id, receiver
+        self._settings = settings
+        self._checks = checks
+        self._check_id = check_id
+        self._receiver = receiver
         self._deadline = time.monotonic() + settings.constancy.timeout_s
         checks.listen(check_id, receiver.port)
 

@@ -70,7 +70,9 @@ class ConstancyChecks:
                     f"constancy {other.purpose} {other.id} is under way, asked for by {other.actor}; wait for its end"
                 )
             row = ConstancyCheckRow(purpose=purpose, state=ConstancyState.REQUESTED, actor=actor[:64], port=0)
-            row.requested_at, row.started_at, row.ended_at = self._now(), None, None
+            row.requested_at = self._now()
+            row.started_at = None
+            row.ended_at = None
             session.add(row)
             session.flush()
             return row.id
@@ -100,7 +102,8 @@ class ConstancyChecks:
         """Record that the node has begun it."""
         with self._database.transaction() as session:
             row = session.get_one(ConstancyCheckRow, check_id)
-            row.state, row.started_at = ConstancyState.RUNNING, self._now()
+            row.state = ConstancyState.RUNNING
+            row.started_at = self._now()
 
     def listen(self, check_id: int, port: int) -> None:
         """Write down the port of loopback on which the check receives."""
@@ -148,7 +151,9 @@ class ConstancyChecks:
             row = session.get_one(ConstancyCheckRow, check_id)
             if row.state not in OPEN:
                 return False
-            row.state, row.reason, row.ended_at = state, reason, self._now()
+            row.state = state
+            row.reason = reason
+            row.ended_at = self._now()
             row.result = (result or ConstancyResult()).model_dump_json()
             own = select(ConstancySeriesRow.series_id).where(ConstancySeriesRow.check_id == check_id)
             for series in session.scalars(select(SeriesRow).where(SeriesRow.id.in_(own))):

@@ -44,8 +44,12 @@ class ConstancyRunner:
         clock: Clock = utc_now,
         monotonic: Monotonic = time.monotonic,
     ) -> None:
-        self._settings, self._database, self._post, self._stopping = settings, database, post, stopping
-        self._now, self._monotonic = clock, monotonic
+        self._settings = settings
+        self._database = database
+        self._post = post
+        self._stopping = stopping
+        self._now = clock
+        self._monotonic = monotonic
         self._checks = ConstancyChecks(database, clock)
         self._lock = threading.Lock()
         self._process: BaseProcess | None = None

@@ -90,7 +90,9 @@ class CommitmentRequests:
         if known is not None:
             if known.instances not in (instances, _digest(instances)):
                 raise CommitmentRefused(INVALID_ARGUMENT, "the transaction UID was used for other instances")
-            known.instances, known.state, known.reason = instances, RequestState.PENDING, ""
+            known.instances = instances
+            known.state = RequestState.PENDING
+            known.reason = ""
             known.created_at = known.not_before = self._now()
             return
         open_ones = select(func.count()).select_from(CommitmentRequestRow).where(self._open(calling_ae))
@@ -118,7 +120,8 @@ class CommitmentRequests:
                 select(CommitmentRequestRow).where(CommitmentRequestRow.state == RequestState.PENDING, orphans)
             ).all()
             for row in rows:
-                row.state, row.reason = RequestState.GIVEN_UP, "no [[sender]] says where to call it back"
+                row.state = RequestState.GIVEN_UP
+                row.reason = "no [[sender]] says where to call it back"
                 row.instances = _digest(row.instances)
             return len(rows)
 

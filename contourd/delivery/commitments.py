@@ -92,7 +92,8 @@ class Commitments:
             row, now = session.get_one(DeliveryRow, delivery_id), self._now()
             unanswered = (CommitmentRow.delivery_id == delivery_id) & (CommitmentRow.state == CommitmentState.REQUESTED)
             for earlier in session.scalars(select(CommitmentRow).where(unanswered)):
-                earlier.state, earlier.reason = CommitmentState.EXPIRED, UNANSWERED
+                earlier.state = CommitmentState.EXPIRED
+                earlier.reason = UNANSWERED
             session.add(
                 CommitmentRow(
                     transaction_uid=transaction_uid,
@@ -113,7 +114,8 @@ class Commitments:
             row = session.scalars(select(CommitmentRow).where(CommitmentRow.transaction_uid == transaction_uid)).one()
             if row.state != CommitmentState.REQUESTED:
                 return
-            row.state, row.reason = CommitmentState.EXPIRED, reason
+            row.state = CommitmentState.EXPIRED
+            row.reason = reason
             delivery = session.get_one(DeliveryRow, row.delivery_id)
             if delivery.state == DeliveryState.SENT:
                 delivery.not_before = self._now() + timedelta(seconds=wait_s)
@@ -153,7 +155,8 @@ class Commitments:
         if row.sop_instance_uid in failures:
             self._failed(session, row, delivery, failures[row.sop_instance_uid])
         else:
-            row.state, row.reason = CommitmentState.COMMITTED, ""
+            row.state = CommitmentState.COMMITTED
+            row.reason = ""
             if delivery.state == DeliveryState.SENT:
                 end_delivery(session, delivery, DeliveryEvent.COMMITTED, None, self._now())
 

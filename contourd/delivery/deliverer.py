@@ -88,7 +88,9 @@ class Deliverer:
 
     def _send(self, delivery: Delivery) -> bool:
         """Send one; False where the destination cannot be reached."""
-        waited_s, outcome, recorded = self._trying.waited_s(delivery.id, delivery.created_at), BROKE_OFF, False
+        waited_s = self._trying.waited_s(delivery.id, delivery.created_at)
+        outcome = BROKE_OFF
+        recorded = False
         try:
             outcome = self._post.sender.deliver(self._post.root / delivery.output, self._destination)
         finally:  # what is raised counts as a try in vain; once and for all: what is not written down is sent again

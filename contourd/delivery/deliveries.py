@@ -125,7 +125,8 @@ class Deliveries:
         """Record the destination's acceptance where it is delivered only when the destination commits itself to it."""
         with self._database.transaction() as session:
             row = self._note_attempt(session, delivery_id, outcome)
-            row.reason, row.not_before = Reason(HoldReason.COMMITMENT_TO_ASK), self._now()
+            row.reason = Reason(HoldReason.COMMITMENT_TO_ASK)
+            row.not_before = self._now()
             advance_delivery(session, row, DeliveryEvent.AWAIT, _reason_of(outcome), self._now())
 
     def postpone_delivery(self, delivery_id: int, outcome: Outcome, waited_s: float) -> bool:
@@ -209,7 +210,8 @@ class Deliveries:
 
     def _note(self, session: Session, row: DeliveryRow, outcome: str, status: int | None, reason: str) -> None:
         attempt = AttemptRow(delivery_id=row.id, destination=row.destination, at=self._now(), outcome=outcome)
-        attempt.status, attempt.reason = status, reason
+        attempt.status = status
+        attempt.reason = reason
         session.add(attempt)
 
 

@@ -54,37 +54,54 @@ def write_ct_series(volume: Volume, folder: Path, identity: SeriesIdentity) -> P
 def _header(grid: Grid, k: int, identity: SeriesIdentity) -> Dataset:
     instance = derived_uid(identity.patient_id, "ct", k)
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, instance
+    meta.MediaStorageSOPClassUID = CTImageStorage
+    meta.MediaStorageSOPInstanceUID = instance
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     ds = FileDataset("", Dataset(), file_meta=meta, preamble=b"\0" * 128)
     ds.SpecificCharacterSet = "ISO_IR 192"
-    ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, instance
-    ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = (
-        identity.patient_name,
-        identity.patient_id,
-        "",
-        "O",
-    )
+    ds.SOPClassUID = CTImageStorage
+    ds.SOPInstanceUID = instance
+    ds.PatientName = identity.patient_name
+    ds.PatientID = identity.patient_id
+    ds.PatientBirthDate = ""
+    ds.PatientSex = "O"
     ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = (
         derived_uid(identity.patient_id, kind) for kind in ("study", "series", "frame")
     )
     ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = "20260101"
     ds.StudyTime = ds.SeriesTime = ds.AcquisitionTime = ds.ContentTime = "080000"
-    ds.StudyID, ds.AccessionNumber, ds.ReferringPhysicianName = "1", "", ""
-    ds.Modality, ds.SeriesNumber, ds.SeriesDescription = "CT", 1, identity.description
-    ds.BodyPartExamined, ds.PatientPosition = identity.body_part, identity.patient_position
-    ds.Manufacturer, ds.ManufacturerModelName, ds.SoftwareVersions = "contourd", "written series", __version__
+    ds.StudyID = "1"
+    ds.AccessionNumber = ""
+    ds.ReferringPhysicianName = ""
+    ds.Modality = "CT"
+    ds.SeriesNumber = 1
+    ds.SeriesDescription = identity.description
+    ds.BodyPartExamined = identity.body_part
+    ds.PatientPosition = identity.patient_position
+    ds.Manufacturer = "contourd"
+    ds.ManufacturerModelName = "written series"
+    ds.SoftwareVersions = __version__
     ds.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-    ds.AcquisitionNumber, ds.InstanceNumber, ds.KVP, ds.PositionReferenceIndicator = 1, k + 1, "120", ""
+    ds.AcquisitionNumber = 1
+    ds.InstanceNumber = k + 1
+    ds.KVP = "120"
+    ds.PositionReferenceIndicator = ""
     x, y, z = (_decimal(v) for v in grid.slice_origins_mm[k])
-    ds.ImagePositionPatient, ds.SliceLocation = [x, y, z], z
+    ds.ImagePositionPatient = [x, y, z]
+    ds.SliceLocation = z
     ds.ImageOrientationPatient = [_decimal(v) for v in (*grid.row_direction, *grid.column_direction)]
     ds.PixelSpacing = [_decimal(v) for v in grid.pixel_spacing_mm]
     ds.SliceThickness = _decimal(grid.slice_thicknesses_mm[k])
     ds.Rows, ds.Columns = grid.shape[1:]
-    ds.SamplesPerPixel, ds.PhotometricInterpretation, ds.PixelRepresentation = 1, "MONOCHROME2", 0
-    ds.BitsAllocated, ds.BitsStored, ds.HighBit = 16, 12, 11
-    ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = str(-OFFSET_HU), "1", "HU"
+    ds.SamplesPerPixel = 1
+    ds.PhotometricInterpretation = "MONOCHROME2"
+    ds.PixelRepresentation = 0
+    ds.BitsAllocated = 16
+    ds.BitsStored = 12
+    ds.HighBit = 11
+    ds.RescaleIntercept = str(-OFFSET_HU)
+    ds.RescaleSlope = "1"
+    ds.RescaleType = "HU"
     return ds
 
 

@@ -160,7 +160,10 @@ def _time(text: str) -> str | None:
     found = re.fullmatch(r"(\d{2})(?:(:?)(\d{2})(?:\2(\d{2})(?:[.,](\d*))?)?)?", text, re.ASCII)
     if not found:
         return None if text else ""
-    hours, minutes, seconds, fraction = found[1], found[3] or "", found[4] or "", (found[5] or "")[:6]
+    hours = found[1]
+    minutes = found[3] or ""
+    seconds = found[4] or ""
+    fraction = (found[5] or "")[:6]
     if int(hours) > 23 or int(minutes or 0) > 59 or int(seconds or 0) > 59:
         return None
     return hours + minutes + seconds + (f".{fraction}" if fraction else "")

@@ -181,7 +181,9 @@ def _on_surface(padded: FloatArray, plane: IntArray, cell: IntArray, start: Floa
 
 def _weights(t: FloatArray) -> FloatArray:
     """Weights (n, 4) of the samples at -1, 0, 1, 2 for the cubic's value at t."""
-    a, b, c = t + 1, t - 1, t - 2
+    a = t + 1
+    b = t - 1
+    c = t - 2
     return np.stack([-t * b * c / 6, a * b * c / 2, -a * t * c / 2, a * t * b / 6], axis=-1)
 
 

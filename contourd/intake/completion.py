@@ -48,8 +48,13 @@ class Completion:
         routes: Sequence[Route],
         clock: Clock,
     ) -> None:
-        self._database, self._headers, self._marks, self._quiet = database, headers, marks, quiet
-        self._settings, self._routes, self._now = settings, routes, clock
+        self._database = database
+        self._headers = headers
+        self._marks = marks
+        self._quiet = quiet
+        self._settings = settings
+        self._routes = routes
+        self._now = clock
 
     def close_quiet(self, held: Collection[str]) -> None:
         """Examine each series that is quiet, but those that associations hold (Series Instance UIDs)."""

@@ -36,7 +36,10 @@ class ImageRecorder:
     """Writes stored images down; what comes at the same time is committed together."""
 
     def __init__(self, database: Database, spool_root: Path, settings: SeriesSettings, queue: Queue) -> None:
-        self._database, self._root, self._settings, self._queue = database, spool_root, settings, queue
+        self._database = database
+        self._root = spool_root
+        self._settings = settings
+        self._queue = queue
         self._group = GroupCommit(database, self._record, self._record_further if database.is_sqlite else None)
 
     def record(self, received: ReceivedInstance, now: datetime) -> str:

@@ -40,13 +40,17 @@ class Intake:
         clock: Clock = utc_now,
         monotonic: Monotonic = time.monotonic,
     ) -> None:
-        self._database, self._root, self._settings, self._now = database, spool_root, settings, clock
+        self._database = database
+        self._root = spool_root
+        self._settings = settings
+        self._now = clock
         self._quiet = AgeTracker(clock, monotonic)  # SeriesInstanceUID -> since when
         self._queue = Queue(database, clock)
         self._marks = SeriesJournal(spool_root)
         self._refusing = RefusalRecorder(database, self._queue, self._marks, clock)
         self._images = ImageRecorder(database, spool_root, settings, self._queue)
-        self.associations, self.headers = Associations(), HeaderCache(spool_root)
+        self.associations = Associations()
+        self.headers = HeaderCache(spool_root)
         self._completion = Completion(database, self.headers, self._marks, self._quiet, settings, routes, clock)
 
     def association_opened(self, association_id: int, calling_ae: str, peer: str) -> None:  # noqa: ARG002

@@ -59,7 +59,8 @@ def _recall(session: Session, queue: Queue, series: SeriesRow, marks: JournalEnt
     reason = Reason.of(HoldReason.DATABASE_PUT_BACK, why=Reason.read_whole(word) or word)  # before codes: its sentence
     jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id, JobRow.state.in_(JOBS_UNDER_WAY))))
     for job in jobs:
-        job.reason, job.lease_until = reason, None
+        job.reason = reason
+        job.lease_until = None
         if job.state == JobState.CONTOURING:
             advance_job(session, job, JobEvent.REQUEUE, "contourd was restarted", now)
         advance_job(session, job, JobEvent.HOLD, reason, now)

@@ -230,7 +230,9 @@ def take_newer(session: Session, series: SeriesRow, replacement: Replacement) ->
     for image_id, newer_id in replacement.newer.items():
         image, row = session.get_one(InstanceRow, image_id), newer[newer_id]
         earlier = image.path, image.sha256
-        image.path, image.sha256, image.received_at = row.path, row.sha256, row.received_at
+        image.path = row.path
+        image.sha256 = row.sha256
+        image.received_at = row.received_at
         series.patient = row.patient
         row.path, row.sha256, row.to_remove = *earlier, True
 

@@ -44,7 +44,8 @@ class ReadAhead:
     """
 
     def __init__(self, most_bytes: int = MOST_BYTES, elapsed: Callable[[], float] = time.monotonic) -> None:
-        self._most_bytes, self._elapsed = most_bytes, elapsed
+        self._most_bytes = most_bytes
+        self._elapsed = elapsed
         self._read: dict[Path, _Read] = {}
         self._held_bytes = 0
         self._decoder = InProcessDecoder()
@@ -88,7 +89,8 @@ class ReadAhead:
 
     def clear(self) -> None:
         """Drop everything."""
-        self._read, self._held_bytes = {}, 0
+        self._read = {}
+        self._held_bytes = 0
 
     def _drop(self, path: Path) -> None:
         instance = self._read.pop(path).instance

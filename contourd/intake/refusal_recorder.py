@@ -37,8 +37,12 @@ class RefusalRecorder:
     """Takes note of refused images; ``away`` says that the database was not to be had just now."""
 
     def __init__(self, database: Database, queue: Queue, marks: SeriesJournal, clock: Clock) -> None:
-        self._database, self._queue, self._marks, self._now = database, queue, marks, clock
-        self._lock, self._writing = threading.Lock(), threading.Lock()
+        self._database = database
+        self._queue = queue
+        self._marks = marks
+        self._now = clock
+        self._lock = threading.Lock()
+        self._writing = threading.Lock()
         self._named: list[RefusedInstance] = []
         self._unnamed: dict[int, list[RefusedInstance]] = {}
         self._series_of: dict[int, set[str]] = {}  # association -> series of which it brought what was refused

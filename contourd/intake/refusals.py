@@ -40,8 +40,12 @@ def write_refusal(session: Session, refused: RefusedInstance, certain: bool, now
             return series
         row = RefusalRow(series_uid=uid, sop_instance_uid=refused.sop_instance_uid, certain=certain)
         session.add(row)
-    row.calling_ae, row.sha256, row.status = refused.calling_ae[:16], refused.sha256, refused.status
-    row.reason, row.differs, row.refused_at = refused.reason, known is not None, now
+    row.calling_ae = refused.calling_ae[:16]
+    row.sha256 = refused.sha256
+    row.status = refused.status
+    row.reason = refused.reason
+    row.differs = known is not None
+    row.refused_at = now
     session.flush()
     return series
 

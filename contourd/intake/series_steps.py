@@ -52,7 +52,10 @@ def stop_jobs(session: Session, queue: Queue, series: SeriesRow, reason: Reason)
 def complete_series(session: Session, series: SeriesRow, route: Route, now: datetime) -> None:
     """Make the job of a series; one that was released after a hold that left its job untouched has it already."""
     advance_series(session, series, SeriesEvent.COMPLETED, f"revision {series.revision}", now)
-    series.reason, series.interrupted, series.purged_at, series.purged_images = None, "", None, 0
+    series.reason = None
+    series.interrupted = ""
+    series.purged_at = None
+    series.purged_images = 0
     same = select(JobRow).where(
         JobRow.series_id == series.id, JobRow.revision == series.revision, JobRow.model == route.model
     )

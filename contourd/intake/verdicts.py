@@ -17,7 +17,10 @@ from contourd.store.tables import RefusalRow, SeriesRow
 
 # Of ``SeriesRow.interrupted``: an association is under way; the sender broke it off; the node ended in the middle of
 # it; the node was started after it had ended.
-OPEN, ABORTED, ENDED, RESTART = "open", "aborted", "ended", "restart"
+OPEN = "open"
+ABORTED = "aborted"
+ENDED = "ended"
+RESTART = "restart"
 BROKEN_OFF = {ABORTED: HoldReason.TRANSFER_ABORTED, ENDED: HoldReason.NODE_ENDED}
 
 

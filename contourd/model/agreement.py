@@ -72,11 +72,17 @@ def agreement(
 def disagreement(name: str, found: LatticeAgreement) -> tuple[Finding, ...]:
     """Name an organ whose lattices disagree, or whose probability is a plateau at the level; empty where it is well."""
     if 0 < found.found < found.lattices:
-        measure, value, expected = Measure.LATTICES, float(found.found), (float(found.lattices), float(found.lattices))
+        measure = Measure.LATTICES
+        value = float(found.found)
+        expected = (float(found.lattices), float(found.lattices))
     elif found.dice < LEAST_DICE:
-        measure, value, expected = Measure.DICE, found.dice, (LEAST_DICE, 1.0)
+        measure = Measure.DICE
+        value = found.dice
+        expected = (LEAST_DICE, 1.0)
     elif found.undecided > MOST_UNDECIDED:
-        measure, value, expected = Measure.UNDECIDED_PART, found.undecided, (0.0, MOST_UNDECIDED)
+        measure = Measure.UNDECIDED_PART
+        value = found.undecided
+        expected = (0.0, MOST_UNDECIDED)
     else:
         return ()
     return (Finding(name, RemarkCheck.AGREEMENT, measure, value, expected),)

@@ -84,13 +84,18 @@ class AnatomyNet(Network):
         self.encoder = nn.ModuleList([_stage(config, c0, c1), _stage(config, c1, c2), _stage(config, c2, c3)])
         strides = [_down(stage, config.pools) for stage in (1, 2, 3)]
         self.down = nn.ModuleList([nn.Identity() if s == 1 else nn.MaxPool3d(2, ceil_mode=True) for s in strides])
-        wide, joins, decoder, up = c3, [], [], []
+        wide = c3
+        joins = []
+        decoder = []
+        up = []
         for stride, features in zip(reversed(strides), (c2, c1, c0), strict=True):
             up.append(nn.Identity() if stride == 1 else nn.ConvTranspose3d(wide, wide, 2, stride=2))
             joins.append(Skip(config.skip, wide, features))
             decoder.append(_stage(config, joins[-1].out_channels, features))
             wide = features
-        self.up, self.joins, self.decoder = nn.ModuleList(up), nn.ModuleList(joins), nn.ModuleList(decoder)
+        self.up = nn.ModuleList(up)
+        self.joins = nn.ModuleList(joins)
+        self.decoder = nn.ModuleList(decoder)
         self.expand = nn.ConvTranspose3d(wide, wide, 2, stride=2)
         self.output = nn.Conv3d(wide + 1, config.output_channels, 3, padding=1)
         self.classify = nn.Conv3d(config.output_channels, config.classes, 3, padding=1)

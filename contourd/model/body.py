@@ -30,7 +30,9 @@ SURVEY_MM = (5.0, 3.5, 3.5)
 OPENING_MM = 5.0
 MARGIN = 3
 # A part beside the head that joins the body only below is an arm, but for the slope of a shoulder.
-HEAD_MM, ARM_OFFSET_MM, SHOULDER_SLOPE_MM = 120.0, 50.0, 40.0
+HEAD_MM = 120.0
+ARM_OFFSET_MM = 50.0
+SHOULDER_SLOPE_MM = 40.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,7 +17,9 @@ from contourd.imaging.grid import FloatArray
 from contourd.model.planes import Mask, filled
 
 # A couch keeps its cross-section over this length, is at least so wide, and at most so thick on the mean.
-COUCH_LENGTH_MM, COUCH_WIDTH_MM, COUCH_THICKNESS_MM = 100.0, 180.0, 80.0
+COUCH_LENGTH_MM = 100.0
+COUCH_WIDTH_MM = 180.0
+COUCH_THICKNESS_MM = 80.0
 # Where it is so much thicker than its thinnest tenth, something is pressed into it.
 THIN_PART, PRESSED_MM = 0.1, 6.0
 # So much of its surface is a plane or a trough, give or take.

@@ -17,7 +17,9 @@ from contourd.errors import ModelError
 from contourd.model.model_identity import ModelIdentity
 from contourd.reasons.catalogue import HoldReason
 
-MODEL_FILE, WEIGHTS_FILE, CARD_FILE = "model.json", "weights.safetensors", "CARD.md"
+MODEL_FILE = "model.json"
+WEIGHTS_FILE = "weights.safetensors"
+CARD_FILE = "CARD.md"
 SHIPPED_MODELS = Path(__file__).resolve().parent / "bundles"
 MODEL_STORE = "models"  # in the spool
 NAMED = re.compile(r"[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*")  # no folder: neither . nor ..

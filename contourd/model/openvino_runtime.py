@@ -99,7 +99,9 @@ class OpenVinoRuntime:
             raise DeviceError(HoldReason.OPENVINO_NOT_LOADED, said=str(error)) from error
         self._core = openvino.Core()
         self._version = openvino.__version__.split("-")[0]
-        self._classes, self._stride, self._precision = network.config.classes, network.stride, precision
+        self._classes = network.config.classes
+        self._stride = network.stride
+        self._precision = precision
         self._processor, self._threads = processor(), torch.get_num_threads()
         try:
             if precision == "bf16" and not has_bf16():

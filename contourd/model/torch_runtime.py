@@ -34,7 +34,8 @@ class TorchRuntime:
 
     def __init__(self, network: Network, device: torch.device, precision: str = "fp32") -> None:
         self._network = place(network.for_inference(), device)
-        self._device, self._half = device, precision == "fp16"
+        self._device = device
+        self._half = precision == "fp16"
 
     @property
     def description(self) -> RuntimeDescription:

@@ -230,7 +230,9 @@ class Preprocess:
         found = ndimage.find_objects((probability > threshold / 10).astype(np.uint8))
         if not found or probability.max() < threshold / 10:
             return (slice(0, 0), slice(0, 0), slice(0, 0)), np.zeros((0, 0, 0), dtype=np.float32)
-        parts, targets, sources = [], [], []
+        parts = []
+        targets = []
+        sources = []
         grid = grid_axes_mm(prepared.canonical)
         for axis_mm, step, organ, ct_mm in zip(prepared.axes_mm, self.config.spacing_mm, found[0], grid, strict=True):
             part = slice(max(organ.start - 1, 0), min(organ.stop + 1, len(axis_mm)))

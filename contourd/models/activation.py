@@ -46,7 +46,9 @@ PARTIAL = ".partial-"
 CHUNK_BYTES = 2**20
 LEFTOVER_S = 86400.0
 # A trunk of 200 x 160 mm, 160 mm long.
-TRIAL_SHAPE, TRIAL_SPACING_MM, TRIAL_HALF_AXES_MM = (40, 64, 64), (4.0, 4.0, 4.0), (100.0, 80.0)
+TRIAL_SHAPE = (40, 64, 64)
+TRIAL_SPACING_MM = (4.0, 4.0, 4.0)
+TRIAL_HALF_AXES_MM = (100.0, 80.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,9 @@ class Activations:
         row = ActivationRow(
             at=activation.at, name=model.name, version=model.version, sha256=model.sha256, folder=activation.folder
         )
-        row.actor, row.reason, row.undoes = activation.actor, activation.reason, activation.undoes
+        row.actor = activation.actor
+        row.reason = activation.reason
+        row.undoes = activation.undoes
         session.add(row)
         session.flush()
         action = "model activate" if activation.undoes is None else "model rollback"

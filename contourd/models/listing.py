@@ -127,5 +127,7 @@ def _line(found: FoundModel, settings: Settings, number: int) -> ModelLine:
         organs = tuple(map(one_line, message["model"]["structures"]))
         model = ModelIdentity(one_line(message["name"]), one_line(message["version"]), hashlib.sha256(text).hexdigest())
     except (OSError, ValueError, KeyError, TypeError):
-        message, organs, model = {}, (), ModelIdentity(found.asked, NOT_READABLE, "")
+        message = {}
+        organs = ()
+        model = ModelIdentity(found.asked, NOT_READABLE, "")
     return ModelLine(number, found.asked, model, organs, found.folder, found.origin, routes, found.activation, message)

@@ -67,7 +67,8 @@ class Daemon:
     def __init__(
         self, settings: Settings, sender: DeliveryClient | None = None, notifier: ServiceNotifier | None = None
     ) -> None:
-        self._settings, self._notifier = settings, notifier or ServiceNotifier()
+        self._settings = settings
+        self._notifier = notifier or ServiceNotifier()
         keep_private()
         close_to_others(settings.spool.root)
         self._spool = Spool(settings.spool.root, int(settings.spool.min_free_gb * 1e9))
@@ -84,11 +85,15 @@ class Daemon:
         self._scp = self._reception()
         self._examination = SelfTest(self._scp, self._spool, self._database)
         self._schedule = Schedule(len(settings.destination) + len(settings.sender) + FIXED_JOBS)
-        self._stopping, self._hasten = threading.Event(), threading.Event()
+        self._stopping = threading.Event()
+        self._hasten = threading.Event()
         self._supervisor = Supervisor(settings, self._queue, self._stopping, contoured=self._deliver_now)
-        self._clock, self._step_s, self._following = ClockStepDetector(), 0.0, threading.Lock()
+        self._clock = ClockStepDetector()
+        self._step_s = 0.0
+        self._following = threading.Lock()
         self._constancy = ConstancyRunner(settings, self._database, self._post, self._stopping)
-        self._page, self._alerts = PageProcess(settings), Alerts(settings, self._database)
+        self._page = PageProcess(settings)
+        self._alerts = Alerts(settings, self._database)
 
     def _build_calling(self, sender: DeliveryClient) -> None:
         """Build what calls other nodes; certificates that cannot be used are told before anything is received."""

@@ -71,7 +71,8 @@ class Retention:
         self._database = database
         self._spool = spool
         self._marks = SeriesJournal(spool.root)
-        self._now, self._monotonic = clock, monotonic
+        self._now = clock
+        self._monotonic = monotonic
         self._days = {False: settings.input_days, True: settings.failed_days}
         self._output_days = {False: settings.output_days, True: settings.failed_days}
         self._trusted_from = self._orphans_from = 0.0

@@ -24,7 +24,9 @@ EVERY_S = 5.0
 PROBE_BYTES = 4096
 # A receiver that died is replaced in seconds, and a burst delays an answer: so long without one is told, and so long
 # ends the node, for another one is started. A try takes at most 10 s at the port and 10 s at the database.
-SILENT_S, DEAF_S, STUCK_S = 15.0, 90.0, 60.0
+SILENT_S = 15.0
+DEAF_S = 90.0
+STUCK_S = 60.0
 
 Identity = tuple[int, int]
 
@@ -42,7 +44,10 @@ class SelfTest:
     def __init__(
         self, listening: EchoTarget, spool: Spool, database: Database, monotonic: Monotonic = time.monotonic
     ) -> None:
-        self._listening, self._spool, self._database, self._monotonic = listening, spool, database, monotonic
+        self._listening = listening
+        self._spool = spool
+        self._database = database
+        self._monotonic = monotonic
         self._file = database.file
         self._identities = _identity(spool.root), _identity(self._file) if self._file is not None else None
         self._lock = threading.Lock()

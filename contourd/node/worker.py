@@ -55,7 +55,9 @@ log = logging.getLogger(__name__)
 IDLE_S = 0.5
 # Between two looks for a job, how many images are listed to be read ahead of theirs, and how many that came since the
 # look before are a burst: the processors are the reception's then.
-READ_AHEAD_S, MOST_AHEAD, BURST = 0.1, 2000, 20
+READ_AHEAD_S = 0.1
+MOST_AHEAD = 2000
+BURST = 20
 PROBE_BYTES = 8 * 2**20
 # The kernel takes the worker before the process that receives, when memory runs out (proc(5): 0 to 1000).
 OOM_SCORE = "500"
@@ -88,12 +90,17 @@ class Worker:
         self._audit = AuditTrail(self._database)
         self._spool = Spool(settings.spool.root)
         self._activations = Activations(self._database, settings.spool.root)
-        self._seen, self._runtimes = 0, settings.spool.root / FOLDER
-        self._ahead, self._listed = ReadAhead(), 0
-        self._predictors, self._colours = dict[str, Predictor](), site_colours(settings.structures.file)
-        self._waiting, self._elapsed = dict[int, Backoff](), elapsed
+        self._seen = 0
+        self._runtimes = settings.spool.root / FOLDER
+        self._ahead = ReadAhead()
+        self._listed = 0
+        self._predictors = dict[str, Predictor]()
+        self._colours = site_colours(settings.structures.file)
+        self._waiting = dict[int, Backoff]()
+        self._elapsed = elapsed
         self._profiles = {d.name: d.structure_set_profile for d in settings.destination}
-        self.stopping, self.wake = threading.Event(), threading.Event()
+        self.stopping = threading.Event()
+        self.wake = threading.Event()
         self.contoured: Callable[[], None] = lambda: None  # called when structure sets are there to be sent
 
     def warm_up(self) -> None:

@@ -75,7 +75,8 @@ class Supervisor:
         monotonic: Monotonic = time.monotonic,
         contoured: Callable[[], None] = lambda: None,
     ) -> None:
-        self._settings, self._contoured = settings, contoured
+        self._settings = settings
+        self._contoured = contoured
         self._queue = queue
         self._stopping = stopping
         self._main = main or run_worker

@@ -51,7 +51,8 @@ class Alerts:
         self._settings = settings
         self._database = database
         self._channels = channels_of(settings.alerts) if channels is None else channels
-        self._now, self._elapsed = clock, elapsed
+        self._now = clock
+        self._elapsed = elapsed
         self._trouble: dict[str, Backoff] = {}
         self._file = settings.spool.root / FILE
 

@@ -15,7 +15,9 @@ from contourd.store.states import DELIVERIES_UNDER_WAY, DeliveryState
 from contourd.store.tables import AttemptRow, DeliveryRow
 from contourd.store.tallies import ATTEMPTS, DELIVERIES, Tally, read_tallies
 
-UP, DOWN, UNTRIED = "UP", "DOWN", "UNTRIED"
+UP = "UP"
+DOWN = "DOWN"
+UNTRIED = "UNTRIED"
 UNREACHABLE = OutcomeKind.UNREACHABLE.value
 ANSWERED = tuple(kind.value for kind in OutcomeKind if kind is not OutcomeKind.UNREACHABLE)
 

@@ -117,7 +117,8 @@ class Operations:
         for row in self._deliveries(session, job.id):
             if row.state == DeliveryState.REFUSED:
                 self._due(session, row)
-        job.attempts, job.reason = 0, None
+        job.attempts = 0
+        job.reason = None
         self._advance(session, job, JobEvent.REVIVE, f"taken up again by {self._actor}")
 
     def hold(self, job_id: int, reason: str) -> None:
@@ -127,7 +128,8 @@ class Operations:
         with self._database.transaction() as session:
             job = self._job(session, job_id)
             held = Reason.of(HoldReason.HELD_BY_PERSON, actor=self._actor, words=reason.strip())
-            job.reason, job.lease_until = held, None
+            job.reason = held
+            job.lease_until = None
             self._advance(session, job, JobEvent.HOLD, held)
             self._audit(session, "hold", f"job {job_id}", reason.strip())
             self._marks.add(JournalMark.PERSON, self._series_of(session, job).series_uid, held.dump_whole())
@@ -139,7 +141,8 @@ class Operations:
             deliveries = self._deliveries(session, job_id)
             if job.state != JobState.CONFIRMING:
                 raise InvalidTransition(f"job {job_id} does not wait for confirmation: it is {job.state}")
-            job.reason, job.confirmed_by = None, self._actor[:64]
+            job.reason = None
+            job.confirmed_by = self._actor[:64]
             for row in deliveries:
                 if row.state == DeliveryState.PENDING:
                     row.created_at = row.not_before = self._now()  # the time to give up begins now
@@ -214,7 +217,8 @@ class Operations:
                 f"{destination} needs a structure set of its own, and retention removed the images of job {job.id}; "
                 "send the series again"
             )
-        job.attempts, job.reason = 0, None
+        job.attempts = 0
+        job.reason = None
         self._advance(session, job, JobEvent.REWRITE, f"for {destination}, by {self._actor}")
 
     def recontour(self, job_id: int, model: str) -> int:
@@ -300,7 +304,10 @@ class Operations:
     def _release(self, session: Session, series: SeriesRow, gapped_s: float) -> None:
         now = self._now()
         advance_series(session, series, SeriesEvent.RELEASE, f"released by {self._actor}", now)
-        series.reason, series.interrupted, series.hold, series.purged_images = None, "", None, 0
+        series.reason = None
+        series.interrupted = ""
+        series.hold = None
+        series.purged_images = 0
         series.last_instance_at = now - timedelta(seconds=gapped_s)
 
     def _require(self, reason: str) -> None:

@@ -26,7 +26,9 @@ from contourd.system.regular_files import read_regular
 log = logging.getLogger(__name__)
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-INCOMING, OUTGOING, PARTIAL = "incoming", "outgoing", "partial"
+INCOMING = "incoming"
+OUTGOING = "outgoing"
+PARTIAL = "partial"
 
 
 class Spool:

@@ -77,7 +77,9 @@ class SeriesJournal:
         for line in lines:
             try:
                 entry = json.loads(line)
-                series, mark, detail = str(entry["series"]), JournalMark(entry["mark"]), str(entry["detail"])
+                series = str(entry["series"])
+                mark = JournalMark(entry["mark"])
+                detail = str(entry["detail"])
             except (ValueError, KeyError, TypeError):
                 continue
             _apply(found.setdefault(series, JournalEntry()), mark, detail)

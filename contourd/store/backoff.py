@@ -48,7 +48,8 @@ class Backoff:
 
     def succeed(self) -> None:
         """Record that the node answered what it was sent: the next outage begins with a short wait."""
-        self._until, self._steps = None, 0
+        self._until = None
+        self._steps = 0
 
 
 class WaitingTimes:

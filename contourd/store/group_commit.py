@@ -75,7 +75,9 @@ class GroupCommit(Generic[Item, Written]):
         write: Callable[[Session, Item], Written],
         write_usual: Callable[[Cursor, Item], Written] | None = None,
     ) -> None:
-        self._database, self._write, self._write_usual = database, write, write_usual
+        self._database = database
+        self._write = write
+        self._write_usual = write_usual
         self._lock = threading.Lock()
         self._waiting: list[_Waiting[Item, Written]] = []
         self._busy = False

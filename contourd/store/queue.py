@@ -137,7 +137,9 @@ class Queue:
         """
         with self._database.transaction() as session:
             job, now = self._owned(session, job_id, worker), self._now()
-            job.lease_until, job.reason, job.remarks = None, None, remarks
+            job.lease_until = None
+            job.reason = None
+            job.remarks = remarks
             if contouring is not None:
                 add_contouring(session, job_id, contouring, now)
             self._advance(session, job, JobEvent.CONTOURED, remarks.text())
@@ -153,7 +155,8 @@ class Queue:
         """Hold a claimed job: a person must look. Raises LeaseLost."""
         with self._database.transaction() as session:
             job = self._owned(session, job_id, worker)
-            job.reason, job.lease_until = reason, None
+            job.reason = reason
+            job.lease_until = None
             self._advance(session, job, JobEvent.HOLD, reason)
 
     def fail_job(
@@ -163,7 +166,8 @@ class Queue:
         with self._database.transaction() as session:
             job = self._owned(session, job_id, worker)
             spent = job.attempts >= max_attempts
-            job.reason, job.lease_until = reason, None
+            job.reason = reason
+            job.lease_until = None
             self._advance(session, job, when_spent if spent else JobEvent.REQUEUE, reason)
 
     def return_job(self, job_id: int, worker: str, reason: Reason) -> None:
@@ -215,7 +219,8 @@ class Queue:
 
     def _release_job(self, session: Session, job: JobRow, reason: Reason, max_attempts: int) -> int:
         spent = job.attempts >= max_attempts
-        job.lease_until, job.reason = None, reason
+        job.lease_until = None
+        job.reason = reason
         if spent:
             job.reason = Reason.of(HoldReason.JOB_BROKE_WORKER, tries=job.attempts, why=reason)
         self._advance(session, job, JobEvent.HOLD if spent else JobEvent.REQUEUE, job.reason)

@@ -13,7 +13,11 @@ from sqlalchemy.orm import Session
 
 from contourd.store.tables import NO_STATUS, TallyRow
 
-SERIES, INSTANCES, JOBS, DELIVERIES, ATTEMPTS = "series", "instances", "jobs", "deliveries", "attempts"
+SERIES = "series"
+INSTANCES = "instances"
+JOBS = "jobs"
+DELIVERIES = "deliveries"
+ATTEMPTS = "attempts"
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,8 @@ def end_job(session: Session, job: JobRow, at: datetime) -> None:
 
 def release_delivery(session: Session, row: DeliveryRow, detail: str, at: datetime) -> None:
     """Send a delivery again at once; its tries, and the time to give up, are counted anew."""
-    row.attempts, row.reason = 0, None
+    row.attempts = 0
+    row.reason = None
     row.created_at = row.not_before = at
     advance_delivery(session, row, DeliveryEvent.RELEASE, detail, at)
 
@@ -143,7 +144,8 @@ def refuse_delivery(session: Session, row: DeliveryRow, reason: Reason, at: date
 
 def withdraw_job(session: Session, job: JobRow, event: JobEvent, reason: Reason, at: datetime) -> None:
     """End a job, and what of it waits to be sent; what was delivered stays delivered, what is being sent may arrive."""
-    job.reason, job.lease_until = reason, None
+    job.reason = reason
+    job.lease_until = None
     advance_job(session, job, event, reason, at)
     pending = DeliveryRow.job_id == job.id, DeliveryRow.state == DeliveryState.PENDING
     for row in session.scalars(select(DeliveryRow).where(*pending)):
@@ -158,5 +160,6 @@ def return_delivery(session: Session, row: DeliveryRow, reason: Reason, not_befo
         ended = Reason.of(HoldReason.DELIVERY_OF_ENDED_JOB, job=job.reason, why=reason)
         refuse_delivery(session, row, ended, at)
         return
-    row.reason, row.not_before = reason, not_before
+    row.reason = reason
+    row.not_before = not_before
     advance_delivery(session, row, DeliveryEvent.RETRY, reason, at)

@@ -57,7 +57,8 @@ class Budget:
 
 class _Reader(io.RawIOBase):
     def __init__(self, connection: socket.socket, budget: Budget) -> None:
-        self._connection, self._budget = connection, budget
+        self._connection = connection
+        self._budget = budget
 
     def readable(self) -> bool:
         return True

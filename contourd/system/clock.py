@@ -32,7 +32,8 @@ class AgeTracker:
     """For how long a moment that is written down has stood unchanged."""
 
     def __init__(self, clock: Clock = utc_now, monotonic: Monotonic = time.monotonic) -> None:
-        self._now, self._monotonic = clock, monotonic
+        self._now = clock
+        self._monotonic = monotonic
         self._seen: dict[Hashable, tuple[datetime, float]] = {}
 
     def note(self, key: Hashable, moment: datetime) -> None:
@@ -67,7 +68,8 @@ class ClockStepDetector:
     """Notices that the clock was set."""
 
     def __init__(self, clock: Clock = utc_now, monotonic: Monotonic = time.monotonic) -> None:
-        self._now, self._monotonic = clock, monotonic
+        self._now = clock
+        self._monotonic = monotonic
         self._offset_s = self._offset()
 
     def _offset(self) -> float:

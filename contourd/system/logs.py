@@ -78,9 +78,11 @@ class LineFormatter(logging.Formatter):
         shown = logging.makeLogRecord(record.__dict__)
         shown.exc_text = None  # another handler's, with the text of the error
         if isinstance(record.msg, BaseException):
-            shown.msg, shown.args = f"{record.name}: {error_text(record.msg)}", None
+            shown.msg = f"{record.name}: {error_text(record.msg)}"
+            shown.args = None
         elif record.name.partition(".")[0] in QUOTING:
-            shown.msg, shown.args = f"{record.name} has a remark at {record.filename}:{record.lineno}", None
+            shown.msg = f"{record.name} has a remark at {record.filename}:{record.lineno}"
+            shown.args = None
         return super().format(shown)
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  logging's own name

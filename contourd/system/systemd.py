@@ -6,7 +6,9 @@ import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-READY, ALIVE, ENDING = "READY=1", "WATCHDOG=1", "STOPPING=1"
+READY = "READY=1"
+ALIVE = "WATCHDOG=1"
+ENDING = "STOPPING=1"
 
 
 @dataclass(frozen=True, slots=True)

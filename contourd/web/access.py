@@ -20,7 +20,9 @@ from contourd.system.regular_files import read_regular
 SHORTEST_TOKEN = 16
 SESSION_S = 12 * 3600.0
 MOST_SESSIONS = 200
-TRIES, TRIES_S, TRIES_OF_ALL = 5, 60.0, 60
+TRIES = 5
+TRIES_S = 60.0
+TRIES_OF_ALL = 60
 LONGEST_NAME = 48
 
 

@@ -21,7 +21,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from contourd.system.addresses import Network, lies_in
 
 # Connections of all, of one address that is no proxy, and those beyond for HEALTH alone.
-MOST, MOST_OF_ONE, MOST_FOR_HEALTH = 100, 40, 20
+MOST = 100
+MOST_OF_ONE = 40
+MOST_FOR_HEALTH = 20
 HEALTH = ("/healthz", "/readyz", "/metrics")
 
 
@@ -112,7 +114,8 @@ class PageConnection(H11Protocol):
         self._crowd = crowd
         self._about: object = None
         self._limit: asyncio.TimerHandle | None = None
-        self.phase, self.since = Phase.HEADER, 0.0
+        self.phase = Phase.HEADER
+        self.since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, where there is a place."""

@@ -24,7 +24,9 @@ from contourd.store.database import Database
 from contourd.web.site import Site, site_of
 
 # An answer is given again for so long; one that takes longer than this is waited for no more.
-FRESH_S, LONGEST_S, LONGEST_FIGURES_S = 2.0, 5.0, 30.0
+FRESH_S = 2.0
+LONGEST_S = 5.0
+LONGEST_FIGURES_S = 30.0
 
 
 @dataclass(slots=True)

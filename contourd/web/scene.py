@@ -97,7 +97,9 @@ class Scene:
         """Return width and height."""
         dy, dx = self.grid.pixel_spacing_mm
         levels, dz = self.grid.even_slices()
-        width, depth, height = self.grid.shape[2] * dx, self.grid.shape[1] * dy, len(levels) * dz
+        width = self.grid.shape[2] * dx
+        depth = self.grid.shape[1] * dy
+        height = len(levels) * dz
         return {"axial": (width, depth), "coronal": (width, height), "sagittal": (depth, height)}[plane]
 
     def pixels(self, plane: Plane, index: int) -> NDArray[np.int16]:

@@ -33,7 +33,11 @@ from trainer.curation.twins import Scan, find_twins
 from trainer.names import mapping, review, vocabulary_of
 from trainer.progress import tracked
 
-WORK, TWINS, MANIFEST, NAMES, REPORT = ".work", ".twins", "dataset.json", "names.toml", "report.html"
+WORK = ".work"
+TWINS = ".twins"
+MANIFEST = "dataset.json"
+NAMES = "names.toml"
+REPORT = "report.html"
 
 
 @dataclass(frozen=True, slots=True)

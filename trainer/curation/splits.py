@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 
 from contourd.errors import DatasetError
 
-TRAIN, VALIDATION, TEST = "train", "validation", "test"
+TRAIN = "train"
+VALIDATION = "validation"
+TEST = "test"
 SPLITS = (TRAIN, VALIDATION, TEST)
 # Where one person is in several, the last of these keeps them: what is measured on is never trained on.
 GUARDED = (TRAIN, VALIDATION, TEST)

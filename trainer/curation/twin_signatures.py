@@ -25,7 +25,9 @@ FloatArray = NDArray[np.float64]
 Map = NDArray[np.float32]
 Shift = tuple[int, int, int]
 # Bones are sampled at SPACING_MM in a cube of SAMPLES, and kept in one of SIDE over the same 384 mm.
-SPACING_MM, SAMPLES, SIDE = 6.0, 64, 48
+SPACING_MM = 6.0
+SAMPLES = 64
+SIDE = 48
 STEP_MM = SPACING_MM * SAMPLES / SIDE
 LOWEST_BONE_HU, HIGHEST_BONE_HU = 100.0, 700.0
 # In cycles per SPACING_MM: below the first all heads are alike, above the second scanners differ.

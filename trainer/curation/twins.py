@@ -31,7 +31,9 @@ METHOD = 1
 # Over all 20,503 pairs of OpenKBP: no two patients reached the second, no twin of the trials fell below it.
 LEAST_LIKENESS, LEAST_SIMILARITY = 0.4, 0.75
 CANDIDATES = 16
-BATCH, TILE, CHUNK = 256, 64, 32
+BATCH = 256
+TILE = 64
+CHUNK = 32
 KEPT_TISSUES = 256
 
 Work = TypeVar("Work")

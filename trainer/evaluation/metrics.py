@@ -153,7 +153,9 @@ def surface(mask: Mask, axes_mm: tuple[FloatArray, FloatArray, FloatArray]) -> S
     padded = np.pad(mask, 1).astype(np.uint8)
     code = np.zeros([n - 1 for n in padded.shape], dtype=np.uint8)
     for corner in range(8):
-        dz, dy, dx = corner >> 2 & 1, corner >> 1 & 1, corner & 1
+        dz = corner >> 2 & 1
+        dy = corner >> 1 & 1
+        dx = corner & 1
         part = padded[dz : dz + code.shape[0], dy : dy + code.shape[1], dx : dx + code.shape[2]]
         code |= part << np.uint8(7 - corner)
     where = np.nonzero((code > 0) & (code < 255))

@@ -22,7 +22,9 @@ from trainer.training.fit import fit
 from trainer.training.log import read_steps
 
 RUNS, RESULT = "runs", "result.json"
-ABLATION_REPORT, TABLE, TABLE_JSON = "ablation.html", "ablation.csv", "ablation.json"
+ABLATION_REPORT = "ablation.html"
+TABLE = "ablation.csv"
+TABLE_JSON = "ablation.json"
 
 
 class RunResult(BaseModel):

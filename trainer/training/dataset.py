@@ -116,7 +116,9 @@ def load_split(
     fixed = json.dumps([preprocess.config.model_dump(mode="json"), list(structures)])
     cache = cache / hashlib.sha256(fixed.encode()).hexdigest()[:16]
     cache.mkdir(parents=True, exist_ok=True)
-    samples, refused, organs = [], {}, []
+    samples = []
+    refused = {}
+    organs = []
     paths = find_cases(folder)
     for path in tracked(paths, len(paths), f"prepare {folder.name}"):
         kept = _kept(path, cache)

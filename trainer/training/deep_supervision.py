@@ -24,7 +24,8 @@ class Supervised(nn.Module):
 
     def __init__(self, network: Network, weight: float) -> None:
         super().__init__()
-        self.network, self.weight = network, weight
+        self.network = network
+        self.weight = weight
         channels = network.config.supervised_channels if weight else ()
         self.heads = nn.ModuleList([nn.Conv3d(c, network.config.classes, 1) for c in channels])
 

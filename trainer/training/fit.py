@@ -84,7 +84,10 @@ class TrainingTask:
 
 def train_step(state: TrainingState, task: TrainingTask) -> Step:
     """Take one optimiser step on one batch; the step's loss is the mean over it, on all devices."""
-    config, began, waited, total = task.config, time.monotonic(), 0.0, 0.0
+    config = task.config
+    began = time.monotonic()
+    waited = 0.0
+    total = 0.0
     state.enter_stage(config)
     rate = learning_rate(config.optimiser, state.step, config.schedule.length)
     for group in state.optimiser.param_groups:
@@ -251,7 +254,8 @@ def _record_validation(state: TrainingState, scores: Scores, config: TrainConfig
     shown = "  ".join(f"{name} {value:.3f}" for name, value in scores.items())
     print(f"step {state.step}  validation Dice {mean:.4f}  {shown}", flush=True)
     if math.isfinite(mean) and mean > state.best:
-        state.best, state.best_step = mean, state.step
+        state.best = mean
+        state.best_step = state.step
         bundle = write_bundle(run.output, state, config, run.split)
         write_card(run.output / CARD_FILE, bundle, None, "validation")
     _report(state, config, run)

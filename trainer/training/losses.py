@@ -127,7 +127,8 @@ class Loss:
     """
 
     def __init__(self, term: Term, missing: Literal["mask", "marginal"] = "mask") -> None:
-        self.term, self.missing = term, missing
+        self.term = term
+        self.missing = missing
 
     def __call__(self, logits: Tensor, target: Tensor, annotated: Tensor, weights: Tensor) -> Tensor:
         """Return sum_c w(c) m(c) L(c), averaged over the images; zero where nothing is annotated."""

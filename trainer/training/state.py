@@ -56,7 +56,8 @@ class TrainingState:
         """Begin with a new optimiser where the step belongs to the next stage."""
         index = stage_at(config.optimiser, self.step)
         if index != self.stage:
-            self.stage, self.optimiser = index, _optimiser(self.supervised, config, index)
+            self.stage = index
+            self.optimiser = _optimiser(self.supervised, config, index)
 
     def save(self, path: Path, config: TrainConfig) -> None:
         """Write the checkpoint through a temporary file, so that a kill leaves the old one or the new one."""
@@ -100,12 +101,15 @@ class TrainingState:
             raise DatasetError(f"{path} was trained with another {names}: choose another --output, or remove it")
         self.supervised.load_state_dict(content["supervised"])
         self.average.load_state_dict(content["average"])
-        self.step, self.stage = content["step"], min(content["stage"], len(config.optimiser.stage) - 1)
+        self.step = content["step"]
+        self.stage = min(content["stage"], len(config.optimiser.stage) - 1)
         self.optimiser = _optimiser(self.supervised, config, self.stage)
         if saved["optimiser"]["stage"][content["stage"]]["name"] == config.optimiser.stage[self.stage].name:
             self.optimiser.load_state_dict(content["optimiser"])
         self.scaler.load_state_dict(content["scaler"])
-        self.best, self.best_step, self.history = content["best"], content["best_step"], content["history"]
+        self.best = content["best"]
+        self.best_step = content["best_step"]
+        self.history = content["history"]
         return changed
 
 

@@ -53,7 +53,9 @@ class PendingRequests:
     """
 
     def __init__(self, association: Any, guard: AssociationGuard, answer_s: float) -> None:
-        self._association, self._guard, self._answer_s = association, guard, answer_s
+        self._association = association
+        self._guard = guard
+        self._answer_s = answer_s
         self._asked: tuple[Any, int] | None = None
         replace_method(association, Seam.SEND_MESSAGE, self._send)
         replace_method(association, Seam.GET_MESSAGE, self._get)

@@ -46,7 +46,8 @@ class OutgoingAssociation:
         """Hold the association, which has not begun, to its bounds."""
         peer = self._peer
         bounds = AssociationBounds(LONGEST_PDU_BYTES, peer.response_timeout_s, LARGEST_MESSAGE_BYTES)
-        self._guard, self._association = AssociationGuard(association, transport, bounds, self._breached), association
+        self._guard = AssociationGuard(association, transport, bounds, self._breached)
+        self._association = association
         PendingRequests(association, self._guard, peer.response_timeout_s)
         replace_method(association, Seam.SERVE_ALL, self._run)
         association.bind(evt.EVT_CONN_OPEN, self._opened)
@@ -66,7 +67,8 @@ class OutgoingAssociation:
 
     def _breached(self, breach: BoundsBreach, details: str) -> None:
         if self.breach is None:
-            self.breach, self.details = breach, details
+            self.breach = breach
+            self.details = details
 
     def allow(self, seconds: float | None) -> None:
         """Limit the time that all further traffic may take."""

@@ -17,13 +17,22 @@ from pydicom.uid import UID
 from contourd.errors import CommitmentRefused
 
 PUSH_MODEL, PUSH_MODEL_INSTANCE = UID("1.2.840.10008.1.20.1"), UID("1.2.840.10008.1.20.1.1")
-REQUEST_ACTION, ALL_STORED, SOME_FAILED = 1, 1, 2
+REQUEST_ACTION = 1
+ALL_STORED = 1
+SOME_FAILED = 2
 MOST_REFERENCES, MOST_BYTES = 10_000, 2_000_000
 # PS3.7 annex C.
-NO_SUCH_INSTANCE, NO_SUCH_EVENT, INVALID_ARGUMENT, NO_SUCH_CLASS = 0x0112, 0x0113, 0x0115, 0x0118
-NO_SUCH_ACTION, NOT_AUTHORISED, RESOURCE_LIMITATION = 0x0123, 0x0124, 0x0213
+NO_SUCH_INSTANCE = 0x0112
+NO_SUCH_EVENT = 0x0113
+INVALID_ARGUMENT = 0x0115
+NO_SUCH_CLASS = 0x0118
+NO_SUCH_ACTION = 0x0123
+NOT_AUTHORISED = 0x0124
+RESOURCE_LIMITATION = 0x0213
 # PS3.3 C.14.1.1, the values of Failure Reason.
-PROCESSING_FAILURE, CLASS_CONFLICT, CLASS_NOT_SUPPORTED = 0x0110, 0x0119, 0x0122
+PROCESSING_FAILURE = 0x0110
+CLASS_CONFLICT = 0x0119
+CLASS_NOT_SUPPORTED = 0x0122
 FAILURES: Mapping[int, str] = MappingProxyType(
     {
         PROCESSING_FAILURE: "processing failure",
@@ -127,7 +136,8 @@ def read_report(dataset: Dataset, event_type: int) -> CommitmentReport:
 
 def _item(reference: InstanceReference) -> Dataset:
     item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = reference.sop_class_uid, reference.sop_instance_uid
+    item.ReferencedSOPClassUID = reference.sop_class_uid
+    item.ReferencedSOPInstanceUID = reference.sop_instance_uid
     return item
 
 

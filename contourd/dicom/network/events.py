@@ -103,7 +103,8 @@ class AssociationLimits:
     """So many places for associations, and so many of them for one party (of IPv6, a network)."""
 
     def __init__(self, most: int, most_of_one: int) -> None:
-        self._most, self._most_of_one = most, most_of_one
+        self._most = most
+        self._most_of_one = most_of_one
         self._taken: dict[int, str] = {}
         self._lock = threading.Lock()
 

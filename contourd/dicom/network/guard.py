@@ -94,8 +94,10 @@ class AssociationGuard:
     def __init__(
         self, association: Any, transport: Any, bounds: AssociationBounds, breached: Callable[[BoundsBreach, str], None]
     ) -> None:
-        self._association, self._transport = association, transport
-        self._bounds, self._breached = bounds, breached
+        self._association = association
+        self._transport = transport
+        self._bounds = bounds
+        self._breached = breached
         self._until = self._pdu_until = math.inf
         self._unread_bytes = self._reports = 0
         self._cut = False
@@ -126,7 +128,8 @@ class AssociationGuard:
     def hang_up(self) -> None:
         """Close the connection, and wake whoever waits for something from it."""
         with self._lock:
-            self._cut, self._until = True, -math.inf
+            self._cut = True
+            self._until = -math.inf
         connection = self._transport.socket
         if connection is not None:
             with suppress(OSError):

@@ -47,9 +47,13 @@ SHORT_LENGTHS = frozenset(
         *(b"LT", b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"),
     }
 )
-EXPLICIT, IMPLICIT, LENGTH = struct.Struct("<HH2sH"), struct.Struct("<HHI"), struct.Struct("<I")
+EXPLICIT = struct.Struct("<HH2sH")
+IMPLICIT = struct.Struct("<HHI")
+LENGTH = struct.Struct("<I")
 # Groups up to that of file meta information; more elements and longer values than a header has.
-FOREIGN_GROUP, MOST_ELEMENTS, LONGEST_BYTES = 0x0002, 5000, 2**20
+FOREIGN_GROUP = 0x0002
+MOST_ELEMENTS = 5000
+LONGEST_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +128,10 @@ def _values(content: memoryview, explicit: bool) -> dict[int, bytes]:
         An element is cut off.
     """
     found: dict[int, bytes] = {}
-    at, before, elements, size = 0, 0, 0, len(content)
+    at = 0
+    before = 0
+    elements = 0
+    size = len(content)
     head = _explicit if explicit else _implicit
     while at < size:
         tag, vr, start, length = head(content, at)

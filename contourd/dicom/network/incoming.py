@@ -120,7 +120,8 @@ class ArrivingMessage(DIMSEMessage):
         command = read_store(content) if len(items) == 1 else None
         if command is not None:
             read = change_message_class(self, StoreMessage)
-            read.context_id, read.command = items[last][0], command
+            read.context_id = items[last][0]
+            read.command = command
             return False
         flaw = flaw_of(content)
         return super().decode_msg(primitive, assoc) if flaw is None else begin_flawed(self, primitive, last, flaw)

@@ -117,8 +117,11 @@ class AssociationListener(ThreadedAssociationServer):
         *arguments: Any,
         **named: Any,
     ) -> None:
-        self._entrance, self._own = entrance, own
-        self._refused, self._breached, self._gone = refused, breached, gone
+        self._entrance = entrance
+        self._own = own
+        self._refused = refused
+        self._breached = breached
+        self._gone = gone
         self._own_numbers: set[int] = set()
         self._count = itertools.count(1)
         self._numbers: dict[Any, int] = {}  # by the connection's socket, then by its association

@@ -28,11 +28,19 @@ from contourd.dicom.network.pynetdicom_internals import (
 log = logging.getLogger(__name__)
 
 # PS3.7 annex C.
-NO_SUCH_INSTANCE, CLASS_NOT_SUPPORTED, UNRECOGNIZED_OPERATION, MISTYPED = 0x0117, 0x0122, 0x0211, 0x0212
+NO_SUCH_INSTANCE = 0x0117
+CLASS_NOT_SUPPORTED = 0x0122
+UNRECOGNIZED_OPERATION = 0x0211
+MISTYPED = 0x0212
 NO_SUCH_CLASS = 0x0118  # of DIMSE-N
 # PS3.7 E.1.
-AFFECTED_CLASS, REQUESTED_CLASS, FIELD, MESSAGE_ID = 0x0002, 0x0003, 0x0100, 0x0110
-DATASET_TYPE, AFFECTED_INSTANCE, REQUESTED_INSTANCE = 0x0800, 0x1000, 0x1001
+AFFECTED_CLASS = 0x0002
+REQUESTED_CLASS = 0x0003
+FIELD = 0x0100
+MESSAGE_ID = 0x0110
+DATASET_TYPE = 0x0800
+AFFECTED_INSTANCE = 0x1000
+REQUESTED_INSTANCE = 0x1001
 NAMES: Mapping[int, str] = MappingProxyType(
     {
         AFFECTED_CLASS: "Affected SOP Class UID",
@@ -43,7 +51,10 @@ NAMES: Mapping[int, str] = MappingProxyType(
         REQUESTED_INSTANCE: "Requested SOP Instance UID",
     }
 )
-STORE, CANCEL, RESPONSE, NO_DATASET = 0x0001, 0x0FFF, 0x8000, 0x0101
+STORE = 0x0001
+CANCEL = 0x0FFF
+RESPONSE = 0x8000
+NO_DATASET = 0x0101
 # Request -> its name, and the UIDs that it must hold.
 REQUESTS: Mapping[int, tuple[str, tuple[int, ...]]] = MappingProxyType(
     {
@@ -66,7 +77,9 @@ VALID_UID, LONGEST_UID = re.compile(rb"[0-9]+(\.[0-9]+)*"), 64
 VALID_CLASS = re.compile(rb"[012](\.[0-9]+)+")
 LONGEST_COMMENT, NO_INSTANCE = 64, "0"
 # PS3.8 E.2: a command, a last fragment, and both.
-COMMAND, LAST, LAST_OF_COMMAND = 0b01, 0b10, 0b11
+COMMAND = 0b01
+LAST = 0b10
+LAST_OF_COMMAND = 0b11
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +174,8 @@ class FlawedMessage(DIMSEMessage):
         request = store_request(self.flaw.message_id, self.context_id, self.data_set)
         request.flaw = self.flaw
         # Without UIDs it would not be served; no answer repeats these.
-        request.AffectedSOPClassUID, request.AffectedSOPInstanceUID = CTImageStorage, NO_INSTANCE
+        request.AffectedSOPClassUID = CTImageStorage
+        request.AffectedSOPInstanceUID = NO_INSTANCE
         return request
 
 
@@ -184,7 +198,8 @@ def begin_flawed(message: Any, primitive: Any, last: int, flaw: Flaw) -> bool:
     """
     items = primitive.presentation_data_value_list
     flawed = change_message_class(message, FlawedMessage)
-    flawed.context_id, flawed.flaw = items[last][0], flaw
+    flawed.context_id = items[last][0]
+    flawed.flaw = flaw
     if not flaw.has_dataset:
         return True
     for _, data in items[last + 1 :]:

@@ -26,14 +26,31 @@ from contourd.settings import NodeSettings
 
 ECHO_S = 10.0
 # PS3.8 9.3: types of PDUs and of their items.
-ASSOCIATE_RQ, ASSOCIATE_AC, P_DATA, RELEASE_RQ, RELEASE_RP = 1, 2, 4, 5, 6
-APPLICATION, PROPOSED, ACCEPTED, ABSTRACT, TRANSFER, USER, LARGEST, IMPLEMENTED = 16, 32, 33, 48, 64, 80, 81, 82
+ASSOCIATE_RQ = 1
+ASSOCIATE_AC = 2
+P_DATA = 4
+RELEASE_RQ = 5
+RELEASE_RP = 6
+APPLICATION = 16
+PROPOSED = 32
+ACCEPTED = 33
+ABSTRACT = 48
+TRANSFER = 64
+USER = 80
+LARGEST = 81
+IMPLEMENTED = 82
 APPLICATION_CONTEXT = b"1.2.840.10008.3.1.1.1"
-CONTEXT_ID, LAST_COMMAND, MESSAGE_ID = 1, 3, 1
+CONTEXT_ID = 1
+LAST_COMMAND = 3
+MESSAGE_ID = 1
 LARGEST_PDU_BYTES = 16384
 # PS3.7 E.1: elements of a command; C-ECHO-RQ, C-ECHO-RSP, and that no data set follows.
-COMMAND_FIELD, RESPONDED_TO, STATUS = 0x0100, 0x0120, 0x0900
-ECHO_RQ, ECHO_RSP, NO_DATA_SET = 0x0030, 0x8030, 0x0101
+COMMAND_FIELD = 0x0100
+RESPONDED_TO = 0x0120
+STATUS = 0x0900
+ECHO_RQ = 0x0030
+ECHO_RSP = 0x8030
+NO_DATA_SET = 0x0101
 # PS3.8 9.3.3: after the head of an A-ASSOCIATE-AC; 9.3.3.2: the result of a context.
 AC_HEAD_BYTES, RESULT_AT = 68, 2
 ELEMENT = struct.Struct("<HHL")
@@ -100,7 +117,8 @@ class _Call:
     """A connection, until a moment."""
 
     def __init__(self, connection: socket.socket, until: float) -> None:
-        self._connection, self._until = connection, until
+        self._connection = connection
+        self._until = until
 
     def send(self, content: bytes) -> None:
         self._bound()
@@ -145,7 +163,8 @@ def _connected(node: NodeSettings, listening: socket.socket, calls: SelfEchoRegi
                 yield _Call(connection, until)
                 return
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE  # it is this very process
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE  # it is this very process
             with context.wrap_socket(connection) as encrypted:
                 yield _Call(encrypted, until)
         finally:

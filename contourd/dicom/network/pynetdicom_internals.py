@@ -149,7 +149,8 @@ class SteadyTimer(Timer):
 
     def start(self) -> None:
         """Begin anew."""
-        self._start_time, self._end_time = time.monotonic(), None
+        self._start_time = time.monotonic()
+        self._end_time = None
 
     def stop(self) -> None:
         """Stop."""
@@ -167,7 +168,8 @@ def steady_timers(association: Any) -> None:
 
 def read_and_write_by(transport: Any, receive: Callable[[int], bytearray], send: Callable[[bytes], None]) -> None:
     """Receive so many bytes, and send PDUs, by functions; ``transport`` is of an association."""
-    transport.recv, transport.send = receive, send
+    transport.recv = receive
+    transport.send = send
 
 
 def transport_of(association: Any) -> Any:
@@ -336,7 +338,8 @@ def change_message_class(message: Any, kind: type[Message]) -> Message:
 def store_request(message_id: int, context_id: int | None, content: Any) -> Any:
     """Return a C-STORE request whose data set is in memory."""
     request: Any = C_STORE()
-    request.MessageID, request.DataSet = message_id, content
+    request.MessageID = message_id
+    request.DataSet = content
     request._context_id = context_id
     request._dataset_path = request._dataset_file = None
     return request

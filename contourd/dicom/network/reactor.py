@@ -43,7 +43,10 @@ from contourd.dicom.reading.instance import UNREADABLE
 
 LOOK_UP_S = 0.1
 # PS3.8 9.3.5 and 9.3.5.1: type, reserved, length; then of each item its length and its context.
-P_DATA, A_ASSOCIATE_RQ, HEADER_BYTES, ITEM = 0x04, 0x01, 6, struct.Struct(">LB")
+P_DATA = 0x04
+A_ASSOCIATE_RQ = 0x01
+HEADER_BYTES = 6
+ITEM = struct.Struct(">LB")
 # PS3.8 9.2.1: unrecognized or invalid PDU received.
 INVALID_PDU = "Evt19"
 
@@ -143,7 +146,9 @@ def _decode(association: Any, decode: Callable[[bytearray], Any], content: bytea
     """
     if content[0] != P_DATA:
         return _decode_other(association, decode, content)
-    pdu, view, at = P_DATA_TF(), memoryview(content), HEADER_BYTES
+    pdu = P_DATA_TF()
+    view = memoryview(content)
+    at = HEADER_BYTES
     while at < len(content):
         length, context = ITEM.unpack_from(content, at)
         end = at + 4 + length

@@ -12,7 +12,10 @@ from contourd.errors import InstanceMismatch, QueueUnavailable, RequestMalformed
 LONGEST_COMMENT = 64
 SUCCESS = 0x0000
 # PS3.4 B.2.3: out of resources; data set does not match SOP class; cannot understand. PS3.7 C: processing failure.
-OUT_OF_RESOURCES, MISMATCH, CANNOT_UNDERSTAND, PROCESSING_FAILURE = 0xA700, 0xA900, 0xC000, 0x0110
+OUT_OF_RESOURCES = 0xA700
+MISMATCH = 0xA900
+CANNOT_UNDERSTAND = 0xC000
+PROCESSING_FAILURE = 0x0110
 STATUS: Mapping[type[Exception], int] = MappingProxyType(
     {
         SpoolError: OUT_OF_RESOURCES,

@@ -44,7 +44,8 @@ class RefusalResponder:
     """Answers images that are not taken, and has their series marked."""
 
     def __init__(self, sink: InstanceSink, witness: Witness) -> None:
-        self._sink, self._witness = sink, witness
+        self._sink = sink
+        self._witness = witness
 
     def refuse(self, error: Exception, event: Any, opened: OpenAssociation) -> Dataset:
         """Return the response to a C-STORE request that an error refuses."""

@@ -58,7 +58,10 @@ log = logging.getLogger(__name__)
 STOP_GRACE_S = 10.0
 # PS3.8 9.3.4: result transient, source presentation; reason local limit exceeded, temporary congestion. Or permanent,
 # by the service user: no title; no reason given.
-LOCAL_LIMIT, CONGESTION, NO_CALLER, NEVER = (2, 3, 2), (2, 3, 1), (1, 1, 3), (1, 1, 1)
+LOCAL_LIMIT = (2, 3, 2)
+CONGESTION = (2, 3, 1)
+NO_CALLER = (1, 1, 3)
+NEVER = (1, 1, 1)
 ENDED = "the association has ended"
 
 
@@ -74,7 +77,10 @@ class StorageSCP:
         commitment: CommitmentSCP | None = None,
         connections: AssociationCounter | None = None,
     ) -> None:
-        self._node, self._spool, self._sink, self._witness = node, spool, sink, witness
+        self._node = node
+        self._spool = spool
+        self._sink = sink
+        self._witness = witness
         self._connections = connections or AssociationLimits(node.max_associations, node.associations_per_peer)
         self._refuser = RefusalResponder(sink, witness)
         self._open: dict[Any, OpenAssociation] = {}
@@ -297,7 +303,8 @@ class StorageSCP:
     def _disconnected(self, event: Any) -> None:
         """Wake the association of a peer that left before it asked for one; its thread would wait out its time."""
         self._closed(event)
-        unreadable, event.assoc.unreadable = getattr(event.assoc, "unreadable", ""), ""
+        unreadable = getattr(event.assoc, "unreadable", "")
+        event.assoc.unreadable = ""
         if unreadable:
             address = event.assoc.requestor.address_info
             self._turned_away(str(address.address) if address else "", unreadable)

@@ -83,5 +83,6 @@ def _sop_class(message: Any) -> str:
 def _answer(message: Any, status: int) -> Any:
     """Answer a request with a status and what every answer must name (PS3.7 9.3, 10.3)."""
     answer: Any = type(message)()
-    answer.MessageIDBeingRespondedTo, answer.Status = message.MessageID, status
+    answer.MessageIDBeingRespondedTo = message.MessageID
+    answer.Status = status
     return answer

@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 
 # Behind type, reserved, length, protocol version and two reserved bytes.
-CALLED, CALLING, LONGEST = 10, 26, 16
+CALLED = 10
+CALLING = 26
+LONGEST = 16
 # Stands in the place of a title that is none, until the association is rejected.
 UNTITLED = b"?"
 # PS3.5 6.2, AE: no control characters, no backslash, not only blanks.

@@ -41,8 +41,12 @@ DERIVED = frozenset({"MPR", "PROJECTION IMAGE"})
 LARGEST_MATRIX = 1024
 LONGEST_PATIENT_ID = 64
 # Further from the scanner's origin, wider, or steeper than any: numbers of a damaged or forged header.
-LARGEST_POSITION_MM, SMALLEST_PIXEL_MM, LARGEST_PIXEL_MM = 20_000.0, 0.01, 50.0
-SMALLEST_SLOPE, LARGEST_SLOPE, LARGEST_INTERCEPT = 1e-6, 1e4, 1e6
+LARGEST_POSITION_MM = 20_000.0
+SMALLEST_PIXEL_MM = 0.01
+LARGEST_PIXEL_MM = 50.0
+SMALLEST_SLOPE = 1e-6
+LARGEST_SLOPE = 1e4
+LARGEST_INTERCEPT = 1e6
 BITS_ALLOCATED = 16
 # Degrees. A slice of 500 mm tilted by 0.1 degree leaves its own z by less than 0.5 mm at its edge.
 LARGEST_TILT, LARGEST_TURN = 0.1, 5.0

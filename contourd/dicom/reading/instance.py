@@ -199,8 +199,10 @@ class _Metered:
 
     def __init__(self, content: BytesIO) -> None:
         content.seek(0)
-        self._read, self._reads = content.read, 0
-        self.tell, self.seek = content.tell, content.seek
+        self._read = content.read
+        self._reads = 0
+        self.tell = content.tell
+        self.seek = content.seek
 
     def read(self, size: int | None = -1, /) -> bytes:
         self._reads += 1

@@ -21,12 +21,22 @@ from pydicom.uid import (
 PREAMBLE_BYTES, PREFIX = 128, b"DICM"
 LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
 SHORT = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
-NULS, UNKNOWN, SEQUENCE = b"\0\0", b"UN", b"SQ"
+NULS = b"\0\0"
+UNKNOWN = b"UN"
+SEQUENCE = b"SQ"
 META, UNREADABLE = b"\2\0", (struct.error, ValueError, IndexError)
 HEAD = struct.Struct("<HH2sH")
-UNDEFINED, ITEM, ITEM_END, SEQUENCE_END = 0xFFFFFFFF, 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-META_GROUP, TRANSFER_SYNTAX, SOP_CLASS, SOP_INSTANCE = 0x0002, 0x00020010, 0x00080016, 0x00080018
-FIRST_GROUP, MOST_ELEMENTS, DEEPEST = 0x0008, 100_000, 64
+UNDEFINED = 0xFFFFFFFF
+ITEM = 0xFFFEE000
+ITEM_END = 0xFFFEE00D
+SEQUENCE_END = 0xFFFEE0DD
+META_GROUP = 0x0002
+TRANSFER_SYNTAX = 0x00020010
+SOP_CLASS = 0x00080016
+SOP_INSTANCE = 0x00080018
+FIRST_GROUP = 0x0008
+MOST_ELEMENTS = 100_000
+DEEPEST = 64
 MOST_ELEMENTS_TO_THE_END = 2_000_000
 GUESSED = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian)
 LONGEST_UID = 64
@@ -169,7 +179,9 @@ class _Walk:
     def __init__(
         self, content: bytes | memoryview, start: int, syntax: UID, most_elements: int = MOST_ELEMENTS
     ) -> None:
-        self._content, self._start, self._most_elements = content, start, most_elements
+        self._content = content
+        self._start = start
+        self._most_elements = most_elements
         self._order = "<" if syntax.is_little_endian else ">"
         self._is_explicit = not syntax.is_implicit_VR
         self._elements = 0
@@ -185,7 +197,9 @@ class _Walk:
 
     def mended(self) -> Any:
         """Return the content with its elements in order, the very object if they were."""
-        content, at, before = self._content, self._start, -1
+        content = self._content
+        at = self._start
+        before = -1
         pieces: list[bytes | memoryview] = []
         kept = 0
         while at < len(content):

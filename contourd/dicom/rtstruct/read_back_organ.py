@@ -20,7 +20,9 @@ from contourd.dicom.rtstruct.reader import extent, rasterise
 from contourd.imaging.contours import SMALLEST_AREA_MM2, SMALLEST_HOLE_MM2, TOLERANCE_PIXELS, MaskInBox
 from contourd.imaging.grid import Box, FloatArray, Grid, around, within
 
-HALF_PIXEL, FEWEST_POINTS, MANY_POINTS = 0.5, 3, 500
+HALF_PIXEL = 0.5
+FEWEST_POINTS = 3
+MANY_POINTS = 500
 # Coordinates of two decimals, and what floating-point numbers lose.
 ROUNDING_MM, EDGE_PIXELS = 0.01, 0.01
 # Of a square, a shift by a fifth of a pixel changes a tenth of the voxels on its surface; by half a pixel a quarter.

@@ -110,11 +110,14 @@ def save_structure_set(dataset: Dataset, path: Path) -> None:
 
 def _file(instance: UID) -> FileDataset:
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = RTStructureSetStorage, instance
-    meta.TransferSyntaxUID, meta.ImplementationClassUID = ImplicitVRLittleEndian, IMPLEMENTATION
+    meta.MediaStorageSOPClassUID = RTStructureSetStorage
+    meta.MediaStorageSOPInstanceUID = instance
+    meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    meta.ImplementationClassUID = IMPLEMENTATION
     meta.ImplementationVersionName = IMPLEMENTATION_NAME
     ds = FileDataset("", Dataset(), file_meta=meta, preamble=b"\0" * 128)
-    ds.SOPClassUID, ds.SOPInstanceUID = RTStructureSetStorage, instance
+    ds.SOPClassUID = RTStructureSetStorage
+    ds.SOPInstanceUID = instance
     return ds
 
 
@@ -138,17 +141,25 @@ def _describe(ds: Dataset, series: Series, provenance: Provenance) -> None:
     times = (header.get(k) for k in TIMES)
     date, time = next((str(d) for d in dates if d), ""), next((str(t) for t in times if t), "")
     ds.Modality, ds.SeriesInstanceUID = "RTSTRUCT", provenance.uid(series, "series")
-    ds.SeriesNumber, ds.InstanceNumber, ds.OperatorsName = "1", str(provenance.revision), ""
+    ds.SeriesNumber = "1"
+    ds.InstanceNumber = str(provenance.revision)
+    ds.OperatorsName = ""
     ds.SeriesDescription = f"contourd {NOT_REVIEWED}"
-    ds.Manufacturer, ds.ManufacturerModelName = "contourd", f"contourd {provenance.model}"
-    ds.SoftwareVersions, ds.DeviceSerialNumber = __version__, provenance.model_hash[:16]
-    ds.StructureSetDate, ds.StructureSetTime = date, time
+    ds.Manufacturer = "contourd"
+    ds.ManufacturerModelName = f"contourd {provenance.model}"
+    ds.SoftwareVersions = __version__
+    ds.DeviceSerialNumber = provenance.model_hash[:16]
+    ds.StructureSetDate = date
+    ds.StructureSetTime = time
     ds.StructureSetName = f"{provenance.model} {provenance.model_version}"
     equipment = Dataset()
     purpose = Dataset()
-    purpose.CodeValue, purpose.CodingSchemeDesignator, purpose.CodeMeaning = "109103", "DCM", "Modifying Equipment"
+    purpose.CodeValue = "109103"
+    purpose.CodingSchemeDesignator = "DCM"
+    purpose.CodeMeaning = "Modifying Equipment"
     equipment.PurposeOfReferenceCodeSequence = [purpose]
-    equipment.Manufacturer, equipment.ManufacturerModelName = "contourd", provenance.model
+    equipment.Manufacturer = "contourd"
+    equipment.ManufacturerModelName = provenance.model
     equipment.SoftwareVersions = [__version__, provenance.model_version]
     hashes = f"model sha256 {provenance.model_hash}; settings sha256 {provenance.settings_hash}"
     equipment.ContributionDescription = f"{hashes}; revision {provenance.revision}"
@@ -156,7 +167,9 @@ def _describe(ds: Dataset, series: Series, provenance: Provenance) -> None:
 
 
 def _frame_of_reference(series: Series) -> Dataset:
-    of_series, of_study, of_frame = Dataset(), Dataset(), Dataset()
+    of_series = Dataset()
+    of_study = Dataset()
+    of_frame = Dataset()
     of_series.SeriesInstanceUID = series.uid
     of_series.ContourImageSequence = [_image(i.sop_instance_uid) for i in series.instances]
     of_study.ReferencedSOPClassUID = DETACHED_STUDY
@@ -169,13 +182,15 @@ def _frame_of_reference(series: Series) -> Dataset:
 
 def _image(sop_instance_uid: str) -> Dataset:
     item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = CTImageStorage, sop_instance_uid
+    item.ReferencedSOPClassUID = CTImageStorage
+    item.ReferencedSOPInstanceUID = sop_instance_uid
     return item
 
 
 def _structure_set_roi(number: int, name: str, series: Series, provenance: Provenance) -> Dataset:
     item = Dataset()
-    item.ROINumber, item.ROIName = str(number), name
+    item.ROINumber = str(number)
+    item.ROIName = name
     item.ReferencedFrameOfReferenceUID = series.header.FrameOfReferenceUID
     item.ROIGenerationAlgorithm = "AUTOMATIC"
     item.ROIGenerationDescription = (
@@ -186,7 +201,8 @@ def _structure_set_roi(number: int, name: str, series: Series, provenance: Prove
 
 def _observation(number: int, roi: ROI, profile: Profile, remarks: Remarks) -> Dataset:
     item = Dataset()
-    item.ObservationNumber, item.ReferencedROINumber = str(number), str(number)
+    item.ObservationNumber = str(number)
+    item.ReferencedROINumber = str(number)
     item.ROIObservationLabel = profile.name_of(roi.name)[:16]
     if roi.name in remarks.flagged:
         item.ROIObservationLabel = CHECK

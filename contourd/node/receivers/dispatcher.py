@@ -44,7 +44,9 @@ BACKLOG = 5
 MOST_PENDING = 64
 STOP_S = 15.0
 # Between the deaths of receivers that lived shorter than this: doubled each time.
-LONG_LIFE_S, FIRST_WAIT_S, LONGEST_WAIT_S = 60.0, 0.1, 30.0
+LONG_LIFE_S = 60.0
+FIRST_WAIT_S = 0.1
+LONGEST_WAIT_S = 30.0
 # A receiver that does not say for so long that it is alive hangs: it says so every two seconds. One that says so, and
 # does not answer so many of the node's own C-ECHOs one after the other, is deaf.
 HUNG_S, MOST_UNANSWERED = 60.0, 3
@@ -56,7 +58,10 @@ class _AssociationCalls:
     """What a receiver asks about one connection."""
 
     def __init__(self, number: int, address: str, sink: InstanceSink, places: AssociationLimits) -> None:
-        self._number, self._address, self._sink, self._places = number, address, sink, places
+        self._number = number
+        self._address = address
+        self._sink = sink
+        self._places = places
         self._open = False
 
     @property
@@ -107,7 +112,9 @@ class ReceiverPool:
         requests: RequestSink,
         main: ReceiverMain = main,
     ) -> None:
-        self._settings, self._sink, self._main = settings, sink, main
+        self._settings = settings
+        self._sink = sink
+        self._main = main
         self._witness = witness
         self._calls: Mapping[str, Callable[..., Any]] = {
             "alive": lambda: None,

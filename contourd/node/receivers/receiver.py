@@ -117,7 +117,9 @@ def main(settings: Settings, control: Connection, handing: socket.socket) -> Non
     scp = StorageSCP(settings.node, spool, parties, parties.witness, commitment, parties)
     scp.begin()
     handing.settimeout(BEAT_S)
-    taken, beaten, busy = 0, 0.0, time.monotonic()
+    taken = 0
+    beaten = 0.0
+    busy = time.monotonic()
     while True:
         if time.monotonic() - beaten >= BEAT_S:
             parties.beat()
