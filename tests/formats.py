@@ -67,7 +67,7 @@ FORMATS: Mapping[str, frozenset[str]] = {
             "record.name.partition('.')",
             "str(error).partition('\\n')",
             "str(error).strip().split('\\n', 1)",
-            "str(said).strip().split('\\n', 1)",
+            "str(message).strip().split('\\n', 1)",
         }
     ),
     "DICOM: values, UIDs, titles, elements, messages, files": frozenset(
