@@ -14,7 +14,8 @@ from contourd.imaging.grid import Grid
 from contourd.imaging.resample import resample
 from contourd.imaging.volume import Volume
 from contourd.model.bundle import load_bundle
-from contourd.model.predictor import Predictor
+from contourd.model.kinds import predictor_for
+from contourd.model.predictor import RunOptions
 from contourd.model.runtime import Runtime
 from contourd.model.runtime_description import RuntimeDescription
 from contourd.model.torch_runtime import TorchRuntime
@@ -71,7 +72,9 @@ def prepare(folder: Path, slices: int) -> None:
     write_ct_series(volume, folder / "ct", IDENTITY)
     bundle = load_bundle(MODEL)
     noted = Noted(TorchRuntime(bundle.network(), torch.device("cpu")))
-    prediction = Predictor(bundle, "cpu", noted).predict(volume)
+    prediction = predictor_for(
+        bundle, options=RunOptions(torch.device("cpu"), choose_runtime=lambda *_: noted)
+    ).predict(volume)
     np.savez(folder / "answers.npz", *noted.answers)
     np.savez(folder / "masks.npz", **{n: prediction.mask(n).on(volume.grid.shape) for n in prediction.structures})
     print(f"series of {volume.grid.shape}, {len(noted.answers)} images of {noted.answers[0].shape[1:]}", flush=True)

@@ -52,7 +52,8 @@ def run_worker(settings: Settings, name: str, parent: Connection) -> None:
     from contourd.contour.contouring import ContouringOptions, ContouringResult, contour_series
     from contourd.dicom.reading.series import Instance
     from contourd.imaging.volume import Volume
-    from contourd.model.predictor import OnLattice, Prediction, Predictor, Progress
+    from contourd.model.lattice_predictor import LatticePrediction, LatticePredictor, OnLattice
+    from contourd.model.predictor import Prediction, Predictor, Progress
     from contourd.node import worker
 
     seconds = float(os.environ[NETWORK_S])
@@ -60,16 +61,17 @@ def run_worker(settings: Settings, name: str, parent: Connection) -> None:
     class Asleep:
         """A predictor as contouring sees it."""
 
-        def __init__(self, predictor: Predictor) -> None:
+        def __init__(self, predictor: LatticePredictor) -> None:
             self.bundle, self._preprocess = predictor.bundle, predictor.preprocess
 
         def predict(self, volume: Volume, progress: Progress | None = None) -> Prediction:  # noqa: ARG002
             prepared = self._preprocess.prepare(volume)
             time.sleep(seconds)
             probabilities = balls(prepared.image.shape, self._preprocess.config.spacing_mm)
-            return Prediction((OnLattice(probabilities, prepared),), ORGANS, self._preprocess)
+            return LatticePrediction((OnLattice(probabilities, prepared),), ORGANS, self._preprocess)
 
     def contour(instances: list[Instance], predictor: Predictor, order: ContouringOptions) -> ContouringResult:
+        assert isinstance(predictor, LatticePredictor)
         return contour_series(instances, Asleep(predictor), order)  # type: ignore[arg-type]
 
     worker.main(settings, name, parent, contour)

@@ -49,7 +49,8 @@ from contourd.dicom.reading.integrity import stored_sha256
 from contourd.dicom.reading.series import Instance, read_instance
 from contourd.intake.intake import Intake
 from contourd.model.bundle import load_bundle
-from contourd.model.predictor import Predictor
+from contourd.model.kinds import predictor_for
+from contourd.model.predictor import Predictor, RunOptions
 from contourd.node.worker import Worker
 from contourd.settings import Settings
 from contourd.spool.folder import Spool
@@ -122,7 +123,8 @@ class Node:
         )
         self.worker = Worker(self.settings, "benchmark", self._contour)
         self.worker.warm_up()
-        self.predictor = Predictor(load_bundle(MODEL), "cpu", LookedUp(answers))
+        options = RunOptions(torch.device("cpu"), choose_runtime=lambda *_: LookedUp(answers))
+        self.predictor = predictor_for(load_bundle(MODEL), options=options)
         self.deliveries = Deliveries(self.database, RetryPolicy(1.0, 1.0, 1.0))
         self.watch = Stopwatch()
         self.intake.association_opened(1, "CT", "127.0.0.1")

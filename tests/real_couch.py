@@ -18,7 +18,7 @@ from scipy import ndimage
 
 from contourd.imaging.volume import AIR_HU, Volume
 from contourd.model.bundle import load_bundle
-from contourd.model.predictor import Predictor
+from contourd.model.kinds import predictor_for
 from tests.bodies import at_resolution
 from trainer.case import read_case
 from trainer.evaluation.metrics import dice
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("cases", type=Path, nargs="+")
     parser.add_argument("--into", type=float, default=0.0)
     asked = parser.parse_args()
-    couch, predictor = couch_of(asked.couch), Predictor(load_bundle("hn7"), "cpu")
+    couch, predictor = couch_of(asked.couch), predictor_for(load_bundle("hn7"), "cpu")
     for path in asked.cases:
         clean = at_resolution(read_case(path).volume, 1.0, 3.0)
         clean = Volume(clean.grid, np.maximum(clean.hu, AIR_HU).astype(np.int16))

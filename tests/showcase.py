@@ -63,9 +63,9 @@ def contoured(instances: list[Instance]) -> tuple[Dataset, Remarks]:
     """Contour it with the shipped model."""
     from contourd.contour.contouring import contour_series
     from contourd.model.bundle import load_bundle
-    from contourd.model.predictor import Predictor
+    from contourd.model.kinds import predictor_for
 
-    made = contour_series(instances, Predictor(load_bundle("hn7"), "cpu"))
+    made = contour_series(instances, predictor_for(load_bundle("hn7"), "cpu"))
     return made.dataset, made.remarks
 
 

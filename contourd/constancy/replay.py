@@ -37,7 +37,7 @@ from contourd.errors import (
 )
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import FloatArray, Grid, around
-from contourd.model.bundle import ModelBundle
+from contourd.model.bundle_config import ModelBundle
 from contourd.model.predictor import Predictor
 from contourd.model.site_structures import site_colours
 from contourd.models.activation import find_same, load_found

@@ -24,7 +24,7 @@ from contourd.imaging import contours
 from contourd.imaging.contours import ROI, HoleStyle, MaskInBox, StructureSet, trace
 from contourd.imaging.grid import Grid
 from contourd.model.agreement import LatticeAgreement, disagreement
-from contourd.model.bundle import ModelBundle
+from contourd.model.bundle_config import ModelBundle
 from contourd.model.commissioning import unjudged_text
 from contourd.model.limits import outside
 from contourd.model.plausibility import OrganGeometry, assess, organ, recognised
@@ -222,8 +222,9 @@ def _named(masks: Mapping[str, MaskInBox], profile: Profile, remarks: Remarks) -
 def _refuse_beside(prediction: Prediction, bundle: ModelBundle, order: ContouringOptions) -> None:
     """Hold a series of whose head the network did not see all, unless a person answers for it."""
     if prediction.beyond > MOST_BESIDE and not order.override:
-        width = 2 * bundle.config.preprocess.half_width_mm
-        raise SeriesUnusable(HoldReason.HEAD_BESIDE_BOX, part=prediction.beyond, width_mm=width, model=bundle.name)
+        raise SeriesUnusable(
+            HoldReason.HEAD_BESIDE_BOX, part=prediction.beyond, width_mm=prediction.width_mm, model=bundle.name
+        )
 
 
 def _remarks(

@@ -6,30 +6,18 @@ The kinds that there are stand in ``contourd.model.networks``.
 from __future__ import annotations
 
 import copy
-from typing import Annotated, ClassVar, Self
+from typing import ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from contourd.model.bundle_config import OrgansConfig
 
-class NetworkConfig(BaseModel):
+
+class NetworkConfig(OrgansConfig):
     """What fixes a network's layers and so its weights: ``model`` in model.json. A subclass adds what its kind has.
 
-    structures
-        Organ names in channel order; channel 0 is the background and has no name.
+    Its structures stand in channel order; channel 0 is the background and has no name.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    structures: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(min_length=1, max_length=256)
-
-    @model_validator(mode="after")
-    def _names_are_unique(self) -> Self:
-        if len(set(self.structures)) != len(self.structures):
-            raise ValueError("structures must not repeat a name")
-        if not all(name.isprintable() for name in self.structures):
-            raise ValueError("structures must be printable")
-        return self
 
     @property
     def classes(self) -> int:

@@ -1,114 +1,107 @@
-"""The inference path: serve, ``contourd contour``, validation and evaluation all call it."""
+"""The inference path: serve, ``contourd contour``, validation and evaluation all call it.
+
+Each kind of bundle has a predictor of its own, and what it answers; ``contourd.model.kinds`` chooses it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from contourd.imaging.contours import MaskInBox
-from contourd.imaging.grid import Box, around, within
+from contourd.imaging.grid import Box
 from contourd.imaging.volume import Volume
-from contourd.model.agreement import LatticeAgreement, agreement
-from contourd.model.bundle import ModelBundle
-from contourd.model.runtime import Runtime, choose_device
-from contourd.model.sides import midline_mm
-from contourd.model.slabs import AIR
-from contourd.model.structures import mirrored_order
-from contourd.model.torch_runtime import TorchRuntime
-from contourd.model.transforms import Prepared, Preprocess
+from contourd.model.agreement import LatticeAgreement
+from contourd.model.bundle_config import ModelBundle
+from contourd.model.network import Network
+from contourd.model.runtime import Runtime
+from contourd.model.runtime_description import RuntimeDescription
 
 Progress = Callable[[str, float], None]
-SMALLEST_SIDE = 16
-# On the CT's grid an oblique organ of few pixels is one part also where only corners touch.
-TOUCHING = np.ones((3, 3, 3), dtype=bool)
+ChooseRuntime = Callable[[ModelBundle, Network, torch.device], Runtime]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class OnLattice:
-    """What the network answered on one lattice.
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Where a model is to run.
 
     Attributes
     ----------
-    probabilities
-        float32 (organs, d, h, w), after the largest component of each organ was kept.
+    device
+        On which.
+    memory_bytes
+        What the process may take of the machine's memory; 0: what there is.
+    choose_runtime
+        What runs a network of contourd's own kinds there; None: torch, in single precision.
     """
 
-    probabilities: NDArray[np.float32]
-    prepared: Prepared
+    device: torch.device
+    memory_bytes: int = 0
+    choose_runtime: ChooseRuntime | None = None
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Prediction:
-    """Probabilities of the organs of one volume.
+class Described(Protocol):
+    """Says where a network runs and how."""
 
-    Attributes
-    ----------
-    lattices
-        One, or two that lie half a voxel beside each other.
-    structures
-        TG-263 names, in the order of the probabilities' first axis.
-    """
+    @property
+    def description(self) -> RuntimeDescription:
+        """What decides the last bits of its answer."""
 
-    lattices: tuple[OnLattice, ...]
-    structures: tuple[str, ...]
-    preprocess: Preprocess
 
-    def restored(self, name: str) -> tuple[Box, NDArray[np.float32]]:
-        """Return the box of an organ on the CT's own grid and its probability inside it (see Preprocess.restore).
+class Prediction(Protocol):
+    """The organs of one volume."""
 
-        It is the mean over the lattices, of which again the largest component is kept.
-        """
-        box, probability, _ = self.compared(name)
-        return box, probability
-
-    def compared(self, name: str) -> tuple[Box, NDArray[np.float32], LatticeAgreement]:
-        """Return what ``restored`` does, and how the lattices agree on it."""
-        i = self.structures.index(name)
-        parts = [self.preprocess.restore(on.probabilities[i], on.prepared) for on in self.lattices]
-        box = parts[0][0]
-        for other, _ in parts[1:]:
-            box = around(box, other)
-        mean = np.zeros([part.stop - part.start for part in box], dtype=np.float32)
-        for inner, probability in parts:
-            if probability.size:
-                mean[within(inner, box)] += probability / len(parts)
-        mean = largest_component(mean, touching=TOUCHING)
-        return box, mean, agreement(parts, box, mean)
+    @property
+    def structures(self) -> tuple[str, ...]:
+        """TG-263 names, in the model's order."""
 
     @property
     def beyond(self) -> float:
-        """The part of the head that lies beside what the network saw (see Prepared)."""
-        return max(on.prepared.beyond for on in self.lattices)
+        """The part of the head that lies beside what the network saw."""
 
-    def midline_mm(self) -> float | None:
-        """Return x (LPS, mm) of the middle of the patient's head and neck."""
-        return midline_mm(self.lattices[0].prepared)
+    @property
+    def width_mm(self) -> float:
+        """How much of the patient the network saw from side to side, around the middle."""
+
+    def compared(self, name: str) -> tuple[Box, NDArray[np.float32], LatticeAgreement]:
+        """Return the box of an organ on the CT's own grid, its probability inside it, and how sure the model is of it.
+
+        The organ's voxels are those with a probability of at least 0.5.
+        """
 
     def mask(self, name: str) -> MaskInBox:
-        """Return the organ's voxels on the CT's own grid: probability at least 0.5."""
-        box, probability = self.restored(name)
-        return MaskInBox(box, probability >= 0.5)
+        """Return the organ's voxels on the CT's own grid."""
+
+    def midline_mm(self) -> float | None:
+        """Return x (LPS, mm) of the middle of the patient's head and neck; None where it is not known."""
+
+    def is_finite(self) -> bool:
+        """Return whether the model answered with numbers."""
 
 
-class Predictor:
-    """Volume -> Prediction with one bundle on one device.
+class Predictor(Protocol):
+    """Volume -> Prediction with one bundle on one device; its network stays loaded."""
 
-    Parameters
-    ----------
-    runtime
-        What runs the network on that device; by default torch, in single precision.
-    """
+    @property
+    def bundle(self) -> ModelBundle:
+        """The model."""
 
-    def __init__(self, bundle: ModelBundle, device: str = "auto", runtime: Runtime | None = None) -> None:
-        self.bundle = bundle
-        self.device = choose_device(device)
-        self.preprocess = Preprocess(bundle.config.preprocess)
-        self.runtime: Runtime = runtime or TorchRuntime(bundle.network(), self.device)
-        self._mirrored = list(mirrored_order(bundle.config.model.structures, bundle.config.known_pairs))
+    @property
+    def device(self) -> torch.device:
+        """Where its network runs."""
+
+    @property
+    def runtime(self) -> Described:
+        """What runs it there."""
+
+    @property
+    def loaded_bytes(self) -> int:
+        """What the model takes of the device's memory while it waits."""
 
     def predict(self, volume: Volume, progress: Progress | None = None) -> Prediction:
         """Contour one volume.
@@ -120,45 +113,3 @@ class Predictor:
         DeviceError
             The device's memory does not suffice.
         """
-        report = progress or (lambda stage, fraction: None)
-        report("prepare", 0.0)
-        moved = (False, True) if self.bundle.config.half_voxel else (False,)
-        prepared = self.preprocess.lattices(volume, moved)
-        report("prepare", 1.0)
-        lattices = []
-        for i, on in enumerate(prepared):
-            report("contour", i / len(prepared))
-            probabilities = self.probabilities(on.image)
-            lattices.append(OnLattice(np.stack([largest_component(p) for p in probabilities]), on))
-        report("contour", 1.0)
-        return Prediction(tuple(lattices), self.bundle.config.model.structures, self.preprocess)
-
-    def probabilities(self, image: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return each organ's probability (organs, d, h, w)."""
-        d, h, w = image.shape
-        padding = [(0, max(0, SMALLEST_SIDE - side)) for side in (d, h, w)]
-        padded = np.pad(image, padding, constant_values=AIR) if np.any(padding) else image
-        found = self.runtime.probabilities(padded)
-        if self.bundle.config.mirror:
-            mirrored = self.runtime.probabilities(np.ascontiguousarray(padded[..., ::-1]))
-            found += mirrored[self._mirrored, ..., ::-1]
-            found /= 2
-        return found[:, :d, :h, :w]
-
-
-def largest_component(
-    probability: NDArray[np.float32], threshold: float = 0.5, touching: NDArray[np.bool_] | None = None
-) -> NDArray[np.float32]:
-    """Set to zero what does not touch the largest connected part of the organ.
-
-    Paired organs are channels of their own, so each side keeps one part. Probabilities under the threshold stay
-    around the part that is kept, so that its contour at 0.5 keeps its sub-voxel place. ``touching`` says which
-    neighbours belong together: by default those that share a face.
-    """
-    labels, count = ndimage.label(probability >= threshold, touching)
-    if count <= 1:
-        return probability
-    largest = int(np.argmax(np.bincount(labels.ravel())[1:])) + 1
-    others = ndimage.binary_dilation((labels > 0) & (labels != largest), iterations=1)
-    keep = ndimage.binary_dilation(labels == largest, iterations=1)
-    return np.where(others & ~keep | ((labels > 0) & (labels != largest)), 0, probability).astype(np.float32)

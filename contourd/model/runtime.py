@@ -21,6 +21,7 @@ from contourd.model.runtime_description import RuntimeDescription
 from contourd.reasons.catalogue import HoldReason
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
+Device = torch.device
 
 
 class Runtime(Protocol):

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-import numpy as np
-
 from contourd.errors import ModelError, SeriesUnusable, SpoolError
 from contourd.imaging.volume import oval_body
-from contourd.model.bundle import ModelBundle, bundle_files, load_bundle
+from contourd.model.bundle import bundle_files, load_bundle
+from contourd.model.bundle_config import ModelBundle
+from contourd.model.kinds import predictor_for
 from contourd.model.library import (
     MODEL_STORE,
     Activation,
@@ -32,7 +32,6 @@ from contourd.model.library import (
     stored_folder,
 )
 from contourd.model.model_identity import ModelIdentity
-from contourd.model.predictor import Predictor
 from contourd.models.activations import Activations
 from contourd.models.placement import ELSEWHERE, find_misplaced, misplaced_text
 from contourd.reasons.catalogue import HoldReason, Json
@@ -127,7 +126,7 @@ def verify(found: FoundModel) -> ModelBundle:
     """See that a model is whole: its hashes fit, and its network takes its weights; raises ModelError."""
     bundle = load_found(found)
     with with_remedy(found):
-        bundle.network()
+        bundle.verify_weights()
     return bundle
 
 
@@ -141,12 +140,12 @@ def try_out(bundle: ModelBundle, device: str) -> None:
     DeviceError
         The device is not there, or too small.
     """
-    predictor = Predictor(bundle, device)
+    predictor = predictor_for(bundle, device)
     try:
         prediction = predictor.predict(oval_body(TRIAL_SHAPE, TRIAL_SPACING_MM, TRIAL_HALF_AXES_MM))
     except (SeriesUnusable, RuntimeError, ValueError, IndexError) as error:
         raise ModelError(HoldReason.MODEL_BREAKS, folder=str(bundle.folder), said=type(error).__name__) from error
-    if not all(np.isfinite(lattice.probabilities).all() for lattice in prediction.lattices):
+    if not prediction.is_finite():
         raise ModelError(HoldReason.MODEL_ANSWERS_NO_NUMBERS, folder=str(bundle.folder))
     try:
         wrong = find_misplaced(predictor)

@@ -13,7 +13,7 @@ import numpy as np
 from contourd.acceptance.reference_patient import ReferencePatient, load_reference, mean_organs
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Box
-from contourd.model.bundle import ModelBundle
+from contourd.model.bundle_config import ModelBundle
 from contourd.model.plausibility import OrganGeometry, assess, organ
 from contourd.model.predictor import Predictor
 from contourd.model.remarks import RemarkCheck

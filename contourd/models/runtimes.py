@@ -19,11 +19,14 @@ from contourd.acceptance.reference_patient import load_reference
 from contourd.errors import DeviceError
 from contourd.imaging.contours import MaskInBox
 from contourd.model.agreement import LEVEL
-from contourd.model.bundle import ModelBundle
+from contourd.model.bundle_config import ModelBundle
+from contourd.model.kinds import predictor_for, require_own
+from contourd.model.lattice_bundle import LatticeBundle
+from contourd.model.lattice_predictor import SMALLEST_SIDE
 from contourd.model.network import Network
 from contourd.model.openvino_runtime import CpuPrecision, OpenVinoRuntime, is_installed
-from contourd.model.predictor import SMALLEST_SIDE, Predictor
-from contourd.model.runtime import Runtime, choose_device
+from contourd.model.predictor import Predictor, RunOptions
+from contourd.model.runtime import Device, Runtime, choose_device
 from contourd.model.runtime_description import RuntimeDescription
 from contourd.model.torch_runtime import TorchRuntime
 from contourd.model.transforms import Prepared, Preprocess
@@ -58,8 +61,21 @@ def make_predictor(bundle: ModelBundle, worker: WorkerSettings, cache: Path | No
     DeviceError
         The device or the runtime that the settings name is not there, or does not give the masks that it must.
     """
-    device = choose_device(worker.device)
-    network = bundle.network()
+    options = RunOptions(
+        choose_device(worker.device),
+        int(worker.memory_gb * 1e9),
+        lambda found, network, device: _chosen(require_own(found), network, device, worker, cache),
+    )
+    predictor = predictor_for(bundle, options=options)
+    text = predictor.runtime.description.text()
+    log.info("%s %s runs on %s", bundle.name, bundle.version, text, extra={"action": "runtime"})
+    return predictor
+
+
+def _chosen(
+    bundle: LatticeBundle, network: Network, device: Device, worker: WorkerSettings, cache: Path | None
+) -> Runtime:
+    """Choose what runs a network of contourd's own kinds, and compare it with torch in single precision."""
     plain = TorchRuntime(network, device)
     runtime: Runtime = plain
     if worker.precision == "fp16":
@@ -78,8 +94,7 @@ def make_predictor(bundle: ModelBundle, worker: WorkerSettings, cache: Path | No
             log.warning("torch takes the place of OpenVINO: %s", error, extra={"action": "runtime"})
     if device.type == "cuda":  # kernels are loaded and chosen now, not while the first patient waits
         runtime.probabilities(_reference_image(bundle))
-    log.info("%s %s runs on %s", bundle.name, bundle.version, runtime.description.text(), extra={"action": "runtime"})
-    return Predictor(bundle, str(device), runtime)
+    return runtime
 
 
 def worker_of(description: RuntimeDescription) -> WorkerSettings:
@@ -88,7 +103,7 @@ def worker_of(description: RuntimeDescription) -> WorkerSettings:
 
 
 def _openvino(
-    bundle: ModelBundle, network: Network, plain: Runtime, cache: Path | None, precision: Precision
+    bundle: LatticeBundle, network: Network, plain: Runtime, cache: Path | None, precision: Precision
 ) -> Runtime:
     """Choose the precision where the settings leave it: bf16, if it gives the masks."""
     if precision == "auto":
@@ -100,7 +115,7 @@ def _openvino(
 
 
 def _openvino_in(
-    bundle: ModelBundle, network: Network, plain: Runtime, cache: Path | None, precision: CpuPrecision
+    bundle: LatticeBundle, network: Network, plain: Runtime, cache: Path | None, precision: CpuPrecision
 ) -> Runtime:
     """Take what was exported earlier, and where that disagrees, as when the disk damaged it, export anew."""
     if cache is not None:
@@ -112,7 +127,7 @@ def _openvino_in(
     return runtime
 
 
-def _require_agreement(runtime: Runtime, plain: Runtime, bundle: ModelBundle) -> None:
+def _require_agreement(runtime: Runtime, plain: Runtime, bundle: LatticeBundle) -> None:
     dice = masks_agree(runtime, plain, bundle)
     if not dice >= LEAST_DICE:
         raise DeviceError(
@@ -124,7 +139,7 @@ def _require_agreement(runtime: Runtime, plain: Runtime, bundle: ModelBundle) ->
         )
 
 
-def masks_agree(runtime: Runtime, plain: Runtime, bundle: ModelBundle) -> float:
+def masks_agree(runtime: Runtime, plain: Runtime, bundle: LatticeBundle) -> float:
     """Return the mean Dice, on the CT's own grid as contours are drawn, of the organs that either finds.
 
     The CT is the reference patient's. Where both find none, one less the largest difference of a probability stands
@@ -145,7 +160,7 @@ def masks_agree(runtime: Runtime, plain: Runtime, bundle: ModelBundle) -> float:
     return float(np.mean(scores)) if scores else 1.0 - float(np.abs(one - other).max())
 
 
-def _reference_image(bundle: ModelBundle) -> NDArray[np.float32]:
+def _reference_image(bundle: LatticeBundle) -> NDArray[np.float32]:
     return _reference(Preprocess(bundle.config.preprocess)).image
 
 

@@ -25,7 +25,7 @@ from contourd.dicom.reading.series import Instance
 from contourd.errors import ContourdError, DeviceUnavailable, LeaseLost, ModelError, QueueUnavailable, SpoolError
 from contourd.intake.read_ahead import ReadAhead
 from contourd.intake.waiting_images import arriving_images
-from contourd.model.bundle import ModelBundle
+from contourd.model.bundle_config import ModelBundle
 from contourd.model.library import FoundModel
 from contourd.model.model_identity import ModelIdentity
 from contourd.model.predictor import Predictor

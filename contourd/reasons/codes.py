@@ -203,6 +203,7 @@ class HoldReason(StrEnum):
     MODEL_NO_BUNDLE = "model_no_bundle"
     MODEL_FILE_INVALID = "model_file_invalid"
     MODEL_KIND_UNKNOWN = "model_kind_unknown"
+    MODEL_KIND_FOREIGN = "model_kind_foreign"
     MODEL_FILE_IS_LINK = "model_file_is_link"
     MODEL_FILE_ABSENT = "model_file_absent"
     MODEL_FILE_TOO_LARGE = "model_file_too_large"

@@ -139,7 +139,7 @@ ENTRIES |= entries(
     "Raise worker.memory_gb and restart contourd, or send thicker slices. Then retry it.",
     {
         HoldReason.WORKER_OUT_OF_MEMORY: "out of memory: {said}; give the worker more (worker.memory_gb), or send "
-        "thicker slices or a smaller field"
+        "thicker slices or a smaller field",
     },
 )
 ENTRIES |= entries(
@@ -178,6 +178,8 @@ ENTRIES |= entries(
         HoldReason.MODEL_ANSWERS_NO_NUMBERS: "{folder}: the network answers with what is no number on a small volume",
         HoldReason.MODEL_FINDS_NO_HEAD: "{model} finds no head and neck in the reference patient: {why}",
         HoldReason.MODEL_MISPLACES: "{said}",
+        HoldReason.MODEL_KIND_FOREIGN: "{path} is of the kind {kind}, whose network contourd does not build itself: "
+        "it contours, and is trained, replaced and measured elsewhere",
         HoldReason.MODEL_NO_BEGINNING: "{folder} cannot be the beginning: its network has another {differing}",
         HoldReason.NOTHING_CHANGED: "{why}; nothing was changed",
     },

@@ -9,6 +9,7 @@ from contourd.acceptance.reference_patient import load_reference
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import AIR_HU, Volume
 from contourd.model.bundle import load_bundle
+from contourd.model.kinds import predictor_for
 from contourd.model.predictor import Prediction, Predictor
 from tests.couches import with_object
 
@@ -22,7 +23,7 @@ def clean() -> Volume:
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(load_bundle("hn7"), "cpu")
+    return predictor_for(load_bundle("hn7"), "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from contourd.errors import SeriesUnusable
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.model.bundle import load_bundle
+from contourd.model.kinds import predictor_for
 from contourd.model.predictor import Predictor
 
 NO_HEAD_AND_NECK = "does not look like a head and neck"
@@ -22,7 +23,7 @@ NO_HEAD_AND_NECK = "does not look like a head and neck"
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor:
-    return Predictor(load_bundle("hn7"), "cpu")
+    return predictor_for(load_bundle("hn7"), "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from contourd.contour.contouring import ContouringResult, contour_series
 from contourd.dicom.reading.series import find_series
 from contourd.imaging.volume import Volume
 from contourd.model.bundle import load_bundle
+from contourd.model.kinds import predictor_for
 from contourd.model.predictor import Predictor
 from tests.orientations import farthest_mm, write_turned
 from tests.phantom import ORIENTATIONS
@@ -39,7 +40,7 @@ def patient(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     if request.param == "openkbp" and not REAL.exists():
         pytest.skip("the shared data are not beside the checkout")
     volume = load_reference().volume if request.param == "reference" else read_case(REAL).volume
-    predictor = Predictor(load_bundle("hn7"), "cpu")
+    predictor = predictor_for(load_bundle("hn7"), "cpu")
     return Patient(volume, predictor, contoured(volume, tmp_path_factory.mktemp("supine") / "ct", predictor, "HFS"))
 
 

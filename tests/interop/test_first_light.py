@@ -22,7 +22,7 @@ from contourd.contour.contouring import contour_series
 from contourd.dicom.reading.series import find_series, gate
 from contourd.dicom.rtstruct.second_reader import second_reader_loads
 from contourd.model.bundle import load_bundle
-from contourd.model.predictor import Predictor
+from contourd.model.kinds import predictor_for
 from tests.bright import referenced_series
 from tests.interop.node import serve
 from tests.peers import dciodvfy_errors, free_port, orthanc, plastimatch_masks, rt_utils, storescu
@@ -81,7 +81,7 @@ def delivered(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     torch.set_num_threads(1)
     (instances,) = find_series(ct_folder).values()
     grid = gate(instances).grid
-    masks = contour_series(instances, Predictor(load_bundle(MODEL), "cpu")).masks
+    masks = contour_series(instances, predictor_for(load_bundle(MODEL), "cpu")).masks
     whole = {name: mask.on(grid.shape) for name, mask in masks.items()}
     return Delivered(ct_folder, rtstruct, studies, structure_sets, whole, grid.voxel_volume_mm3 / 1000)
 

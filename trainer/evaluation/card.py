@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from contourd.model.bundle import ModelBundle
+from contourd.model.bundle_config import ModelBundle
 from contourd.model.limits import Bounds
 from trainer.atomic import write_text
 from trainer.evaluation.metrics import TOLERANCE_MM
@@ -44,7 +44,7 @@ def write_card(path: Path, bundle: ModelBundle, summary: Statistics | None, spli
         bundle=bundle,
         config=bundle.config,
         provenance=bundle.config.provenance,
-        parameters=sum(p.numel() for p in bundle.network().parameters()),
+        parameters=bundle.parameters(),
         notes=notes.read_text(encoding="utf-8").strip() if notes.is_file() else "",
         summary=summary,
         split=split,

@@ -21,7 +21,9 @@ from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.reading.series import find_series
 from contourd.dicom.rtstruct.reader import rasterise, read_structure_set
 from contourd.errors import DatasetError, SeriesUnusable
-from contourd.model.bundle import ModelBundle, load_bundle
+from contourd.model.bundle import load_bundle
+from contourd.model.bundle_config import ModelBundle
+from contourd.model.kinds import predictor_for
 from contourd.model.predictor import Predictor
 from contourd.system.regular_files import open_regular
 from trainer.atomic import replacing, write_text
@@ -166,7 +168,7 @@ def evaluate(bundle: ModelBundle, split: Path, results: Results, device: str = "
     """
     paths = find_cases(split)
     known = {path: results.find(path) for path in paths}
-    predictor = Predictor(bundle, device)
+    predictor = predictor_for(bundle, device)
     for path in tracked(paths, len(paths), bundle.name):
         result = known[path]
         if result is None:

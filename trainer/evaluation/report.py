@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from contourd import __version__
-from contourd.model.bundle import ModelBundle
+from contourd.model.bundle_config import ModelBundle
 from contourd.model.library import CARD_FILE
 from trainer.atomic import write_text
 from trainer.case import find_cases, read_case

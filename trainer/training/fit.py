@@ -14,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from contourd.errors import DeviceError, SeriesUnusable
-from contourd.model.bundle import ModelBundle, load_bundle, save_bundle
+from contourd.model.bundle import load_bundle, save_bundle
+from contourd.model.bundle_config import ModelBundle
+from contourd.model.kinds import predictor_for
 from contourd.model.library import CARD_FILE
 from contourd.model.predictor import Predictor
 from contourd.model.structures import mirrored_order, unpaired
@@ -223,7 +225,7 @@ def _loop(state: TrainingState, task: TrainingTask, run: Run, device: str) -> No
             if writes and validates:
                 bundle = write_bundle(run.folder / "last", state, task.config, run.split)
                 _record_validation(
-                    state, validate(Predictor(bundle, device), run.dataset / "validation"), task.config, run
+                    state, validate(predictor_for(bundle, device), run.dataset / "validation"), task.config, run
                 )
             if writes and (validates or state.step % schedule.checkpoint_every == 0):
                 write_steps(run.folder, run.steps)

@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from contourd.errors import DatasetError, ModelError
-from contourd.model.bundle import ModelBundle, load_bundle
+from contourd.model.bundle import load_bundle
+from contourd.model.kinds import require_own
+from contourd.model.lattice_bundle import LatticeBundle
 from contourd.model.network import Network, NetworkConfig
 from contourd.model.networks import FIRST_KIND, NETWORKS, build_network
 from contourd.model.runtime import place
@@ -124,7 +126,7 @@ def set_up(config: TrainConfig, device: torch.device) -> TrainingState:
     torch.manual_seed(config.seed)
     network = build_network(config.kind, config.model)
     if config.initial:
-        begin_with(network, load_bundle(config.initial))
+        begin_with(network, require_own(load_bundle(config.initial)))
     supervised = place(Supervised(network, config.loss.deep_supervision), device)
     average = place(build_network(config.kind, config.model), device)
     average.load_state_dict(network.state_dict())
@@ -137,7 +139,7 @@ def _optimiser(module: nn.Module, config: TrainConfig, index: int) -> torch.opti
 
 
 @torch.no_grad()
-def begin_with(network: Network, bundle: ModelBundle) -> None:
+def begin_with(network: Network, bundle: LatticeBundle) -> None:
     """Take the weights of a model with the same network; organs that it does not know keep their random ones.
 
     Raises

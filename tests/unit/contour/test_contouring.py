@@ -18,8 +18,11 @@ from contourd.imaging.volume import Volume
 from contourd.model.agreement import LatticeAgreement
 from contourd.model.anatomynet import AnatomyNet, AnatomyNetConfig
 from contourd.model.bundle import ModelBundle, load_bundle, save_bundle
+from contourd.model.kinds import predictor_for
+from contourd.model.lattice_predictor import LatticePredictor
 from contourd.model.plausibility import OrganGeometry, distribution_of
-from contourd.model.predictor import Predictor
+from contourd.model.predictor import Predictor, RunOptions
+from contourd.model.runtime import choose_device
 from contourd.profiles import PROFILES, STRICT
 from contourd.reasons.catalogue import HoldReason
 from contourd.settings import PlausibilitySettings
@@ -28,7 +31,7 @@ from tests.bright import BALL_CC, phantom
 
 @pytest.fixture
 def predictor(bright_bundle) -> Predictor:
-    return Predictor(load_bundle(bright_bundle), "cpu")
+    return predictor_for(load_bundle(bright_bundle), "cpu")
 
 
 def written(folder, volume: Volume):
@@ -115,7 +118,7 @@ def changed(bundle_folder, tmp_path, **fields) -> Predictor:
     """The same network in a bundle with other limits, or another distribution."""
     bundle = load_bundle(bundle_folder)
     config = {**bundle.config.model_dump(mode="json"), **fields}
-    return Predictor(save_bundle(tmp_path / "changed", config, bundle.network()), "cpu")
+    return predictor_for(save_bundle(tmp_path / "changed", config, bundle.network()), "cpu")
 
 
 def distribution_with(volume_cc: float) -> dict[str, object]:
@@ -164,7 +167,7 @@ def test_an_implausible_organ(bright_bundle, tmp_path, verdict, label):
     assert contoured.remarks.text().startswith("check: Brainstem (volume 4") == (verdict == "flag")
 
 
-class OnEverySecond(Predictor):
+class OnEverySecond(LatticePredictor):
     """A predictor whose network finds the organ on the first lattice, and nothing on the second."""
 
     asked = 0
@@ -180,7 +183,9 @@ def test_an_organ_that_one_lattice_alone_finds_is_named(bright_bundle, tmp_path,
     bundle = changed(bright_bundle, tmp_path, half_voxel=True).bundle
     order = ContouringOptions(plausibility=PlausibilitySettings(agreement=verdict))
     with pytest.raises(StructureSetRejected) as held:
-        contour_series(written(tmp_path / "ct", phantom()), OnEverySecond(bundle, "cpu"), order)
+        contour_series(
+            written(tmp_path / "ct", phantom()), OnEverySecond(bundle, RunOptions(choose_device("cpu"))), order
+        )
     assert ("withheld (Brainstem: its lattices disagree: 1 of 2 found it)" in str(held.value)) == (
         verdict == "withhold"
     )

@@ -12,6 +12,7 @@ from contourd.dicom.rtstruct.reader import read_structure_set
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.model.bundle import load_bundle
+from contourd.model.kinds import predictor_for
 from contourd.model.predictor import Predictor
 from tests.orientations import TURNED, farthest_mm, turned, write_turned
 
@@ -32,7 +33,7 @@ def lopsided() -> Volume:
 
 @pytest.fixture(scope="module")
 def predictor(bright_bundle) -> Predictor:
-    return Predictor(load_bundle(bright_bundle), "cpu")
+    return predictor_for(load_bundle(bright_bundle), "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from contourd.errors import SeriesUnusable, SlicesMissing
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.model.bundle import load_bundle
-from contourd.model.predictor import Predictor
+from contourd.model.kinds import predictor_for
 from tests.phantom import rewrite, setting
 
 
@@ -119,7 +119,7 @@ def test_unequal_slices_are_contoured_where_they_lie(tmp_path: Path, bright_bund
     (instances,) = find_series(folder).values()
     volume = read_volume(gate(instances))
     np.testing.assert_array_equal(volume.hu, uneven().hu)
-    contoured = contour_series(instances[::-1], Predictor(load_bundle(bright_bundle), "cpu"))
+    contoured = contour_series(instances[::-1], predictor_for(load_bundle(bright_bundle), "cpu"))
     ball = next(roi for roi in contoured.structures.rois if roi.contours)
     wanted_cc = 4 / 3 * np.pi * RADIUS_MM**3 / 1000
     assert ball.volume_cc == pytest.approx(wanted_cc, rel=0.06)

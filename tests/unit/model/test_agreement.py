@@ -9,7 +9,7 @@ from contourd.contour.contouring import ContouringOptions, judged
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
 from contourd.model.agreement import LEAST_DICE, LatticeAgreement, agreement, disagreement
-from contourd.model.predictor import OnLattice, Prediction
+from contourd.model.lattice_predictor import LatticePrediction, OnLattice
 from contourd.model.remarks import RemarkCheck
 from contourd.model.transforms import Preprocess, PreprocessConfig
 from contourd.settings import PlausibilitySettings
@@ -83,7 +83,7 @@ def test_a_prediction_compares_its_lattices_on_the_ct():
         organ = np.zeros((1, *prepared.image.shape), dtype=np.float32)
         organ[0, 10:14, 10:14, 10:14] = value
         lattices.append(OnLattice(organ, prepared))
-    _, probability, found = Prediction(tuple(lattices), ("Larynx",), preprocess).compared("Larynx")
+    _, probability, found = LatticePrediction(tuple(lattices), ("Larynx",), preprocess).compared("Larynx")
     assert probability.max() < 0.5
     assert (found.found, found.lattices, found.dice) == (1, 2, 0.0)
     assert disagreement("Larynx", found)[0].reason == "its lattices disagree: 1 of 2 found it"

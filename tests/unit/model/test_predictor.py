@@ -13,7 +13,8 @@ from contourd.imaging.volume import Volume
 from contourd.model import torch_runtime
 from contourd.model.anatomynet import AnatomyNet, AnatomyNetConfig
 from contourd.model.bundle import save_bundle
-from contourd.model.predictor import TOUCHING, OnLattice, Prediction, Predictor, largest_component
+from contourd.model.kinds import predictor_for
+from contourd.model.lattice_predictor import TOUCHING, LatticePrediction, OnLattice, largest_component
 from contourd.model.runtime import check_memory, choose_device
 from contourd.model.transforms import Preprocess, PreprocessConfig
 
@@ -38,7 +39,9 @@ def bundle(tmp_path):
 
 def test_a_prediction_names_its_organs_and_fits_the_ct(bundle):
     stages = []
-    prediction = Predictor(bundle(), "cpu").predict(volume(), lambda stage, fraction: stages.append((stage, fraction)))
+    prediction = predictor_for(bundle(), "cpu").predict(
+        volume(), lambda stage, fraction: stages.append((stage, fraction))
+    )
     assert prediction.structures == MODEL.structures
     (on,) = prediction.lattices
     assert on.probabilities.shape == (3, *on.prepared.image.shape)
@@ -48,14 +51,14 @@ def test_a_prediction_names_its_organs_and_fits_the_ct(bundle):
 
 
 def test_the_same_volume_gives_the_same_probabilities(bundle):
-    predictor = Predictor(bundle(), "cpu")
+    predictor = predictor_for(bundle(), "cpu")
     first, second = predictor.predict(volume()), predictor.predict(volume())
     np.testing.assert_array_equal(first.lattices[0].probabilities, second.lattices[0].probabilities)
 
 
 def test_mirrored_prediction_is_symmetric(bundle):
     """With mirror averaging, the mirror image of a volume gives the mirror image with left and right exchanged."""
-    predictor = Predictor(bundle(mirror=True), "cpu")
+    predictor = predictor_for(bundle(mirror=True), "cpu")
     image = predictor.preprocess.prepare(volume()).image
     p, q = predictor.probabilities(image), predictor.probabilities(np.ascontiguousarray(image[..., ::-1]))
     np.testing.assert_allclose(q[1], p[2, ..., ::-1], atol=1e-5)
@@ -63,7 +66,7 @@ def test_mirrored_prediction_is_symmetric(bundle):
 
 
 def test_two_lattices_are_averaged(bundle):
-    prediction = Predictor(bundle(half_voxel=True), "cpu").predict(volume())
+    prediction = predictor_for(bundle(half_voxel=True), "cpu").predict(volume())
     one, other = prediction.lattices
     np.testing.assert_allclose(other.prepared.axes_mm[0][0], one.prepared.axes_mm[0][0] - 2)
     for i, name in enumerate(MODEL.structures):
@@ -86,10 +89,10 @@ def test_an_organ_of_one_lattice_alone_is_half_as_likely():
         organ = np.zeros((1, *prepared.image.shape), dtype=np.float32)
         organ[0, 10:14, 10:14, 10:14] = value
         lattices.append(OnLattice(organ, prepared))
-    _, alone = Prediction((lattices[0],), ("Larynx",), preprocess).restored("Larynx")
-    _, mean = Prediction(tuple(lattices), ("Larynx",), preprocess).restored("Larynx")
+    _, alone = LatticePrediction((lattices[0],), ("Larynx",), preprocess).restored("Larynx")
+    _, mean = LatticePrediction(tuple(lattices), ("Larynx",), preprocess).restored("Larynx")
     assert (alone.max(), mean.max()) == pytest.approx((0.96, 0.48))
-    assert Prediction((lattices[1],), ("Larynx",), preprocess).restored("Larynx")[1].size == 0
+    assert LatticePrediction((lattices[1],), ("Larynx",), preprocess).restored("Larynx")[1].size == 0
 
 
 def test_corners_that_touch_are_one_part_on_the_ct_s_grid():
@@ -131,7 +134,7 @@ def test_too_large_for_the_memory():
 
 
 def test_the_predictor_refuses_what_does_not_fit(bundle, monkeypatch):
-    predictor = Predictor(bundle(), "cpu")
+    predictor = predictor_for(bundle(), "cpu")
     monkeypatch.setattr(torch_runtime, "BYTES_PER_VOXEL", 10**9)
     with pytest.raises(DeviceError, match="use a device with more memory"):
         predictor.predict(volume())

@@ -15,8 +15,9 @@ from contourd.acceptance.reference_patient import load_reference
 from contourd.errors import DeviceError
 from contourd.model import openvino_runtime
 from contourd.model.bundle import load_bundle
+from contourd.model.lattice_predictor import LatticePredictor
 from contourd.model.openvino_runtime import OpenVinoRuntime, has_bf16
-from contourd.model.predictor import Predictor
+from contourd.model.predictor import RunOptions
 from contourd.model.runtime_description import RuntimeDescription
 from contourd.model.torch_runtime import TorchRuntime
 from contourd.models import runtimes
@@ -175,7 +176,9 @@ def test_bf16_gives_the_masks_of_single_precision_and_other_bits(cache):
     assert runtime.description.precision == "bf16"
     assert masks_agree(runtime, plain, bundle) >= LEAST_DICE
     volume = load_reference().volume  # as it is contoured: from both lattices and their mirror images
-    both = [Predictor(bundle, "cpu", one).predict(volume) for one in (runtime, plain)]
+    cpu = torch.device("cpu")
+    options = [RunOptions(cpu, choose_runtime=lambda *_, one=one: one) for one in (runtime, plain)]
+    both = [LatticePredictor(bundle, one).predict(volume) for one in options]
     masks = [[one.mask(name).on(volume.grid.shape) for one in both] for name in both[0].structures]
     assert np.mean([dice(*pair) for pair in masks]) >= 0.9995
     other = OpenVinoRuntime(bundle.network(), bundle.sha256, cache).probabilities(image())

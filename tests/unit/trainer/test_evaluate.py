@@ -13,6 +13,7 @@ import pytest
 from contourd.errors import DatasetError
 from contourd.imaging.volume import Volume
 from contourd.model.bundle import load_bundle, save_bundle
+from contourd.model.kinds import predictor_for
 from contourd.model.plausibility import OrganGeometry, distribution_of
 from contourd.model.predictor import Predictor
 from tests.bright import BALL_CC, phantom
@@ -26,7 +27,7 @@ from trainer.figures import GREEN, OPACITY, RED, WINDOW_HU, YELLOW, largest_slic
 
 @pytest.fixture
 def predictor(bright_bundle) -> Predictor:
-    return Predictor(load_bundle(bright_bundle), "cpu")
+    return predictor_for(load_bundle(bright_bundle), "cpu")
 
 
 def test_it_goes_through_the_structure_set(predictor):
@@ -68,7 +69,7 @@ def test_a_series_with_nothing_recognised_is_held(bright_bundle, tmp_path):
     ]
     fields = bundle.config.model_dump(mode="json")
     fields["distribution"] = {n: s.model_dump(mode="json") for n, s in distribution_of(cases).items()}
-    other = Predictor(save_bundle(tmp_path / "other", fields, bundle.network()), "cpu")
+    other = predictor_for(save_bundle(tmp_path / "other", fields, bundle.network()), "cpu")
     result = evaluate_case(ball(), other).result
     # One organ that is unlike its training set leaves nothing that is recognised: the series is held.
     assert "does not look like a head and neck" in result.held
@@ -182,7 +183,7 @@ def test_a_changed_case_is_measured_again(bright_bundle, dataset, tmp_path):
     bundle = load_bundle(bright_bundle)
     results = Results(tmp_path / "kept", bundle)
     path = dataset / "validation" / "a.npz"
-    results.keep(path, evaluate_case(ball("a"), Predictor(bundle, "cpu")))
+    results.keep(path, evaluate_case(ball("a"), predictor_for(bundle, "cpu")))
     assert results.find(path) is not None
     shifted = ball("a")
     write_case(
