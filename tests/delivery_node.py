@@ -9,9 +9,9 @@ from contourd.delivery.deliverer import Deliverer, DeliveryServices
 from contourd.delivery.deliveries import Deliveries
 from contourd.observe.report import DeliveryLine, read_report
 from contourd.settings import Destination
-from contourd.store.database import Database
 from contourd.store.queue import Queue
 from contourd.store.states import RetryPolicy
+from tests.databases import open_queue
 from tests.queueing import Clock, Peer, add_job
 
 DAY_S = 86400
@@ -24,7 +24,7 @@ class Node:
     def __init__(self, folder, names=("pacs",)) -> None:
         self.clock = Clock()
         self.folder = folder
-        self.database = Database(f"sqlite:///{folder / 'queue.sqlite'}")
+        self.database = open_queue(folder)
         self.database.upgrade()
         self.queue = Queue(self.database, self.clock)
         self.peers = {name: Peer() for name in names}

@@ -18,7 +18,7 @@ from contourd.dicom.reading.series import Series
 from contourd.operations.operations import Operations
 from contourd.store.database import Database
 from contourd.store.queue import Queue
-from tests import bright, intake_node, operating
+from tests import bright, databases, intake_node, operating
 from tests.phantom import read_series, rewrite, structure_set, write_series
 from tests.queueing import Clock
 
@@ -79,10 +79,38 @@ def clock() -> Clock:
     return Clock()
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run what is marked ``both_databases`` on SQLite and on PostgreSQL."""
+    if metafunc.definition.get_closest_marker("both_databases") and not metafunc.definition.get_closest_marker(
+        "sqlite_alone"
+    ):
+        metafunc.parametrize("engine", [databases.SQLITE, databases.POSTGRESQL], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[databases.Cluster]:
+    """Run PostgreSQL, with a template of the queue's database; it keeps nothing safe from a power cut, and is fast."""
+    cluster = databases.Cluster(*databases.UNSAFE_AND_FAST)
+    try:
+        cluster.start()
+        cluster.make_template()
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture(autouse=True)
+def engine(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Keep the queues that a test opens by ``databases.open_queue`` in SQLite or PostgreSQL; returns which."""
+    name = getattr(request, "param", databases.SQLITE)
+    with databases.kept_in(request.getfixturevalue("cluster") if name == databases.POSTGRESQL else None):
+        yield name
+
+
 @pytest.fixture
 def database(tmp_path: Path) -> Iterator[Database]:
-    """Make the queue's database, empty, in tmp_path/queue.sqlite."""
-    database = Database(f"sqlite:///{tmp_path / 'queue.sqlite'}")
+    """Make the queue's database, empty: tmp_path/queue.sqlite, or what stands for it in PostgreSQL."""
+    database = databases.open_queue(tmp_path)
     database.upgrade()
     yield database
     database.close()

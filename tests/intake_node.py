@@ -18,9 +18,9 @@ from contourd.imaging.volume import Volume
 from contourd.intake.intake import Intake
 from contourd.operations.operations import Operations
 from contourd.settings import Route, SeriesSettings
-from contourd.store.database import Database
 from contourd.store.queue import Queue
 from contourd.store.tables import InstanceRow, JobRow, SeriesRow
+from tests.databases import open_queue
 
 SETTINGS = SeriesSettings(quiet_s=10, gapped_s=60)
 ROUTE = Route(model="hn7", destinations=("pacs",))
@@ -33,7 +33,7 @@ class Node:
         self.now, self.set_by_s = datetime(2026, 1, 1, tzinfo=UTC), 0.0
         self.root = folder / "spool"
         self.root.mkdir()
-        self.database = Database(f"sqlite:///{folder / 'queue.sqlite'}")
+        self.database = open_queue(folder)
         self.database.upgrade()
         self.intake = self.restarted(routes)
         self.queue = Queue(self.database, lambda: self.now)

@@ -70,7 +70,8 @@ def last_delivered(session: Session, destination: str) -> datetime | None:
 
 
 def _alike(destination: str, outcome: str, status: int | None) -> tuple[ColumnElement[bool], ...]:
-    return AttemptRow.destination == destination, AttemptRow.outcome == outcome, AttemptRow.status.is_(status)
+    of_status = AttemptRow.status.is_(None) if status is None else AttemptRow.status == status
+    return AttemptRow.destination == destination, AttemptRow.outcome == outcome, of_status
 
 
 def _tries(session: Session, tally: Tally) -> AttemptCount:

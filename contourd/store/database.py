@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from contourd.commands import command
 from contourd.errors import NodeError, QueueUnavailable, SchemaMismatch
+from contourd.store import postgresql
 from contourd.store.tables import SCHEMA_REVISION
 
 if TYPE_CHECKING:
@@ -32,8 +33,12 @@ MEANINGS = (
     ("unable to open", "cannot be opened"),
     ("disk I/O", "cannot be read or written: the disk reports an error"),
 )
+# Of a session that reads on PostgreSQL: its statements see the same state, as they do on SQLite.
+ONE_STATE = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
 # Faults of the code, not of the database.
 OURS = (IntegrityError, ProgrammingError, DataError, sqlite3.IntegrityError, sqlite3.ProgrammingError)
+# The advisory lock of whoever changes the schema.
+MIGRATING = 0x636F6E746F757264
 DAMAGED = (
     "stop contourd, put its latest backup in its place, and start again; without a backup move it away: "
     "the images that were received stay in the spool's folder incoming, and can be sent from there"
@@ -45,15 +50,26 @@ class Database:
 
     SQLite runs in WAL mode with synchronous=FULL: what is committed survives a power cut. Its write transactions begin
     with BEGIN IMMEDIATE, so that two processes never deadlock on an upgrade from reading to writing.
+
+    PostgreSQL has many writers at once, and each statement sees what is committed by then (READ COMMITTED): whoever
+    decides by a row locks it first (``contourd.store.locks``).
+
+    Raises
+    ------
+    NodeError
+        The URL cannot be used.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        # What is written never stands in the text of an error.
-        self.engine: Engine = create_engine(url, hide_parameters=True)
-        if self.is_sqlite:
+        parsed = postgresql.driver_url(url)
+        if parsed.get_backend_name() == "sqlite":
+            # What is written never stands in the text of an error.
+            self.engine: Engine = create_engine(parsed, hide_parameters=True)
             event.listen(self.engine, "connect", _set_pragmas)
             event.listen(self.engine, "begin", _begin)
+        else:
+            self.engine = postgresql.open_engine(parsed, BUSY_TIMEOUT_MS)
         self._sessions = sessionmaker(self.engine, expire_on_commit=False)
 
     @property
@@ -73,6 +89,8 @@ class Database:
     def reading(self) -> Iterator[Session]:
         """Open a session that sees one consistent state and writes nothing; raises QueueUnavailable."""
         with self._available(), self._sessions() as session:
+            if not self.is_sqlite:
+                session.connection(execution_options=ONE_STATE)
             yield session
 
     @contextmanager
@@ -119,16 +137,26 @@ class Database:
     def _available(self) -> Iterator[None]:
         try:
             yield
-        except OURS:
-            raise
         except (DBAPIError, PoolTimeout, sqlite3.Error) as error:
+            original = error.orig if isinstance(error, DBAPIError) else error
+            if isinstance(error, OURS) and (original is None or postgresql.is_ours(original)):
+                raise
             raise QueueUnavailable(self._error_text(error)) from error
 
     def _error_text(self, error: Exception) -> str:
         message = "every connection is in use" if isinstance(error, PoolTimeout) else reason_of(error)
-        meaning = next((meaning for words, meaning in MEANINGS if words in message), f"cannot be used: {message}")
+        if self.is_sqlite:
+            meaning = next((meaning for words, meaning in MEANINGS if words in message), "")
+        else:
+            meaning = postgresql.meaning_of(getattr(error, "orig", None) or error)
         remedy = f"; {DAMAGED}" if meaning == "is damaged" else ""
-        return f"the database {self.engine.url.database or self.engine.url.host} {meaning}{remedy}"
+        return f"the database {self.name} {meaning or f'cannot be used: {message}'}{remedy}"
+
+    @property
+    def name(self) -> str:
+        """What to call it to a person: the file of SQLite, or the database and its host."""
+        url = self.engine.url
+        return str(url.database) if self.is_sqlite else f"{url.database} on {url.host or 'this machine'}"
 
     def examine(self) -> None:
         """Look for damage; a large database takes some seconds.
@@ -139,11 +167,26 @@ class Database:
             It is damaged or cannot be read; with the remedy.
         """
         if not self.is_sqlite:
-            return  # the server's own affair
+            self._examine_server()
+            return
         with self._available(), self.engine.connect() as connection:
             found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
         if found != "ok":
             raise QueueUnavailable(f"the database {self.engine.url.database} is damaged ({found}); {DAMAGED}")
+
+    def _examine_server(self) -> None:
+        """Refuse a server that the queue cannot be kept in; its disk is its own affair."""
+        asked = "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')"
+        with self._available(), self.engine.connect() as connection:
+            version, encoding = connection.execute(text(asked)).one()
+        if version < postgresql.OLDEST_VERSION:
+            raise QueueUnavailable(
+                f"the database {self.name} is of PostgreSQL {version // 10000}; 13 or later is needed"
+            )
+        if encoding != "UTF8":
+            raise QueueUnavailable(
+                f"the database {self.name} is encoded as {encoding}; make another: createdb -E UTF8 -T template0"
+            )
 
     def upgrade(self) -> None:
         """Bring the schema to this version's revision; a new database is made. All of it, or nothing.
@@ -188,6 +231,8 @@ class Database:
         self.refuse_unknown()
         config = alembic_config()
         with self._available(), self.engine.connect() as connection:
+            if not self.is_sqlite:  # of two nodes that start together one migrates, and the other finds it done
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
             config.attributes["connection"] = connection
             step(config, revision)
             connection.commit()

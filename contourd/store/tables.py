@@ -5,7 +5,19 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from sqlalchemy import CheckConstraint, DateTime, ForeignKey, Index, String, Text, TypeDecorator, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
 from sqlalchemy.ext.orderinglist import ordering_list
@@ -16,7 +28,9 @@ from contourd.reasons.catalogue import Reason
 from contourd.store.states import CommitmentState, ConstancyState, DeliveryState, JobState, RequestState, SeriesState
 
 # The revision of migrations/ that makes these tables.
-SCHEMA_REVISION = "0008"
+SCHEMA_REVISION = "0009"
+# Ids of rows that are very many; SQLite's are of 64 bits by themselves.
+VeryMany = BigInteger().with_variant(Integer, "sqlite")
 # Of what has no DIMSE status, in the key of ``tallies``.
 NO_STATUS = -1
 
@@ -141,7 +155,7 @@ class InstanceRow(Table):
     __tablename__ = "instances"
     __table_args__ = (UniqueConstraint("series_id", "sop_instance_uid"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(VeryMany, primary_key=True)
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
     sop_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
     path: Mapped[str] = mapped_column(String(255))
@@ -273,7 +287,7 @@ class AttemptRow(Table):
     __tablename__ = "attempts"
     __table_args__ = (Index("attempts_of_destination", "destination", "outcome", "status", "id"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(VeryMany, primary_key=True)
     delivery_id: Mapped[int] = mapped_column(ForeignKey("deliveries.id"), index=True)
     destination: Mapped[str] = mapped_column(String(32))
     at: Mapped[datetime]
@@ -357,7 +371,7 @@ class AuditRow(Table):
     __tablename__ = "audit"
     __table_args__ = (Index("audit_by_time", "at"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(VeryMany, primary_key=True)
     at: Mapped[datetime]
     actor: Mapped[str] = mapped_column(String(64))  # contourd, a calling AE title, or the operator's user name
     action: Mapped[str] = mapped_column(String(32))
@@ -409,7 +423,7 @@ class EventRow(ReasonColumns, Table):
     __tablename__ = "events"
     __table_args__ = (Index("events_of_subject", "subject", "subject_id"),)
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(VeryMany, primary_key=True)
     at: Mapped[datetime]
     subject: Mapped[str] = mapped_column(String(16))  # series, job or delivery
     subject_id: Mapped[int]
@@ -433,3 +447,14 @@ class TallyRow(Table):
     state: Mapped[str] = mapped_column(String(16), primary_key=True)  # of attempts the outcome
     status: Mapped[int] = mapped_column(primary_key=True)  # of attempts; NO_STATUS where there is none
     number: Mapped[int]
+
+
+class SiteRow(Table):
+    """Whose database it is: one row, written at the first start."""
+
+    __tablename__ = "site"
+    __table_args__ = (CheckConstraint("id = 1", name="site_is_one"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    key_hmac: Mapped[str] = mapped_column(String(64))  # of the site's key, which is not in the database
+    since: Mapped[datetime]

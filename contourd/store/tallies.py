@@ -1,7 +1,7 @@
 """How many rows there are of each kind: the database counts with every change, and a look costs the same after years.
 
-SQLite keeps them by triggers, within the transaction that changes the rows. In PostgreSQL they are a view that counts
-when it is asked: its writers do not queue up, and rows that all of them had to change would make them.
+SQLite keeps them by triggers, within the transaction that changes the rows. In PostgreSQL, where rows that all writers
+had to change would make them queue up, the triggers append what each change adds, and a view adds it up.
 """
 
 from __future__ import annotations

@@ -180,7 +180,8 @@ def _only_append(table: str, what: str) -> None:
     else:
         op.execute(
             f"CREATE FUNCTION {table}_refuses() RETURNS trigger LANGUAGE plpgsql AS "
-            f"$$ BEGIN RAISE EXCEPTION '{what} is only appended to'; END $$"
+            f"$$ BEGIN RAISE EXCEPTION '{what} is only appended to' "
+            "USING ERRCODE = 'integrity_constraint_violation'; END $$"
         )
         op.execute(
             f"CREATE TRIGGER {table}_refuses BEFORE UPDATE OR DELETE ON {table} "

@@ -30,13 +30,15 @@ from contourd.store.callers import last_call
 from contourd.store.constancy_result import ConstancyResult, ModelConstancy
 from contourd.store.constancy_series import LOOPBACK_RECEIVER
 from contourd.store.constancy_standing import ConstancyLight, read_constancy
-from contourd.store.database import Database
 from contourd.store.queue import Queue
 from contourd.store.states import ConstancyState
 from contourd.store.tables import AuditRow, JobRow, SeriesRow
+from tests.databases import open_queue
 from tests.paging import settings_for
 from tests.queueing import Clock
 from tests.reasons import because
+
+pytestmark = pytest.mark.both_databases
 
 TOKEN = "CONTOURD-CONSTANCY-0123456789abcdef"
 GREEN = ConstancyResult(
@@ -49,7 +51,7 @@ class Node:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.clock = folder, Clock()
-        self.spool, self.database = Spool(folder / "spool"), Database(f"sqlite:///{folder / 'queue.sqlite'}")
+        self.spool, self.database = Spool(folder / "spool"), open_queue(folder)
         self.database.upgrade()
         self.queue, self.checks = Queue(self.database, self.clock), ConstancyChecks(self.database, self.clock)
         series, routes = SeriesSettings(quiet_s=10, gapped_s=60), (Route(model="hn7", destinations=("pacs",)),)

@@ -17,12 +17,14 @@ from contourd.dicom.network.outcomes import Outcome, OutcomeKind
 from contourd.errors import CommitmentRefused
 from contourd.observe.report import read_report
 from contourd.settings import Destination
-from contourd.store.database import Database
 from contourd.store.queue import Queue
 from contourd.store.states import JobState, RetryPolicy
 from contourd.store.tables import CommitmentRow, JobRow
+from tests.databases import open_queue
 from tests.queueing import AWAY, NEVER, Clock, Peer, add_job, state
 from tests.reasons import because
+
+pytestmark = pytest.mark.both_databases
 
 DAY_S, WAIT_S = 86400, 3600
 POLICY = RetryPolicy(30, 1800, DAY_S)
@@ -35,7 +37,7 @@ class Site:
 
     def __init__(self, folder) -> None:
         self.clock = Clock()
-        self.database = Database(f"sqlite:///{folder / 'queue.sqlite'}")
+        self.database = open_queue(folder)
         self.database.upgrade()
         self.queue = Queue(self.database, self.clock)
         self.deliveries = Deliveries(self.database, POLICY, self.clock, WAIT_S)

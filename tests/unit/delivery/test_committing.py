@@ -19,10 +19,12 @@ from contourd.dicom.network.outcomes import BROKE_OFF
 from contourd.errors import CommitmentRefused, QueueUnavailable
 from contourd.settings import SenderNode
 from contourd.spool.folder import Spool
-from contourd.store.database import Database
 from contourd.store.states import RetryPolicy, SeriesState
 from contourd.store.tables import CommitmentRequestRow, InstanceRow, SeriesRow
+from tests.databases import open_queue
 from tests.queueing import NEVER, START, Clock, Peer
+
+pytestmark = pytest.mark.both_databases
 
 DAY_S, LATE_S = 86400, 15
 POLICY = RetryPolicy(30, 1800, DAY_S)
@@ -34,7 +36,7 @@ class Node:
     def __init__(self, folder) -> None:
         self.clock = Clock()
         self.spool = Spool(folder)
-        self.database = Database(f"sqlite:///{folder / 'queue.sqlite'}")
+        self.database = open_queue(folder)
         self.database.upgrade()
         self.ct1 = Peer()
         self.series = 0

@@ -15,6 +15,8 @@ from contourd.store.tables import AttemptRow, JobRow
 from tests.queueing import AWAY, FULL, NEVER, POLICY, START, TAKEN, add_job, events, state
 from tests.reasons import because
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def deliveries(database, clock) -> Deliveries:

@@ -18,6 +18,8 @@ from contourd.store.tables import AttemptRow
 from tests.delivery_node import DAY_S, Node
 from tests.queueing import AWAY, FULL, NEVER, TAKEN, Peer, state
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def node(tmp_path):

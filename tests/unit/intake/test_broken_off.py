@@ -9,6 +9,8 @@ import pytest
 from contourd.store.states import SeriesState
 from tests.intake_node import Node, ct
 
+pytestmark = pytest.mark.both_databases
+
 
 def test_a_series_in_whose_middle_the_node_was_killed_is_held_even_if_contiguous(node: Node, tmp_path):
     """72 slices of 90 have no gap, either: nobody saw the sender end."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,9 +17,12 @@ from contourd.observe.report import read_report
 from contourd.settings import SeriesSettings
 from contourd.store import database as database_module
 from contourd.store.states import DeliveryState, JobState, RetryPolicy, SeriesState
+from tests.databases import locked
 from tests.intake_node import Node, ct
 from tests.queueing import AWAY, TAKEN
 from tests.reasons import because
+
+pytestmark = pytest.mark.both_databases
 
 DAY_S = 86400.0
 POLICY = RetryPolicy(30, 1800, 86400)
@@ -72,14 +73,6 @@ def test_a_damaged_image_that_comes_again_takes_its_place_and_makes_a_new_revisi
     assert all((node.root / path).exists() for path in again.paths)
 
 
-@contextmanager
-def locked(node: Node) -> Iterator[None]:
-    with closing(sqlite3.connect(node.database.engine.url.database, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
-        other.execute("ROLLBACK")
-
-
 @pytest.fixture
 def impatient(monkeypatch, tmp_path) -> Iterator[Node]:
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_MS", 50)
@@ -92,13 +85,14 @@ def test_an_image_that_cannot_be_written_down_leaves_no_file(impatient, tmp_path
     paths = ct(tmp_path / "ct")
     association = impatient.open()
     impatient.store(association, paths[0])
-    with locked(impatient), pytest.raises(QueueUnavailable, match="is locked by another program"):
+    with locked(impatient.database), pytest.raises(QueueUnavailable, match="is locked by another program"):
         impatient.store(association, paths[1])
     assert [path.name for path in impatient.root.iterdir()] == ["1.dcm"]
     impatient.store(association, paths[1])
     assert impatient.instances() == 2
 
 
+@pytest.mark.sqlite_alone
 def test_a_full_disk_under_the_database_refuses_the_image(impatient, tmp_path):
     path, association = ct(tmp_path / "ct")[0], impatient.open()
     with impatient.database.engine.connect() as connection:  # the pool gives it to the next transaction
@@ -126,7 +120,7 @@ def test_the_end_of_an_association_that_cannot_be_written_down_is_not_forgotten(
     association = impatient.open()
     for path in ct(tmp_path / "ct"):
         impatient.store(association, path)
-    with locked(impatient):
+    with locked(impatient.database):
         with pytest.raises(QueueUnavailable):
             impatient.intake.association_closed(association, aborted)
         impatient.now = impatient.now.replace(hour=1)

@@ -15,6 +15,8 @@ from contourd.settings import Route
 from contourd.store.states import JobState, SeriesState
 from tests.intake_node import ct, edit
 
+pytestmark = pytest.mark.both_databases
+
 
 def test_contiguous_and_quiet_is_complete(node, tmp_path):
     node.send(ct(tmp_path / "ct"))

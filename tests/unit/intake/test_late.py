@@ -9,6 +9,8 @@ from contourd.dicom.network.outcomes import Outcome, OutcomeKind
 from contourd.store.states import JobState, RetryPolicy, SeriesState
 from tests.intake_node import ct
 
+pytestmark = pytest.mark.both_databases
+
 
 def test_a_late_slice_makes_a_new_revision(node, tmp_path):
     paths = ct(tmp_path / "ct", slices=22)

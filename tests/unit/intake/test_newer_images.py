@@ -27,6 +27,8 @@ from contourd.web.scenes import SceneCache
 from tests.intake_node import SETTINGS, Node, ct, edit
 from tests.queueing import POLICY, TAKEN
 
+pytestmark = pytest.mark.both_databases
+
 PROFILES = {"pacs": "usual"}
 
 
@@ -129,7 +131,7 @@ def settings_of(node: Node) -> Settings:
     return Settings(
         node=NodeSettings(),
         spool=SpoolSettings(root=node.root),
-        database=DatabaseSettings(url=f"sqlite:///{node.root.parent / 'queue.sqlite'}"),
+        database=DatabaseSettings(url=node.database.url),
         destination=(Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=1),),
         route=(Route(model="hn7", destinations=("pacs",)),),
     )

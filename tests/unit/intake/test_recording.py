@@ -24,8 +24,11 @@ from contourd.spool.marks import JournalMark, SeriesJournal
 from contourd.store.backup import back_up
 from contourd.store.database import Database
 from contourd.store.tables import EventRow, InstanceRow, JobRow, SeriesRow
+from tests.databases import open_queue
 from tests.phantom import write_series
 from tests.reasons import because
+
+pytestmark = pytest.mark.both_databases
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -33,7 +36,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 class Node:
     def __init__(self, folder: Path) -> None:
         self.spool = Spool(folder / "spool")
-        self.database = Database(f"sqlite:///{folder / 'queue.sqlite'}")
+        self.database = open_queue(folder)
         self.database.upgrade()
         self.start()
         self.images = sorted(write_series(folder / "ct").iterdir())
@@ -169,7 +172,7 @@ class Restored:
             marks.clear("", JournalMark.RUNNING)
         marks.add(JournalMark.RESTORED, "", "backup.sqlite")
         self.node.database.close()
-        self.node.database = Database(f"sqlite:///{self.folder / 'older.sqlite'}")
+        self.node.database = open_queue(self.folder, "older")
         self.node.database.upgrade()
         self.intake = self._intake(self.node.database, routes)
         record_unrecorded(self.node.database, self.node.spool, self.intake)
@@ -295,6 +298,7 @@ def test_what_a_person_let_go_on_is_not_stopped_again(site):
     assert site.series().state == "COMPLETE"
 
 
+@pytest.mark.sqlite_alone
 def test_a_job_of_the_backup_that_was_stopped_since_is_stopped(site):
     site.receive(site.node.images)
     site.wait(10)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pydicom
@@ -19,8 +17,11 @@ from contourd.settings import SeriesSettings
 from contourd.store import database as database_module
 from contourd.store.states import JobState, SeriesState
 from contourd.store.tables import AuditRow, EventRow, RefusalRow
+from tests.databases import locked
 from tests.intake_node import SETTINGS, Node, ct
 from tests.reasons import because
+
+pytestmark = pytest.mark.both_databases
 
 NO_SPACE = "/spool cannot take a file: No space left on device"
 
@@ -215,14 +216,6 @@ def test_no_more_images_than_a_series_may_have_are_a_refusal_too(node, tmp_path)
     assert "series.max_instances" in str(node.series().reason)
 
 
-@contextmanager
-def locked(node: Node):
-    with closing(sqlite3.connect(node.database.engine.url.database, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        yield
-        other.execute("ROLLBACK")
-
-
 @pytest.fixture
 def impatient(monkeypatch, tmp_path):
     monkeypatch.setattr(database_module, "BUSY_TIMEOUT_MS", 50)
@@ -237,7 +230,7 @@ def test_what_refuses_may_be_unable_to_write_it_down(impatient, tmp_path, killed
     association = node.open()
     for path in paths[:22]:
         node.store(association, path)
-    with locked(node):
+    with locked(node.database):
         for path in paths[22:24]:
             with pytest.raises(QueueUnavailable):
                 node.store(association, path)

@@ -21,6 +21,8 @@ from contourd.store.tables import InstanceRow, SeriesRow
 from tests.intake_node import Node, ct
 from tests.queueing import START
 
+pytestmark = pytest.mark.both_databases
+
 
 def received(node: Node, association: int, series: str, number: int) -> ReceivedInstance:
     path = f"{series}-{number}.dcm"
@@ -98,6 +100,7 @@ def short(node: Node, arrived: ReceivedInstance, most: int = 100) -> bool:
         return add_further(cursor, arrived, most, node.now)
 
 
+@pytest.mark.sqlite_alone
 def test_a_further_image_is_added_and_its_series_is_not_quiet(begun) -> None:
     begun.now = begun.now.replace(hour=1)
     assert short(begun, further(begun))
@@ -108,6 +111,7 @@ def test_a_further_image_is_added_and_its_series_is_not_quiet(begun) -> None:
     assert (row.path, row.sha256, row.received_at, row.series_id) == ("new.dcm", "0" * 64, begun.now, begun.series().id)
 
 
+@pytest.mark.sqlite_alone
 def test_what_there_is_more_to_decide_about_is_left_alone(begun) -> None:
     with begun.database.reading() as session:
         known = session.scalars(select(InstanceRow.sop_instance_uid)).first()
@@ -120,6 +124,7 @@ def test_what_there_is_more_to_decide_about_is_left_alone(begun) -> None:
     assert begun.series().last_instance_at == before
 
 
+@pytest.mark.sqlite_alone
 @pytest.mark.parametrize(
     "changes",
     [
@@ -138,6 +143,7 @@ def test_a_series_of_which_more_is_to_be_known_is_left_alone(begun, changes) -> 
     assert begun.instances() == 3
 
 
+@pytest.mark.sqlite_alone
 def test_a_further_image_takes_three_statements(begun, tmp_path) -> None:
     """What is asked of the database for nearly every image that is received, and nothing by SQLAlchemy."""
     by_sqlalchemy: list[str] = []
@@ -152,6 +158,7 @@ def test_a_further_image_takes_three_statements(begun, tmp_path) -> None:
     assert by_sqlalchemy == []
 
 
+@pytest.mark.sqlite_alone
 def test_an_image_is_written_the_same_by_either_way(begun, monkeypatch) -> None:
     """The driver stores what SQLAlchemy would."""
     series = begun.series().series_uid
@@ -174,6 +181,7 @@ def test_an_image_is_written_the_same_by_either_way(begun, monkeypatch) -> None:
     assert begun.series().last_instance_at == begun.now
 
 
+@pytest.mark.sqlite_alone
 def test_what_contradicts_leaves_the_driver_without_a_trace(begun) -> None:
     def contradict() -> None:
         with begun.database.by_driver() as cursor:

@@ -13,6 +13,8 @@ from contourd.models.activations import Activations
 from contourd.store.tables import AuditRow
 from tests.queueing import Clock
 
+pytestmark = pytest.mark.both_databases
+
 SHIPPED = ModelIdentity("hn7", "1", "0" * 64)
 SECOND, THIRD = ModelIdentity("hn7", "2", "2" * 64), ModelIdentity("hn7", "3", "3" * 64)
 

@@ -24,11 +24,13 @@ from contourd.observe.report import read_report
 from contourd.operations.operations import Operations
 from contourd.settings import RetentionSettings, Route, SeriesSettings
 from contourd.spool.folder import Spool
-from contourd.store.database import Database
 from contourd.store.queue import Queue
 from contourd.store.states import RetryPolicy
 from contourd.store.tables import EventRow, InstanceRow, SeriesRow
+from tests.databases import open_queue
 from tests.queueing import NEVER, TAKEN
+
+pytestmark = pytest.mark.both_databases
 
 SETTINGS = RetentionSettings(input_days=3, output_days=30, failed_days=60)
 POLICY = RetryPolicy(30, 1800, 86400)
@@ -42,7 +44,7 @@ class Node:
         self.now, self.set_by_s = datetime(2026, 1, 1, 12, tzinfo=UTC), 0.0
         self.folder = folder
         self.spool = Spool(folder / "spool")
-        self.database = Database(f"sqlite:///{folder / 'queue.sqlite'}")
+        self.database = open_queue(folder)
         self.database.upgrade()
         self.queue = Queue(self.database, self.clock)
         self.deliveries = Deliveries(self.database, POLICY, self.clock)

@@ -11,6 +11,8 @@ import pytest
 from contourd.cli.timeline_text import entry
 from contourd.observe.timeline import TimelineEntry
 
+pytestmark = pytest.mark.both_databases
+
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 FIRST = {f"node.key{n}": [None, "1"] for n in range(60)}
 

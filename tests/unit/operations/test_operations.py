@@ -12,6 +12,8 @@ from contourd.store.tables import JobRow, SeriesRow
 from tests.operating import PROFILES, TAKEN, add, contour, deliver, deliveries, read, trail
 from tests.reasons import because
 
+pytestmark = pytest.mark.both_databases
+
 
 def test_a_queued_job_is_held_and_retried(database, queue, marie, job):
     marie.hold(job, "wrong patient position")

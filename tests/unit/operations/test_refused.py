@@ -16,6 +16,8 @@ from tests.operating import PROFILES, contour, deliver, deliveries, read, trail
 from tests.phantom import phantom
 from tests.reasons import because
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def named(database, job, clock, tmp_path) -> int:

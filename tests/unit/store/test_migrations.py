@@ -16,6 +16,9 @@ from contourd.model.runtime_description import RuntimeDescription
 from contourd.store.contourings import read_contoured
 from contourd.store.database import Database, alembic_config, revisions
 from contourd.store.tables import SCHEMA_REVISION, JobRow
+from tests.databases import open_queue
+
+pytestmark = pytest.mark.both_databases
 
 MOMENT = datetime(2026, 1, 1, 12, tzinfo=UTC)
 STATES = {
@@ -27,6 +30,8 @@ STATES = {
     "constancy_checks": "GREEN",
     "tallies": "COMPLETE",
     "events": "COMPLETE",
+    "tally_sums": "COMPLETE",
+    "tally_changes": "COMPLETE",
 }
 # What is read as a record, where "text" would be none.
 RECORDS = {
@@ -39,7 +44,7 @@ Content = dict[str, list[dict[str, Any]]]
 
 @pytest.fixture
 def database(tmp_path):
-    database = Database(f"sqlite:///{tmp_path / 'queue.sqlite'}")
+    database = open_queue(tmp_path, empty=True)
     yield database
     database.close()
 
@@ -74,6 +79,9 @@ def fill(database: Database) -> None:
             state = {"state": STATES[table.name]} if "state" in row else {}
             patients = {"series_id": None} if table.name == "constancy_series" else {}  # the series is a patient's
             connection.execute(table.insert(), row | state | patients)
+            if not database.is_sqlite and "id" in table.columns:
+                count_on = f"SELECT setval(seq, 1) FROM pg_get_serial_sequence('{table.name}', 'id') AS seq"
+                connection.execute(text(count_on))  # the next row that is made by itself is the second
         connection.commit()
 
 
@@ -83,6 +91,8 @@ def content(database: Database) -> Content:
 
 
 def check(database: Database) -> None:
+    if not database.is_sqlite:
+        return  # it refuses a row whose reference is to none
     with database.engine.connect() as connection:
         assert connection.execute(text("PRAGMA integrity_check")).all() == [("ok",)]
         assert connection.execute(text("PRAGMA foreign_key_check")).all() == []
@@ -336,7 +346,7 @@ def test_reasons_of_before_have_codes_keep_their_words_and_come_back(database, s
     fill(database)
     path = "incoming/20260101/0a1b.dcm"
     with database.engine.connect() as connection:
-        values = {"state": state, "words": words, "confirm": confirm}
+        values = {"state": state, "words": words, "confirm": bool(confirm)}
         connection.execute(
             text("UPDATE jobs SET state = :state, reason = :words, confirm = :confirm, confirmed_by = ''"), values
         )

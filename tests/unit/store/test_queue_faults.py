@@ -14,6 +14,8 @@ from contourd.store.tables import DeliveryRow, JobRow
 from tests.queueing import AWAY, POLICY, START, TAKEN, add_job, state
 from tests.reasons import because
 
+pytestmark = pytest.mark.both_databases
+
 DAY_S = 86400.0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from sqlalchemy import delete, select, text, update
 
 from contourd.delivery.deliveries import Deliveries
@@ -15,6 +16,8 @@ from contourd.store.tables import AttemptRow, DeliveryRow, InstanceRow, JobRow, 
 from contourd.store.tallies import ATTEMPTS, DELIVERIES, INSTANCES, JOBS, SERIES, Tally, count_all, read_tallies
 from tests import showcase
 from tests.queueing import FULL, POLICY, TAKEN, Clock, add_job
+
+pytestmark = pytest.mark.both_databases
 
 TABLES = (SERIES, INSTANCES, JOBS, DELIVERIES, ATTEMPTS)
 
@@ -98,8 +101,10 @@ def test_an_upgrade_counts_what_was_there_and_a_downgrade_leaves_no_trigger(data
     showcase.fill_queue(database, Spool(tmp_path / "spool"))
     database.downgrade("0002")
     with database.transaction() as session:
-        left = "SELECT count(*) FROM sqlite_master WHERE sql LIKE '%tallies%'"
-        assert session.scalar(text(left)) == 0
+        triggers = "SELECT count(*) FROM pg_trigger WHERE tgname LIKE '%tallied%'"
+        if database.is_sqlite:
+            triggers = "SELECT count(*) FROM sqlite_master WHERE sql LIKE '%tallies%'"
+        assert session.scalar(text(triggers)) == 0
         session.execute(text("UPDATE jobs SET state = 'FAILED'"))
     database.upgrade()
     assert kept(database) == counted(database)
