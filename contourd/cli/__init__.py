@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -49,6 +50,25 @@ COMMANDS: Mapping[str, tuple[Callable[..., Any], ...]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class CommandGroup:
+    """Commands that share a first word, as ``contourd db backup``: their panel, what they are for, and they by verb."""
+
+    panel: str
+    about: str
+    commands: Mapping[str, Callable[..., Any]]
+
+
+GROUPS: Mapping[str, CommandGroup] = {
+    "db": CommandGroup("Node", "Back up the database, restore it, change its version.", DATABASE_COMMANDS),
+    "models": CommandGroup("Node", "List and verify the models, put one into use, take it back.", MODEL_COMMANDS),
+    "constancy": CommandGroup(
+        "Node", "Check daily that the reference patient is contoured as ever.", CONSTANCY_COMMANDS
+    ),
+    "recipe": CommandGroup("Training", "List the recipes of training, and show one.", RECIPE_COMMANDS),
+}
+
+
 def _below(name: str) -> str:
     """Return what stands below a command's help."""
     return f"Example: {EXAMPLES[name]}\n\n{status_of(name)}"
@@ -57,22 +77,11 @@ def _below(name: str) -> str:
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(rich_help_panel=panel, epilog=_below(command.__name__))(command)
-database_app = typer.Typer(help="Back up the database, restore it, change its version.")
-for name, command in DATABASE_COMMANDS.items():
-    database_app.command(name, epilog=_below("db " + name))(command)
-app.add_typer(database_app, name="db", rich_help_panel="Node", no_args_is_help=True)
-models_app = typer.Typer(help="List and verify the models, put one into use, take it back.")
-for name, command in MODEL_COMMANDS.items():
-    models_app.command(name, epilog=_below("models " + name))(command)
-app.add_typer(models_app, name="models", rich_help_panel="Node", no_args_is_help=True)
-constancy_app = typer.Typer(help="Check daily that the reference patient is contoured as ever.")
-for name, command in CONSTANCY_COMMANDS.items():
-    constancy_app.command(name, epilog=_below("constancy " + name))(command)
-recipe_app = typer.Typer(help="List the recipes of training, and show one.")
-for name, command in RECIPE_COMMANDS.items():
-    recipe_app.command(name, epilog=_below("recipe " + name))(command)
-app.add_typer(recipe_app, name="recipe", rich_help_panel="Training", no_args_is_help=True)
-app.add_typer(constancy_app, name="constancy", rich_help_panel="Node", no_args_is_help=True)
+for name, group in GROUPS.items():
+    within = typer.Typer(help=group.about)
+    for verb, command in group.commands.items():
+        within.command(verb, epilog=_below(f"{name} {verb}"))(command)
+    app.add_typer(within, name=name, rich_help_panel=group.panel, no_args_is_help=True)
 
 
 def _tell_version(wanted: bool) -> None:

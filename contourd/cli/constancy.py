@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_format
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contourd.cli.options import ConfigOption, open_database, operator
+from contourd.cli.output import JsonOption, as_json
 from contourd.commands import command
 from contourd.errors import BaselineInvalid, ConstancyFailed, NodeError
 
@@ -98,7 +98,7 @@ def _show_models(check: ConstancyCheck, compared: bool) -> None:
 def show(
     config: ConfigOption = None,
     last: Annotated[int, typer.Option(min=1, help="How many checks and baselines are listed.")] = 14,
-    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Show how the check stands, and the last ones."""
     from datetime import UTC, datetime
@@ -115,7 +115,7 @@ def show(
         standing, checks = read_constancy(database, settings, now), ConstancyChecks(database).history(last)
     if json:
         content = constancy_content(standing) | {"checks": [_content(check) for check in checks]}
-        typer.echo(json_format.dumps(content, indent=1))
+        typer.echo(as_json(content))
         return
     from rich.console import Console
 

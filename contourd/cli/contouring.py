@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contourd.cli.options import DeviceOption, OverrideOption, RuntimeOption, StructuresOption, signed, worker_settings
+from contourd.cli.options import (
+    DeviceOption,
+    OverrideOption,
+    RuntimeOption,
+    StructuresOption,
+    known_profile,
+    signed,
+    worker_settings,
+)
 from contourd.cli.output import JsonOption, as_json
 from contourd.errors import NodeError, SeriesUnusable
 from contourd.profiles import PROFILES
@@ -38,8 +46,7 @@ def contour(
 
     if not ct_folder.is_dir():
         raise NodeError(f"{ct_folder} is no folder")
-    if profile not in PROFILES:
-        raise NodeError(f"there is no profile {profile!r}; there are: {', '.join(PROFILES)}")
+    chosen = known_profile(profile)
     found, unreadable = survey_series(ct_folder)
     instances = choose_series(found, unreadable, ct_folder, series_uid)
     from contourd.contour.contouring import ContouringOptions, contour_series
@@ -49,9 +56,7 @@ def contour(
     from contourd.models.runtimes import make_predictor, user_cache
 
     predictor = make_predictor(load_bundle(model), worker_settings(device, runtime), user_cache())
-    order = ContouringOptions(
-        profiles=(PROFILES[profile],), override=signed(override), colours=site_colours(structures)
-    )
+    order = ContouringOptions(profiles=(chosen,), override=signed(override), colours=site_colours(structures))
     with _stages() as report:
         contoured = contour_series(instances, predictor, order, report)
     output.parent.mkdir(parents=True, exist_ok=True)

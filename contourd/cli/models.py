@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from contourd.cli.options import ConfigOption, open_database, operator, read_activations
+from contourd.cli.output import JsonOption, as_json
 from contourd.commands import command
 from contourd.errors import DeviceError, ModelError, NodeError
 from contourd.reasons.catalogue import HoldReason
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from contourd.models.listing import ModelLine
     from contourd.settings import Settings
 
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs.")]
-
 
 def list_models(config: ConfigOption = None, json: JsonOption = False) -> None:
     """List the models that are here, and which are in use."""
@@ -31,7 +29,7 @@ def list_models(config: ConfigOption = None, json: JsonOption = False) -> None:
     settings = load_settings(config)
     lines = known_models(settings, read_activations(settings))
     if json:
-        typer.echo(dumps({"models": [_as_json(line) for line in lines]}, indent=1))
+        typer.echo(as_json({"models": [_content(line) for line in lines]}))
         return
     from rich.console import Console
     from rich.table import Table
@@ -64,7 +62,7 @@ def show(
     history = [one for one in activations if one.model.name == line.name]
     if json:
         content = {"card": line.card(), "activations": [_activation_json(one) for one in history]}
-        typer.echo(dumps(_as_json(line) | content, indent=1))
+        typer.echo(as_json(_content(line) | content))
         return
     from rich.console import Console
     from rich.markdown import Markdown
@@ -100,21 +98,21 @@ def verify(
     settings = load_settings(config)
     activations = read_activations(settings)
     lines = [_named(name, settings, activations) for name in models] if models else known_models(settings, activations)
-    texts = []
+    findings = []
     for line in lines:
         one = line.activation
         wanted = one.model.sha256 if one is not None and one.folder else ""
         asked = line.asked if line.active or line.origin is not Origin.SHIPPED else line.model.stored_name
         try:
             bundle = activation.verify(FoundModel(asked, line.folder, line.origin, wanted, one))
-            texts.append({"model": asked, "well": True, "told": f"{bundle.identity.text()} is whole"})
+            findings.append({"model": asked, "well": True, "told": f"{bundle.identity.text()} is whole"})
         except ModelError as error:
-            texts.append({"model": asked, "well": False, "told": str(error)})
+            findings.append({"model": asked, "well": False, "told": str(error)})
     if json:
-        typer.echo(dumps({"well": all(finding["well"] for finding in texts), "models": texts}, indent=1))
-    for finding in () if json else texts:
+        typer.echo(as_json({"well": all(finding["well"] for finding in findings), "models": findings}))
+    for finding in () if json else findings:
         typer.echo(f"{'ok' if finding['well'] else 'RED':<4}{finding['model']}: {finding['told']}")
-    raise typer.Exit(0 if all(finding["well"] for finding in texts) else 1)
+    raise typer.Exit(0 if all(finding["well"] for finding in findings) else 1)
 
 
 def activate(
@@ -213,7 +211,7 @@ def _bounds(value: Any) -> str:
     return " to ".join(map(str, value)) if len(value) == 2 and not isinstance(value[0], str) else ", ".join(value)
 
 
-def _as_json(line: ModelLine) -> dict[str, Any]:
+def _content(line: ModelLine) -> dict[str, Any]:
     return {
         "name": line.name,
         "version": line.version,

@@ -18,6 +18,7 @@ from contourd.errors import NodeError, SettingsError
 if TYPE_CHECKING:
     from contourd.model.library import Activation
     from contourd.operations.operations import Operations
+    from contourd.profiles import Profile
     from contourd.settings import Destination, Settings, WorkerSettings
     from contourd.store.database import Database
 
@@ -166,6 +167,15 @@ def addressed(text: str, settings: Settings | None, profile: str = "strict") -> 
     except ValidationError as error:
         problems = [f"{item['loc'][-1]}: {item['msg'].removeprefix('Value error, ')}" for item in error.errors()]
         raise SettingsError(text, problems) from error
+
+
+def known_profile(name: str) -> Profile:
+    """Return a destination profile by its name; raises NodeError where there is none."""
+    from contourd.profiles import PROFILES
+
+    if name not in PROFILES:
+        raise NodeError(f"there is no profile {name!r}; there are: {', '.join(PROFILES)}")
+    return PROFILES[name]
 
 
 def calling_title(calling: str | None, settings: Settings | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from contourd.cli.operating import JobArgument
 from contourd.cli.options import ConfigOption, open_database, operator
+from contourd.cli.output import JsonOption, as_json
 
 if TYPE_CHECKING:
     from contourd.constancy.replay import OrganChange, OutputReplay, Replay
@@ -23,7 +23,7 @@ def replay(
     today: Annotated[
         bool, typer.Option("--today", help="With the model and the settings of today, not those recorded.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Contour a job again and compare the bytes; nothing is sent."""
     from contourd.constancy.replay import ReplayBasis, Replayer
@@ -32,17 +32,17 @@ def replay(
 
     settings = load_settings(config)
     with open_database(settings) as database:
-        text = Replayer(database, settings).replay(job, ReplayBasis.TODAY if today else ReplayBasis.RECORDED)
-        detail = verdict(text) + ("; with the model and the settings of today" if today else "")
+        result = Replayer(database, settings).replay(job, ReplayBasis.TODAY if today else ReplayBasis.RECORDED)
+        detail = verdict(result) + ("; with the model and the settings of today" if today else "")
         AuditTrail(database).record(AuditEntry(operator(), "replay", f"job {job}", detail))
-    kept = _keep(text, output) if output is not None else []
+    kept = _keep(result, output) if output is not None else []
     if json:
-        typer.echo(dumps(_as_json(text), indent=1))
+        typer.echo(as_json(_content(result)))
     else:
-        _show(text)
+        _show(result)
         for path in kept:
             typer.echo(f"{path}: made again, for comparison only")
-    raise typer.Exit(0 if text.same else 1)
+    raise typer.Exit(0 if result.same else 1)
 
 
 def verdict(result: Replay) -> str:
@@ -98,7 +98,7 @@ def _keep(result: Replay, output: Path) -> list[Path]:
     return paths
 
 
-def _as_json(result: Replay) -> dict[str, Any]:
+def _content(result: Replay) -> dict[str, Any]:
     return {
         "job": result.job_id,
         "same": result.same,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from contourd.cli.options import ConfigOption, read_activations
+from contourd.cli.output import JsonOption, as_json
 from contourd.errors import NodeError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def route(
     ct_folder: Annotated[Path, typer.Argument(help="Folder of DICOM files, searched to the bottom.")],
     config: ConfigOption = None,
     calling_ae: Annotated[str, typer.Option(metavar="AE", help="AE title of the sender, for routes that ask.")] = "",
-    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Print what would become of a folder's series, and why.
 
@@ -31,14 +31,14 @@ def route(
     settings = load_settings(config)
     if not ct_folder.is_dir():
         raise NodeError(f"{ct_folder} is no folder")
-    text = Forecaster(settings, read_activations(settings), calling_ae.strip()).foresee(ct_folder)
-    if not text.series and not text.unreadable:
+    forecast = Forecaster(settings, read_activations(settings), calling_ae.strip()).foresee(ct_folder)
+    if not forecast.series and not forecast.unreadable:
         raise NodeError(f"{ct_folder} holds no DICOM images")
     if json:
-        typer.echo(dumps(_as_json(text), indent=1))
+        typer.echo(as_json(_content(forecast)))
     else:
-        _show(text)
-    well = not text.unreadable and all(one.outcome is ForecastOutcome.CONTOURED for one in text.series)
+        _show(forecast)
+    well = not forecast.unreadable and all(one.outcome is ForecastOutcome.CONTOURED for one in forecast.series)
     raise typer.Exit(0 if well else 1)
 
 
@@ -66,7 +66,7 @@ def _outcome(one: Forecast) -> str:
     return f"contoured with {one.model.text()}, sent to {places}{after}"
 
 
-def _as_json(forecast: FolderForecast) -> dict[str, Any]:
+def _content(forecast: FolderForecast) -> dict[str, Any]:
     from contourd.observe.status import reason_content
 
     return {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contourd.cli.options import CallingOption, ConfigOption, addressed, calling_title, settings_or_none
+from contourd.cli.options import CallingOption, ConfigOption, addressed, calling_title, known_profile, settings_or_none
 from contourd.cli.output import JsonOption, as_json
 from contourd.errors import NodeError
 from contourd.profiles import PROFILES
@@ -218,10 +218,8 @@ def accept(
     from contourd.acceptance.phantom import POSITIONS, write_phantom
     from contourd.acceptance.sheet import PhantomDelivery, sheet_page, sheet_table
 
-    if profile not in PROFILES:
-        raise NodeError(f"there is no profile {profile!r}; there are: {', '.join(PROFILES)}")
     settings = settings_or_none(config)
-    peer = addressed(destination, settings, profile)
+    peer = addressed(destination, settings, known_profile(profile).name)
     try:
         phantoms = [write_phantom(output / position, position, peer.structure_set_profile) for position in POSITIONS]
     except OSError as error:

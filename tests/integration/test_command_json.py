@@ -19,11 +19,7 @@ from pydicom.config import IGNORE
 from pydicom.dataelem import DataElement
 from typer.testing import CliRunner
 
-from contourd.cli import COMMANDS, app
-from contourd.cli.constancy import CONSTANCY_COMMANDS
-from contourd.cli.database import DATABASE_COMMANDS
-from contourd.cli.models import MODEL_COMMANDS
-from contourd.cli.training import RECIPE_COMMANDS
+from contourd.cli import COMMANDS, GROUPS, app
 from contourd.constancy.requests import ConstancyChecks
 from contourd.dicom.network.in_memory_scp import InMemorySCP
 from contourd.dicom.reading.integrity import stored_sha256
@@ -296,14 +292,8 @@ def site(tmp_path, bright_bundle, small_bundle, monkeypatch) -> Iterator[Site]:
 
 
 def names() -> set[str]:
-    groups = {
-        "db": DATABASE_COMMANDS,
-        "models": MODEL_COMMANDS,
-        "constancy": CONSTANCY_COMMANDS,
-        "recipe": RECIPE_COMMANDS,
-    }
-    return {command.__name__ for group in COMMANDS.values() for command in group} | {
-        f"{group} {name}" for group, commands in groups.items() for name in commands
+    return {command.__name__ for panel in COMMANDS.values() for command in panel} | {
+        f"{name} {verb}" for name, group in GROUPS.items() for verb in group.commands
     }
 
 

@@ -15,20 +15,15 @@ import pytest
 from typer.testing import CliRunner
 
 from contourd import __version__
-from contourd.cli import COMMANDS, app, main
-from contourd.cli.constancy import CONSTANCY_COMMANDS
-from contourd.cli.database import DATABASE_COMMANDS
+from contourd.cli import COMMANDS, GROUPS, app, main
 from contourd.cli.examples import EXAMPLES
-from contourd.cli.models import MODEL_COMMANDS
 from contourd.cli.statuses import status_of as status_of_command
-from contourd.cli.training import RECIPE_COMMANDS
 from tests.peers import LOOPBACK, free_port
 from tests.phantom import write_series
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = [command.__name__ for commands in COMMANDS.values() for command in commands]
-GROUPS = {"db": DATABASE_COMMANDS, "models": MODEL_COMMANDS, "constancy": CONSTANCY_COMMANDS, "recipe": RECIPE_COMMANDS}
-GROUPED = [f"{group} {name}" for group, commands in GROUPS.items() for name in commands]
+GROUPED = [f"{name} {verb}" for name, group in GROUPS.items() for verb in group.commands]
 # pynetdicom leaves the sockets of broken connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 PLAIN = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
@@ -144,7 +139,7 @@ def test_help_says_how_the_command_ends(name: str) -> None:
 def test_each_command_has_a_line_of_a_terminal_of_80_columns(group: Sequence[str]) -> None:
     """What is longer would be folded and not be read at a glance; markup takes no word away."""
     shown = CliRunner().invoke(app, [*group, "--help"], env={**PLAIN, "COLUMNS": "80"}).output
-    commands = GROUPS[group[0]] if group else {c.__name__: c for panel in COMMANDS.values() for c in panel}
+    commands = GROUPS[group[0]].commands if group else {c.__name__: c for panel in COMMANDS.values() for c in panel}
     for name, command in commands.items():
         told = (command.__doc__ or "").split("\n\n")[0]
         assert re.search(rf"^. {name} +{re.escape(told)} *.$", shown, re.MULTILINE), f"{name}: {told}"
