@@ -12,7 +12,6 @@ from types import MappingProxyType
 from typing import Literal
 
 HoleStyleName = Literal["keyhole", "xor"]
-ProfileName = Literal["strict", "eclipse", "raystation", "monaco", "pinnacle", "mim"]
 
 LABEL = "AI-HN DRAFT"
 
@@ -58,15 +57,14 @@ class Profile:
 
 STRICT = Profile("strict")
 
-PROFILES: Mapping[str, Profile] = MappingProxyType(
-    {
-        "strict": STRICT,
-        # Names over 16 characters, and DS values of 16 bytes, gave trouble: two decimals leave room for large tables.
-        "eclipse": Profile("eclipse", decimals=2),
-        # A changed interpreted type makes a second ROI there: it stays ORGAN for ever.
-        "raystation": Profile("raystation"),
-        "monaco": Profile("monaco"),
-        "pinnacle": Profile("pinnacle"),
-        "mim": Profile("mim", name_length=64),
-    }
+_ALL = (
+    STRICT,
+    # Names over 16 characters, and DS values of 16 bytes, gave trouble: two decimals leave room for large tables.
+    Profile("eclipse", decimals=2),
+    # A changed interpreted type makes a second ROI there: it stays ORGAN for ever.
+    Profile("raystation"),
+    Profile("monaco"),
+    Profile("pinnacle"),
+    Profile("mim", name_length=64),
 )
+PROFILES: Mapping[str, Profile] = MappingProxyType({profile.name: profile for profile in _ALL})

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from contourd.profiles import PROFILES, HoleStyleName, Profile, ProfileName
+from contourd.profiles import PROFILES, HoleStyleName, Profile
 from contourd.settings.values import (
     AETitle,
     InterpretedType,
@@ -46,6 +46,15 @@ class SenderNode(Section):
     def name(self) -> str:
         """What it is called in the log."""
         return self.ae_title
+
+
+def _known_profile(name: str) -> str:
+    if name not in PROFILES:
+        raise ValueError(f"Input should be {', '.join(map(repr, PROFILES))}")
+    return name
+
+
+ProfileName = Annotated[str, AfterValidator(_known_profile)]
 
 
 class Destination(Section):

@@ -25,11 +25,13 @@ from contourd.dicom.network.scu import StorageSCU
 from contourd.dicom.reading import admission, series
 from contourd.dicom.reading.decoders import DECODERS, UNCOMPRESSED
 from contourd.dicom.uids import IMPLEMENTATION, IMPLEMENTATION_NAME
+from contourd.profiles import PROFILES
 from contourd.settings import Destination, NodeSettings
 from tests.peers import LOOPBACK
 from tests.phantom import read_series, structure_set, write_series
 
-TEXT = (Path(__file__).parents[2] / "docs" / "conformance.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "conformance.md").read_text(encoding="utf-8")
 PDU_BYTES = 16382
 STATUS = r"\b[0-9A-F]{4}\b"
 # pynetdicom leaves the sockets of broken connections to the garbage collector.
@@ -59,6 +61,16 @@ def test_the_transfer_syntaxes_are_those_that_are_read_in_the_order_of_preferenc
     assert [uid for uid, _ in listed] == [*UNCOMPRESSED, *DECODERS]
     needed = {uid: needs.lower() for uid, needs in listed if needs != "nothing"}
     assert needed == {uid: plugin for uid, plugin in DECODERS.items() if plugin != "pydicom"}
+
+
+def test_the_profiles_are_those_of_the_code():
+    rows = re.findall(
+        r"^\| `(\w+)` \| (\w+) \| (\d+) \| (\d+) \| .+ \|$", section("### 3.1 Destination profiles"), re.M
+    )
+    assert rows == [(p.name, p.holes, str(p.decimals), str(p.name_length)) for p in PROFILES.values()]
+    offered = re.search(r'^profile = "strict" +# (.+);', (ROOT / "etc" / "contourd.toml").read_text(), re.M)
+    assert offered
+    assert offered[1].split(" | ") == list(PROFILES)
 
 
 def test_the_sop_classes_are_those_of_the_code():
