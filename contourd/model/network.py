@@ -6,6 +6,8 @@ The kinds that there are stand in ``contourd.model.networks``.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import ClassVar, Self
 
 from torch import Tensor, nn
@@ -46,6 +48,10 @@ class Network(nn.Module):
         What ``model`` in model.json is read by.
     stride
         1 or 2: voxels of the image along each side of a voxel of the features that ``decoded`` returns last.
+    peak_bytes_per_voxel
+        Runtime -> memory of a run for each voxel of the crop, at most; a crop for which there is less is not run. Of
+        AnatomyNet 186 and 153 were measured (paper's channels, ten classes), and a third is to spare. A kind that
+        needs more says so.
     organ_weights
         Prefixes of the weights whose first axis is the classes: what training from another model takes organ by organ.
         Without them, that model must have the same organs.
@@ -53,6 +59,7 @@ class Network(nn.Module):
 
     configuration: ClassVar[type[NetworkConfig]] = NetworkConfig
     stride: ClassVar[int] = 1
+    peak_bytes_per_voxel: ClassVar[Mapping[str, int]] = MappingProxyType({"torch": 250, "openvino": 205})
     organ_weights: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: NetworkConfig) -> None:

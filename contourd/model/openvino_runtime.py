@@ -30,8 +30,6 @@ from contourd.model.runtime_description import RuntimeDescription
 from contourd.model.slabs import slabs
 from contourd.reasons.catalogue import HoldReason
 
-# Peak of a run with the paper's channels and ten classes: 153 measured, and a third to spare.
-BYTES_PER_VOXEL = 205
 # A larger volume is worth a compilation for its own shape: a tenth less time, a quarter less memory.
 LARGE_VOXELS = 4_000_000
 EXAMPLE = (32, 32, 32)
@@ -102,6 +100,7 @@ class OpenVinoRuntime:
         self._classes = network.config.classes
         self._stride = network.stride
         self._precision = precision
+        self._peak_bytes_per_voxel = network.peak_bytes_per_voxel["openvino"]
         self._processor, self._threads = processor(), torch.get_num_threads()
         try:
             if precision == "bf16" and not has_bf16():
@@ -131,7 +130,7 @@ class OpenVinoRuntime:
         DeviceError
             The memory does not suffice.
         """
-        check_memory(torch.device("cpu"), image.size, BYTES_PER_VOXEL)
+        check_memory(torch.device("cpu"), image.size, self._peak_bytes_per_voxel)
         found = np.zeros((self._classes - 1, *image.shape), dtype=np.float32)
         x = image[None, None]
         features = self._features(x)

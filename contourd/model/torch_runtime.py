@@ -15,8 +15,6 @@ from contourd.model.runtime_description import RuntimeDescription
 from contourd.model.slabs import slabs
 from contourd.reasons.catalogue import HoldReason
 
-# Peak of a run with the paper's channels and ten classes: 186 measured on a CPU, and a third to spare.
-BYTES_PER_VOXEL = 250
 # What torch says where CUDA, its libraries or the driver fail; a process that has met it does not get the device again.
 LOST = ("CUDA error", "CUDA driver", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS", "NVIDIA driver", "CUDA GPUs")
 
@@ -61,7 +59,7 @@ class TorchRuntime:
         DeviceUnavailable
             It does not suffice now, or the device fails.
         """
-        check_memory(self._device, image.size, BYTES_PER_VOXEL)
+        check_memory(self._device, image.size, self._network.peak_bytes_per_voxel["torch"])
         found = np.zeros((self._network.config.classes - 1, *image.shape), dtype=np.float32)
         try:
             with torch.inference_mode(), torch.autocast(self._device.type, torch.float16, enabled=self._half):

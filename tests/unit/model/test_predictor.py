@@ -10,7 +10,6 @@ from scipy import ndimage
 from contourd.errors import DeviceError
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from contourd.model import torch_runtime
 from contourd.model.anatomynet import AnatomyNet, AnatomyNetConfig
 from contourd.model.bundle import save_bundle
 from contourd.model.kinds import predictor_for
@@ -135,6 +134,6 @@ def test_too_large_for_the_memory():
 
 def test_the_predictor_refuses_what_does_not_fit(bundle, monkeypatch):
     predictor = predictor_for(bundle(), "cpu")
-    monkeypatch.setattr(torch_runtime, "BYTES_PER_VOXEL", 10**9)
+    monkeypatch.setattr(AnatomyNet, "peak_bytes_per_voxel", {"torch": 10**9})
     with pytest.raises(DeviceError, match="use a device with more memory"):
         predictor.predict(volume())
