@@ -113,11 +113,12 @@ def database(url: str) -> CheckFinding:
 
 
 def decoders() -> CheckFinding:
-    """Return which transfer syntaxes can be read here; RLE and uncompressed ones always can."""
+    """Return which transfer syntaxes can be read here; uncompressed ones always can."""
+    read = ["uncompressed", "deflated", *(UID(syntax).name for syntax in DECODERS if has_decoder(syntax))]
     missing = [UID(syntax).name for syntax in DECODERS if not has_decoder(syntax)]
     if missing:
         return ok(
-            f"uncompressed, deflated and RLE; senders are refused {', '.join(missing)}",
+            f"{', '.join(read)} can be read; senders are refused {', '.join(missing)}",
             "where senders compress: pip install 'contourd[codecs]'",
         )
     return ok("every transfer syntax that contourd knows can be decoded")
