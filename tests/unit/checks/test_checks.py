@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from contourd.store.tables import SCHEMA_REVISION
 from tests.checking import write_settings
 from tests.peers import LOOPBACK, free_port
 
+INSTALL = Path(__file__).resolve().parents[3] / "docs" / "install.md"
 # pynetdicom leaves the sockets of broken connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
@@ -180,6 +182,19 @@ def test_the_names_are_stable(tmp_path: Path, small_bundle: Path) -> None:
     path = write_settings(tmp_path, small_bundle, more + "[delivery]")
     asked = {check.name for check in checks_of(load_settings(path), path)}
     assert asked - set(names) == {"second-reader", "tls:node"}
+
+
+def test_the_document_has_a_row_for_each_check(tmp_path: Path, small_bundle: Path) -> None:
+    everything = (
+        "[check]\nrt_utils = true\n[web]\nenabled = true\n[alerts]\nwebhook = 'https://ops.example.org/'\n"
+        "[alerts.mail]\nhost = 'mail.example.org'\nsender = 'a@example.org'\nrecipients = ['b@example.org']\n"
+        "[node.tls]\ncertificate = 'c'\nkey = 'k'\nrequire_certificate = false\n[delivery]"
+    )
+    path = write_settings(tmp_path, small_bundle, everything)
+    names = {check.name.partition(":")[0] for check in checks_of(load_settings(path), path)}
+    section = INSTALL.read_text(encoding="utf-8").split("\n## 3. Check\n")[1].split("\n## ")[0]
+    cells = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    assert {name for cell in cells for name in re.findall(r"`([\w.-]+)(?::\w+)?`", cell)} == names
 
 
 def test_a_check_that_breaks_does_not_end_the_list(tmp_path: Path, small_bundle: Path) -> None:
