@@ -62,10 +62,10 @@ def deliver_next(queue: Queue, deliveries: Deliveries) -> None:
     """Take the next job to its end."""
     job = queue.fetch_job("worker-1-1", 60)
     assert job is not None
-    queue.finish_job(job.id, "worker-1-1", {"pacs": f"outgoing/{job.id}.dcm"}, REMARKS)
+    queue.finish_job(job.claim, {"pacs": f"outgoing/{job.id}.dcm"}, REMARKS)
     delivery = deliveries.fetch_delivery("pacs")
     assert delivery is not None
-    deliveries.finish_delivery(delivery.id, Outcome(OutcomeKind.ACCEPTED, "", 0x0000))
+    deliveries.finish_delivery(delivery, Outcome(OutcomeKind.ACCEPTED, "", 0x0000))
 
 
 def size_bytes(database: Database, file: Path) -> int:

@@ -178,7 +178,7 @@ class Node:
         delivery = self.deliveries.fetch_delivery("tps")
         assert delivery is not None, "the job was held"
         outcome = StorageSCU("CONTOURD").deliver(self.spool.root / delivery.output, self.settings.destination[0])
-        self.deliveries.finish_delivery(delivery.id, outcome)
+        self.deliveries.finish_delivery(delivery, outcome)
         watch.mark("deliver")
         return watch.seconds
 

@@ -12,7 +12,7 @@ from contourd.settings import Destination
 from contourd.store.queue import Queue
 from contourd.store.states import RetryPolicy
 from tests.databases import open_queue
-from tests.queueing import Clock, Peer, add_job
+from tests.queueing import Clock, Peer, add_job, in_force
 
 DAY_S = 86400
 POLICY = RetryPolicy(30, 1800, DAY_S)
@@ -48,7 +48,7 @@ class Node:
         """Make a job with a structure set for each destination, "NUMBER.dcm"."""
         job = add_job(self.database, number, ",".join(names))
         self.queue.fetch_job("worker", 60)
-        self.queue.finish_job(job, "worker", dict.fromkeys(names, f"{number}.dcm"))
+        self.queue.finish_job(in_force(self.queue, job), dict.fromkeys(names, f"{number}.dcm"))
         return job
 
     def run(self, seconds: float, step_s: float = 10) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sqlalchemy import select
-from sqlalchemy.orm import selectinload
 
 from contourd.delivery.deliveries import Deliveries
 from contourd.dicom.network.outcomes import Outcome, OutcomeKind
@@ -11,7 +10,7 @@ from contourd.store.database import Database
 from contourd.store.queue import Queue
 from contourd.store.states import JobState, RetryPolicy, SeriesState
 from contourd.store.tables import AuditRow, DeliveryRow, JobRow, SeriesRow
-from tests.queueing import Clock
+from tests.queueing import Clock, in_force
 
 POLICY = RetryPolicy(first_s=30, max_s=1800, give_up_after_s=259_200)
 TAKEN = Outcome(OutcomeKind.ACCEPTED, "", 0x0000)
@@ -34,12 +33,12 @@ def add(database: Database, clock: Clock, confirm: bool = False) -> int:
 
 def contour(queue: Queue, job: int, outputs: dict[str, str] | None = None) -> None:
     queue.fetch_job("w", 60)
-    queue.finish_job(job, "w", outputs or {"pacs": "outgoing/1.dcm"})
+    queue.finish_job(in_force(queue, job), outputs or {"pacs": "outgoing/1.dcm"})
 
 
 def read(database: Database, job: int) -> JobRow:
     with database.reading() as session:
-        return session.get_one(JobRow, job, options=[selectinload(JobRow.destination_rows)])
+        return session.get_one(JobRow, job)
 
 
 def deliveries(database: Database) -> dict[str, str]:
@@ -55,4 +54,4 @@ def trail(database: Database) -> list[tuple[str, str, str, str]]:
 
 
 def deliver(sending: Deliveries, destination: str = "pacs") -> None:
-    sending.finish_delivery(sending.fetch_delivery(destination).id, TAKEN)
+    sending.finish_delivery(sending.fetch_delivery(destination), TAKEN)

@@ -10,6 +10,7 @@ from sqlalchemy import select
 from contourd.dicom.network.commitment_messages import CommitmentReport, CommitmentRequest
 from contourd.dicom.network.outcomes import Outcome, OutcomeKind
 from contourd.settings import Destination, SenderNode
+from contourd.store.queue import JobClaim
 from contourd.store.states import JobState, RetryPolicy, SeriesState
 from contourd.store.tables import EventRow, InstanceRow, JobRow, SeriesRow
 
@@ -76,6 +77,11 @@ def add_job(database, number: int = 1, destinations: str = "pacs") -> int:
         session.add(job)
         session.flush()
         return job.id
+
+
+def in_force(queue, job_id: int) -> JobClaim:
+    """Return the claim of whoever has a job."""
+    return next(lease.claim for lease in queue.list_leases() if lease.claim.job_id == job_id)
 
 
 def state(database, job_id: int) -> str:

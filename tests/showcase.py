@@ -108,7 +108,7 @@ def fill(database: Database, spool: Spool, files: Files | None = None) -> None:
     """
     files = files or coarse_reference()
     paths = [spool.store_instance([image]) for image in files.images]
-    spool.store_output(1, files.structure_set)
+    spool.store_output(1, 1, files.structure_set)
     fill_queue(database, spool, paths, files.series_uid, files.remarks)
     with database.transaction() as session:
         session.execute(delete(InstanceRow).where(InstanceRow.series_id == 2))

@@ -21,6 +21,7 @@ from contourd.dicom.network.commitment_scu import CommitmentClient, reference_to
 from contourd.dicom.network.outcomes import BROKE_OFF, Outcome, OutcomeKind
 from contourd.dicom.network.scu import DeliveryClient
 from contourd.dicom.reading.instance import UNREADABLE
+from contourd.errors import LeaseLost
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Destination
 from contourd.store.backoff import Backoff, Seconds, WaitingTimes
@@ -71,7 +72,7 @@ class Deliverer:
     def deliver_due(self) -> None:
         """Send what is due, and ask for the commitment of what was sent."""
         if self._broke_off:  # the database could not be written, for instance
-            self._deliveries.recover(self._name, "an error of contourd's own; see its log")
+            self._deliveries.recover(destination=self._name, reason="an error of contourd's own; see its log")
         self._broke_off = True
         if (not self._backoff.is_down or self._answers_again()) and self._send_due() and self._destination.commitment:
             self._ask_for_commitment()
@@ -91,6 +92,9 @@ class Deliverer:
         waited_s = self._trying.waited_s(delivery.id, delivery.created_at)
         outcome = BROKE_OFF
         recorded = False
+        if not self._deliveries.is_ours(delivery):
+            log.warning("another process has the delivery now", extra={"action": "lease lost", "job": delivery.job_id})
+            return True
         try:
             outcome = self._post.sender.deliver(self._post.root / delivery.output, self._destination)
         finally:  # what is raised counts as a try in vain; once and for all: what is not written down is sent again
@@ -104,21 +108,27 @@ class Deliverer:
         return True
 
     def _record(self, delivery: Delivery, outcome: Outcome, waited_s: float) -> None:
-        """Write down how a try ended; raises QueueUnavailable."""
+        """Write down how a try ended, unless another process took it over meanwhile; raises QueueUnavailable."""
+        try:
+            self._record_own(delivery, outcome, waited_s)
+        except LeaseLost as error:
+            log.warning("%s", error, extra={"action": "lease lost", "job": delivery.job_id})
+
+    def _record_own(self, delivery: Delivery, outcome: Outcome, waited_s: float) -> None:
         about = {"job": delivery.job_id, "destination": self._name}
         if outcome.kind is OutcomeKind.REFUSED:
-            self._deliveries.refuse_delivery(delivery.id, outcome)
+            self._deliveries.refuse_delivery(delivery, outcome)
             log.error("refused: %s", outcome.reason, extra={"action": "refuse", **about})
         elif outcome.kind is not OutcomeKind.ACCEPTED:
-            if self._deliveries.postpone_delivery(delivery.id, outcome, waited_s):
+            if self._deliveries.postpone_delivery(delivery, outcome, waited_s):
                 log.warning("will be sent again: %s", outcome.reason, extra={"action": "retry", **about})
             else:
                 log.error("given up: %s", outcome.reason, extra={"action": "give up", **about})
         elif self._destination.commitment:
-            self._deliveries.await_commitment(delivery.id, outcome)
+            self._deliveries.await_commitment(delivery, outcome)
             log.info("sent, and not yet committed", extra={"action": "send", **about})
         else:
-            self._deliveries.finish_delivery(delivery.id, outcome)
+            self._deliveries.finish_delivery(delivery, outcome)
             log.info("delivered", extra={"action": "deliver", **about})
 
     def _is_down(self, outcome: Outcome) -> None:

@@ -11,8 +11,10 @@ from sqlalchemy import ColumnElement, or_, select, update
 from sqlalchemy.orm import Session
 
 from contourd.dicom.network.outcomes import Outcome, OutcomeKind
+from contourd.errors import LeaseLost
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.store.database import Database
+from contourd.store.locks import lock_delivery
 from contourd.store.states import (
     DELIVERIES_WAITING,
     JOBS_SENDING,
@@ -40,9 +42,16 @@ CODES: Mapping[OutcomeKind, HoldReason] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A claimed delivery; ``output`` is relative to the spool."""
+    """A claimed delivery: who claims it next has a higher token, and then this one counts for nothing.
+
+    Attributes
+    ----------
+    output
+        The structure set, relative to the spool.
+    """
 
     id: int
+    token: int
     job_id: int
     destination: str
     output: str
@@ -67,25 +76,38 @@ class Deliveries:
     ----------
     commitment_wait_s
         The longest that a destination is given to answer for what it took.
+    process_id
+        Who sends: the id of this process.
     """
 
     def __init__(
-        self, database: Database, policy: RetryPolicy, clock: Clock = utc_now, commitment_wait_s: float = 0.0
+        self,
+        database: Database,
+        policy: RetryPolicy,
+        clock: Clock = utc_now,
+        commitment_wait_s: float = 0.0,
+        process_id: str = "",
     ) -> None:
+        self._process = process_id
         self._database = database
         self.policy = policy
         self._now = clock
         self._longest = timedelta(seconds=max(policy.longest_s, commitment_wait_s))
 
-    def recover(self, destination: str | None = None, reason: str = "contourd was restarted") -> None:
+    def recover(
+        self, process_id: str | None = None, destination: str | None = None, reason: str = "contourd was restarted"
+    ) -> None:
         """Make what was being sent when it broke off ready again: whether it arrived is not known.
 
         Parameters
         ----------
+        process_id
+            Who was sending it, and is dead; by default this process, which has nothing under way there.
         destination
-            Only what goes there; nothing may be under way to it. None: to all.
+            Only what goes there. None: to all.
         """
-        sending = select(DeliveryRow).where(DeliveryRow.state == DeliveryState.SENDING)
+        sender = self._process if process_id is None else process_id
+        sending = select(DeliveryRow).where(DeliveryRow.state == DeliveryState.SENDING, DeliveryRow.process == sender)
         if destination is not None:
             sending = sending.where(DeliveryRow.destination == destination)
         with self._database.transaction() as session:
@@ -107,29 +129,37 @@ class Deliveries:
             if row is None:
                 return None
             row.attempts += 1
+            row.claims += 1
+            row.process = self._process
             advance_delivery(session, row, DeliveryEvent.CLAIM, "", self._now())
-            return Delivery(row.id, row.job_id, row.destination, row.output, row.attempts, row.created_at)
+            return Delivery(row.id, row.claims, row.job_id, row.destination, row.output, row.attempts, row.created_at)
 
     def _is_due(self) -> ColumnElement[bool]:
         """Its time has come, or lies where no wait of ours can put it: the clock was set since."""
         now = self._now()
         return or_(DeliveryRow.not_before <= now, DeliveryRow.not_before > now + self._longest)
 
-    def finish_delivery(self, delivery_id: int, outcome: Outcome) -> None:
-        """Record the destination's acceptance; the job is delivered with its last delivery."""
+    def is_ours(self, delivery: Delivery) -> bool:
+        """Return whether nobody else has claimed it since: it is asked right before it is sent."""
+        with self._database.reading() as session:
+            row = session.get_one(DeliveryRow, delivery.id)
+            return (row.state, row.claims) == (DeliveryState.SENDING, delivery.token)
+
+    def finish_delivery(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Record the destination's acceptance; the job is delivered with its last delivery. Raises LeaseLost."""
         with self._database.transaction() as session:
-            row = self._note_attempt(session, delivery_id, outcome)
+            row = self._note_attempt(session, delivery, outcome)
             end_delivery(session, row, DeliveryEvent.ACCEPTED, _reason_of(outcome), self._now())
 
-    def await_commitment(self, delivery_id: int, outcome: Outcome) -> None:
+    def await_commitment(self, delivery: Delivery, outcome: Outcome) -> None:
         """Record the destination's acceptance where it is delivered only when the destination commits itself to it."""
         with self._database.transaction() as session:
-            row = self._note_attempt(session, delivery_id, outcome)
+            row = self._note_attempt(session, delivery, outcome)
             row.reason = Reason(HoldReason.COMMITMENT_TO_ASK)
             row.not_before = self._now()
             advance_delivery(session, row, DeliveryEvent.AWAIT, _reason_of(outcome), self._now())
 
-    def postpone_delivery(self, delivery_id: int, outcome: Outcome, waited_s: float) -> bool:
+    def postpone_delivery(self, delivery: Delivery, outcome: Outcome, waited_s: float) -> bool:
         """Set the time of the next try, or refuse the delivery when the policy gives up.
 
         Parameters
@@ -142,7 +172,7 @@ class Deliveries:
         False where it was given up.
         """
         with self._database.transaction() as session:
-            row, now = self._note_attempt(session, delivery_id, outcome), self._now()
+            row, now = self._note_attempt(session, delivery, outcome), self._now()
             if self.policy.gives_up(waited_s):
                 reason = reason_of(outcome)
                 refuse_delivery(session, row, Reason.of(HoldReason.GIVEN_UP_AFTER, tries=row.attempts, why=reason), now)
@@ -151,10 +181,10 @@ class Deliveries:
             return_delivery(session, row, reason_of(outcome), later, now)
             return True
 
-    def refuse_delivery(self, delivery_id: int, outcome: Outcome) -> None:
+    def refuse_delivery(self, delivery: Delivery, outcome: Outcome) -> None:
         """Record that retrying cannot help; the job fails with the reason."""
         with self._database.transaction() as session:
-            row = self._note_attempt(session, delivery_id, outcome)
+            row = self._note_attempt(session, delivery, outcome)
             refuse_delivery(session, row, reason_of(outcome), self._now())
 
     def finish_awaiting(self, destination: str) -> None:
@@ -203,8 +233,11 @@ class Deliveries:
         at_work = DeliveryRow.job_id.in_(select(JobRow.id).where(JobRow.state.in_(JOBS_SENDING)))
         return (DeliveryRow.state == DeliveryState.PENDING) & (DeliveryRow.destination == destination) & at_work
 
-    def _note_attempt(self, session: Session, delivery_id: int, outcome: Outcome) -> DeliveryRow:
-        row = session.get_one(DeliveryRow, delivery_id)
+    def _note_attempt(self, session: Session, delivery: Delivery, outcome: Outcome) -> DeliveryRow:
+        """Return the row of what was sent, locked, with its try; raises LeaseLost where another process has it now."""
+        row = lock_delivery(session, delivery.id)
+        if (row.state, row.claims) != (DeliveryState.SENDING, delivery.token):
+            raise LeaseLost(f"delivery {delivery.id} is no longer this process's: nothing of its try is recorded")
         self._note(session, row, outcome.kind.value, outcome.status, outcome.reason)
         return row
 

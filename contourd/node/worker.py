@@ -98,6 +98,7 @@ class Worker:
         self._colours = site_colours(settings.structures.file)
         self._waiting = dict[int, Backoff]()
         self._elapsed = elapsed
+        self._written: list[str] = []  # of the job under way, relative to the spool
         self._profiles = {d.name: d.structure_set_profile for d in settings.destination}
         self.stopping = threading.Event()
         self.wake = threading.Event()
@@ -195,6 +196,16 @@ class Worker:
                     self._contour_and_record(job, found)
         except LeaseLost:
             log.warning("the job is another worker's now", extra={"action": "lease lost", "job": job.id})
+            self._remove_written()
+        self._written.clear()
+
+    def _remove_written(self) -> None:
+        """Remove what this worker wrote too late: the structure sets are another's to give."""
+        for path in self._written:
+            try:
+                self._spool.remove(path)
+            except SpoolError as error:  # retention removes it with the job's own
+                log.warning("%s", error, extra={"action": "spool"})
 
     def _contour_and_record(self, job: Job, found: FoundModel) -> None:
         """Contour a job and write down how that ended; raises LeaseLost."""
@@ -213,7 +224,7 @@ class Worker:
         except ContourdError as error:
             log.error("the job is held: %s", error, extra={"action": "hold", "job": job.id})
             reason = error.reason
-            self._retry_until_stopped(lambda: self._queue.hold_job(job.id, self._name, reason))
+            self._retry_until_stopped(lambda: self._queue.hold_job(job.claim, reason))
             return
         except Exception as error:  # a fault of ours must not end the worker
             log.exception("the job failed", extra={"action": "fail", "job": job.id})
@@ -224,7 +235,7 @@ class Worker:
             else:
                 self._fail(job, Reason.of(HoldReason.FAULT, said=error_text(error)), spent, JobEvent.FAIL)
             return
-        if not self._retry_until_stopped(lambda: self._queue.finish_job(job.id, self._name, outputs, remarks, made)):
+        if not self._retry_until_stopped(lambda: self._queue.finish_job(job.claim, outputs, remarks, made)):
             return
         self.contoured()
         self._waiting.pop(job.id, None)
@@ -246,9 +257,7 @@ class Worker:
         again_s = waiting.fail()
         log.warning("the job waits %.0f s for the device: %s", again_s, error, extra={"action": "wait", "job": job.id})
         reason, patience_s = error.reason, DEVICE_RETRY.give_up_after_s
-        patient = retry_read(
-            lambda: self._queue.wait_for_device(job.id, self._name, reason, patience_s), self.stopping, True
-        )
+        patient = retry_read(lambda: self._queue.wait_for_device(job.claim, reason, patience_s), self.stopping, True)
         if not patient:
             log.error("the job is held: the device could not be used", extra={"action": "hold", "job": job.id})
             del self._waiting[job.id]
@@ -260,7 +269,7 @@ class Worker:
         """Give the job back, for it is not at fault, and take no other until a structure set can be written again."""
         log.warning("the job waits: %s", reason, extra={"action": "wait", "job": job.id})
         waits = Reason.of(HoldReason.WAITS_FOR_SPOOL, why=reason)
-        self._retry_until_stopped(lambda: self._queue.return_job(job.id, self._name, waits))
+        self._retry_until_stopped(lambda: self._queue.return_job(job.claim, waits))
         while not self.stopping.wait(AGAIN_S):
             try:
                 self._spool.probe(PROBE_BYTES)
@@ -291,8 +300,9 @@ class Worker:
         for part, (identity, dataset) in enumerate(zip(profiles, contoured.datasets, strict=True), 1):
             buffer = BytesIO()
             dataset.save_as(buffer, enforce_file_format=True)
-            stored[identity] = self._spool.store_output(job.id, buffer.getvalue(), part)
+            stored[identity] = self._spool.store_output(job.id, job.claim.token, buffer.getvalue(), part)
             written[stored[identity]] = buffer.getvalue()
+            self._written.append(stored[identity])
         made = contouring_of(predictor, order, job.hashes, written)
         return {name: stored[p.identity()] for name, p in wanted.items()}, contoured.remarks, made
 
@@ -321,7 +331,7 @@ class Worker:
 
     def _fail(self, job: Job, reason: Reason, max_attempts: int, when_spent: JobEvent) -> None:
         log.warning("the attempt failed: %s", reason, extra={"action": "fail", "job": job.id})
-        self._retry_until_stopped(lambda: self._queue.fail_job(job.id, self._name, reason, max_attempts, when_spent))
+        self._retry_until_stopped(lambda: self._queue.fail_job(job.claim, reason, max_attempts, when_spent))
 
     @contextmanager
     def _lease(self, job: Job) -> Iterator[None]:
@@ -334,7 +344,7 @@ class Worker:
             while left_s > 0 and not done.wait(lease_s / 3):
                 left_s -= lease_s / 3
                 try:
-                    self._queue.renew_lease(job.id, self._name, lease_s)
+                    self._queue.renew_lease(job.claim, lease_s)
                 except LeaseLost:
                     return
                 except QueueUnavailable as error:  # the daemon cannot take the job either

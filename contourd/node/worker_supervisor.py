@@ -172,9 +172,9 @@ class Supervisor:
         try:
             leases = self._queue.list_leases()
             for lease in leases:
-                if self._leases.seen_s(lease.job_id, lease.until) > self._settings.worker.lease_s:
+                if self._leases.seen_s(lease.claim, lease.until) > self._settings.worker.lease_s:
                     self._revoke(lease)
-            self._leases.keep(lease.job_id for lease in leases)
+            self._leases.keep(lease.claim for lease in leases)
         except QueueUnavailable:
             self._leases.clear()
             raise
@@ -184,9 +184,9 @@ class Supervisor:
         reason = Reason.of(HoldReason.WORKER_HUNG, seconds=settings.time_limit_s)
         if not self._queue.revoke_lease(lease, reason, settings.max_attempts):
             return
-        log.error("%s; it is killed", reason, extra={"action": "lease", "job": lease.job_id})
+        log.error("%s; it is killed", reason, extra={"action": "lease", "job": lease.claim.job_id})
         with self._lock:
-            if self._worker is not None and lease.worker == self._name:
+            if self._worker is not None and lease.claim.worker == self._name:
                 self._killed_for = reason
                 self._worker.kill()
 

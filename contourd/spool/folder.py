@@ -157,15 +157,21 @@ class Spool:
         self._store(relative, chunks)
         return relative
 
-    def store_output(self, job_id: int, content: bytes, part: int = 1) -> str:
-        """Store one of a job's structure sets, in place of an earlier one of its number; returns its relative path.
+    def store_output(self, job_id: int, token: int, content: bytes, part: int = 1) -> str:
+        """Store one of a job's structure sets; returns its relative path.
+
+        Parameters
+        ----------
+        token
+            Of the claim under which it was made: what a worker writes that hung until another took its place lies
+            beside the other's, and never in its place.
 
         Raises
         ------
         SpoolError
             As for an instance.
         """
-        relative = f"{OUTGOING}/{job_id}.dcm" if part == 1 else f"{OUTGOING}/{job_id}-{part}.dcm"
+        relative = f"{OUTGOING}/{job_id}-c{token}" + (".dcm" if part == 1 else f"-{part}.dcm")
         self._store(relative, [content])
         return relative
 

@@ -85,11 +85,12 @@ def images_sha256(hashes: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(hashes)).encode()).hexdigest()
 
 
-def add_contouring(session: Session, job_id: int, contouring: Contouring, at: datetime) -> None:
-    """Append one inside the caller's transaction."""
+def add_contouring(session: Session, job_id: int, process_id: str, contouring: Contouring, at: datetime) -> None:
+    """Append one inside the caller's transaction; ``process_id`` is the worker's."""
     session.add(
         ContouringRow(
             job_id=job_id,
+            process=process_id,
             at=at,
             model_name=contouring.model.name,
             model_version=contouring.model.version,

@@ -18,10 +18,20 @@ from contourd.store.constancy_series import own_series
 from contourd.store.contourings import Contouring, add_contouring, models_of_jobs
 from contourd.store.database import Database
 from contourd.store.device_waits import waits_since
+from contourd.store.locks import lock_job
 from contourd.store.states import DELIVERIES_WAITING, JOBS_NOT_ENDED, DeliveryState, JobEvent, JobState
 from contourd.store.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
 from contourd.store.transitions import Why, add_delivery, advance_job, end_job, release_delivery, withdraw_job
 from contourd.system.clock import Clock, utc_now
+
+
+@dataclass(frozen=True, slots=True)
+class JobClaim:
+    """That a worker has a job: whoever claims it next has a higher token, and then this one counts for nothing."""
+
+    job_id: int
+    worker: str
+    token: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +46,7 @@ class Job:
         The model of the structure sets that went out, or are about to: a further form of them must be its too.
     """
 
-    id: int
+    claim: JobClaim
     series_uid: str
     revision: int
     model: str
@@ -47,13 +57,17 @@ class Job:
     hashes: tuple[str, ...] = ()
     sent_with: ModelIdentity | None = None
 
+    @property
+    def id(self) -> int:
+        """Its number."""
+        return self.claim.job_id
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
     """A job that a worker has claimed, until when."""
 
-    job_id: int
-    worker: str
+    claim: JobClaim
     until: datetime
 
 
@@ -82,13 +96,14 @@ class Queue:
             if job is None:
                 return None
             job.attempts += 1
+            job.claims += 1
             job.worker, job.lease_until = worker, self._now() + timedelta(seconds=lease_s)
             self._advance(session, job, JobEvent.CLAIM, worker)
             series = session.get_one(SeriesRow, job.series_id)
             stored = select(InstanceRow.path, InstanceRow.sha256).where(InstanceRow.series_id == job.series_id)
             instances = session.execute(stored.order_by(InstanceRow.id)).all()
             return Job(
-                job.id,
+                JobClaim(job.id, worker, job.claims),
                 series.series_uid,
                 job.revision,
                 job.model,
@@ -100,7 +115,7 @@ class Queue:
                 _sent_with(session, job.id),
             )
 
-    def renew_lease(self, job_id: int, worker: str, lease_s: float) -> None:
+    def renew_lease(self, claim: JobClaim, lease_s: float) -> None:
         """Extend the lease.
 
         Raises
@@ -109,12 +124,11 @@ class Queue:
             The job is no longer this worker's.
         """
         with self._database.transaction() as session:
-            self._owned(session, job_id, worker).lease_until = self._now() + timedelta(seconds=lease_s)
+            self._owned(session, claim).lease_until = self._now() + timedelta(seconds=lease_s)
 
     def finish_job(
         self,
-        job_id: int,
-        worker: str,
+        claim: JobClaim,
         outputs: Mapping[str, str],
         remarks: Remarks = NO_REMARKS,
         contouring: Contouring | None = None,
@@ -136,48 +150,48 @@ class Queue:
             The job is no longer this worker's: the result is another's to give.
         """
         with self._database.transaction() as session:
-            job, now = self._owned(session, job_id, worker), self._now()
+            job, now = self._owned(session, claim), self._now()
             job.lease_until = None
             job.reason = None
             job.remarks = remarks
             if contouring is not None:
-                add_contouring(session, job_id, contouring, now)
+                add_contouring(session, claim.job_id, claim.worker, contouring, now)
             self._advance(session, job, JobEvent.CONTOURED, remarks.text())
             if job.confirm and not job.confirmed_by:
                 job.reason = Reason(HoldReason.WAITS_FOR_CONFIRMATION)
                 self._advance(session, job, JobEvent.AWAIT_CONFIRMATION, job.reason)
             for name, output in outputs.items():
-                known = select(DeliveryRow).where(DeliveryRow.job_id == job_id, DeliveryRow.destination == name)
+                known = select(DeliveryRow).where(DeliveryRow.job_id == job.id, DeliveryRow.destination == name)
                 if session.scalars(known).first() is None:
                     add_delivery(session, job, name, output, now)
 
-    def hold_job(self, job_id: int, worker: str, reason: Reason) -> None:
+    def hold_job(self, claim: JobClaim, reason: Reason) -> None:
         """Hold a claimed job: a person must look. Raises LeaseLost."""
         with self._database.transaction() as session:
-            job = self._owned(session, job_id, worker)
+            job = self._owned(session, claim)
             job.reason = reason
             job.lease_until = None
             self._advance(session, job, JobEvent.HOLD, reason)
 
     def fail_job(
-        self, job_id: int, worker: str, reason: Reason, max_attempts: int, when_spent: JobEvent = JobEvent.FAIL
+        self, claim: JobClaim, reason: Reason, max_attempts: int, when_spent: JobEvent = JobEvent.FAIL
     ) -> None:
         """Queue a claimed job again after an error of ours, or fail or hold it when the attempts are spent."""
         with self._database.transaction() as session:
-            job = self._owned(session, job_id, worker)
+            job = self._owned(session, claim)
             spent = job.attempts >= max_attempts
             job.reason = reason
             job.lease_until = None
             self._advance(session, job, when_spent if spent else JobEvent.REQUEUE, reason)
 
-    def return_job(self, job_id: int, worker: str, reason: Reason) -> None:
+    def return_job(self, claim: JobClaim, reason: Reason) -> None:
         """Queue a claimed job again that met no fault of its own: the attempt does not count. Raises LeaseLost."""
         with self._database.transaction() as session:
-            job = self._owned(session, job_id, worker)
+            job = self._owned(session, claim)
             job.attempts, job.reason, job.lease_until = max(0, job.attempts - 1), reason, None
             self._advance(session, job, JobEvent.REQUEUE, reason)
 
-    def wait_for_device(self, job_id: int, worker: str, reason: Reason, limit_s: float) -> bool:
+    def wait_for_device(self, claim: JobClaim, reason: Reason, limit_s: float) -> bool:
         """Queue a claimed job again that found no device to run on: the attempt does not count. Raises LeaseLost.
 
         Returns
@@ -185,8 +199,8 @@ class Queue:
         False where it has waited for longer than ``limit_s`` without a pause: it is held.
         """
         with self._database.transaction() as session:
-            job, now = self._owned(session, job_id, worker), self._now()
-            waited_s = (now - (waits_since(session, job_id) or now)).total_seconds()
+            job, now = self._owned(session, claim), self._now()
+            waited_s = (now - (waits_since(session, job.id) or now)).total_seconds()
             patient = waited_s < limit_s
             job.attempts, job.lease_until = max(0, job.attempts - 1), None
             job.reason = Reason.of(HoldReason.WAITS_FOR_DEVICE, why=reason)
@@ -197,19 +211,24 @@ class Queue:
 
     def list_leases(self) -> list[Lease]:
         """Return the leases of all jobs that are being contoured."""
-        claimed = select(JobRow.id, JobRow.worker, JobRow.lease_until).where(JobRow.state == JobState.CONTOURING)
+        claimed = select(JobRow.id, JobRow.worker, JobRow.claims, JobRow.lease_until).where(
+            JobRow.state == JobState.CONTOURING
+        )
         with self._database.reading() as session:
             rows = session.execute(claimed).all()
-        return [Lease(job, worker, until) for job, worker, until in rows if until is not None]
+        return [Lease(JobClaim(job, worker, token), until) for job, worker, token, until in rows if until is not None]
 
     def revoke_lease(self, lease: Lease, reason: Reason, max_attempts: int) -> bool:
         """Queue the job again, or hold it after ``max_attempts``; returns False where the lease was renewed."""
         with self._database.transaction() as session:
-            job = session.get_one(JobRow, lease.job_id)
-            held = (job.state, job.worker, job.lease_until) == (JobState.CONTOURING, lease.worker, lease.until)
-            if held:
-                self._release_job(session, job, reason, max_attempts)
-            return held
+            try:
+                job = self._owned(session, lease.claim)
+            except LeaseLost:
+                return False
+            if job.lease_until != lease.until:
+                return False
+            self._release_job(session, job, reason, max_attempts)
+            return True
 
     def release_jobs_of(self, worker: str, reason: Reason, max_attempts: int) -> list[int]:
         """Do the same for the jobs of a worker that is known to be dead; returns their ids."""
@@ -291,10 +310,11 @@ class Queue:
             if job.state in JOBS_NOT_ENDED:
                 withdraw_job(session, job, JobEvent.SUPERSEDE, reason, self._now())
 
-    def _owned(self, session: Session, job_id: int, worker: str) -> JobRow:
-        job = session.get(JobRow, job_id)
-        if job is None or job.state != JobState.CONTOURING or job.worker != worker:
-            raise LeaseLost(f"job {job_id} is no longer {worker}'s")
+    def _owned(self, session: Session, claim: JobClaim) -> JobRow:
+        """Return the row of a job that is claimed, locked; a worker that hung finds another's token there."""
+        job = lock_job(session, claim.job_id)
+        if job is None or job.state != JobState.CONTOURING or (job.worker, job.claims) != (claim.worker, claim.token):
+            raise LeaseLost(f"job {claim.job_id} is no longer {claim.worker}'s")
         return job
 
     def _advance(self, session: Session, job: JobRow, event: JobEvent, reason: Why) -> None:

@@ -104,6 +104,13 @@ class RequestState(StrEnum):
     GIVEN_UP = "GIVEN_UP"  # the sender could not be reached in its time
 
 
+class ProcessRole(StrEnum):
+    """What a process of contourd is for."""
+
+    SERVE = "serve"  # receives, routes, delivers and shows
+    WORKER = "worker"  # contours
+
+
 class ConstancyState(StrEnum):
     """Of a constancy check; of the making of a baseline GREEN says that it was made, RED that it was not."""
 

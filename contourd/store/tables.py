@@ -25,10 +25,18 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from contourd.model.remarks import NO_REMARKS, Remarks
 from contourd.reasons.catalogue import Reason
-from contourd.store.states import CommitmentState, ConstancyState, DeliveryState, JobState, RequestState, SeriesState
+from contourd.store.states import (
+    CommitmentState,
+    ConstancyState,
+    DeliveryState,
+    JobState,
+    ProcessRole,
+    RequestState,
+    SeriesState,
+)
 
 # The revision of migrations/ that makes these tables.
-SCHEMA_REVISION = "0009"
+SCHEMA_REVISION = "0010"
 # Ids of rows that are very many; SQLite's are of 64 bits by themselves.
 VeryMany = BigInteger().with_variant(Integer, "sqlite")
 # Of what has no DIMSE status, in the key of ``tallies``.
@@ -236,8 +244,11 @@ class JobRow(ReasonColumns, Table):
     model: Mapped[str] = mapped_column(String(255))
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(default=0)
-    worker: Mapped[str] = mapped_column(String(64), default="")
+    claims: Mapped[int] = mapped_column(default=0, server_default="0")  # the fencing token: one more with each claim
+    worker: Mapped[str] = mapped_column(String(64), default="")  # ``processes.id`` of the one that has it, or had it
     lease_until: Mapped[datetime | None]
+    # JSON: what decides the bytes, as it was when the job was made; empty: as it is when the job is claimed.
+    contouring_order: Mapped[str] = mapped_column(Text, default="", server_default="")
     override: Mapped[str] = mapped_column(Text, default="")  # why, and who lets the model run outside of its limits
     remarks: Mapped[Remarks] = mapped_column("remark_records", default=NO_REMARKS)  # of organs, and of the series
     confirm: Mapped[bool] = mapped_column(default=False)  # a person is to see the pictures before it is sent
@@ -246,7 +257,7 @@ class JobRow(ReasonColumns, Table):
     updated_at: Mapped[datetime]
     purged_at: Mapped[datetime | None]  # when retention removed its structure sets
     destination_rows: Mapped[list[JobDestinationRow]] = relationship(
-        order_by=JobDestinationRow.position, collection_class=ordering_list("position")
+        order_by=JobDestinationRow.position, collection_class=ordering_list("position"), lazy="selectin"
     )
     destinations: AssociationProxy[list[str]] = association_proxy(
         "destination_rows", "destination", creator=_to_destination
@@ -276,6 +287,8 @@ class DeliveryRow(ReasonColumns, Table):
     output: Mapped[str] = mapped_column(String(255), default="")  # relative to the spool
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(default=0)
+    claims: Mapped[int] = mapped_column(default=0, server_default="0")  # the fencing token, as of a job
+    process: Mapped[str] = mapped_column(String(64), default="", server_default="")  # ``processes.id`` of who sends it
     not_before: Mapped[datetime]
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
@@ -401,9 +414,11 @@ class ContouringRow(Table):
     """What made the structure sets of a job, once for each time that it was contoured: appended, never changed."""
 
     __tablename__ = "contourings"
+    __table_args__ = (Index("contourings_by_time", "at"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
+    process: Mapped[str] = mapped_column(String(64), default="", server_default="")  # ``processes.id`` of the worker
     at: Mapped[datetime]
     model_name: Mapped[str] = mapped_column(String(32))
     model_version: Mapped[str] = mapped_column(String(16))
@@ -435,6 +450,36 @@ class EventRow(ReasonColumns, Table):
     def text(self) -> str:
         """What there is to say of it; older rows keep the sentence of their reason in ``detail``."""
         return self.detail or str(self.reason or "")
+
+
+class ProcessRow(Table):
+    """A process of contourd that serves or works: one row for each start, for the id is made anew with each."""
+
+    __tablename__ = "processes"
+    __table_args__ = (_one_of("role", ProcessRole), Index("processes_by_end", "ended_at"))
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    role: Mapped[str] = mapped_column(String(16))
+    host: Mapped[str] = mapped_column(String(64))
+    place: Mapped[str] = mapped_column(String(96))  # who shares it sees whether the process number lives
+    pid: Mapped[int]
+    born: Mapped[str] = mapped_column(String(32))  # tells it from a later process of the same number
+    version: Mapped[str] = mapped_column(String(32))  # of contourd
+    device: Mapped[str] = mapped_column(String(64), default="")  # of a worker
+    cannot: Mapped[str] = mapped_column(Text, default="")  # JSON: orders that a worker does not take, each with why
+    started_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime]
+    ended_at: Mapped[datetime | None]
+    gone: Mapped[bool] = mapped_column(default=False)  # it did not end in order: others noticed
+
+
+class OpenSeriesRow(Table):
+    """A series that associations of one receiving process hold open: nobody judges it meanwhile."""
+
+    __tablename__ = "open_series"
+
+    series_uid: Mapped[str] = mapped_column(String(64), primary_key=True)
+    process: Mapped[str] = mapped_column(String(64), primary_key=True)
 
 
 class TallyRow(Table):

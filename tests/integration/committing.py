@@ -31,7 +31,7 @@ from contourd.store.queue import Queue
 from contourd.store.states import RetryPolicy
 from tests.peers import LOOPBACK, free_port
 from tests.phantom import read_series, structure_set, write_series
-from tests.queueing import add_job
+from tests.queueing import add_job, in_force
 
 POLICY = RetryPolicy(0.1, 0.1, 3600)
 ROUTE = Route(model="hn7", destinations=("pacs",))
@@ -67,7 +67,7 @@ class Node:
         dataset.save_as(self.spool.root / "rt.dcm", enforce_file_format=True)
         job = add_job(self.database)
         self.queue.fetch_job("a", 60)
-        self.queue.finish_job(job, "a", {"pacs": "rt.dcm"})
+        self.queue.finish_job(in_force(self.queue, job), {"pacs": "rt.dcm"})
         return str(dataset.SOPInstanceUID)
 
     def deliver(self, port: int, **more: Any) -> None:

@@ -21,7 +21,7 @@ from contourd.store.queue import Queue
 from tests.interop.node import CONTOURD, Node, write_configuration
 from tests.peers import LOOPBACK, free_port, running
 from tests.phantom import read_series, structure_set, write_series
-from tests.queueing import add_job
+from tests.queueing import add_job, in_force
 
 SUCCESS, DUPLICATE = 0x0000, 0x0111
 WAIT_S = 120.0
@@ -75,7 +75,7 @@ def spool(tmp_path: Path) -> Path:
     queue = Queue(database)
     job = add_job(database)
     queue.fetch_job("a", 60)
-    queue.finish_job(job, "a", {"pacs": "outgoing/1.dcm"})
+    queue.finish_job(in_force(queue, job), {"pacs": "outgoing/1.dcm"})
     database.close()
     return folder
 

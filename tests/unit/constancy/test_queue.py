@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy.orm import selectinload
 
 from contourd.constancy.requests import ConstancyChecks
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
@@ -89,9 +88,7 @@ class Node:
 
     def rows(self) -> tuple[list[SeriesRow], list[JobRow]]:
         with self.database.reading() as session:
-            return session.query(SeriesRow).all(), session.query(JobRow).options(
-                selectinload(JobRow.destination_rows)
-            ).all()
+            return session.query(SeriesRow).all(), session.query(JobRow).all()
 
 
 def uids(images: list[Instance]) -> list[str]:
@@ -158,7 +155,7 @@ def test_a_check_is_in_no_list_no_count_and_no_alert_of_patients(node):
     number = node.begun(paths)
     node.send(paths)
     job = node.queue.fetch_job("w", 60)
-    node.queue.hold_job(job.id, "w", because("no patient found"))
+    node.queue.hold_job(job.claim, because("no patient found"))
     report, standing = read_report(node.database), read_standing(node.database)
     history.catch_up()
     assert (set(report.counts.values()), report.jobs, report.series, report.destinations) == ({0}, (), (), ())
@@ -177,7 +174,7 @@ def test_nobody_can_send_it_elsewhere(node):
     node.begun(paths)
     node.send(paths)
     job = node.queue.fetch_job("w", 60)
-    node.queue.finish_job(job.id, "w", {LOOPBACK_RECEIVER: "outgoing/1.dcm"})
+    node.queue.finish_job(job.claim, {LOOPBACK_RECEIVER: "outgoing/1.dcm"})
     person = Operations(node.database, "anna", node.spool.root, node.clock)
     for act in (
         lambda: person.resend(job.id, "pacs", {"pacs": ""}),
@@ -194,7 +191,9 @@ def test_a_restart_ends_it_as_red_and_leaves_nothing(node):
     number = node.begun(paths)
     node.send(paths)
     job = node.queue.fetch_job("w", 60)
-    node.queue.finish_job(job.id, "w", {LOOPBACK_RECEIVER: node.spool.store_output(job.id, b"structure set")})
+    node.queue.finish_job(
+        job.claim, {LOOPBACK_RECEIVER: node.spool.store_output(job.id, job.claim.token, b"structure set")}
+    )
     node.checks.recover()
     check = node.checks.get(number)
     assert (check.state, check.reason.partition(";")[0]) == ("RED", "contourd was stopped or killed in mid-check")

@@ -56,7 +56,7 @@ def changed(told):
 def test_the_same_bytes(bench, tmp_path):
     ran = command(bench, "1", "--output", str(tmp_path / "again.dcm"))
     assert (ran.exit_code, ran.output.splitlines()[1]) == (0, "the same bytes")
-    assert (tmp_path / "again.dcm").read_bytes() == (bench.root / "outgoing" / "1.dcm").read_bytes()
+    assert (tmp_path / "again.dcm").read_bytes() == (bench.root / "outgoing" / "1-c1.dcm").read_bytes()
     with bench.database.reading() as session:
         last = session.scalars(select(AuditRow).order_by(AuditRow.id.desc())).first()
     assert (last.action, last.subject, last.detail) == ("replay", "job 1", "the same bytes")
@@ -82,7 +82,7 @@ def test_another_model_does_not_change_what_was_made(bench, fit_bundle, tmp_path
     assert organ["name"] == "Brain"
     assert 0.8 < organ["dice"] < 1  # a smaller ball at the same place
     assert organ["shift_mm"] < 0.5
-    assert (bench.root / "outgoing").joinpath("1.dcm").exists()
+    assert (bench.root / "outgoing").joinpath("1-c1.dcm").exists()
 
 
 def test_a_model_that_is_gone_is_named(bench, fit_bundle, tmp_path):
@@ -105,7 +105,7 @@ def test_settings_of_today_are_told(bench):
 
 
 def test_what_is_not_in_the_spool_any_more(bench):
-    output = bench.root / "outgoing" / "1.dcm"
+    output = bench.root / "outgoing" / "1-c1.dcm"
     content = output.read_bytes()
     output.write_bytes(content[:-2] + b"\1\1")
     told = replay(bench)

@@ -21,7 +21,7 @@ from contourd.store.queue import Queue
 from contourd.store.states import JobState, RetryPolicy
 from contourd.store.tables import CommitmentRow, JobRow
 from tests.databases import open_queue
-from tests.queueing import AWAY, NEVER, Clock, Peer, add_job, state
+from tests.queueing import AWAY, NEVER, Clock, Peer, add_job, in_force, state
 from tests.reasons import because
 
 pytestmark = pytest.mark.both_databases
@@ -48,7 +48,7 @@ class Site:
         self.deliver_by(self.pacs, self.pacs)
         self.job = add_job(self.database)
         self.queue.fetch_job("a", 60)
-        self.queue.finish_job(self.job, "a", {"pacs": "1.dcm"})
+        self.queue.finish_job(in_force(self.queue, self.job), {"pacs": "1.dcm"})
 
     def deliver_by(self, sender, committer) -> None:
         """Let other peers answer what is sent and what is asked."""

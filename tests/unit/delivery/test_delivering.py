@@ -262,3 +262,36 @@ def test_what_is_done_is_forgotten(node, monkeypatch):
     node.run(10)
     assert len(node.peers["pacs"].sent) == 4
     assert node.deliverers["pacs"].remembered == 0
+
+
+@pytest.mark.parametrize("when", ["before it is sent", "while it is sent"])
+def test_nothing_of_a_delivery_that_another_process_took_over_is_recorded_or_sent(node, monkeypatch, when):
+    job, pacs, fetch = node.contour(1, "pacs"), node.peers["pacs"], node.deliveries.fetch_delivery
+    taken = []
+
+    def lose():
+        """Let another process take it over, and hold it."""
+        node.deliveries.recover()
+        taken.append(fetch("pacs"))
+
+    def fetch_and_lose(name):
+        delivery = fetch(name)
+        if delivery is not None:
+            lose()
+        return delivery
+
+    def send_and_lose(path, destination):  # noqa: ARG001
+        pacs.sent.append(path.name)
+        lose()
+        return TAKEN
+
+    if when == "before it is sent":
+        monkeypatch.setattr(node.deliveries, "fetch_delivery", fetch_and_lose)
+    else:
+        monkeypatch.setattr(pacs, "deliver", send_and_lose)
+    node.run(10)
+    assert len(pacs.sent) == (when == "while it is sent")
+    assert node.delivery(job).state == "SENDING"
+    node.deliveries.finish_delivery(*taken, TAKEN)
+    with node.database.reading() as session:
+        assert [row.outcome for row in session.scalars(select(AttemptRow))] == ["interrupted", "accepted"]

@@ -60,7 +60,7 @@ def test_a_damaged_image_that_comes_again_takes_its_place_and_makes_a_new_revisi
     node.send(paths)
     node.wait(10)
     job = node.queue.fetch_job("w", 60)
-    node.queue.hold_job(job.id, "w", because("1 of 20 received images has changed on the disk"))
+    node.queue.hold_job(job.claim, because("1 of 20 received images has changed on the disk"))
     damage(node.root / "4.dcm")
     node.send(paths)
     assert not (node.root / "4.dcm").exists()
@@ -145,23 +145,23 @@ def test_a_late_slice_at_any_moment_makes_one_newer_structure_set(node, tmp_path
         claimed = deliveries.fetch_delivery("pacs")
         if claimed is not None:
             sent.append(claimed.output)
-            deliveries.finish_delivery(claimed.id, TAKEN)
+            deliveries.finish_delivery(claimed, TAKEN)
 
     job = queue.fetch_job("w", 60) if moment != "queued" else None
     if job is not None and moment != "contouring":
-        queue.finish_job(job.id, "w", {"pacs": "old"})
+        queue.finish_job(job.claim, {"pacs": "old"})
     claimed = deliveries.fetch_delivery("pacs") if moment in ("sending", "waiting") else None
     if moment == "waiting":
-        deliveries.postpone_delivery(claimed.id, AWAY, 0.0)
+        deliveries.postpone_delivery(claimed, AWAY, 0.0)
     if moment == "delivered":
         deliver()
     node.send(paths[21:])
     if moment == "sending":
-        deliveries.postpone_delivery(claimed.id, AWAY, 0.0)
+        deliveries.postpone_delivery(claimed, AWAY, 0.0)
     node.wait(10)
     newer = queue.fetch_job("w", 60)
     assert (newer.revision, len(newer.paths)) == (2, 22)
-    queue.finish_job(newer.id, "w", {"pacs": "new"})
+    queue.finish_job(newer.claim, {"pacs": "new"})
     node.now = node.now.replace(hour=23)
     deliver()
     deliver()

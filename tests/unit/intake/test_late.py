@@ -30,9 +30,9 @@ def test_a_late_slice_leaves_what_was_delivered(node, tmp_path):
     node.send(paths[:21])
     node.wait(10)
     job = node.queue.fetch_job("w", 60)
-    node.queue.finish_job(job.id, "w", {"pacs": "x"})
+    node.queue.finish_job(job.claim, {"pacs": "x"})
     deliveries = Deliveries(node.database, RetryPolicy(30, 1800, 86400))
-    deliveries.finish_delivery(deliveries.fetch_delivery("pacs").id, Outcome(OutcomeKind.ACCEPTED, "", 0))
+    deliveries.finish_delivery(deliveries.fetch_delivery("pacs"), Outcome(OutcomeKind.ACCEPTED, "", 0))
     node.send(paths[21:])
     node.wait(10)
     assert [j.state for j in node.jobs()] == [JobState.DELIVERED, JobState.QUEUED]
@@ -46,4 +46,4 @@ def test_a_late_slice_while_contouring_takes_the_job_from_the_worker(node, tmp_p
     job = node.queue.fetch_job("w", 60)
     node.send(paths[21:])
     with pytest.raises(Exception, match="no longer"):
-        node.queue.finish_job(job.id, "w", {"pacs": "x"})
+        node.queue.finish_job(job.claim, {"pacs": "x"})

@@ -55,9 +55,9 @@ def patients(node: Node, paths) -> set[str]:
 
 def deliver(node: Node) -> None:
     job = node.queue.fetch_job("w", 60)
-    node.queue.finish_job(job.id, "w", {"pacs": "structures.dcm"})
+    node.queue.finish_job(job.claim, {"pacs": "structures.dcm"})
     deliveries = Deliveries(node.database, POLICY, lambda: node.now)
-    deliveries.finish_delivery(deliveries.fetch_delivery("pacs").id, TAKEN)
+    deliveries.finish_delivery(deliveries.fetch_delivery("pacs"), TAKEN)
 
 
 @pytest.mark.parametrize("moment", ["receiving", "queued", "contouring", "confirming", "delivered"])
@@ -71,7 +71,7 @@ def test_a_corrected_patient_is_what_is_contoured_whenever_it_comes(node, tmp_pa
             session.get_one(type(node.jobs()[0]), 1).confirm = moment == "confirming"
         claimed = node.queue.fetch_job("w", 60)
         if moment == "confirming":
-            node.queue.finish_job(claimed.id, "w", {"pacs": "structures.dcm"})
+            node.queue.finish_job(claimed.claim, {"pacs": "structures.dcm"})
     if moment == "delivered":
         deliver(node)
     node.send(corrected(paths))
@@ -170,7 +170,7 @@ def test_pictures_are_those_of_the_images_that_were_contoured(node, tmp_path, la
         hashes = session.scalars(select(InstanceRow.sha256)).all()
     runtime = RuntimeDescription("torch", "2", "fp32", "cpu", "x86_64, AVX2", 2)
     made = Contouring(ModelIdentity("hn7", "1", ""), "1", runtime, {}, "{}", 20, images_sha256(hashes), ())
-    node.queue.finish_job(job.id, "w", {"pacs": "structures.dcm"}, contouring=made)
+    node.queue.finish_job(job.claim, {"pacs": "structures.dcm"}, contouring=made)
     assert not read_job(node.database, 1).replaced
     if late:
         node.send(paths[20:])

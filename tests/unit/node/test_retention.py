@@ -84,12 +84,12 @@ class Node:
     def contour(self) -> int:
         job = self.queue.fetch_job("w", 60)
         assert job is not None
-        self.queue.finish_job(job.id, "w", {"pacs": self.spool.store_output(job.id, b"structure set")})
+        self.queue.finish_job(job.claim, {"pacs": self.spool.store_output(job.id, job.claim.token, b"structure set")})
         return job.id
 
     def deliver(self) -> int:
         job = self.contour()
-        self.deliveries.finish_delivery(self.deliveries.fetch_delivery("pacs").id, TAKEN)
+        self.deliveries.finish_delivery(self.deliveries.fetch_delivery("pacs"), TAKEN)
         return job
 
     def images(self) -> int:
@@ -135,9 +135,9 @@ def test_each_class_of_files_has_its_time(node, paths):
     assert not emptied.exists()
     assert (node.images(), node.rows()) == (SLICES, SLICES)
     node.wait(0.2)
-    assert (node.images(), node.rows(), node.outputs()) == (0, 0, [f"{job}.dcm"])
+    assert (node.images(), node.rows(), node.outputs()) == (0, 0, [f"{job}-c1.dcm"])
     node.wait(26.8)
-    assert node.outputs() == [f"{job}.dcm"]
+    assert node.outputs() == [f"{job}-c1.dcm"]
     node.wait(0.2)
     assert node.outputs() == []
     (line,) = read_report(node.database).jobs
@@ -166,9 +166,9 @@ def test_what_is_not_delivered_is_never_removed(node, tmp_path):
 def test_what_failed_at_one_destination_and_waits_for_another_is_not_removed(node, paths):
     node.send(paths)
     job = node.queue.fetch_job("w", 60)
-    output = node.spool.store_output(job.id, b"structure set")
-    node.queue.finish_job(job.id, "w", {"pacs": output, "tps": output})
-    node.deliveries.refuse_delivery(node.deliveries.fetch_delivery("pacs").id, NEVER)
+    output = node.spool.store_output(job.id, job.claim.token, b"structure set")
+    node.queue.finish_job(job.claim, {"pacs": output, "tps": output})
+    node.deliveries.refuse_delivery(node.deliveries.fetch_delivery("pacs"), NEVER)
     node.wait(10_000)
     assert (node.images(), len(node.outputs())) == (SLICES, 1)
 
@@ -177,9 +177,9 @@ def test_held_and_failed_work_is_kept_longer_and_its_reason_says_what_became_of_
     node.send(paths[:7] + paths[8:])
     node.send(ct(tmp_path / "refused", "refused"))
     failed = node.contour()
-    node.deliveries.refuse_delivery(node.deliveries.fetch_delivery("pacs").id, NEVER)
+    node.deliveries.refuse_delivery(node.deliveries.fetch_delivery("pacs"), NEVER)
     node.wait(59.9)
-    assert (node.images(), node.outputs()) == (2 * SLICES - 1, [f"{failed}.dcm"])
+    assert (node.images(), node.outputs()) == (2 * SLICES - 1, [f"{failed}-c1.dcm"])
     node.wait(0.2)
     assert (node.images(), node.outputs()) == (0, [])
     report = read_report(node.database)

@@ -16,7 +16,7 @@ from contourd.store import database as database_module
 from contourd.store.database import Database
 from contourd.store.queue import Queue
 from contourd.store.states import JobState
-from tests.queueing import Clock, add_job, state
+from tests.queueing import Clock, add_job, in_force, state
 
 LEASE_S = 60.0
 DAY_S = 86400.0
@@ -61,7 +61,7 @@ def test_a_lease_that_is_not_renewed_runs_out(watched):
 
 def test_a_lease_that_is_renewed_does_not(watched):
     for _ in range(5):
-        watched.queue.renew_lease(watched.job, "w", LEASE_S)
+        watched.queue.renew_lease(in_force(watched.queue, watched.job), LEASE_S)
         assert watched.look(50) == JobState.CONTOURING
 
 
@@ -79,5 +79,5 @@ def test_the_time_in_which_nobody_could_renew_does_not_count(watched, tmp_path):
             watched.look(61)
         other.execute("ROLLBACK")
     assert watched.look(0) == JobState.CONTOURING
-    watched.queue.renew_lease(watched.job, "w", LEASE_S)
+    watched.queue.renew_lease(in_force(watched.queue, watched.job), LEASE_S)
     assert watched.look(59) == JobState.CONTOURING

@@ -10,6 +10,7 @@ from contourd.errors import InvalidTransition, LeaseLost
 from contourd.store.states import DeliveryState, JobState, SeriesState
 from contourd.store.tables import JobRow, SeriesRow
 from tests.operating import PROFILES, TAKEN, add, contour, deliver, deliveries, read, trail
+from tests.queueing import in_force
 from tests.reasons import because
 
 pytestmark = pytest.mark.both_databases
@@ -31,10 +32,10 @@ def test_a_queued_job_is_held_and_retried(database, queue, marie, job):
 
 
 def test_a_job_that_is_contoured_is_taken_from_its_worker(database, queue, marie, job):
-    queue.fetch_job("w", 60)
+    claim = queue.fetch_job("w", 60).claim
     marie.hold(job, "wait")
     with pytest.raises(LeaseLost):
-        queue.finish_job(job, "w", {"pacs": "outgoing/1.dcm"})
+        queue.finish_job(claim, {"pacs": "outgoing/1.dcm"})
     assert deliveries(database) == {}
 
 
@@ -50,7 +51,7 @@ def test_what_arrived_while_it_was_held_counts(database, queue, sending, marie, 
     contour(queue, job)
     under_way = sending.fetch_delivery("pacs")
     marie.hold(job, "wait")
-    sending.finish_delivery(under_way.id, TAKEN)
+    sending.finish_delivery(under_way, TAKEN)
     assert read(database, job).state == JobState.HELD
     marie.retry(job)
     assert read(database, job).state == JobState.DELIVERED
@@ -58,7 +59,7 @@ def test_what_arrived_while_it_was_held_counts(database, queue, sending, marie, 
 
 def test_an_override_is_kept_with_the_name(database, queue, marie, job):
     queue.fetch_job("w", 60)
-    queue.hold_job(job, "w", because("outside the limits"))
+    queue.hold_job(in_force(queue, job), because("outside the limits"))
     marie.retry(job, "the child is 17")
     assert read(database, job).override == "the child is 17 (marie)"
     assert trail(database) == [("marie", "override", "job 1", "the child is 17")]
@@ -77,7 +78,7 @@ def test_nothing_is_sent_before_a_person_confirmed(database, queue, sending, clo
     assert read(database, job).confirmed_by == "marie"
     delivery = sending.fetch_delivery("pacs")
     assert delivery.created_at == clock.now  # the time to give up begins with the confirmation
-    sending.finish_delivery(delivery.id, TAKEN)
+    sending.finish_delivery(delivery, TAKEN)
     assert read(database, job).state == JobState.DELIVERED
     assert trail(database) == [("marie", "confirm", "job 1", "")]
 
@@ -146,7 +147,7 @@ def test_a_structure_set_goes_to_another_destination_of_the_same_profile(databas
     assert sending.fetch_delivery("pacs") is None
     sent = sending.fetch_delivery("archive")
     assert sent.output == "outgoing/1.dcm"
-    sending.finish_delivery(sent.id, TAKEN)
+    sending.finish_delivery(sent, TAKEN)
     assert read(database, job).state == JobState.DELIVERED
     assert trail(database) == [("marie", "resend", "job 1", "to archive")]
 
@@ -165,7 +166,7 @@ def test_another_profile_is_written_first(database, queue, sending, marie, job):
     marie.resend(job, "tps", PROFILES)
     claimed = queue.fetch_job("w", 60)
     assert claimed.destinations == ("pacs", "tps")
-    queue.finish_job(job, "w", {"pacs": "outgoing/1.dcm", "tps": "outgoing/1-2.dcm"})
+    queue.finish_job(in_force(queue, job), {"pacs": "outgoing/1.dcm", "tps": "outgoing/1-2.dcm"})
     assert deliveries(database) == {"pacs": DeliveryState.DELIVERED, "tps": DeliveryState.PENDING}
     assert sending.fetch_delivery("tps").output == "outgoing/1-2.dcm"
 

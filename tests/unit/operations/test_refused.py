@@ -14,6 +14,7 @@ from contourd.store.states import DeliveryState, JobState, SeriesState
 from contourd.store.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
 from tests.operating import PROFILES, contour, deliver, deliveries, read, trail
 from tests.phantom import phantom
+from tests.queueing import in_force
 from tests.reasons import because
 
 pytestmark = pytest.mark.both_databases
@@ -94,7 +95,7 @@ def test_what_is_being_sent_while_its_job_is_cancelled_is_not_sent_again(databas
     contour(queue, job)
     under_way = sending.fetch_delivery("pacs")
     marie.cancel(job, "mistake")
-    sending.postpone_delivery(under_way.id, Outcome(OutcomeKind.RETRY, "pacs: busy", 0xA700), 0.0)
+    sending.postpone_delivery(under_way, Outcome(OutcomeKind.RETRY, "pacs: busy", 0xA700), 0.0)
     with database.reading() as session:
         row = session.get_one(DeliveryRow, under_way.id)
     assert (row.state, str(row.reason)) == (DeliveryState.REFUSED, "cancelled by marie: mistake; pacs: busy")
@@ -107,7 +108,7 @@ def test_a_job_is_not_delivered_without_the_structure_set_that_was_to_be_written
     deliver(sending)
     marie.resend(job, "tps", PROFILES)
     queue.fetch_job("w", 60)
-    queue.hold_job(job, "w", because("the structure set reads back otherwise"))
+    queue.hold_job(in_force(queue, job), because("the structure set reads back otherwise"))
     marie.retry(job)
     assert read(database, job).state == JobState.QUEUED  # what pacs has would be no answer for tps
     contour(queue, job, {"pacs": "outgoing/1.dcm", "tps": "outgoing/1-2.dcm"})
@@ -119,7 +120,7 @@ def test_a_job_is_not_delivered_without_the_structure_set_that_was_to_be_written
 
 def test_what_waits_for_its_commitment_is_asked_after_and_not_sent_twice(database, queue, sending, marie, job, clock):
     contour(queue, job)
-    sending.await_commitment(sending.fetch_delivery("pacs").id, Outcome(OutcomeKind.ACCEPTED, "", 0x0000))
+    sending.await_commitment(sending.fetch_delivery("pacs"), Outcome(OutcomeKind.ACCEPTED, "", 0x0000))
     clock.now += timedelta(hours=1)
     marie.resend(job, "pacs", PROFILES)
     assert sending.fetch_delivery("pacs") is None

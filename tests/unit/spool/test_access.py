@@ -28,7 +28,7 @@ def lax_umask():
 def fill(root: Path) -> None:
     spool = Spool(root)
     spool.store_instance([b"image"])
-    spool.store_output(1, b"structure set")
+    spool.store_output(1, 1, b"structure set")
     spool.pseudonym("patient")
     lock_spool(root).close()
 

@@ -35,8 +35,14 @@ def test_two_instances_never_share_a_name(spool: Spool) -> None:
 
 
 def test_an_output_replaces_the_earlier_one_of_its_job(spool: Spool) -> None:
-    assert spool.store_output(7, b"first") == spool.store_output(7, b"second") == "outgoing/7.dcm"
-    assert (spool.root / "outgoing/7.dcm").read_bytes() == b"second"
+    assert spool.store_output(7, 1, b"first") == spool.store_output(7, 1, b"second") == "outgoing/7-c1.dcm"
+    assert (spool.root / "outgoing/7-c1.dcm").read_bytes() == b"second"
+
+
+def test_what_a_fenced_worker_writes_lies_beside_what_the_next_one_wrote(spool):
+    assert spool.store_output(7, 2, b"the next one's") == "outgoing/7-c2.dcm"
+    spool.store_output(7, 1, b"the late one's")
+    assert (spool.root / "outgoing/7-c2.dcm").read_bytes() == b"the next one's"
 
 
 def test_nothing_is_left_of_a_write_that_fails(spool: Spool) -> None:
@@ -164,11 +170,15 @@ def test_a_site_key_that_cannot_be_read_refuses_the_image_and_is_not_replaced(sp
 
 
 def test_structure_sets_are_found_by_their_job(spool: Spool) -> None:
-    spool.store_output(7, b"x")
-    spool.store_output(7, b"y", part=2)
-    spool.store_output(71, b"z")
-    (spool.root / "outgoing" / "mine.dcm").touch()
-    assert spool.outputs_by_job() == {7: ["outgoing/7-2.dcm", "outgoing/7.dcm"], 71: ["outgoing/71.dcm"]}
+    spool.store_output(7, 1, b"x")
+    spool.store_output(7, 1, b"y", part=2)
+    spool.store_output(71, 12, b"z")
+    for name in ("mine.dcm", "7-2.dcm"):  # the second by a version before tokens
+        (spool.root / "outgoing" / name).touch()
+    assert spool.outputs_by_job() == {
+        7: ["outgoing/7-2.dcm", "outgoing/7-c1-2.dcm", "outgoing/7-c1.dcm"],
+        71: ["outgoing/71-c12.dcm"],
+    }
     assert spool.outputs(8) == []
 
 

@@ -11,10 +11,10 @@ from sqlalchemy.exc import IntegrityError
 from contourd.errors import LeaseLost
 from contourd.model.remarks import Finding, Measure, Remark, RemarkCheck, Remarks, RemarkVerdict
 from contourd.observe.report import read_report
-from contourd.store.queue import Lease
+from contourd.store.queue import JobClaim, Lease
 from contourd.store.states import DeliveryState, JobState
 from contourd.store.tables import DeliveryRow, EventRow, JobRow
-from tests.queueing import START, add_job, state
+from tests.queueing import START, add_job, in_force, state
 from tests.reasons import because
 
 pytestmark = pytest.mark.both_databases
@@ -33,9 +33,9 @@ def test_a_lease_that_is_renewed_holds(database, queue, clock):
     job = add_job(database)
     queue.fetch_job("a", 60)
     (first,) = queue.list_leases()
-    assert first == Lease(job, "a", START + timedelta(seconds=60))
+    assert first == Lease(JobClaim(job, "a", 1), START + timedelta(seconds=60))
     clock.advance(50)
-    queue.renew_lease(job, "a", 60)
+    queue.renew_lease(in_force(queue, job), 60)
     assert not queue.revoke_lease(first, because("it hung"), 3)
     assert state(database, job) == JobState.CONTOURING
     (second,) = queue.list_leases()
@@ -45,22 +45,36 @@ def test_a_lease_that_is_renewed_holds(database, queue, clock):
     assert not queue.revoke_lease(second, because("it hung"), 3)
 
 
-def test_who_lost_the_lease_changes_nothing(database, queue, clock):
+@pytest.mark.parametrize("by", ["b", "a"])
+def test_who_lost_the_lease_changes_nothing(database, queue, clock, by):
     job = add_job(database)
-    queue.fetch_job("a", 60)
+    lost = queue.fetch_job("a", 60).claim
     clock.advance(61)
     queue.revoke_lease(*queue.list_leases(), because("it hung"), 3)
-    assert queue.fetch_job("b", 60).attempts == 2
+    taken = queue.fetch_job(by, 60)
+    assert (taken.attempts, taken.claim.token) == (2, lost.token + 1)
     for call in (
-        lambda: queue.renew_lease(job, "a", 60),
-        lambda: queue.finish_job(job, "a", {"pacs": "x"}),
-        lambda: queue.hold_job(job, "a", because("x")),
-        lambda: queue.fail_job(job, "a", because("x"), 3),
+        lambda: queue.renew_lease(lost, 60),
+        lambda: queue.finish_job(lost, {"pacs": "x"}),
+        lambda: queue.hold_job(lost, because("x")),
+        lambda: queue.fail_job(lost, because("x"), 3),
+        lambda: queue.return_job(lost, because("x")),
+        lambda: queue.wait_for_device(lost, because("x"), 3600),
     ):
         with pytest.raises(LeaseLost):
             call()
-    queue.finish_job(job, "b", {"pacs": "y"})
+    queue.finish_job(taken.claim, {"pacs": "y"})
     assert state(database, job) == JobState.DELIVERING
+    with database.reading() as session:
+        assert list(session.scalars(select(DeliveryRow.output))) == ["y"]
+
+
+def test_the_token_grows_also_where_the_attempt_does_not_count(database, queue):
+    add_job(database)
+    for token in (1, 2, 3):
+        job = queue.fetch_job("a", 60)
+        assert (job.attempts, job.claim.token) == (1, token)
+        queue.return_job(job.claim, because("waits: the disk is full"))
 
 
 def test_a_job_that_workers_die_on_is_held_and_blocks_nothing(database, queue):
@@ -81,7 +95,7 @@ def test_errors_of_ours_are_tried_again_and_then_fail(database, queue):
     job = add_job(database)
     for attempt in (1, 2):
         assert queue.fetch_job("a", 60).attempts == attempt
-        queue.fail_job(job, "a", because("ValueError: x"), 2)
+        queue.fail_job(in_force(queue, job), because("ValueError: x"), 2)
     assert state(database, job) == JobState.FAILED
     queue.retry_job(job)
     assert state(database, job) == JobState.QUEUED
@@ -91,10 +105,10 @@ def test_errors_of_ours_are_tried_again_and_then_fail(database, queue):
 def test_an_override_stays_with_its_job(database, queue):
     job = add_job(database)
     assert queue.fetch_job("a", 60).override == ""
-    queue.hold_job(job, "a", because("outside the limits"))
+    queue.hold_job(in_force(queue, job), because("outside the limits"))
     queue.retry_job(job, "seen (mp)")
     assert queue.fetch_job("a", 60).override == "seen (mp)"
-    queue.hold_job(job, "a", because("something else"))
+    queue.hold_job(in_force(queue, job), because("something else"))
     queue.retry_job(job)
     assert queue.fetch_job("a", 60).override == "seen (mp)"
     with database.reading() as session:
@@ -107,7 +121,7 @@ def test_what_a_person_is_to_look_at_is_reported(database, queue):
     queue.fetch_job("a", 60)
     found = Finding("Larynx", RemarkCheck.VOLUME, Measure.VOLUME_CC, 1.0, (5.0, 9.0))
     remarks = Remarks((Remark(found, RemarkVerdict.FLAG),))
-    queue.finish_job(job, "a", {"pacs": "x"}, remarks)
+    queue.finish_job(in_force(queue, job), {"pacs": "x"}, remarks)
     assert [line.remarks for line in read_report(database).jobs] == [remarks]
     assert remarks.text() == "check: Larynx (volume 1.0 cc, expected 5.0 to 9.0 cc)"
 

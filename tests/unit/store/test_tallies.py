@@ -61,9 +61,9 @@ def test_a_job_on_its_way_is_counted_once_wherever_it_is(database):
     }
     job = queue.fetch_job("w", 60.0)
     assert kept(database)[JOBS] == [Tally("", "CONTOURING", None, 1), Tally("", "QUEUED", None, 1)]
-    queue.finish_job(job.id, "w", {"pacs": "out/1", "tps": "out/1"})
-    deliveries.finish_delivery(deliveries.fetch_delivery("pacs").id, TAKEN)
-    deliveries.postpone_delivery(deliveries.fetch_delivery("tps").id, FULL, 0)
+    queue.finish_job(job.claim, {"pacs": "out/1", "tps": "out/1"})
+    deliveries.finish_delivery(deliveries.fetch_delivery("pacs"), TAKEN)
+    deliveries.postpone_delivery(deliveries.fetch_delivery("tps"), FULL, 0)
     assert kept(database)[ATTEMPTS] == [Tally("pacs", "accepted", 0, 1), Tally("tps", "retry", 0xA700, 1)]
     assert kept(database) == counted(database)
 
