@@ -19,7 +19,7 @@ from tests.showcase import contoured, files_of, fill
 
 # Name, path, width, height, colour scheme, what is pressed in the viewer.
 PICTURES = (
-    ("queue", "/", 1280, 860, "light", ""),
+    ("queue", "/", 1280, 880, "light", ""),
     ("job", "/jobs/1", 1280, 940, "light", ""),
     ("job-dark", "/jobs/1", 1280, 940, "dark", "f"),
     ("phone", "/jobs/1", 390, 844, "dark", ""),

@@ -144,6 +144,7 @@ def fill_queue(
             session.add(_job(n, series, state, reason, remarks if n == 1 else told, begun))
             session.flush()
             session.add_all(_events(n, state, reason, begun))
+        tries: list[AttemptRow] = []
         for n, (job, destination, state, attempts, reason) in enumerate(DELIVERIES, 1):
             begun = now - timedelta(minutes=SERIES[JOBS[job - 1][0] - 1][2] - 3)
             session.add(
@@ -153,8 +154,11 @@ def fill_queue(
                     updated_at=begun,
                 )
             )  # fmt: skip
+            tries += _attempts(n, destination, state, attempts, reason, begun)
+        session.flush()
+        for one in sorted(tries, key=lambda attempt: attempt.at):
+            session.add(one)
             session.flush()
-            session.add_all(_attempts(n, destination, state, attempts, reason, begun))
 
 
 def _series(
@@ -200,8 +204,9 @@ def _attempts(
     delivery: int, destination: str, state: DeliveryState, attempts: int, reason: Reason | None, begun: datetime
 ) -> list[AttemptRow]:
     ends = {DeliveryState.DELIVERED: ("accepted", 0), DeliveryState.REFUSED: ("refused", None)}
-    outcomes = [("retry", None)] * attempts
-    outcomes[-1:] = [ends.get(state, ("retry", None))] if attempts else []
+    failed = ("unreachable" if reason is DOWN else "retry", None)
+    outcomes = [failed] * attempts
+    outcomes[-1:] = [ends.get(state, failed)] if attempts else []
     return [
         AttemptRow(
             delivery_id=delivery, destination=destination, at=begun + timedelta(minutes=i), outcome=outcome,
@@ -222,7 +227,7 @@ SERIES = (
     (SeriesState.COMPLETE, None, 21),
     (SeriesState.HELD, Reason.of(HoldReason.SLICES_MISSING, z_mm=[-42.5, -40.0]), 64),
     (SeriesState.COMPLETE, None, 9),
-    (SeriesState.COMPLETE, None, 240),
+    (SeriesState.COMPLETE, None, 45),
     (SeriesState.COMPLETE, None, 300),
     (SeriesState.RECEIVING, None, 1),
     (SeriesState.COMPLETE, None, 95),

@@ -18,6 +18,7 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
+from contourd.settings import load_settings
 from contourd.spool.folder import Spool
 from contourd.store.database import Database
 from tests import showcase
@@ -25,6 +26,7 @@ from tests.peers import free_port
 
 COLUMNS = 104
 SHOWN_SPOOL = "/var/lib/contourd"
+PORTS = ("11112", "11180")  # the node's, and its page's
 # Nothing comes from elsewhere: a reader's own fixed-width font does.
 FORMAT = re.sub(r"@font-face \{\{.*?\n    \}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace(
     "Fira Code, monospace", "monospace"
@@ -50,6 +52,7 @@ def picture(path: Path, root: Path, *commands: list[str]) -> None:
         console.print(Text.from_ansi(printed(root, command)))
         if command[0] == "init":
             move_spool(root)
+    console.print()  # else the last line is cut off at its foot
     svg = console.export_svg(title="contourd", code_format=FORMAT, unique_id=path.stem)
     path.write_text(re.sub(r"[ \t]+$", "", svg, flags=re.MULTILINE) + "\n", encoding="utf-8")
 
@@ -67,7 +70,10 @@ def printed(root: Path, command: list[str]) -> str:
         check=False,
     )
     text = last_of_bars((ran.stdout + ran.stderr).rstrip("\n"))
-    return text.replace(str(root / "spool"), SHOWN_SPOOL).replace(f"{root}{os.sep}", "")
+    text = text.replace(str(root / "spool"), SHOWN_SPOOL).replace(f"{root}{os.sep}", "")
+    for here, documented in moved_ports(root):
+        text = text.replace(here, documented)
+    return text
 
 
 def last_of_bars(text: str) -> str:
@@ -81,8 +87,18 @@ def move_spool(root: Path) -> None:
     """Let the node of these settings live in the folder, on ports that are free."""
     file = root / "contourd.toml"
     text = file.read_text(encoding="utf-8").replace(SHOWN_SPOOL, str(root / "spool"))
-    text = re.sub(r"^port = 11112", f"port = {free_port()}", text, flags=re.MULTILINE)
-    file.write_text(re.sub(r"^port = 11180", f"port = {free_port()}", text, flags=re.MULTILINE), encoding="utf-8")
+    for port in PORTS:
+        text = re.sub(rf"^port = {port}", f"port = {free_port()}", text, flags=re.MULTILINE)
+    file.write_text(text, encoding="utf-8")
+
+
+def moved_ports(root: Path) -> list[tuple[str, str]]:
+    """Return the node's ports here, each with that of the documents."""
+    file = root / "contourd.toml"
+    if not file.exists():
+        return []
+    settings = load_settings(file)
+    return [(str(settings.node.port), PORTS[0]), (str(settings.web.port), PORTS[1])]
 
 
 def settle(root: Path) -> None:

@@ -59,7 +59,7 @@ def run(ct: Path | None, output: Path) -> int:
     ContourdError
         The folder holds no usable CT, the node did not start, or the series was held: with the reason.
     """
-    console = Console()
+    console = Console(highlight=False)
     output.mkdir(parents=True, exist_ok=True)
     folder = ct or _reference(output / "ct", console)
     if not folder.is_dir():

@@ -44,7 +44,7 @@ class RuntimeDescription:
 
     def text(self) -> str:
         """Return it in words."""
-        how = f"CUDA {self.cuda}" if self.threads is None else f"{self.threads} threads"
+        how = f"CUDA {self.cuda}" if self.threads is None else f"{self.threads} thread{'s' * (self.threads != 1)}"
         what = f"{TITLES[self.name]} {self.version} {self.precision}"
         return self.words or f"{self.device} ({self.hardware}, {how}, {what})"
 

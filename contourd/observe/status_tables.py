@@ -49,8 +49,8 @@ def to_table(report: QueueReport, settings: Settings, now: datetime) -> Renderab
     free_gb = shutil.disk_usage(settings.spool.root).free / 1e9
     models = ", ".join(_told_model(m) for m in routed_models(settings, report.activations))
     parts: list[RenderableType] = [
-        Text(f"{settings.node.ae_title}   {counts}   disk free {free_gb:.0f} GB"),
-        Text(f"models: {models}"),
+        Text(f"{settings.node.ae_title}   disk free {free_gb:.0f} GB   models: {models}"),
+        Text(counts),
     ]
     if report.constancy is not None and report.constancy.light is not ConstancyLight.OFF:
         parts.append(constancy_text(report.constancy, now))

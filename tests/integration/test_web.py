@@ -94,7 +94,7 @@ def test_no_page_names_the_patient(shown):
 
 def test_a_job_is_shown_with_timeline_and_deliveries(shown):
     text = shown.get("/jobs/3").text
-    for told in ("contoured", "worker-1", "cannot be reached", "retry", "accepted", "0x0000"):
+    for told in ("contoured", "worker-1", "cannot be reached", "unreachable", "accepted", "0x0000"):
         assert told in text
 
 
