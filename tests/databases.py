@@ -62,6 +62,8 @@ class Cluster:
             os.chown(self._folder, user.pw_uid, user.pw_gid)
         password = self._folder / "password"
         password.write_text(PASSWORD, encoding="utf-8")
+        if self._as:  # an earlier test may have left a umask that lets nobody else read
+            os.chown(password, user.pw_uid, user.pw_gid)
         self._run(
             *("initdb", "--no-sync", "--auth=scram-sha-256", f"--username={OWNER}", f"--pwfile={password}"),
             *("--encoding=UTF8", "--locale=C.UTF-8", "--pgdata", str(self.data)),
