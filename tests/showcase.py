@@ -149,7 +149,7 @@ def fill_queue(
             begun = now - timedelta(minutes=SERIES[JOBS[job - 1][0] - 1][2] - 3)
             session.add(
                 DeliveryRow(
-                    id=n, job_id=job, destination=destination, output=f"outgoing/{job}.dcm", state=state,
+                    id=n, job_id=job, destination=destination, output=f"outgoing/{job}-c1.dcm", state=state,
                     attempts=attempts, reason=reason, not_before=now + timedelta(minutes=4), created_at=begun,
                     updated_at=begun,
                 )
