@@ -19,6 +19,7 @@ from contourd.store.constancy_series import digest
 from contourd.store.constancy_standing import BASELINE, CHECK, OPEN, ConstancyCheck, check_of, read_last, read_open
 from contourd.store.contourings import models_of_jobs
 from contourd.store.database import Database
+from contourd.store.locks import lock_jobs_of_series, lock_one, locked, take_turns
 from contourd.store.states import JOBS_NOT_ENDED, JOBS_STOPPED, ConstancyState, JobEvent, JobState, SeriesState
 from contourd.store.tables import ConstancyCheckRow, ConstancySeriesRow, JobRow, SeriesRow
 from contourd.store.transitions import withdraw_job
@@ -65,6 +66,7 @@ class ConstancyChecks:
             One is under way.
         """
         with self._database.transaction() as session:
+            take_turns(session, "constancy")
             if (other := read_open(session)) is not None:
                 raise InvalidTransition(
                     f"constancy {other.purpose} {other.id} is under way, asked for by {other.actor}; wait for its end"
@@ -101,14 +103,14 @@ class ConstancyChecks:
     def begin(self, check_id: int) -> None:
         """Record that the node has begun it."""
         with self._database.transaction() as session:
-            row = session.get_one(ConstancyCheckRow, check_id)
+            row = lock_one(session, ConstancyCheckRow, check_id)
             row.state = ConstancyState.RUNNING
             row.started_at = self._now()
 
     def listen(self, check_id: int, port: int) -> None:
         """Write down the port of loopback on which the check receives."""
         with self._database.transaction() as session:
-            session.get_one(ConstancyCheckRow, check_id).port = port
+            lock_one(session, ConstancyCheckRow, check_id).port = port
 
     def register(self, check_id: int, series_uid: str, model: str, sop_instance_uids: Sequence[str]) -> None:
         """Write down a series before it is sent: this one, of these instances, goes to the check's receiver.
@@ -119,7 +121,7 @@ class ConstancyChecks:
             The check is over.
         """
         with self._database.transaction() as session:
-            if session.get_one(ConstancyCheckRow, check_id).state != ConstancyState.RUNNING:
+            if lock_one(session, ConstancyCheckRow, check_id).state != ConstancyState.RUNNING:
                 raise InvalidTransition(OVER)
             row = ConstancySeriesRow(series_uid=series_uid, check_id=check_id, series_id=None, model=model)
             row.instances_sha256 = digest(sop_instance_uids)
@@ -148,7 +150,7 @@ class ConstancyChecks:
     def end(self, check_id: int, state: ConstancyState, reason: str, result: ConstancyResult | None = None) -> bool:
         """End a check, what is left of it in the queue, and write it into the audit trail; False where it was over."""
         with self._database.transaction() as session:
-            row = session.get_one(ConstancyCheckRow, check_id)
+            row = lock_one(session, ConstancyCheckRow, check_id)
             if row.state not in OPEN:
                 return False
             row.state = state
@@ -156,7 +158,8 @@ class ConstancyChecks:
             row.ended_at = self._now()
             row.result = (result or ConstancyResult()).model_dump_json()
             own = select(ConstancySeriesRow.series_id).where(ConstancySeriesRow.check_id == check_id)
-            for series in session.scalars(select(SeriesRow).where(SeriesRow.id.in_(own))):
+            sent = select(SeriesRow).where(SeriesRow.id.in_(own)).order_by(SeriesRow.series_uid)
+            for series in session.scalars(locked(sent)):
                 self._close(session, series)
             session.add(audit_row(self._now(), self._deed(row)))
             return True
@@ -173,10 +176,9 @@ class ConstancyChecks:
         now = self._now()
         if series.state == SeriesState.RECEIVING:
             hold_series(session, series, Reason(HoldReason.CHECK_OVER), now)
-        for job in session.scalars(
-            select(JobRow).where(JobRow.series_id == series.id, JobRow.state.in_(JOBS_NOT_ENDED))
-        ):
-            withdraw_job(session, job, JobEvent.CANCEL, Reason(HoldReason.CHECK_OVER), now)
+        for job in lock_jobs_of_series(session, series.id):
+            if job.state in JOBS_NOT_ENDED:
+                withdraw_job(session, job, JobEvent.CANCEL, Reason(HoldReason.CHECK_OVER), now)
 
     def recover(self) -> None:
         """End as red what was under way when contourd ended; what was only asked for is begun now."""

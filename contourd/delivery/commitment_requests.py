@@ -20,6 +20,7 @@ from contourd.dicom.network.commitment_messages import (
 )
 from contourd.errors import CommitmentRefused
 from contourd.store.database import Database
+from contourd.store.locks import lock_one, locked, take_turns
 from contourd.store.states import RequestState, RetryPolicy
 from contourd.store.tables import CommitmentRequestRow, InstanceRow, SeriesRow
 from contourd.system.clock import Clock, utc_now
@@ -81,6 +82,7 @@ class CommitmentRequests:
 
     def _record(self, session: Session, calling_ae: str, request: CommitmentRequest) -> None:
         instances = json.dumps([[r.sop_class_uid, r.sop_instance_uid] for r in request.references])
+        take_turns(session, f"commitment requests of {calling_ae}")
         known = session.scalars(
             select(CommitmentRequestRow).where(
                 CommitmentRequestRow.calling_ae == calling_ae,
@@ -117,7 +119,7 @@ class CommitmentRequests:
         orphans = CommitmentRequestRow.calling_ae.not_in(self._senders)
         with self._database.transaction() as session:
             rows = session.scalars(
-                select(CommitmentRequestRow).where(CommitmentRequestRow.state == RequestState.PENDING, orphans)
+                locked(select(CommitmentRequestRow).where(CommitmentRequestRow.state == RequestState.PENDING, orphans))
             ).all()
             for row in rows:
                 row.state = RequestState.GIVEN_UP
@@ -162,21 +164,21 @@ class CommitmentRequests:
 
     def _end(self, request_id: int, state: RequestState, reason: str) -> None:
         with self._database.transaction() as session:
-            row = session.get_one(CommitmentRequestRow, request_id)
+            row = lock_one(session, CommitmentRequestRow, request_id)
             row.state, row.reason, row.attempts = state, reason, row.attempts + 1
             row.instances = _digest(row.instances)
 
     def postpone_request(self, request_id: int, wait_s: float, reason: str) -> None:
         """Report later: the sender did not take it."""
         with self._database.transaction() as session:
-            row = session.get_one(CommitmentRequestRow, request_id)
+            row = lock_one(session, CommitmentRequestRow, request_id)
             row.attempts, row.reason = row.attempts + 1, reason
             row.not_before = self._now() + timedelta(seconds=wait_s)
 
     def await_instances(self, request_id: int, wait_s: float) -> None:
         """Look again later: some instances may still be on their way."""
         with self._database.transaction() as session:
-            session.get_one(CommitmentRequestRow, request_id).not_before = self._now() + timedelta(seconds=wait_s)
+            lock_one(session, CommitmentRequestRow, request_id).not_before = self._now() + timedelta(seconds=wait_s)
 
     def postpone_all(self, calling_ae: str, wait_s: float, reason: str) -> None:
         """Postpone all requests of a sender by so long: it cannot be reached."""

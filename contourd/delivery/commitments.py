@@ -21,6 +21,7 @@ from contourd.dicom.network.commitment_messages import (
 from contourd.errors import CommitmentRefused
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.store.database import Database
+from contourd.store.locks import lock_delivery, locked
 from contourd.store.states import SPREAD, CommitmentState, DeliveryEvent, DeliveryState, RetryPolicy
 from contourd.store.tables import CommitmentRow, DeliveryRow
 from contourd.store.transitions import end_delivery, return_delivery
@@ -89,9 +90,9 @@ class Commitments:
     ) -> None:
         """Record a request before it is sent, for the report may overtake the answer; an earlier one has expired."""
         with self._database.transaction() as session:
-            row, now = session.get_one(DeliveryRow, delivery_id), self._now()
+            row, now = lock_delivery(session, delivery_id), self._now()
             unanswered = (CommitmentRow.delivery_id == delivery_id) & (CommitmentRow.state == CommitmentState.REQUESTED)
-            for earlier in session.scalars(select(CommitmentRow).where(unanswered)):
+            for earlier in session.scalars(locked(select(CommitmentRow).where(unanswered).order_by(CommitmentRow.id))):
                 earlier.state = CommitmentState.EXPIRED
                 earlier.reason = UNANSWERED
             session.add(
@@ -111,12 +112,14 @@ class Commitments:
     def record_unasked(self, transaction_uid: str, reason: str, wait_s: float) -> None:
         """Record that a request was not taken; it is asked again later, unless it was answered all the same."""
         with self._database.transaction() as session:
-            row = session.scalars(select(CommitmentRow).where(CommitmentRow.transaction_uid == transaction_uid)).one()
+            found = self._locked(session, transaction_uid)
+            if found is None:
+                return
+            row, delivery = found
             if row.state != CommitmentState.REQUESTED:
                 return
             row.state = CommitmentState.EXPIRED
             row.reason = reason
-            delivery = session.get_one(DeliveryRow, row.delivery_id)
             if delivery.state == DeliveryState.SENT:
                 delivery.not_before = self._now() + timedelta(seconds=wait_s)
                 delivery.reason = Reason.of(HoldReason.COMMITMENT_FAILED, said=reason)
@@ -135,11 +138,10 @@ class Commitments:
             self._report(session, calling_ae, report)
 
     def _report(self, session: Session, calling_ae: str, report: CommitmentReport) -> None:
-        transaction = CommitmentRow.transaction_uid == report.transaction_uid
-        row = session.scalars(select(CommitmentRow).where(transaction)).first()
-        if row is None:
+        found = self._locked(session, report.transaction_uid)
+        if found is None:
             raise CommitmentRefused(INVALID_ARGUMENT, "there is no such transaction")
-        delivery = session.get_one(DeliveryRow, row.delivery_id)
+        row, delivery = found
         if self._titles.get(delivery.destination) != calling_ae:
             raise CommitmentRefused(
                 NOT_AUTHORISED, f"the transaction is not {calling_ae}'s, but {delivery.destination}'s"
@@ -159,6 +161,15 @@ class Commitments:
             row.reason = ""
             if delivery.state == DeliveryState.SENT:
                 end_delivery(session, delivery, DeliveryEvent.COMMITTED, None, self._now())
+
+    def _locked(self, session: Session, transaction_uid: str) -> tuple[CommitmentRow, DeliveryRow] | None:
+        """Lock a commitment after its delivery; None where there is no such transaction."""
+        of_transaction = select(CommitmentRow).where(CommitmentRow.transaction_uid == transaction_uid)
+        row = session.scalars(of_transaction).first()
+        if row is None:
+            return None
+        delivery = lock_delivery(session, row.delivery_id)
+        return session.scalars(locked(of_transaction)).one(), delivery
 
     def _failed(self, session: Session, row: CommitmentRow, delivery: DeliveryRow, failure: int) -> None:
         newest = session.scalar(select(func.max(CommitmentRow.id)).where(CommitmentRow.delivery_id == delivery.id))

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
 
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.orm import Session
 
 from contourd.dicom.network.outcomes import Outcome, OutcomeKind
 from contourd.errors import LeaseLost
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.store.database import Database
-from contourd.store.locks import lock_delivery
+from contourd.store.locks import lock_delivery, locked
 from contourd.store.states import (
     DELIVERIES_WAITING,
     JOBS_SENDING,
@@ -107,14 +107,19 @@ class Deliveries:
             Only what goes there. None: to all.
         """
         sender = self._process if process_id is None else process_id
-        sending = select(DeliveryRow).where(DeliveryRow.state == DeliveryState.SENDING, DeliveryRow.process == sender)
+        own = DeliveryRow.state == DeliveryState.SENDING, DeliveryRow.process == sender
+        sending = select(DeliveryRow.id).where(*own).order_by(DeliveryRow.id)
         if destination is not None:
             sending = sending.where(DeliveryRow.destination == destination)
-        with self._database.transaction() as session:
-            for row in session.scalars(sending):
-                self._note(session, row, INTERRUPTED, None, reason)
-                broke_off = Reason.of(HoldReason.SENDING_BROKE_OFF, because=reason)
-                return_delivery(session, row, broke_off, self._now(), self._now())
+        with self._database.reading() as session:
+            numbers = session.scalars(sending).all()
+        for number in numbers:  # one by one: each locks its job
+            with self._database.transaction() as session:
+                row = lock_delivery(session, number)
+                if (row.state, row.process) == (DeliveryState.SENDING, sender):
+                    self._note(session, row, INTERRUPTED, None, reason)
+                    broke_off = Reason.of(HoldReason.SENDING_BROKE_OFF, because=reason)
+                    return_delivery(session, row, broke_off, self._now(), self._now())
 
     def fetch_delivery(self, destination: str) -> Delivery | None:
         """Take the oldest delivery to a destination that is due, None where there is none."""
@@ -125,7 +130,7 @@ class Deliveries:
                 .order_by(DeliveryRow.not_before, DeliveryRow.id)
                 .limit(1)
             )
-            row = session.scalars(due.with_for_update(skip_locked=True)).first()
+            row = session.scalars(due.with_for_update(key_share=True, skip_locked=True)).first()
             if row is None:
                 return None
             row.attempts += 1
@@ -190,15 +195,19 @@ class Deliveries:
     def finish_awaiting(self, destination: str) -> None:
         """Call delivered what a destination took, where its commitment was awaited and is not wanted any more."""
         sent = (DeliveryRow.state == DeliveryState.SENT) & (DeliveryRow.destination == destination)
-        with self._database.transaction() as session:
-            for row in session.scalars(select(DeliveryRow).where(sent)):
-                taken = Reason(HoldReason.COMMITMENT_NOT_WANTED)
-                end_delivery(session, row, DeliveryEvent.COMMITTED, taken, self._now())
+        with self._database.reading() as session:
+            numbers = session.scalars(select(DeliveryRow.id).where(sent).order_by(DeliveryRow.id)).all()
+        for number in numbers:  # one by one: each locks its job
+            with self._database.transaction() as session:
+                row = lock_delivery(session, number)
+                if row.state == DeliveryState.SENT:
+                    taken = Reason(HoldReason.COMMITMENT_NOT_WANTED)
+                    end_delivery(session, row, DeliveryEvent.COMMITTED, taken, self._now())
 
     def give_up_delivery(self, delivery_id: int, reason: Reason) -> None:
         """Refuse a delivery that waits, or whose commitment is awaited, without another try."""
         with self._database.transaction() as session:
-            row = session.get_one(DeliveryRow, delivery_id)
+            row = lock_delivery(session, delivery_id)
             if row.state in DELIVERIES_WAITING:
                 refuse_delivery(session, row, reason, self._now())
 
@@ -213,16 +222,20 @@ class Deliveries:
         """Postpone all that waits for a destination by so long at least: it cannot be reached."""
         until = self._now() + timedelta(seconds=wait_s)
         with self._database.transaction() as session:
-            session.execute(
-                update(DeliveryRow)
-                .where(self._open(destination), or_(DeliveryRow.not_before < until, self._is_due()))
-                .values(not_before=until, reason_code=reason.code.value, reason_detail=reason.dump())
-            )
+            sooner = self._open(destination), or_(DeliveryRow.not_before < until, self._is_due())
+            put_off = {"not_before": until, "reason_code": reason.code.value, "reason_detail": reason.dump()}
+            self._change_all(session, and_(*sooner), put_off)
 
     def make_due(self, destination: str) -> None:
         """Make all that waits for a destination due now: it answers again."""
         with self._database.transaction() as session:
-            session.execute(update(DeliveryRow).where(self._to_be_sent(destination)).values(not_before=self._now()))
+            self._change_all(session, self._to_be_sent(destination), {"not_before": self._now()})
+
+    def _change_all(self, session: Session, which: ColumnElement[bool], values: Mapping[str, object]) -> None:
+        """Change many at once, which are locked in their order before."""
+        if not self._database.is_sqlite:
+            session.execute(locked(select(DeliveryRow.id).where(which).order_by(DeliveryRow.id)))
+        session.execute(update(DeliveryRow).where(which).values(values))
 
     def _open(self, destination: str) -> ColumnElement[bool]:
         awaited = (DeliveryRow.state == DeliveryState.SENT) & (DeliveryRow.destination == destination)

@@ -21,6 +21,7 @@ from contourd.settings import Route, SeriesSettings
 from contourd.spool.marks import JournalMark, SeriesJournal
 from contourd.store.constancy_series import read_registration
 from contourd.store.database import Database
+from contourd.store.locks import lock_one
 from contourd.store.states import SeriesState
 from contourd.store.tables import InstanceRow, SeriesRow
 from contourd.system.clock import AgeTracker, Clock
@@ -89,7 +90,7 @@ class Completion:
         if verdict.incomplete and not waited:
             return
         with self._database.transaction() as session:
-            row = session.get_one(SeriesRow, series_id)
+            row = lock_one(session, SeriesRow, series_id)
             if row.state != SeriesState.RECEIVING or row.last_instance_at != moment:
                 return  # another slice came meanwhile
             self._judge(session, row, verdict, len(paths))

@@ -24,6 +24,7 @@ from contourd.settings import SeriesSettings
 from contourd.store.constancy_series import note_arrival
 from contourd.store.database import Database
 from contourd.store.group_commit import FastPathUnavailable, GroupCommit
+from contourd.store.locks import lock_series
 from contourd.store.queue import Queue
 from contourd.store.states import SeriesState
 from contourd.store.tables import InstanceRow, SeriesRow
@@ -40,7 +41,8 @@ class ImageRecorder:
         self._root = spool_root
         self._settings = settings
         self._queue = queue
-        self._group = GroupCommit(database, self._record, self._record_further if database.is_sqlite else None)
+        shorter = self._record_further if database.is_sqlite else None
+        self._group = GroupCommit(database, self._record, shorter, lambda arrived: arrived[0].series_instance_uid)
 
     def record(self, received: ReceivedInstance, now: datetime) -> str:
         """Write an image down; returns the path of a file that is not needed afterwards, or nothing.
@@ -72,11 +74,10 @@ class ImageRecorder:
     def _record(self, session: Session, arrived: tuple[ReceivedInstance, datetime]) -> str:
         """Write an instance down; returns the path of a file that is not needed afterwards, or nothing."""
         received, now = arrived
-        series = session.scalars(
-            select(SeriesRow).where(SeriesRow.series_uid == received.series_instance_uid)
-        ).one_or_none()
+        uid = received.series_instance_uid
+        series = lock_series(session, [uid]).get(uid)
         if series is None:
-            series = add_series(session, received.series_instance_uid, received.calling_ae, received.patient, now)
+            series = add_series(session, uid, received.calling_ae, received.patient, now)
             note_arrival(session, series)
             assign_unnamed(session, series, now - timedelta(seconds=self._settings.gapped_s))
         learnt = not series.calling_ae and bool(received.calling_ae)
@@ -92,7 +93,7 @@ class ImageRecorder:
             self._add(session, series, received, now)
             return ""
         settle_refusal(session, series.series_uid, received.sop_instance_uid)
-        if stored_sha256(self._root / known.path) != known.sha256:
+        if _is_to_go(series, known) or stored_sha256(self._root / known.path) != known.sha256:
             damaged, known.path, known.sha256 = known.path, received.path, received.sha256
             known.received_at = after_removal(series.purged_at, now)
             self._reopen(session, series, now, "an image that was damaged on the disk came again")
@@ -137,3 +138,8 @@ class ImageRecorder:
         if known.sha256 == received.sha256:
             return True
         return same_image(self._root / known.path, self._root / received.path)
+
+
+def _is_to_go(series: SeriesRow, known: InstanceRow) -> bool:
+    """Return whether retention is about to remove the file of an image."""
+    return series.purged_at is not None and known.received_at <= series.purged_at

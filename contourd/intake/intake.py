@@ -22,6 +22,7 @@ from contourd.intake.verdicts import ABORTED, BROKEN_OFF, ENDED, OPEN, RESTART
 from contourd.settings import Route, SeriesSettings
 from contourd.spool.marks import JournalMark, SeriesJournal
 from contourd.store.database import Database
+from contourd.store.locks import lock_series, locked
 from contourd.store.queue import Queue
 from contourd.store.states import SeriesState
 from contourd.store.tables import InstanceRow, SeriesRow
@@ -73,8 +74,9 @@ class Intake:
         self._refusing.write()
         if instances or self._refusing.knows(association_id):
             with self._database.transaction() as session:
+                lock_series(session, {*instances, *self._refusing.series_of(association_id)})
                 self._refusing.attribute(session, association_id, instances, now)
-                for row in session.scalars(select(SeriesRow).where(SeriesRow.series_uid.in_(instances))):
+                for row in lock_series(session, instances).values():
                     if row.interrupted in BROKEN_OFF and not aborted:
                         if row.state == SeriesState.RECEIVING:
                             row.last_instance_at = now
@@ -135,7 +137,7 @@ class Intake:
         """
         held = self.associations.held()
         with self._database.transaction() as session:
-            for row in session.scalars(select(SeriesRow).where(SeriesRow.series_uid.in_(held))):
+            for row in lock_series(session, held).values():
                 age_s = self._quiet.age_s(row.series_uid, row.last_instance_at)
                 if row.interrupted == OPEN and age_s >= self._settings.quiet_s:
                     row.interrupted = ""
@@ -148,7 +150,8 @@ class Intake:
         """After a start no association is open: what was being received waits for ``gapped_s`` before it is judged."""
         now, broken_off = self._now(), list[str]()
         with self._database.transaction() as session:
-            for row in session.scalars(select(SeriesRow).where(SeriesRow.state == SeriesState.RECEIVING)):
+            receiving = select(SeriesRow).where(SeriesRow.state == SeriesState.RECEIVING)
+            for row in session.scalars(locked(receiving.order_by(SeriesRow.series_uid))):
                 if row.interrupted == OPEN:
                     row.interrupted = ENDED
                     broken_off.append(row.series_uid)

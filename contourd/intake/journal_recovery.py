@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from contourd.intake.refusals import restore_refused
@@ -13,9 +12,10 @@ from contourd.intake.verdicts import ENDED
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.spool.marks import JournalEntry, JournalMark
 from contourd.store.database import Database
+from contourd.store.locks import lock_jobs_of_series, lock_series
 from contourd.store.queue import Queue
 from contourd.store.states import JOBS_UNDER_WAY, JobEvent, JobState, SeriesState
-from contourd.store.tables import JobRow, SeriesRow
+from contourd.store.tables import SeriesRow
 from contourd.store.transitions import advance_job
 from contourd.system.clock import utc_now
 
@@ -28,7 +28,7 @@ def finish_interrupted(
     """Record how the transfer of series ended whose images were recorded at the start; raises QueueUnavailable."""
     for uid in recorded:
         with database.transaction() as session:
-            series = session.scalars(select(SeriesRow).where(SeriesRow.series_uid == uid)).one()
+            series = lock_series(session, [uid])[uid]
             series.interrupted = ENDED if uid in broken_off else ""
             _recall(session, Queue(database), series, standing.get(uid))
 
@@ -37,7 +37,7 @@ def recall_all(database: Database, standing: Standing) -> None:
     """Write down again what stands against series that an older database knows; raises QueueUnavailable."""
     for uid, marks in standing.items():
         with database.transaction() as session:
-            series = session.scalars(select(SeriesRow).where(SeriesRow.series_uid == uid)).one_or_none()
+            series = lock_series(session, [uid]).get(uid)
             if series is not None:
                 _recall(session, Queue(database), series, marks)
 
@@ -57,7 +57,7 @@ def _recall(session: Session, queue: Queue, series: SeriesRow, marks: JournalEnt
     if word is None:
         return
     reason = Reason.of(HoldReason.DATABASE_PUT_BACK, why=Reason.read_whole(word) or word)  # before codes: its sentence
-    jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id, JobRow.state.in_(JOBS_UNDER_WAY))))
+    jobs = [job for job in lock_jobs_of_series(session, series.id) if job.state in JOBS_UNDER_WAY]
     for job in jobs:
         job.reason = reason
         job.lease_until = None

@@ -22,6 +22,7 @@ from contourd.intake.refusals import mark_refused, write_refusal
 from contourd.intake.series_steps import reopen_series
 from contourd.spool.marks import SeriesJournal
 from contourd.store.database import Database
+from contourd.store.locks import lock_series
 from contourd.store.queue import Queue
 from contourd.store.states import SeriesState
 from contourd.store.tables import SeriesRow
@@ -72,6 +73,7 @@ class RefusalRecorder:
             if not waiting:
                 return
             with self._database.transaction() as session:
+                lock_series(session, {refused.series_instance_uid for refused in waiting})
                 for refused in waiting:
                     self._mark(session, refused, certain=True, now=now)
             with self._lock:
@@ -88,8 +90,15 @@ class RefusalRecorder:
             unnamed = list(self._unnamed.get(association_id, ()))
             candidates = {*instances, *self._series_of.get(association_id, ())}
         for refused in unnamed:
-            for uid in candidates or self._of_sender(session, refused.calling_ae):
+            uids = candidates or self._of_sender(session, refused.calling_ae)
+            lock_series(session, uids)
+            for uid in sorted(uids):
                 self._mark(session, replace(refused, series_instance_uid=uid), certain=False, now=now)
+
+    def series_of(self, association_id: int) -> set[str]:
+        """Return the Series Instance UIDs of which an association brought what was refused."""
+        with self._lock:
+            return set(self._series_of.get(association_id, ()))
 
     def knows(self, association_id: int) -> bool:
         """Return whether an association brought an image that does not name its series."""

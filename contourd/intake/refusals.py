@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from contourd.dicom.network.events import RefusedInstance
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.spool.marks import JournalMark, SeriesJournal
+from contourd.store.locks import insert_absent, lock_series, locked
 from contourd.store.tables import InstanceRow, RefusalRow, SeriesRow
 
 # Enough to hold a series, and bounded.
@@ -27,19 +28,21 @@ def write_refusal(session: Session, refused: RefusedInstance, certain: bool, now
     An image that is here as it was sent is missing nowhere, and marks nothing.
     """
     uid = refused.series_instance_uid
-    series = session.scalars(select(SeriesRow).where(SeriesRow.series_uid == uid)).one_or_none() if uid else None
+    series = lock_series(session, [uid]).get(uid) if uid else None
     known = _stored_sha256(session, series, refused.sop_instance_uid)
     if known is not None and (known == refused.sha256 or not certain):
         return None
-    row = session.scalars(
-        select(RefusalRow).where(RefusalRow.series_uid == uid, RefusalRow.sop_instance_uid == refused.sop_instance_uid)
-    ).one_or_none()
+    of_image = RefusalRow.series_uid == uid, RefusalRow.sop_instance_uid == refused.sop_instance_uid
+    same = locked(select(RefusalRow).where(*of_image))
+    row = session.scalars(same).one_or_none()
     if row is None:
         of_series = session.scalar(select(func.count()).where(RefusalRow.series_uid == uid)) or 0
         if of_series >= MOST_OF_SERIES:
             return series
-        row = RefusalRow(series_uid=uid, sop_instance_uid=refused.sop_instance_uid, certain=certain)
-        session.add(row)
+        new = RefusalRow(series_uid=uid, sop_instance_uid=refused.sop_instance_uid, calling_ae="", sha256="")
+        new.status, new.certain, new.differs, new.refused_at = 0, certain, False, now
+        insert_absent(session, new)
+        row = session.scalars(same).one()
     row.calling_ae = refused.calling_ae[:16]
     row.sha256 = refused.sha256
     row.status = refused.status
@@ -62,7 +65,8 @@ def _stored_sha256(session: Session, series: SeriesRow | None, sop_instance_uid:
 def assign_unnamed(session: Session, series: SeriesRow, since: datetime) -> None:
     """Assign to a new series what its sender was refused just before, where nobody could say of which series it was."""
     of_sender = RefusalRow.series_uid == "", RefusalRow.calling_ae == series.calling_ae
-    for row in session.scalars(select(RefusalRow).where(*of_sender, RefusalRow.refused_at >= since)):
+    rows = select(RefusalRow).where(*of_sender, RefusalRow.refused_at >= since).order_by(RefusalRow.id)
+    for row in session.scalars(locked(rows)):
         row.series_uid = series.series_uid
 
 

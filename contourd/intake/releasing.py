@@ -15,6 +15,7 @@ from contourd.errors import InvalidTransition
 from contourd.intake.newer_images import Replacement, drop_newer, latest_newer, renames, take_newer
 from contourd.intake.refusals import forget_refusals, open_refusals
 from contourd.reasons.catalogue import HoldReason, Reason
+from contourd.store.locks import lock_jobs_of_series
 from contourd.store.queue import Queue
 from contourd.store.states import DeliveryState
 from contourd.store.tables import DeliveryRow, JobRow, SeriesRow
@@ -88,7 +89,7 @@ def replace_within(session: Session, queue: Queue, series: SeriesRow, foreseen: 
     """
     text = _replacement_text(session, root, series.id, foreseen)
     take_newer(session, series, foreseen)
-    jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id)))
+    jobs = lock_jobs_of_series(session, series.id)
     if jobs:
         series.revision = max(series.revision, *(job.revision + 1 for job in jobs))
         queue.supersede_jobs(session, jobs, Reason(HoldReason.IMAGES_REPLACED))

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Route
+from contourd.store.locks import lock_jobs_of_series
 from contourd.store.queue import Queue
 from contourd.store.states import JOBS_NOT_ENDED, SeriesEvent, SeriesState
 from contourd.store.tables import JobRow, SeriesRow
@@ -31,7 +32,7 @@ def reopen_series(session: Session, queue: Queue, series: SeriesRow, reason: str
     series.last_instance_at = now
     if series.state == SeriesState.RECEIVING:
         return
-    jobs = list(session.scalars(select(JobRow).where(JobRow.series_id == series.id)))
+    jobs = lock_jobs_of_series(session, series.id)
     if jobs:
         series.revision += 1
         queue.supersede_jobs(session, jobs, Reason.of(HoldReason.NEWER_REVISION, because=reason))
@@ -41,8 +42,7 @@ def reopen_series(session: Session, queue: Queue, series: SeriesRow, reason: str
 
 def stop_jobs(session: Session, queue: Queue, series: SeriesRow, reason: Reason) -> None:
     """End the jobs of a series that are not delivered; what is made of it next is of a new revision."""
-    of_revision = JobRow.series_id == series.id, JobRow.revision == series.revision
-    jobs = list(session.scalars(select(JobRow).where(*of_revision)))
+    jobs = [job for job in lock_jobs_of_series(session, series.id) if job.revision == series.revision]
     under_way = [job for job in jobs if job.state in JOBS_NOT_ENDED]
     if under_way:
         series.revision += 1

@@ -13,6 +13,7 @@ from contourd.model.library import Activation, FoundModel, find_model
 from contourd.model.model_identity import ModelIdentity
 from contourd.store.audit import AuditEntry, audit_row
 from contourd.store.database import Database
+from contourd.store.locks import take_turns
 from contourd.store.tables import ActivationRow
 from contourd.system.clock import Clock, utc_now
 
@@ -129,7 +130,8 @@ def read_activations(session: Session, name: str = "") -> tuple[Activation, ...]
 
 def _locked(session: Session, name: str) -> tuple[Activation, ...]:
     """Read a name's activations; whoever else activates waits (SQLite: for the whole transaction)."""
-    wanted = select(ActivationRow).where(ActivationRow.name == name).order_by(ActivationRow.id).with_for_update()
+    take_turns(session, f"activation of {name}")
+    wanted = select(ActivationRow).where(ActivationRow.name == name).order_by(ActivationRow.id)
     return tuple(map(_activation, session.scalars(wanted)))
 
 

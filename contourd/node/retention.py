@@ -22,6 +22,7 @@ from contourd.spool.marks import JournalMark, SeriesJournal
 from contourd.store.constancy_series import own_series
 from contourd.store.constancy_standing import OPEN as OPEN_CHECKS
 from contourd.store.database import Database
+from contourd.store.locks import lock_one, locked
 from contourd.store.states import (
     DELIVERIES_UNDER_WAY,
     JOBS_STOPPED,
@@ -174,7 +175,7 @@ class Retention:
     def _remove_images(self, series_id: int, reason: str) -> None:
         images = select(func.count()).where(InstanceRow.series_id == series_id)
         with self._database.transaction() as session:
-            series = session.get_one(SeriesRow, series_id, with_for_update=True)
+            series = lock_one(session, SeriesRow, series_id)
             busy = session.scalars(select(JobRow.id).where(JobRow.series_id == series_id, _under_way())).first()
             if series.state == SeriesState.RECEIVING or busy is not None:
                 return  # a slice, or a person, came meanwhile
@@ -188,7 +189,7 @@ class Retention:
             if series.state == SeriesState.HELD:
                 series.reason = self._removed(series.reason)
             held = select(JobRow).where(JobRow.series_id == series_id, JobRow.state.in_(JOBS_STOPPED))
-            for job in session.scalars(held):
+            for job in session.scalars(locked(held.order_by(JobRow.id))):
                 job.reason = self._removed(job.reason)
         log.info("%s", text, extra={"action": "retention", "series": series_id})
         self._finish_images(series_id)
@@ -197,12 +198,16 @@ class Retention:
         return Reason.of(HoldReason.REMOVED_WHILE_HELD, why=reason or "held", on=f"{self._now():%Y-%m-%d}")
 
     def _finish_images(self, series_id: int) -> None:
-        stored = select(InstanceRow.id, InstanceRow.path).where(InstanceRow.series_id == series_id)
+        """Remove the files and then the rows of what was there at the removal; what came since stays."""
+        removed = select(SeriesRow.purged_at).where(SeriesRow.id == series_id).scalar_subquery()
+        of_series = InstanceRow.series_id == series_id, InstanceRow.received_at <= removed
+        stored = select(InstanceRow.id, InstanceRow.path).where(*of_series)
         with self._database.reading() as session:
             rows = session.execute(stored).all()
         for _, path in rows:
             self._spool.remove(path)
         with self._database.transaction() as session:
+            lock_one(session, SeriesRow, series_id)
             for instance_id, path in rows:  # one that came again meanwhile has another path
                 session.execute(delete(InstanceRow).where(InstanceRow.id == instance_id, InstanceRow.path == path))
             drop_newer(session, series_id)
@@ -211,7 +216,7 @@ class Retention:
 
     def _remove_outputs(self, job_id: int, reason: str) -> None:
         with self._database.transaction() as session:
-            job = session.scalars(select(JobRow).where(JobRow.id == job_id, ~_under_way())).one_or_none()
+            job = session.scalars(locked(select(JobRow).where(JobRow.id == job_id, ~_under_way()))).one_or_none()
             if job is None:
                 return
             job.purged_at = self._now()

@@ -16,6 +16,7 @@ from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from contourd.errors import QueueUnavailable
+from contourd.observe.appended import BATCH, AppendedRows
 from contourd.observe.destinations import last_delivered
 from contourd.observe.report import jobs_by_state
 from contourd.store.constancy_series import LOOPBACK_RECEIVER, own_jobs, own_series
@@ -25,7 +26,6 @@ from contourd.store.tables import AuditRow, EventRow, InstanceRow, JobRow, Serie
 from contourd.store.tallies import ATTEMPTS, DELIVERIES, INSTANCES, SERIES, count_all, read_tallies
 
 HOLDS = (JobEvent.HOLD, JobEvent.AWAIT_CONFIRMATION)
-BATCH = 5000
 ASSOCIATION = "association "  # accepted, rejected, aborted, cut off
 # Stage -> the event that begins it and those that end it.
 STAGES: Mapping[str, tuple[str, str]] = {
@@ -99,7 +99,7 @@ class EventCounters:
     def __init__(self, database: Database, observe: Callable[[str, float], None]) -> None:
         self._database = database
         self._observe = observe  # of a stage and its seconds
-        self._last_event = self._last_audit = 0
+        self._new_events, self._new_entries = AppendedRows(EventRow), AppendedRows(AuditRow)
         self._left_out = False
         self._begun: dict[tuple[int, str], datetime] = {}
         self.held: Counter[str] = Counter()
@@ -112,8 +112,8 @@ class EventCounters:
         """Leave out what was there before."""
         if not self._left_out:
             with self._database.reading() as session:
-                self._last_event = session.scalar(select(func.max(EventRow.id))) or 0
-                self._last_audit = session.scalar(select(func.max(AuditRow.id))) or 0
+                self._new_events.leave_out(session)
+                self._new_entries.leave_out(session)
             self._left_out = True
 
     def catch_up(self) -> None:
@@ -130,10 +130,8 @@ class EventCounters:
             and_(EventRow.subject == "job", EventRow.subject_id.in_(own_jobs())),
             and_(EventRow.subject == "series", EventRow.subject_id.in_(own_series())),
         )
-        wanted = select(EventRow).where(EventRow.id > self._last_event, EventRow.subject != "delivery", ~own)
-        rows = session.scalars(wanted.order_by(EventRow.id).limit(BATCH)).all()
+        rows = self._new_events.read(session, EventRow.subject != "delivery", ~own)
         for row in rows:
-            self._last_event = row.id
             if row.event in HOLDS and row.reason is not None:
                 self.held[row.reason.held_as] += 1
             if row.subject == "job":
@@ -157,10 +155,8 @@ class EventCounters:
                 self._begun.pop((row.subject_id, stage), None)
 
     def _read_audit(self, session: Session) -> bool:
-        wanted = select(AuditRow).where(AuditRow.id > self._last_audit, AuditRow.action.startswith(ASSOCIATION))
-        rows = session.scalars(wanted.order_by(AuditRow.id).limit(BATCH)).all()
+        rows = self._new_entries.read(session, AuditRow.action.startswith(ASSOCIATION))
         for row in rows:
-            self._last_audit = row.id
             self.associations[row.action.removeprefix(ASSOCIATION)] += row.times
         session.expunge_all()
         return len(rows) == BATCH

@@ -27,6 +27,7 @@ from contourd.store.constancy_series import own_series
 from contourd.store.contourings import models_of_jobs
 from contourd.store.database import Database
 from contourd.store.first_images import image_of_job, image_of_series
+from contourd.store.locks import lock_deliveries_of_job, lock_job, lock_row
 from contourd.store.queue import Queue
 from contourd.store.states import (
     DELIVERIES_WAITING,
@@ -294,7 +295,7 @@ class Operations:
         return text
 
     def _series(self, session: Session, series_id: int) -> SeriesRow:
-        series = session.get(SeriesRow, series_id, with_for_update=True)
+        series = lock_row(session, SeriesRow, series_id)
         if series is None:
             raise InvalidTransition(f"there is no series {series_id}")
         self._refuse_own(session, series_id, f"series {series_id}")
@@ -320,11 +321,11 @@ class Operations:
             refuse_names(reason, self._root / image)
 
     def _series_of(self, session: Session, job: JobRow) -> SeriesRow:
-        """Return a job's series, which retention leaves alone meanwhile."""
-        return session.get_one(SeriesRow, job.series_id, with_for_update=True)
+        """Return a job's series, which is locked with it, so that retention leaves it alone meanwhile."""
+        return session.get_one(SeriesRow, job.series_id)
 
     def _job(self, session: Session, job_id: int) -> JobRow:
-        job = session.get(JobRow, job_id, with_for_update=True)
+        job = lock_job(session, job_id)
         if job is None:
             raise InvalidTransition(f"there is no job {job_id}")
         self._refuse_own(session, job.series_id, f"job {job_id}")
@@ -342,7 +343,7 @@ class Operations:
             raise InvalidTransition(f"{about} is a constancy check's own; see `{command('constancy show')}`")
 
     def _deliveries(self, session: Session, job_id: int) -> list[DeliveryRow]:
-        return list(session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job_id).order_by(DeliveryRow.id)))
+        return lock_deliveries_of_job(session, job_id)
 
     def _due(self, session: Session, row: DeliveryRow) -> None:
         release_delivery(session, row, f"released by {self._actor}", self._now())

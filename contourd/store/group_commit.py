@@ -67,6 +67,8 @@ class GroupCommit(Generic[Item, Written]):
         Writes one of them down in a transaction that may hold others.
     write_usual
         Does the same by the database's driver, and raises NotUsual where it takes more than that.
+    order
+        By which a group is written: whoever locks several rows does so in one order.
     """
 
     def __init__(
@@ -74,10 +76,12 @@ class GroupCommit(Generic[Item, Written]):
         database: Database,
         write: Callable[[Session, Item], Written],
         write_usual: Callable[[Cursor, Item], Written] | None = None,
+        order: Callable[[Item], str] = lambda item: "",
     ) -> None:
         self._database = database
         self._write = write
         self._write_usual = write_usual
+        self._order = order
         self._lock = threading.Lock()
         self._waiting: list[_Waiting[Item, Written]] = []
         self._busy = False
@@ -104,6 +108,7 @@ class GroupCommit(Generic[Item, Written]):
         """Write for all that wait, and let the first of those that came meanwhile do the same."""
         with self._lock:
             group, self._waiting = self._waiting, []
+        group.sort(key=lambda waiting: self._order(waiting.item))
         try:
             self._write_all(group)
         finally:

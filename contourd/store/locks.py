@@ -9,11 +9,11 @@ deliveries by theirs. A transaction that has locked a job locks no series after 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any, TypeVar
 from zlib import crc32
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, inspect, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -33,6 +33,11 @@ def locked(rows: Rows) -> Rows:
 def lock_row(session: Session, table: type[Row], number: object) -> Row | None:
     """Lock one row by its primary key and return it as it is now, None where there is none."""
     return session.get(table, number, with_for_update={"key_share": True}, populate_existing=True)
+
+
+def lock_one(session: Session, table: type[Row], number: object) -> Row:
+    """Lock one row that is there, and return it as it is now."""
+    return session.get_one(table, number, with_for_update={"key_share": True}, populate_existing=True)
 
 
 def lock_series(session: Session, series_uids: Collection[str]) -> dict[str, SeriesRow]:
@@ -66,8 +71,8 @@ def lock_deliveries_of_job(session: Session, job_id: int) -> list[DeliveryRow]:
 def lock_delivery(session: Session, delivery_id: int) -> DeliveryRow:
     """Lock a delivery after its job, whose end it may be, and return it."""
     job = session.scalars(select(DeliveryRow.job_id).where(DeliveryRow.id == delivery_id)).one()
-    lock_row(session, JobRow, job)
-    return session.get_one(DeliveryRow, delivery_id, with_for_update={"key_share": True}, populate_existing=True)
+    lock_one(session, JobRow, job)
+    return lock_one(session, DeliveryRow, delivery_id)
 
 
 def take_turns(session: Session, about: str) -> None:
@@ -77,7 +82,16 @@ def take_turns(session: Session, about: str) -> None:
         session.execute(select(func.pg_advisory_xact_lock(TURNS, key)))
 
 
-def insert_absent(session: Session, table: type[Table], values: Mapping[str, object]) -> bool:
-    """Insert a row if none of its key, or of a unique constraint, is there; False where one is, or has just come."""
-    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
-    return bool(session.execute(dialect.insert(table).values(values).on_conflict_do_nothing()).rowcount)  # type: ignore[attr-defined]
+def insert_absent(session: Session, row: Table) -> bool:
+    """Insert a row if none of its key, or of a unique constraint, is there; False where one is, or has just come.
+
+    ``row`` itself is no part of the session: read it from there.
+    """
+    state = inspect(row)
+    kept = state.mapper.column_attrs
+    values = {one.columns[0].name: state.dict[one.key] for one in kept if one.key in state.dict}
+    table = Table.metadata.tables[row.__tablename__]
+    if session.get_bind().dialect.name == "sqlite":
+        return bool(session.execute(sqlite.insert(table).values(values).on_conflict_do_nothing()).rowcount)  # type: ignore[attr-defined]
+    keys = postgresql.insert(table).values(values).on_conflict_do_nothing().returning(*table.primary_key)
+    return session.execute(keys).first() is not None

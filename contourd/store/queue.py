@@ -18,7 +18,7 @@ from contourd.store.constancy_series import own_series
 from contourd.store.contourings import Contouring, add_contouring, models_of_jobs
 from contourd.store.database import Database
 from contourd.store.device_waits import waits_since
-from contourd.store.locks import lock_job
+from contourd.store.locks import lock_deliveries_of_job, lock_job, locked
 from contourd.store.states import DELIVERIES_WAITING, JOBS_NOT_ENDED, DeliveryState, JobEvent, JobState
 from contourd.store.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
 from contourd.store.transitions import Why, add_delivery, advance_job, end_job, release_delivery, withdraw_job
@@ -90,8 +90,8 @@ class Queue:
             oldest = queued.order_by(JobRow.attempts, JobRow.created_at, JobRow.id).limit(1)
             patients = oldest.where(JobRow.series_id.not_in(own_series()))
             job = (
-                session.scalars(patients.with_for_update(skip_locked=True)).first()
-                or session.scalars(oldest.with_for_update(skip_locked=True)).first()
+                session.scalars(patients.with_for_update(key_share=True, skip_locked=True)).first()
+                or session.scalars(oldest.with_for_update(key_share=True, skip_locked=True)).first()
             )
             if job is None:
                 return None
@@ -234,7 +234,8 @@ class Queue:
         """Do the same for the jobs of a worker that is known to be dead; returns their ids."""
         with self._database.transaction() as session:
             owned = select(JobRow).where(JobRow.state == JobState.CONTOURING, JobRow.worker == worker)
-            return [self._release_job(session, job, reason, max_attempts) for job in session.scalars(owned)]
+            jobs = session.scalars(locked(owned.order_by(JobRow.id)))
+            return [self._release_job(session, job, reason, max_attempts) for job in jobs]
 
     def _release_job(self, session: Session, job: JobRow, reason: Reason, max_attempts: int) -> int:
         spent = job.attempts >= max_attempts
@@ -248,7 +249,8 @@ class Queue:
     def recover(self) -> None:
         """Queue again the jobs that a killed daemon left under way; the attempt was not the job's fault."""
         with self._database.transaction() as session:
-            for job in session.scalars(select(JobRow).where(JobRow.state == JobState.CONTOURING)):
+            claimed = select(JobRow).where(JobRow.state == JobState.CONTOURING).order_by(JobRow.id)
+            for job in session.scalars(locked(claimed)):
                 job.attempts, job.lease_until = max(0, job.attempts - 1), None
                 self._advance(session, job, JobEvent.REQUEUE, "contourd was restarted")
 
@@ -270,10 +272,10 @@ class Queue:
 
     def retry_job_within(self, session: Session, job_id: int, override: str = "") -> None:
         """Do so inside the caller's transaction."""
-        job, now = session.get(JobRow, job_id), self._now()
+        job, now = lock_job(session, job_id), self._now()
         if job is None:
             raise InvalidTransition(f"there is no job {job_id}")
-        deliveries = list(session.scalars(select(DeliveryRow).where(DeliveryRow.job_id == job_id)))
+        deliveries = lock_deliveries_of_job(session, job_id)
         # Where a destination has no structure set yet, sending what there is would not be all.
         contoured = {row.destination for row in deliveries} >= set(job.destinations)
         self._refuse_retry(session, job, contoured)

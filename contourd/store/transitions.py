@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Route
+from contourd.store.locks import insert_absent, lock_series, locked
 from contourd.store.states import (
     DeliveryEvent,
     DeliveryState,
@@ -39,20 +40,16 @@ def record(session: Session, subject: str, subject_id: int, event: str, state: s
 
 
 def add_series(session: Session, series_uid: str, calling_ae: str, patient: str, at: datetime) -> SeriesRow:
-    """Make the row of a series of which the first image came: it is being received."""
-    series = SeriesRow(
-        series_uid=series_uid,
-        state=SeriesState.RECEIVING,
-        calling_ae=calling_ae,
-        patient=patient,
-        created_at=at,
-        last_instance_at=at,
-        interrupted="",
-        revision=1,
-    )
-    session.add(series)
-    session.flush()
-    record(session, "series", series.id, SeriesEvent.INSTANCE, series.state, calling_ae, at)
+    """Make the row of a series of which the first image came: it is being received.
+
+    Where another node has made it in the same moment, that one is returned; locked in any case.
+    """
+    row = SeriesRow(series_uid=series_uid, state=SeriesState.RECEIVING, calling_ae=calling_ae, patient=patient)
+    row.created_at = row.last_instance_at = at
+    made = insert_absent(session, row)
+    series = lock_series(session, [series_uid])[series_uid]
+    if made:
+        record(session, "series", series.id, SeriesEvent.INSTANCE, series.state, calling_ae, at)
     return series
 
 
@@ -148,7 +145,7 @@ def withdraw_job(session: Session, job: JobRow, event: JobEvent, reason: Reason,
     job.lease_until = None
     advance_job(session, job, event, reason, at)
     pending = DeliveryRow.job_id == job.id, DeliveryRow.state == DeliveryState.PENDING
-    for row in session.scalars(select(DeliveryRow).where(*pending)):
+    for row in session.scalars(locked(select(DeliveryRow).where(*pending).order_by(DeliveryRow.id))):
         row.reason = reason
         advance_delivery(session, row, DeliveryEvent.REFUSE, reason, at)
 

@@ -9,8 +9,6 @@ import pytest
 from contourd.store.backoff import Backoff, WaitingTimes
 from tests.queueing import POLICY, START, Clock
 
-pytestmark = pytest.mark.both_databases
-
 
 def test_each_step_is_twice_as_long_until_something_succeeds():
     clock = Clock()
