@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "rtstruct": (),
     "last_slice": (),
     "job_queue": (),
+    "claims": (),
     "receiving": (),
     "start": (),
     "training": (),

@@ -1,4 +1,4 @@
-"""Commands of the database: db backup, restore, upgrade, downgrade."""
+"""Commands of the database: db backup, restore, upgrade, downgrade, move, adopt."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def backup(
 
     settings = load_settings(config)
     back_up(database_file(settings.database_url), file)
-    _audit(settings, "db backup", str(file))
+    _audit(settings.database_url, "db backup", str(file))
     text = f"{file} is whole; the images and the site key are in {settings.spool.root}: copy that folder too"
     tell({"file": str(file), "spool": str(settings.spool.root)}, text, json)
 
@@ -45,6 +45,9 @@ def backup(
 def restore(
     file: Annotated[Path, typer.Argument(help="A backup.")],
     config: ConfigOption = None,
+    put_back: Annotated[
+        bool, typer.Option("--put-back", help="PostgreSQL: I have put the dump back by pg_restore.")
+    ] = False,
 ) -> None:
     """Put a backup in the place of the database.
 
@@ -57,12 +60,17 @@ def restore(
 
     settings = load_settings(config)
     with _stopped(settings):
+        if put_back and not settings.database_url.startswith(backups.PREFIX):
+            SeriesJournal(settings.spool.root).add(JournalMark.RESTORED, "", str(file))
+            _audit(settings.database_url, "db restore", str(file))
+            typer.echo("start contourd again: it records the images of the spool that the dump does not know")
+            return
         database = backups.database_file(settings.database_url)
         kept = backups.saved_name(database, "replaced", datetime.now(UTC))
         replaced = database.exists()
         revision = backups.restore(file, database, kept)
         SeriesJournal(settings.spool.root).add(JournalMark.RESTORED, "", str(file))
-        _audit(settings, "db restore", str(file))
+        _audit(settings.database_url, "db restore", str(file))
         typer.echo(f"{file} is restored" + (f"; what was there is kept as {kept}" if replaced else ""))
         if revision != SCHEMA_REVISION:
             typer.echo(f"it is of an older version: run `{command('db upgrade')}`")
@@ -83,7 +91,7 @@ def upgrade(config: ConfigOption = None, dumped: DumpedOption = False) -> None:
             return
         _save(settings, database, dumped)
         database.upgrade()
-        _audit(settings, "db upgrade", f"{before} to {database.revision()}")
+        _audit(settings.database_url, "db upgrade", f"{before} to {database.revision()}")
         typer.echo(f"the database went from revision {before} to {database.revision()}; start contourd again")
 
 
@@ -99,10 +107,58 @@ def downgrade(
     with _migrating(config) as (settings, database):
         before = database.revision()
         database.refuse_newer(revision)
-        _audit(settings, "db downgrade", f"{before} to {revision}")  # now: the older schema may have no trail
+        _audit(settings.database_url, "db downgrade", f"{before} to {revision}")  # the older schema may have none
         _save(settings, database, dumped)
         database.downgrade(revision)
         typer.echo(f"the database went from revision {before} to {revision}; start the older contourd")
+
+
+def move(
+    url: Annotated[
+        str,
+        typer.Argument(
+            help="The empty database: postgresql://USER@HOST/DATABASE, or sqlite:///FILE. The password may stand in "
+            "~/.pgpass or PGPASSWORD instead."
+        ),
+    ],
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Carry the queue from its database into another, SQLite or PostgreSQL.
+
+    All of it, each row compared with its copy, or nothing; contourd must be stopped on every host.
+    """
+    from contourd.store.database import Database
+    from contourd.store.move import move_queue
+
+    with _migrating(config) as (_, source):
+        target = Database(url)
+        try:
+            moved = move_queue(source, target)
+            name = target.name
+        finally:
+            target.close()
+    _audit(url, "db move", f"from {source.name}")
+    text = (
+        f"{moved.rows} rows of {moved.tables} tables are in {name}, each as it was, and still where they were; "
+        f"write the URL into database.url of the settings, then `{command('serve')}`"
+    )
+    tell({"rows": moved.rows, "tables": moved.tables}, text, json)
+
+
+def adopt(config: ConfigOption = None) -> None:
+    """Take a database over for this spool's site.key, where the one that it was made with is lost.
+
+    Patients that come again get other pseudonyms than before; contourd must be stopped.
+    """
+    from contourd.spool.folder import Spool
+    from contourd.store.site import PURPOSE, adopt_database
+
+    with _migrating(config) as (settings, database):
+        database.check()
+        adopt_database(database, Spool(settings.spool.root).signature(PURPOSE, b""), datetime.now(UTC))
+        _audit(settings.database_url, "db adopt", "")
+    typer.echo(f"the database is of this spool's site.key now; `{command('constancy baseline')}` makes a new baseline")
 
 
 DATABASE_COMMANDS: Mapping[str, Callable[..., Any]] = {
@@ -110,6 +166,8 @@ DATABASE_COMMANDS: Mapping[str, Callable[..., Any]] = {
     "restore": restore,
     "upgrade": upgrade,
     "downgrade": downgrade,
+    "move": move,
+    "adopt": adopt,
 }
 
 
@@ -149,16 +207,19 @@ def _save(settings: Settings, database: Database, dumped: bool) -> None:
         back_up(file, kept)
         typer.echo(f"backup: {kept}")
     elif not dumped:
-        raise BackupError("make a dump of the database by pg_dump first, and then say --dumped")
+        raise BackupError(
+            "make a dump of the database first (`pg_dump --format=custom --file=contourd.dump URL`), "
+            "and then say --dumped"
+        )
 
 
-def _audit(settings: Settings, action: str, detail: str) -> None:
+def _audit(url: str, action: str, detail: str) -> None:
     """Write who did it, where the schema has a trail."""
     from contourd.store.audit import AuditEntry, AuditTrail
     from contourd.store.database import Database
     from contourd.store.tables import SCHEMA_REVISION
 
-    database = Database(settings.database_url)
+    database = Database(url)
     try:
         if database.revision() == SCHEMA_REVISION:
             AuditTrail(database).record(AuditEntry(operator(), action, "", detail))

@@ -35,6 +35,8 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "db restore": "contourd db restore /backup/contourd.sqlite",
         "db upgrade": "contourd db upgrade --config /etc/contourd/contourd.toml",
         "db downgrade": "contourd db downgrade 0002",
+        "db move": "contourd db move postgresql://contourd@db.example.org/contourd",
+        "db adopt": "contourd db adopt --config /etc/contourd/contourd.toml",
         "constancy baseline": "contourd constancy baseline --config /etc/contourd/contourd.toml",
         "constancy run": "contourd constancy run --config /etc/contourd/contourd.toml",
         "constancy show": "contourd constancy show --last 30",

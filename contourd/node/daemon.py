@@ -38,9 +38,10 @@ from contourd.spool.marks import JournalMark, SeriesJournal
 from contourd.store.audit import NODE, AuditEntry, AuditTrail
 from contourd.store.database import Database
 from contourd.store.queue import Queue
+from contourd.store.site import PURPOSE, belong_to_site
 from contourd.store.states import RetryPolicy
 from contourd.store.write_retry import retry_write
-from contourd.system.clock import ClockStepDetector
+from contourd.system.clock import ClockStepDetector, utc_now
 from contourd.system.signals import STOPPING, on_signals
 from contourd.system.systemd import ALIVE, ENDING, READY, ServiceNotifier
 from contourd.system.threads import watch_threads
@@ -77,6 +78,7 @@ class Daemon:
         self._database = Database(settings.database_url)
         self._database.examine()
         self._database.prepare()
+        belong_to_site(self._database, self._spool.signature(PURPOSE, b""), utc_now())
         self._audit = AuditTrail(self._database)
         self._queue = Queue(self._database)
         self._intake = Intake(self._database, settings.spool.root, settings.series, settings.route)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit
 
 from contourd.settings.tree import Settings
 
@@ -38,7 +37,7 @@ def _shown(key: str, value: Any) -> str:
 
 
 def _without_password(url: str) -> str:
-    """Leave out the password, and the query, which may hold one too."""
-    parts = urlsplit(url)
-    user, at, place = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{user.partition(':')[0]}{at}{place}", query="").geturl()
+    """Leave out the password, whatever is in it, and the query, which may hold one too."""
+    scheme, separator, rest = url.partition("://")
+    user, at, place = rest.rpartition("@")
+    return f"{scheme}{separator}{user.partition(':')[0]}{at}{place.partition('?')[0]}"

@@ -23,7 +23,7 @@ class SpoolSettings(Section):
 
 
 class DatabaseSettings(Section):
-    """The queue's database; empty: SQLite inside the spool."""
+    """The queue's database; empty: SQLite inside the spool; else the URL of PostgreSQL."""
 
     url: str = ""
 
@@ -120,5 +120,5 @@ class Settings(Section):
 
     @property
     def database_url(self) -> str:
-        """SQLAlchemy URL of the queue."""
+        """URL of the queue's database."""
         return self.database.url or f"sqlite:///{self.spool.root.resolve() / 'contourd.sqlite'}"

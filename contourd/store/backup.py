@@ -32,7 +32,12 @@ def database_file(url: str) -> Path:
         It is another database's: that has its own tools.
     """
     if not url.startswith(PREFIX):
-        raise BackupError("the database is not SQLite: PostgreSQL is saved by pg_dump and put back by pg_restore")
+        raise BackupError(
+            "the database is not SQLite's file, but PostgreSQL's: save it by "
+            "`pg_dump --format=custom --file=contourd.dump URL`; put it back, with contourd stopped on all hosts, by "
+            "`pg_restore --clean --if-exists --dbname=URL contourd.dump` (URL is that of database.url) and then "
+            f"`{command('db restore', 'contourd.dump', '--put-back')}`"
+        )
     return Path(url.removeprefix(PREFIX))
 
 

@@ -14,7 +14,8 @@ import logging
 import threading
 from contextlib import suppress
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
+from sqlalchemy import text as sql
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
@@ -67,7 +68,7 @@ class Leadership:
         """Ask the connection, which has the lock as long as it lives."""
         if self._connection is None:
             return False
-        self._connection.execute(text("SELECT 1"))
+        self._connection.execute(sql("SELECT 1"))
         self._connection.commit()
         return True
 
@@ -75,7 +76,7 @@ class Leadership:
         assert self._engine is not None
         connection = self._engine.connect()
         try:
-            taken = bool(connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}))
+            taken = bool(connection.scalar(sql("SELECT pg_try_advisory_lock(:key)"), {"key": self._key}))
             connection.commit()
             if taken:
                 self._connection = connection
@@ -85,10 +86,10 @@ class Leadership:
                 connection.close()
         return taken
 
-    def _let_go(self, told: str, error: Exception | None = None) -> None:
+    def _let_go(self, text: str, error: Exception | None = None) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            log.log(logging.WARNING if error else logging.INFO, "%s", told, extra={"action": "lead"})
+            log.log(logging.WARNING if error else logging.INFO, "%s", text, extra={"action": "lead"})
             with suppress(SQLAlchemyError, OSError):
                 connection.invalidate()  # its end frees the lock
             with suppress(SQLAlchemyError, OSError):

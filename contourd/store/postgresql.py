@@ -22,7 +22,6 @@ SESSION = (
     ("tcp_keepalives_interval", "2"),
     ("tcp_keepalives_count", "3"),
     ("timezone", "UTC"),
-    ("client_encoding", "UTF8"),
 )
 # What the program may be told without being at fault: it may not do it, or a table is not there, or is.
 NOT_OURS = ("42501", "42P01", "42P07")
@@ -115,7 +114,7 @@ def open_engine(url: URL, lock_timeout_ms: int = LOCK_TIMEOUT_MS, pool: type[Poo
             isolation_level="READ COMMITTED",
             pool_pre_ping=True,
             poolclass=pool,
-            connect_args={"application_name": "contourd", **arguments},
+            connect_args={"application_name": "contourd", "client_encoding": "utf8", **arguments},
         )
     except (ImportError, NoSuchModuleError) as error:
         raise NodeError("PostgreSQL needs its driver: pip install 'contourd[postgres]'") from error

@@ -6,9 +6,10 @@ from datetime import datetime
 
 from sqlalchemy import select
 
+from contourd.commands import command
 from contourd.errors import NodeError
 from contourd.store.database import Database
-from contourd.store.locks import insert_absent
+from contourd.store.locks import insert_absent, lock_one
 from contourd.store.tables import SiteRow
 
 # Of the signature of the site's key that stands in the database.
@@ -34,12 +35,27 @@ def belong_to_site(database: Database, signature: str, now: datetime) -> None:
         kept = session.scalar(select(SiteRow.key_hmac))
     if kept is None:
         with database.transaction() as session:
-            insert_absent(session, SiteRow, {"id": 1, "key_hmac": signature, "since": now})
+            insert_absent(session, SiteRow(id=1, key_hmac=signature, since=now))
             kept = session.scalar(select(SiteRow.key_hmac))
     if kept != signature:
         raise NodeError(
             f"the database {database.name} is of another site: the file site.key of this spool is not the one that its "
             "pseudonyms were made with. If the two are one site, stop contourd and copy site.key from the spool of the "
-            "host that uses this database, or from the backup of this one; if they are not, give each site a database "
-            "of its own in database.url"
+            "host that uses this database, or from the backup of this one; if that key is lost, "
+            f"`{command('db adopt')}`; if they are two sites, give each a database of its own in database.url"
         )
+
+
+def adopt_database(database: Database, signature: str, now: datetime) -> None:
+    """Make a database this site's, whoever's it was: the key that it was made with is lost.
+
+    Raises
+    ------
+    QueueUnavailable
+        It cannot be written now.
+    """
+    with database.transaction() as session:
+        insert_absent(session, SiteRow(id=1, key_hmac=signature, since=now))
+        row = lock_one(session, SiteRow, 1)
+        row.key_hmac = signature
+        row.since = now
