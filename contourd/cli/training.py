@@ -33,11 +33,11 @@ def curate(
     """
     from trainer.curation import EXCLUDING, NAMES, REPORT, Options, Shares, run_curation
 
-    text = set(only_tell or ())
+    named = set(only_tell or ())
     rules = {rule.value for rule in EXCLUDING}
-    if text - rules:
-        raise typer.BadParameter(f"{', '.join(sorted(text - rules))}: choose from {', '.join(sorted(rules))}")
-    kept = frozenset(rule for rule in EXCLUDING if rule.value not in text)
+    if named - rules:
+        raise typer.BadParameter(f"{', '.join(sorted(named - rules))}: choose from {', '.join(sorted(rules))}")
+    kept = frozenset(rule for rule in EXCLUDING if rule.value not in named)
     shares = Shares(validation_share, test_share)
     with redirect_text(json):
         curation = run_curation(

@@ -137,9 +137,10 @@ def _changed(baseline: Baseline, device: str) -> list[str]:
 
 def _silent(settings: Settings) -> list[str]:
     """Ask each destination by C-ECHO, and tell of those that do not answer: what is for them waits, and is not lost."""
-    sender, text = StorageSCU(settings.node.ae_title), []
+    sender = StorageSCU(settings.node.ae_title)
+    remarks = []
     for destination in settings.destination:
         outcome = sender.echo(destination)
         if outcome.kind is not OutcomeKind.ACCEPTED:
-            text.append(f"C-ECHO failed: {outcome.reason}")
-    return text
+            remarks.append(f"C-ECHO failed: {outcome.reason}")
+    return remarks

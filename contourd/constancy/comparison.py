@@ -107,8 +107,8 @@ def _other_model(now: ModelContours, baseline: ModelContours) -> list[str]:
 def _other_organs(now: ModelContours, baseline: ModelContours) -> list[str]:
     gone = [name for name in baseline.organs if name not in now.organs]
     new = [name for name in now.organs if name not in baseline.organs]
-    text = [f"{now.model}: {', '.join(gone)} not found, and in the baseline it was"] if gone else []
-    return text + ([f"{now.model}: {', '.join(new)} found, and in the baseline it was not"] if new else [])
+    differences = [f"{now.model}: {', '.join(gone)} not found, and in the baseline it was"] if gone else []
+    return differences + ([f"{now.model}: {', '.join(new)} found, and in the baseline it was not"] if new else [])
 
 
 def _slower(now: ModelContours, baseline: ModelContours, limits: ConstancySettings) -> list[str]:

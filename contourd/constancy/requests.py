@@ -165,8 +165,8 @@ class ConstancyChecks:
             return True
 
     def _deed(self, row: ConstancyCheckRow) -> AuditEntry:
-        text = {ConstancyState.GREEN: "made", ConstancyState.RED: "not made"} if row.purpose == BASELINE else {}
-        outcome = text.get(ConstancyState(row.state), row.state.lower())
+        words = {ConstancyState.GREEN: "made", ConstancyState.RED: "not made"} if row.purpose == BASELINE else {}
+        outcome = words.get(ConstancyState(row.state), row.state.lower())
         return AuditEntry(
             row.actor, f"constancy {row.purpose}", f"constancy {row.id}", f"{outcome}; {row.reason}".rstrip("; ")
         )

@@ -233,6 +233,6 @@ class Deliverer:
             log.warning("will be asked again: %s", outcome.reason, extra={"action": "ask", **about})
 
     def _never_committed(self, awaited: AwaitedCommitment, reason: Reason) -> None:
-        text = Reason.of(HoldReason.NEVER_COMMITTED, why=reason)
-        self._deliveries.give_up_delivery(awaited.delivery_id, text)
-        log.error("%s", text, extra={"action": "refuse", "job": awaited.job_id, "destination": self._name})
+        never = Reason.of(HoldReason.NEVER_COMMITTED, why=reason)
+        self._deliveries.give_up_delivery(awaited.delivery_id, never)
+        log.error("%s", never, extra={"action": "refuse", "job": awaited.job_id, "destination": self._name})

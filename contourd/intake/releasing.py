@@ -50,10 +50,10 @@ def give_up(session: Session, series: SeriesRow, reason: str, seen: Collection[i
         what = f"{refused} images that were refused are not waited for" if refused else series.hold or series.reason
         raise InvalidTransition(f"give a reason (--reason), which the audit trail keeps: {what}")
     forget_refusals(session, series.series_uid)
-    text = [f"{refused} images that were refused are given up"] if refused else []
+    steps = [f"{refused} images that were refused are given up"] if refused else []
     if newer:
-        text.append(f"the earlier ones of {drop_newer(session, series.id)} images are kept")
-    return "; ".join(text)
+        steps.append(f"the earlier ones of {drop_newer(session, series.id)} images are kept")
+    return "; ".join(steps)
 
 
 def refuse_outdated(session: Session, job: JobRow) -> None:

@@ -144,8 +144,8 @@ def organs_differ(detail: Detail) -> str:
 
 def contours_from_nowhere(detail: Detail) -> str:
     """Name the contours that nobody drew."""
-    text = [organs_differ(detail)] if detail["organs"] else []
-    return "; ".join([*text, f"contours of {_listed(detail['names'])} come from nowhere"])
+    parts = [organs_differ(detail)] if detail["organs"] else []
+    return "; ".join([*parts, f"contours of {_listed(detail['names'])} come from nowhere"])
 
 
 def unpaired(detail: Detail) -> str:

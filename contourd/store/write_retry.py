@@ -38,13 +38,13 @@ def retry_read(call: Callable[[], Result], stopping: threading.Event, otherwise:
     -------
     What was read; ``otherwise`` where the queue could not be had before ``stopping`` was set.
     """
-    text = False
+    warned = False
     while True:
         try:
             return call()
         except QueueUnavailable as error:
-            if not text:
+            if not warned:
                 log.warning("%s; it is tried again", error, extra={"action": "wait"})
-            text = True
+            warned = True
         if stopping.wait(AGAIN_S):
             return otherwise

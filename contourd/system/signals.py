@@ -39,13 +39,13 @@ def on_signals(numbers: Sequence[signal.Signals], call: Callable[[], None]) -> t
 
 
 def end_with_parent(
-    parent: Connection, text: Callable[[], None] = lambda: None, hinted: Callable[[], None] = lambda: None
+    parent: Connection, ending: Callable[[], None] = lambda: None, hinted: Callable[[], None] = lambda: None
 ) -> None:
     """End the process when the other end of ``parent`` is closed: the daemon is gone. Ctrl-C is the daemon's affair.
 
     Parameters
     ----------
-    text
+    ending
         Called before that.
     hinted
         Called when the daemon gives a hint.
@@ -55,7 +55,7 @@ def end_with_parent(
     def wait() -> None:
         try:
             watch_hints(parent, hinted)
-            text()
+            ending()
         finally:  # without this thread it would outlive the daemon
             os._exit(1)
 

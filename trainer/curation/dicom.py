@@ -126,16 +126,16 @@ def read_patient(item: Item) -> RawCase:
     remarks: dict[str, list[str]] = {}
     differing = []
     for roi in rois:
-        mask, text = roi_mask(roi, series.grid, frame, images)
+        mask, doubts = roi_mask(roi, series.grid, frame, images)
         doubt = _contradiction(roi.name, observed.get(roi.number, ()))
         if doubt:
-            mask, text = None, [*text, doubt]
+            mask, doubts = None, [*doubts, doubt]
         if mask is not None:
             if roi.name in masks and not np.array_equal(masks[roi.name], mask):
                 differing.append(roi.name)
             masks[roi.name] = mask
-        if text:
-            remarks.setdefault(roi.name, []).extend(text)
+        if doubts:
+            remarks.setdefault(roi.name, []).extend(doubts)
     for name in dict.fromkeys(differing):
         del masks[name]
         remarks.setdefault(name, []).append("stands several times under this name, and they differ")

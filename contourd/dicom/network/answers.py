@@ -26,10 +26,10 @@ def mismatch(request: Any, context_id: int, answer: Any, answer_context_id: int)
     request, answer
         Primitives of pynetdicom.
     """
-    text = answer.msg_type
+    answered = answer.msg_type
     if type(answer) is not type(request) or answer.MessageIDBeingRespondedTo is None:
         kind = "request" if answer.MessageIDBeingRespondedTo is None else "response"
-        return f"{request.msg_type} was answered by a {text} {kind}"
+        return f"{request.msg_type} was answered by a {answered} {kind}"
     if answer.MessageIDBeingRespondedTo != request.MessageID:
         return f"it answers message {answer.MessageIDBeingRespondedTo}, message {request.MessageID} was sent"
     if answer_context_id != context_id:

@@ -138,9 +138,9 @@ def _regions(loops: Sequence[FloatArray]) -> tuple[NDArray[np.object_], dict[int
     regions = shapely.polygons(shapely.linearrings(np.concatenate(closed), indices=which))
     odd = {}
     for k in np.flatnonzero(~shapely.is_valid(regions)).tolist():
-        regions[k], text = _crossed(closed[k])
-        if text:
-            odd[k] = text
+        regions[k], oddity = _crossed(closed[k])
+        if oddity:
+            odd[k] = oddity
     return regions, odd
 
 
