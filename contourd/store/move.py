@@ -14,8 +14,8 @@ from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
 from contourd.errors import BackupError
-from contourd.store.database import Database, reason_of
 from contourd.store.column_types import Keywords, RemarkRecords
+from contourd.store.database import Database, reason_of
 from contourd.store.tables import Table
 
 BATCH = 1000
