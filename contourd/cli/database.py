@@ -124,7 +124,7 @@ def move(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Carry the queue from its database into another, SQLite or PostgreSQL.
+    """Carry the queue into another database, SQLite or PostgreSQL.
 
     All of it, each row compared with its copy, or nothing; contourd must be stopped on every host.
     """
@@ -147,9 +147,9 @@ def move(
 
 
 def adopt(config: ConfigOption = None) -> None:
-    """Take a database over for this spool's site.key, where the one that it was made with is lost.
+    """Take over a database whose site.key is lost.
 
-    Patients that come again get other pseudonyms than before; contourd must be stopped.
+    It belongs to this spool's key then: patients get other pseudonyms than before; contourd must be stopped.
     """
     from contourd.spool.folder import Spool
     from contourd.store.site import PURPOSE, adopt_database

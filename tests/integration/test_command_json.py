@@ -246,9 +246,8 @@ def status(site: Site) -> list[object]:
     with database.transaction() as session:
         model = ModelIdentity("hn7", "1", "0" * 64)
         runtime = RuntimeDescription("torch", "2", "fp32", "cpu", "x86_64, AVX2", 2)
-        add_contouring(
-            session, 1, Contouring(model, "1", runtime, {"torch": "2"}, "{}", 20, "0" * 64, ()), datetime.now(UTC)
-        )
+        contouring = Contouring(model, "1", runtime, {"torch": "2"}, "{}", 20, "0" * 64, ())
+        add_contouring(session, 1, "w", contouring, datetime.now(UTC))
     database.close()
     return site.operate("status")
 
@@ -280,6 +279,7 @@ RUNS: Mapping[str, Callable[[Site], list[object]]] = {
     "evaluate": evaluate,
     "ablate": ablate,
     "db backup": lambda site: site.run("db", "backup", site.folder / "copy.sqlite", "--config", site.queue()),
+    "db move": lambda site: site.run("db", "move", f"sqlite:///{site.folder / 'moved'}", "--config", site.queue()),
 }
 
 
