@@ -167,9 +167,9 @@ class Daemon:
         return self._schedule.alive and self._scp.listening  # the schedule comes last
 
     @property
-    def wrong(self) -> SelfTestFault:
+    def faults(self) -> SelfTestFault:
         """What the node found when it tried itself last."""
-        return self._examination.wrong
+        return self._examination.faults
 
     def _broken(self, signals: threading.Thread) -> str:
         """Return what has ended that cannot be replaced; empty where nothing has."""
@@ -242,11 +242,11 @@ class Daemon:
 
     def _watch_page(self) -> None:
         if not self._stopping.is_set():
-            self._page.watch(self._supervisor.pid is not None, self._examination.wrong)
+            self._page.watch(self._supervisor.pid is not None, self._examination.faults)
 
     def _tell_alive(self) -> None:
         """Reassure the watchdog where a restart would mend nothing; a worker that dies is replaced without it."""
-        if self._scp.listening and not self._examination.wrong & DEAD:
+        if self._scp.listening and not self._examination.faults & DEAD:
             self._notifier.tell(ALIVE)
 
     def _follow_clock(self) -> None:

@@ -69,7 +69,7 @@ class SelfTest:
             self._main_seen = self._monotonic()
 
     @property
-    def wrong(self) -> SelfTestFault:
+    def faults(self) -> SelfTestFault:
         """What is wrong now."""
         now = self._monotonic()
         with self._lock:

@@ -68,16 +68,16 @@ class Pulse:
         return bool(self._works.value)
 
     @property
-    def wrong(self) -> SelfTestFault:
+    def faults(self) -> SelfTestFault:
         """What the main process found of itself then."""
         return SelfTestFault(self._wrong.value)
 
     @property
     def text(self) -> list[str]:
         """What is wrong, in words; empty where nothing is."""
-        return [line for one, line in TOLD.items() if one in self.wrong]
+        return [line for one, line in TOLD.items() if one in self.faults]
 
     @property
     def is_dead(self) -> bool:
         """Whether a restart may help: the main process says nothing, hangs, answers no C-ECHO, or lost its files."""
-        return not self.is_fresh or bool(self.wrong & DEAD)
+        return not self.is_fresh or bool(self.faults & DEAD)

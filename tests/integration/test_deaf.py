@@ -63,7 +63,7 @@ def test_a_node_whose_receivers_cannot_start_says_so_and_ends(begin, tmp_path, m
         heard = []
         while (state := systemd.recv(100)) != b"STOPPING=1":
             heard.append(state)
-    assert node.wrong & SelfTestFault.PORT
+    assert node.faults & SelfTestFault.PORT
     assert heard[0] == b"READY=1"
     assert len(heard) - 1 < 15  # every 0.1 s for 0.5 s, and not for the two and a half that follow
 

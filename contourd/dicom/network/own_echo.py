@@ -70,7 +70,7 @@ class SelfEchoRegistry:
         with self._lock:
             self._open.add(address)
 
-    def over(self, address: Address) -> None:
+    def forget(self, address: Address) -> None:
         """Forget it."""
         with self._lock:
             self._open.discard(address)
@@ -168,7 +168,7 @@ def _connected(node: NodeSettings, listening: socket.socket, calls: SelfEchoRegi
             with context.wrap_socket(connection) as encrypted:
                 yield _Call(encrypted, until)
         finally:
-            calls.over(own)
+            calls.forget(own)
 
 
 def _pdu(kind: int, content: bytes) -> bytes:

@@ -126,7 +126,7 @@ class StorageSCP:
         if own:
             self._own.expect(address[:2])
         self._server.take(connection, address, number)
-        self._own.over(address[:2])
+        self._own.forget(address[:2])
 
     def try_echo(self) -> None:
         """Answer one C-ECHO to the own port; raises NodeError where none is answered."""

@@ -42,7 +42,7 @@ class Node:
         self.now += seconds
         self.examination.seen()
         self.examination.run()
-        return self.examination.wrong
+        return self.examination.faults
 
 
 @pytest.fixture
@@ -125,13 +125,13 @@ def test_a_database_that_another_program_holds_is_no_reason_to_kill_the_node(nod
 def test_a_try_or_a_main_thread_that_does_not_come_to_an_end_is_told(node: Node) -> None:
     assert node.after(0) == SelfTestFault.NOTHING
     node.now += STUCK_S - 0.1
-    assert node.examination.wrong == SelfTestFault.NOTHING
+    assert node.examination.faults == SelfTestFault.NOTHING
     node.now += 0.1
-    assert node.examination.wrong == SelfTestFault.STUCK
+    assert node.examination.faults == SelfTestFault.STUCK
     node.examination.run()
-    assert node.examination.wrong == SelfTestFault.STUCK  # the main thread still says nothing
+    assert node.examination.faults == SelfTestFault.STUCK  # the main thread still says nothing
     node.examination.seen()
-    assert node.examination.wrong == SelfTestFault.NOTHING
+    assert node.examination.faults == SelfTestFault.NOTHING
 
 
 def test_everything_has_its_words() -> None:
