@@ -8,6 +8,13 @@ from collections.abc import Mapping
 LONGEST = 90
 # Format -> the expressions that read it, as ``ast.unparse`` writes them.
 FORMATS: Mapping[str, frozenset[str]] = {
+    "what the kernel says of processes and of this host: proc(5), hostname(7)": frozenset(
+        {
+            "socket.gethostname().partition('.')",
+            "stat.rpartition(')')",
+            "stat.rpartition(')')[2].split()",
+        }
+    ),
     "a peer's, a site's or a system's address: URL, host, database, path of HTTP": frozenset(
         {
             "address.partition('%')",

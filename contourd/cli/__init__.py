@@ -18,7 +18,7 @@ from contourd.cli.database import DATABASE_COMMANDS
 from contourd.cli.examples import EXAMPLES
 from contourd.cli.installing import check, init
 from contourd.cli.models import MODEL_COMMANDS
-from contourd.cli.node import serve, status
+from contourd.cli.node import serve, status, worker
 from contourd.cli.operating import alert, cancel, confirm, hold, recontour, release, replace, resend, retry
 from contourd.cli.replaying import replay
 from contourd.cli.routing import route
@@ -43,7 +43,7 @@ app = typer.Typer(
 # The panels of `contourd --help`, in their order.
 COMMANDS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "Installation": (init, check, route, echo, send, accept),
-    "Node": (serve, status, audit, alert),
+    "Node": (serve, worker, status, audit, alert),
     "Jobs": (retry, release, replace, hold, confirm, cancel, resend, recontour, replay),
     "Contouring": (contour, demo),
     "Training": (curate, train, evaluate, ablate),

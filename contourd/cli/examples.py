@@ -14,6 +14,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "send": "contourd send CT_FOLDER --to CONTOURD@127.0.0.1:11112",
         "accept": "contourd accept pacs --output acceptance",
         "serve": "contourd serve --config /etc/contourd/contourd.toml",
+        "worker": "contourd worker --config /etc/contourd/contourd.toml",
         "status": "contourd status --watch",
         "retry": 'contourd retry 12 --override "tall patient, seen by Dr. Example"',
         "release": "contourd release 7",

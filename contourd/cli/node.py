@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 LONGEST_EXIT_S = 10.0
 
 
-def serve(config: ConfigOption = None) -> None:
+def serve(
+    config: ConfigOption = None,
+    no_worker: Annotated[
+        bool, typer.Option("--no-worker", help="Contour nothing here: other hosts do, by `contourd worker`.")
+    ] = False,
+) -> None:
     """Run the node: receive CTs, contour them, send structure sets.
 
     It runs until SIGTERM or Ctrl-C.
@@ -35,6 +40,9 @@ def serve(config: ConfigOption = None) -> None:
     from contourd.system.logs import set_up_logging
 
     settings = load_settings(config)
+    if no_worker:
+        none = settings.worker.model_copy(update={"devices": (), "processes": 0})
+        settings = settings.model_copy(update={"worker": none})
     require_models(settings)
     _require_second_reader(settings)
     set_up_logging()
@@ -49,6 +57,23 @@ def serve(config: ConfigOption = None) -> None:
     except NodeError:
         _end_soon()
         raise
+
+
+def worker(config: ConfigOption = None) -> None:
+    """Contour the jobs of a node, and nothing else: no port, no page; on as many hosts as there are.
+
+    It runs until SIGTERM or Ctrl-C, and ends after the jobs under way.
+    """
+    from contourd.settings import load_settings
+    from contourd.system.logs import set_up_logging
+
+    settings = load_settings(config)
+    _require_second_reader(settings)
+    set_up_logging()
+    from contourd.node.worker_host import WorkerHost
+    from contourd.system.systemd import ServiceNotifier
+
+    WorkerHost(settings, ServiceNotifier.from_environment(os.environ, os.getpid())).run()
 
 
 def _end_soon() -> None:

@@ -17,6 +17,7 @@ STATUSES: Mapping[str, str] = MappingProxyType(
         "replay": f"0 the same bytes, 1 other bytes, or it cannot be contoured as it was, {NOT_TRIED}",
         "models verify": f"0 every model is whole, 1 one is not, {NOT_TRIED}",
         "constancy run": "0 green, 1 red, 2 not tried (settings, no baseline, or nobody serves)",
+        "worker": "0 stopped in order, 2 it cannot work here",
         "serve": "0 stopped in order, 2 it cannot serve, or a part of it ended by itself",
     }
 )

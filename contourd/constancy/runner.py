@@ -127,8 +127,10 @@ class ConstancyRunner:
         self._deliverer[1].deliver_due()
 
     def stop(self) -> None:
-        """End the process and the check under way."""
+        """End the process and the check under way, where this node runs it."""
         with self._lock:
+            if self._process is None:
+                return
             if self._process is not None and self._process.is_alive():
                 self._process.terminate()
                 self._process.join(STOP_S)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -107,16 +107,22 @@ class Deliveries:
             Only what goes there. None: to all.
         """
         sender = self._process if process_id is None else process_id
-        own = DeliveryRow.state == DeliveryState.SENDING, DeliveryRow.process == sender
-        sending = select(DeliveryRow.id).where(*own).order_by(DeliveryRow.id)
-        if destination is not None:
-            sending = sending.where(DeliveryRow.destination == destination)
+        sent_by = DeliveryRow.process == sender
+        which = sent_by if destination is None else and_(sent_by, DeliveryRow.destination == destination)
+        self._recover(which, reason)
+
+    def recover_all_but(self, running: Collection[str]) -> None:
+        """Do the same for whatever no process sends that runs; ``running``: the ids of those."""
+        self._recover(DeliveryRow.process.not_in(running), "contourd was restarted")
+
+    def _recover(self, which: ColumnElement[bool], reason: str) -> None:
+        sending = select(DeliveryRow.id, DeliveryRow.claims).where(DeliveryRow.state == DeliveryState.SENDING, which)
         with self._database.reading() as session:
-            numbers = session.scalars(sending).all()
-        for number in numbers:  # one by one: each locks its job
+            claimed = session.execute(sending.order_by(DeliveryRow.id)).all()
+        for number, token in claimed:  # one by one: each locks its job
             with self._database.transaction() as session:
                 row = lock_delivery(session, number)
-                if (row.state, row.process) == (DeliveryState.SENDING, sender):
+                if (row.state, row.claims) == (DeliveryState.SENDING, token):
                     self._note(session, row, INTERRUPTED, None, reason)
                     broke_off = Reason.of(HoldReason.SENDING_BROKE_OFF, because=reason)
                     return_delivery(session, row, broke_off, self._now(), self._now())

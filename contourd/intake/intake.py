@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from contourd.intake.headers import HeaderCache
 from contourd.intake.image_recorder import ImageRecorder
 from contourd.intake.refusal_recorder import RefusalRecorder
 from contourd.intake.series_steps import reopen_series
+from contourd.intake.shared_reception import SharedReception
 from contourd.intake.verdicts import ABORTED, BROKEN_OFF, ENDED, OPEN, RESTART
 from contourd.settings import Route, SeriesSettings
 from contourd.spool.marks import JournalMark, SeriesJournal
@@ -25,7 +26,7 @@ from contourd.store.database import Database
 from contourd.store.locks import lock_series, locked
 from contourd.store.queue import Queue
 from contourd.store.states import SeriesState
-from contourd.store.tables import InstanceRow, SeriesRow
+from contourd.store.tables import InstanceRow, OpenSeriesRow, SeriesRow
 from contourd.system.clock import AgeTracker, Clock, Monotonic, utc_now
 
 
@@ -50,9 +51,15 @@ class Intake:
         self._marks = SeriesJournal(spool_root)
         self._refusing = RefusalRecorder(database, self._queue, self._marks, clock)
         self._images = ImageRecorder(database, spool_root, settings, self._queue)
+        self._shared = SharedReception(database)
         self.associations = Associations()
         self.headers = HeaderCache(spool_root)
         self._completion = Completion(database, self.headers, self._marks, self._quiet, settings, routes, clock)
+
+    def share(self, process_id: str) -> None:
+        """Receive beside other processes of the same database, under this id."""
+        self._shared = SharedReception(self._database, process_id)
+        self._quiet.trust_no_clock()
 
     def association_opened(self, association_id: int, calling_ae: str, peer: str) -> None:  # noqa: ARG002
         """Remember an association; it holds no series yet."""
@@ -67,6 +74,10 @@ class Intake:
         self._record_end(association_id, aborted)
 
     def _record_end(self, association_id: int, aborted: bool) -> None:
+        with self._shared.lock:
+            self._record_end_alone(association_id, aborted)
+
+    def _record_end_alone(self, association_id: int, aborted: bool) -> None:
         instances = self.associations.instances_of(association_id)
         others = self.associations.held(besides=association_id)
         now, ended = self._now(), ABORTED if aborted else ""
@@ -76,6 +87,8 @@ class Intake:
             with self._database.transaction() as session:
                 lock_series(session, {*instances, *self._refusing.series_of(association_id)})
                 self._refusing.attribute(session, association_id, instances, now)
+                self._shared.release(session, instances.keys() - others)
+                others |= self._shared.held_elsewhere(session)
                 for row in lock_series(session, instances).values():
                     if row.interrupted in BROKEN_OFF and not aborted:
                         if row.state == SeriesState.RECEIVING:
@@ -118,6 +131,7 @@ class Intake:
         self.associations.note_instance(*image)
         now = self._now()
         try:
+            self._shared.hold(received.series_instance_uid)
             unneeded = self._images.record(received, now)
         except (QueueUnavailable, SeriesFull) as error:
             self._refusing.away = isinstance(error, QueueUnavailable)
@@ -136,7 +150,8 @@ class Intake:
         A sender that brought nothing for ``quiet_s`` had sent all: it keeps its association for the next series.
         """
         held = self.associations.held()
-        with self._database.transaction() as session:
+        with self._shared.lock, self._database.transaction() as session:
+            self._shared.release(session, held)
             for row in lock_series(session, held).values():
                 age_s = self._quiet.age_s(row.series_uid, row.last_instance_at)
                 if row.interrupted == OPEN and age_s >= self._settings.quiet_s:
@@ -146,12 +161,22 @@ class Intake:
         """Release what was recorded without one, at the start."""
         self.associations.forget_all()
 
-    def recover(self) -> None:
-        """After a start no association is open: what was being received waits for ``gapped_s`` before it is judged."""
+    def recover(self, others: Collection[str] = ()) -> None:
+        """After a start no association is open: what was being received waits for ``gapped_s`` before it is judged.
+
+        Parameters
+        ----------
+        others
+            The ids of other processes that receive now: what they hold open is left to them.
+        """
         now, broken_off = self._now(), list[str]()
         with self._database.transaction() as session:
-            receiving = select(SeriesRow).where(SeriesRow.state == SeriesState.RECEIVING)
-            for row in session.scalars(locked(receiving.order_by(SeriesRow.series_uid))):
+            self._shared.forget_but(session, others)
+            elsewhere = set(session.scalars(select(OpenSeriesRow.series_uid)))
+            receiving = select(SeriesRow).where(SeriesRow.state == SeriesState.RECEIVING).order_by(SeriesRow.series_uid)
+            for row in session.scalars(locked(receiving)):
+                if row.series_uid in elsewhere or (others and row.interrupted != OPEN):
+                    continue
                 if row.interrupted == OPEN:
                     row.interrupted = ENDED
                     broken_off.append(row.series_uid)
@@ -161,9 +186,27 @@ class Intake:
         for uid in broken_off:
             self._marks.add(JournalMark.INTERRUPTED, uid, ENDED)
 
-    def close_quiet(self) -> None:
-        """Examine each series that is quiet and that no association holds."""
+    def process_ended(self, process_id: str) -> None:
+        """Have what another process was receiving taken for broken off: it is dead. Raises QueueUnavailable."""
+        now = self._now()
+        with self._database.transaction() as session:
+            others = select(OpenSeriesRow.process).where(OpenSeriesRow.process != process_id)
+            left = self._shared.forget_but(session, list(session.scalars(others.distinct())))
+            for row in lock_series(session, left).values():
+                if row.state == SeriesState.RECEIVING:
+                    row.interrupted = ENDED
+                    row.last_instance_at = now
+                    self._quiet.note(row.series_uid, now)
+
+    def write_ends(self) -> None:
+        """Write down what could not be when it happened: refusals, and ends of associations."""
         self._refusing.write()
         for association_id, aborted in self.associations.unwritten_ends().items():
             self._record_end(association_id, aborted)
-        self._completion.close_quiet(self.associations.held())
+
+    def close_quiet(self) -> None:
+        """Examine each series that is quiet and that no association holds, here or at another process."""
+        self.write_ends()
+        with self._database.reading() as session:
+            elsewhere = self._shared.held_elsewhere(session)
+        self._completion.close_quiet(self.associations.held() | elsewhere)

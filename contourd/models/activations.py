@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from contourd.errors import InvalidTransition
@@ -14,7 +14,8 @@ from contourd.model.model_identity import ModelIdentity
 from contourd.store.audit import AuditEntry, audit_row
 from contourd.store.database import Database
 from contourd.store.locks import take_turns
-from contourd.store.tables import ActivationRow
+from contourd.store.states import JobState
+from contourd.store.tables import ActivationRow, JobRow
 from contourd.system.clock import Clock, utc_now
 
 
@@ -112,6 +113,8 @@ class Activations:
         row.undoes = activation.undoes
         session.add(row)
         session.flush()
+        open_ones = JobRow.model == model.name, JobRow.state.in_((JobState.QUEUED, JobState.CONTOURING))
+        session.execute(update(JobRow).where(*open_ones).values(contouring_order=""))  # what waits gets the new one
         action = "model activate" if activation.undoes is None else "model rollback"
         now = "out of use" if activation.out_of_use else f"{model.version}, sha256 {model.sha256}"
         parts = [now, f"before: {before}" if before else "", activation.reason]

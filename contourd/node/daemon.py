@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 
 from contourd import __version__
@@ -23,12 +24,15 @@ from contourd.errors import NodeError, QueueUnavailable
 from contourd.intake.intake import Intake
 from contourd.intake.spool_recovery import record_unrecorded
 from contourd.node.clock_changes import follow_clock
+from contourd.node.heartbeat import Heartbeat
+from contourd.node.order_keeper import OrderKeeper
 from contourd.node.receivers.dispatcher import ReceiverPool
 from contourd.node.receivers.receiver import commitment_scp
+from contourd.node.recovery import ProcessWatch
 from contourd.node.retention import Retention
 from contourd.node.schedule import Schedule
 from contourd.node.self_test import DEAF_S, EVERY_S, SelfTest
-from contourd.node.worker_supervisor import Supervisor
+from contourd.node.worker_pool import WorkerPool
 from contourd.observe.alerts import Alerts
 from contourd.observe.pulse import DEAD, SelfTestFault
 from contourd.settings import Settings, shown_settings
@@ -37,11 +41,14 @@ from contourd.spool.folder import Spool
 from contourd.spool.marks import JournalMark, SeriesJournal
 from contourd.store.audit import NODE, AuditEntry, AuditTrail
 from contourd.store.database import Database
+from contourd.store.leader import Leadership
+from contourd.store.processes import BEAT_S, Processes
 from contourd.store.queue import Queue
 from contourd.store.site import PURPOSE, belong_to_site
 from contourd.store.states import RetryPolicy
 from contourd.store.write_retry import retry_write
 from contourd.system.clock import ClockStepDetector, utc_now
+from contourd.system.identity import new_process_id
 from contourd.system.signals import STOPPING, on_signals
 from contourd.system.systemd import ALIVE, ENDING, READY, ServiceNotifier
 from contourd.system.threads import watch_threads
@@ -59,7 +66,7 @@ LONGEST_END_S, BROKEN_STATUS = 100.0, 2
 PEERS_GRACE_S = 15.0
 DELIVERING, DELIVERING_CHECKS = "delivering to {}", "delivering to the constancy check"
 # Of ``_begin``, without those of peers; each must have a thread, or one that hangs delays another.
-FIXED_JOBS = 11
+FIXED_JOBS = 13
 
 
 class Daemon:
@@ -81,7 +88,11 @@ class Daemon:
         belong_to_site(self._database, self._spool.signature(PURPOSE, b""), utc_now())
         self._audit = AuditTrail(self._database)
         self._queue = Queue(self._database)
+        self._name = new_process_id()
+        self._leadership = Leadership(self._database)
         self._intake = Intake(self._database, settings.spool.root, settings.series, settings.route)
+        if not self._database.is_sqlite:  # others may receive of the same series
+            self._intake.share(self._name)
         self._retention = Retention(self._database, self._spool, settings.retention)
         self._build_calling(sender or StorageSCU(settings.node.ae_title))
         self._scp = self._reception()
@@ -89,7 +100,10 @@ class Daemon:
         self._schedule = Schedule(len(settings.destination) + len(settings.sender) + FIXED_JOBS)
         self._stopping = threading.Event()
         self._hasten = threading.Event()
-        self._supervisor = Supervisor(settings, self._queue, self._stopping, contoured=self._deliver_now)
+        self._workers = WorkerPool(settings, self._queue, self._stopping, self._deliver_now)
+        self._watch = ProcessWatch(self._name, self._database, self._post.deliveries, self._intake, settings.worker)
+        self._orders = OrderKeeper(self._database, settings)
+        self._heartbeat = Heartbeat(Processes(self._database), self._name)
         self._clock = ClockStepDetector()
         self._step_s = 0.0
         self._following = threading.Lock()
@@ -110,7 +124,7 @@ class Daemon:
         wait_s = max((d.commitment_wait_s for d in settings.destination if d.commitment), default=0.0)
         self._post = DeliveryServices(
             settings.spool.root,
-            Deliveries(self._database, policy, commitment_wait_s=wait_s),
+            Deliveries(self._database, policy, commitment_wait_s=wait_s, process_id=self._name),
             commitments,
             sender,
             CommitmentSCU(settings.node.ae_title, commitments),
@@ -146,7 +160,8 @@ class Daemon:
             raise NodeError(f"cannot listen on {node.host}:{node.port}: {error.strerror}; change node.port") from error
         log.info("listening as %s on %s:%d", node.ae_title, node.host, self._scp.port, extra={"action": "start"})
         self._audit_start()
-        self._supervisor.start()
+        self._workers.start()
+        self._heartbeat.start()
         self._begin()
         self._notifier.tell(READY)
         broken = ""
@@ -186,15 +201,15 @@ class Daemon:
         self._stopping.set()
 
     def _recover(self) -> None:
-        self._queue.recover()
-        self._post.deliveries.recover()
+        self._watch.begin()
+        self._watch.recover()
         for destination in self._settings.destination:
             if not destination.commitment:
                 self._post.deliveries.finish_awaiting(destination.name)
         self._custody.requests.recover()
-        self._constancy.recover()
+        if self._leadership.leads():
+            self._constancy.recover()
         record_unrecorded(self._database, self._spool, self._intake)
-        self._intake.recover()
 
     def _audit_start(self) -> None:
         """Record the start and what differs from the last one; a trail that cannot be written stops no reception."""
@@ -208,31 +223,45 @@ class Daemon:
                 log.info("the configuration differs in %s", ", ".join(changed), extra={"action": "configuration"})
 
     def _begin(self) -> None:
-        every = self._schedule.every
+        every, led = self._schedule.every, self._every_while_leading
         every(EVERY_S, "trying itself", self._examination.run)
         every(POLL_S, "closing quiet series", self._close_quiet)
-        every(POLL_S, "watching the worker", self._supervisor.watch)
-        every(POLL_S, "expiring leases", self._supervisor.expire_leases)
+        led(BEAT_S, "renewing orders", self._orders.renew_orders)
+        led(BEAT_S, "watching the processes", self._watch.watch)
+        every(POLL_S, "watching the worker", self._workers.watch)
+        every(POLL_S, "expiring leases", self._workers.expire_leases)
         every(POLL_S, "writing the audit trail", self._audit.flush)
-        every(RETENTION_S, "retention", self._retention.run)
+        led(RETENTION_S, "retention", self._retention.run)
         every(POLL_S, "watching the page", self._watch_page)
-        every(POLL_S, "watching the constancy check", self._constancy.watch)
-        every(POLL_S, DELIVERING_CHECKS, self._constancy.deliver_due)
+        led(POLL_S, "watching the constancy check", self._constancy.watch)
+        led(POLL_S, DELIVERING_CHECKS, self._constancy.deliver_due)
         if self._settings.alerts.wanted:
-            every(ALERTS_S, "alerting", self._alerts.check)
+            led(ALERTS_S, "alerting", self._alerts.check)
         for destination in self._settings.destination:  # a thread each: one that is down delays no other
             deliverer = Deliverer(destination, self._post, self._stopping)
-            every(POLL_S, DELIVERING.format(destination.name), deliverer.deliver_due)
+            led(POLL_S, DELIVERING.format(destination.name), deliverer.deliver_due)
         for sender in self._settings.sender:
             reporter = CommitmentReporter(sender, self._custody, self._stopping)
-            every(POLL_S, f"reporting to {sender.ae_title}", reporter.report_due)
+            led(POLL_S, f"reporting to {sender.ae_title}", reporter.report_due)
         if self._notifier.watchdog_s:
             every(self._notifier.watchdog_s / 3, "reassuring the watchdog", self._tell_alive)
         self._schedule.start()
 
+    def _every_while_leading(self, seconds: float, name: str, call: Callable[[], None]) -> None:
+        """Call a function again and again while this node leads: of all that share the database one does so."""
+
+        def led() -> None:
+            if self._leadership.leads():
+                call()
+
+        self._schedule.every(seconds, name, led)
+
     def _close_quiet(self) -> None:
-        self._intake.close_quiet()
-        self._supervisor.hint()
+        self._intake.write_ends()
+        if self._leadership.leads():
+            self._intake.close_quiet()
+            self._orders.order_jobs()
+        self._workers.hint()
 
     def _deliver_now(self) -> None:
         """Deliver at once what the worker has made; without that it would wait for the next look."""
@@ -242,7 +271,7 @@ class Daemon:
 
     def _watch_page(self) -> None:
         if not self._stopping.is_set():
-            self._page.watch(self._supervisor.pid is not None, self._examination.faults)
+            self._page.watch(self._workers.is_complete, self._examination.faults)
 
     def _tell_alive(self) -> None:
         """Reassure the watchdog where a restart would mend nothing; a worker that dies is replaced without it."""
@@ -259,7 +288,8 @@ class Daemon:
                 self._retention.clock_was_set()
                 self._schedule.clock_was_set()
             if self._step_s:
-                follow_clock(self._database, self._step_s)
+                if self._leadership.leads():
+                    follow_clock(self._database, self._step_s)
                 self._step_s = 0.0
 
     def _hang_up(self) -> None:
@@ -281,7 +311,7 @@ class Daemon:
         impatient = threading.Timer(PEERS_GRACE_S, self._hang_up)
         impatient.daemon = True
         impatient.start()
-        self._supervisor.terminate()
+        self._workers.terminate()
         self._constancy.stop()
         self._scp.stop()
         with suppress(QueueUnavailable):  # else what is open is taken for broken off
@@ -289,8 +319,10 @@ class Daemon:
         ended = self._schedule.stop(GRACE_S, self._hasten)
         impatient.cancel()
         self._page.stop()
-        self._supervisor.stop(GRACE_S, self._hasten)
+        self._workers.stop(GRACE_S, self._hasten)
         self._audit.close()
+        self._heartbeat.stop()
+        self._leadership.close()
         with suppress(QueueUnavailable):  # the log says it too
             self._audit.record(AuditEntry(NODE, "stop"))
         self._database.close()

@@ -10,7 +10,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from multiprocessing.connection import Connection
@@ -33,7 +33,10 @@ from contourd.model.remarks import Remarks
 from contourd.model.site_structures import site_colours
 from contourd.models.activation import find_same, load_found, with_remedy
 from contourd.models.activations import Activations
+from contourd.models.orders import JobOrder
 from contourd.models.runtimes import FOLDER, make_predictor
+from contourd.node.fitting_orders import UNORDERED, FittingOrders
+from contourd.node.heartbeat import Heartbeat
 from contourd.profiles import STRICT
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Settings
@@ -43,8 +46,9 @@ from contourd.store.audit import AuditTrail
 from contourd.store.backoff import Backoff, Seconds
 from contourd.store.contourings import Contouring
 from contourd.store.database import Database
+from contourd.store.processes import Processes
 from contourd.store.queue import Job, Queue
-from contourd.store.states import JobEvent, RetryPolicy
+from contourd.store.states import JobEvent, ProcessRole, RetryPolicy
 from contourd.store.write_retry import AGAIN_S, retry_read, retry_write
 from contourd.system.exhaustion import DISK_FULL, lacks_memory
 from contourd.system.logs import error_text, set_up_logging
@@ -81,13 +85,16 @@ class Worker:
         name: str,
         contour: ContourFunction = contour_series,
         elapsed: Seconds = time.monotonic,
+        orders: Collection[str] = (UNORDERED,),
     ) -> None:
+        self._orders = FittingOrders(settings, orders, elapsed)
         self._settings = settings
         self._name = name
         self._contour_series = contour
         self._database = Database(settings.database_url)
         self._queue = Queue(self._database)
         self._audit = AuditTrail(self._database)
+        self.processes = Processes(self._database)
         self._spool = Spool(settings.spool.root)
         self._activations = Activations(self._database, settings.spool.root)
         self._seen = 0
@@ -125,14 +132,21 @@ class Worker:
         """Find what a model's name stands for now; None where the node stops before the queue can say."""
         return retry_read(lambda: self._activations.find(model), self.stopping, None)
 
-    def run(self) -> None:
-        """Work until told to stop; a job that is under way is finished, and a model that was activated waits for it."""
+    def run(self, ended: Callable[[], None] = lambda: None) -> None:
+        """Work until told to stop; a job that is under way is finished, and a model that was activated waits for it.
+
+        Parameters
+        ----------
+        ended
+            Called after the last job, while the queue can still be written.
+        """
         while not self.stopping.is_set():
             job = self.fetch_job()
             if job is None:
                 self.rest()
             else:
                 self.run_job(job)
+        ended()
         self.close()
 
     def close(self) -> None:
@@ -181,7 +195,15 @@ class Worker:
         """Take the next job, but none that waits for its device; None where there is none, or the node stops."""
         but = [number for number, waiting in self._waiting.items() if waiting.left_s > 0]
         lease_s = self._settings.worker.lease_s
-        return retry_read(lambda: self._queue.fetch_job(self._name, lease_s, but), self.stopping, None)
+        retry_read(self._judge_orders, self.stopping, None)
+        return retry_read(
+            lambda: self._queue.fetch_job(self._name, lease_s, but, self._orders.fit), self.stopping, None
+        )
+
+    def _judge_orders(self) -> None:
+        """Look at what is ordered that this worker has not judged yet, and tell the others what it leaves to them."""
+        if self._orders.judge(self._queue.waiting_orders(self._orders.judged)):
+            self.processes.decline(self._name, self._orders.declined)
 
     def _retry_until_stopped(self, call: Callable[[], object]) -> bool:
         return retry_write(call, self.stopping)
@@ -282,17 +304,21 @@ class Worker:
         paths = [self._settings.spool.root / path for path in job.paths]
         images = dict(zip(paths, job.hashes, strict=True))
         instances = read_received(images, self._ahead.take(images))
-        wanted = {name: self._profiles.get(name, STRICT) for name in job.destinations}
+        ordered = JobOrder.read(job.order) if job.order else None
+        known = ordered.profiles if ordered else self._profiles
+        wanted = {name: known.get(name, STRICT) for name in job.destinations}
         profiles = {profile.identity(): profile for profile in wanted.values()}  # one structure set for those alike
         order = ContouringOptions(
             job.revision,
             tuple(profiles.values()),
-            self._settings.plausibility,
+            ordered.plausibility if ordered else self._settings.plausibility,
             job.override,
-            self._settings.check.rt_utils,
-            self._colours,
+            ordered.second_reader if ordered else self._settings.check.rt_utils,
+            ordered.colours if ordered else self._colours,
         )
-        if job.sent_with is not None:
+        if ordered is not None:
+            found = self._same(ordered.model, found)
+        elif job.sent_with is not None:
             found = self._same(job.sent_with, found)
         predictor = self._predictor(found)
         contoured = self._contour_series(instances, predictor, order)
@@ -371,23 +397,40 @@ def limit_memory(memory_gb: float) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def main(settings: Settings, name: str, parent: Connection, contour: ContourFunction = contour_series) -> None:
-    """Run a worker until SIGTERM, or until the other end of ``parent`` is closed: the daemon is gone."""
+def main(
+    settings: Settings,
+    name: str,
+    parent: Connection,
+    contour: ContourFunction = contour_series,
+    orders: Collection[str] = (UNORDERED,),
+) -> None:
+    """Run a worker until SIGTERM, or until the other end of ``parent`` is closed: the daemon is gone.
+
+    Parameters
+    ----------
+    orders
+        What it takes unseen: by default jobs without an order, which it contours by its own settings.
+    """
     set_up_logging()
     keep_private()
     limit_memory(settings.worker.memory_gb)
     try:
-        _serve(settings, name, parent, contour)
+        _serve(Worker(settings, name, contour, orders=orders), settings, name, parent)
     except Exception:  # Python would print the text of the error, which may quote the patient
         log.exception("the worker cannot go on", extra={"action": "worker", "worker": name})
         raise SystemExit(1) from None
 
 
-def _serve(settings: Settings, name: str, parent: Connection, contour: ContourFunction) -> None:
-    worker = Worker(settings, name, contour)
+def _serve(worker: Worker, settings: Settings, name: str, parent: Connection) -> None:
     worker.contoured = lambda: send_hint(parent)
     on_signals([signal.SIGTERM], worker.stop)
     gone = "the daemon is gone; the worker ends"
     end_with_parent(parent, lambda: log.warning(gone, extra={"worker": name}), worker.wake.set)
+    if not retry_write(
+        lambda: worker.processes.begin(name, ProcessRole.WORKER, settings.worker.device), worker.stopping
+    ):
+        return
+    heartbeat = Heartbeat(worker.processes, name)
+    heartbeat.start()
     worker.warm_up()
-    worker.run()
+    worker.run(heartbeat.stop)

@@ -5,10 +5,8 @@ What breaks its worker costs a job an attempt; a worker that breaks without a jo
 
 from __future__ import annotations
 
-import itertools
 import logging
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -22,6 +20,7 @@ from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Settings
 from contourd.store.queue import Lease, Queue
 from contourd.system.clock import AgeTracker, Monotonic
+from contourd.system.identity import new_process_id
 from contourd.system.signals import send_hint, watch_hints
 
 log = logging.getLogger(__name__)
@@ -43,6 +42,13 @@ def run_worker(settings: Settings, name: str, parent: Connection) -> None:
     from contourd.node import worker
 
     worker.main(settings, name, parent)
+
+
+def run_ordered_worker(settings: Settings, name: str, parent: Connection) -> None:
+    """Run a worker that takes no job before the leading node has ordered it."""
+    from contourd.node import worker
+
+    worker.main(settings, name, parent, orders=())
 
 
 def exit_text(exit_status: int | None, who: str = "the worker") -> str:
@@ -82,7 +88,6 @@ class Supervisor:
         self._main = main or run_worker
         self._monotonic = monotonic
         self._leases = AgeTracker(monotonic=monotonic)
-        self._names = itertools.count(1)
         self._lock = threading.Lock()
         self._worker: BaseProcess | None = None
         self._name = ""
@@ -90,6 +95,11 @@ class Supervisor:
         self._began = self._not_before = 0.0
         self._useless = 0
         self._killed_for: Reason | None = None
+
+    @property
+    def name(self) -> str:
+        """Under which the worker is known, made anew with each start; empty before the first."""
+        return self._name
 
     @property
     def pid(self) -> int | None:
@@ -105,7 +115,7 @@ class Supervisor:
         """Start a worker."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        self._name = f"worker-{os.getpid()}-{next(self._names)}"
+        self._name = new_process_id()
         process = context.Process(
             target=self._main, args=(self._settings, self._name, theirs), name=self._name, daemon=True
         )
@@ -164,13 +174,13 @@ class Supervisor:
         self._worker = self._leash = None
 
     def expire_leases(self) -> None:
-        """Take the jobs whose leases were not renewed, and kill the worker that did not: it hangs.
+        """Take the job of this worker where its lease was not renewed, and kill the worker: it hangs.
 
         A lease has run out when it stood unchanged for its time, whatever the clock says. While the queue cannot be
         had nobody can renew, and the time does not count.
         """
         try:
-            leases = self._queue.list_leases()
+            leases = [lease for lease in self._queue.list_leases() if lease.claim.worker == self._name]
             for lease in leases:
                 if self._leases.seen_s(lease.claim, lease.until) > self._settings.worker.lease_s:
                     self._revoke(lease)
@@ -186,7 +196,7 @@ class Supervisor:
             return
         log.error("%s; it is killed", reason, extra={"action": "lease", "job": lease.claim.job_id})
         with self._lock:
-            if self._worker is not None and lease.claim.worker == self._name:
+            if self._worker is not None:
                 self._killed_for = reason
                 self._worker.kill()
 
@@ -206,7 +216,9 @@ class Supervisor:
                 while self._worker.is_alive() and self._monotonic() < deadline and not hasten.is_set():
                     self._worker.join(0.2)
                 if self._worker.is_alive():
-                    log.warning("the job under way did not end; it starts anew next time", extra={"action": "stop"})
+                    log.warning("the job under way did not end; it starts anew", extra={"action": "stop"})
                     self._worker.kill()
                     self._worker.join()
+                with suppress(QueueUnavailable):  # else its lease runs out, or the next start finds it
+                    self._queue.return_jobs_of(self._name, "its worker was stopped")
             self._let_go()

@@ -225,6 +225,12 @@ class HoldReason(StrEnum):
     # The node itself
     WORKER_ENDED = "worker_ended"
     WORKER_HUNG = "worker_hung"
+    PROCESS_GONE = "process_gone"
+    # Of orders that a worker leaves to others
+    ORDER_OF_OTHER_VERSION = "order_of_other_version"
+    ORDER_OF_OTHER_STRUCTURES = "order_of_other_structures"
+    ORDER_NEEDS_SECOND_READER = "order_needs_second_reader"
+    ORDER_OF_OTHER_MODEL = "order_of_other_model"
     JOB_BROKE_WORKER = "job_broke_worker"
     FAULT = "fault"
     WAITS_FOR_SPOOL = "waits_for_spool"

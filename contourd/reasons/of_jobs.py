@@ -192,7 +192,19 @@ ENTRIES |= entries(
         HoldReason.JOB_BROKE_WORKER: sentences.job_broke_worker,
         HoldReason.WORKER_ENDED: "{how}",
         HoldReason.WORKER_HUNG: "the worker hung, or took longer than worker.time_limit_s ({seconds:g} s)",
+        HoldReason.PROCESS_GONE: "the {role} process of host {host} is gone: killed, or its host is down or cut off",
         HoldReason.FAULT: "{said}; the log says where",
+    },
+)
+ENTRIES |= entries(
+    HoldClass.NODE,
+    "the worker cannot contour the job as it was ordered, and leaves it to another",
+    "Give the host what the reason names, or hold the job and retry it: then it is ordered anew.",
+    {
+        HoldReason.ORDER_OF_OTHER_VERSION: "the job was ordered of contourd {wanted}, and this worker is {own}",
+        HoldReason.ORDER_OF_OTHER_STRUCTURES: "etc/structures.toml is another one where the job was ordered",
+        HoldReason.ORDER_NEEDS_SECOND_READER: "the job is to be read by rt-utils too, which does not load here",
+        HoldReason.ORDER_OF_OTHER_MODEL: "the model of the job is not here, or not whole: {model}",
     },
 )
 ENTRIES |= entries(

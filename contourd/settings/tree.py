@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,8 @@ from contourd.settings.destination import Destination, Route, SenderNode
 from contourd.settings.node import NodeSettings
 from contourd.settings.values import Precision, RuntimeName, Seconds, Section, Verdict
 from contourd.settings.web import WebSettings
+
+DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
 
 
 class SpoolSettings(Section):
@@ -37,15 +39,30 @@ class SeriesSettings(Section):
 
 
 class WorkerSettings(Section):
-    """The process that contours."""
+    """The processes that contour; ``processes = 0``: none here, other hosts do."""
 
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field(default="auto", pattern=DEVICE)
+    devices: tuple[Annotated[str, Field(pattern=DEVICE)], ...] = ()
+    processes: int = Field(default=1, ge=0, le=64)
     runtime: RuntimeName = "auto"
     precision: Precision = "auto"
     lease_s: Seconds = 60.0
     time_limit_s: Seconds = 1800.0
     max_attempts: int = Field(default=2, ge=1)
     memory_gb: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_says_how_many(self) -> Self:
+        if self.devices and self.processes != 1:
+            raise ValueError(
+                "devices: each gets a process of its own, and one that is named twice gets two; leave out processes"
+            )
+        return self
+
+    def of_each(self) -> tuple[WorkerSettings, ...]:
+        """Return the settings of each process, with the device that is its own."""
+        devices = self.devices or (self.device,) * self.processes
+        return tuple(self.model_copy(update={"device": one, "devices": (), "processes": 1}) for one in devices)
 
 
 class DeliverySettings(Section):

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import select
+from sqlalchemy import Select, select, update
 from sqlalchemy.orm import Session
 
 from contourd.commands import command
@@ -19,6 +19,7 @@ from contourd.store.contourings import Contouring, add_contouring, models_of_job
 from contourd.store.database import Database
 from contourd.store.device_waits import waits_since
 from contourd.store.locks import lock_deliveries_of_job, lock_job, locked
+from contourd.store.processes import end_process
 from contourd.store.states import DELIVERIES_WAITING, JOBS_NOT_ENDED, DeliveryState, JobEvent, JobState
 from contourd.store.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
 from contourd.store.transitions import Why, add_delivery, advance_job, end_job, release_delivery, withdraw_job
@@ -44,6 +45,8 @@ class Job:
         The images, relative to the spool, and what their datasets had when they came.
     sent_with
         The model of the structure sets that went out, or are about to: a further form of them must be its too.
+    order
+        What decides the bytes (``contourd.models.orders``); empty: the worker's own settings.
     """
 
     claim: JobClaim
@@ -56,11 +59,22 @@ class Job:
     override: str = ""
     hashes: tuple[str, ...] = ()
     sent_with: ModelIdentity | None = None
+    order: str = ""
 
     @property
     def id(self) -> int:
         """Its number."""
         return self.claim.job_id
+
+
+@dataclass(frozen=True, slots=True)
+class UnorderedJob:
+    """A queued job that is to be ordered."""
+
+    id: int
+    model: str
+    destinations: tuple[str, ...]
+    sent_with: ModelIdentity | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +92,26 @@ class Queue:
         self._database = database
         self._now = clock
 
-    def fetch_job(self, worker: str, lease_s: float, but: Collection[int] = ()) -> Job | None:
-        """Take the oldest queued job under a lease, None where there is none; ``but`` are jobs that wait for a device.
+    def fetch_job(
+        self, worker: str, lease_s: float, but: Collection[int] = (), orders: Collection[str] | None = None
+    ) -> Job | None:
+        """Take the oldest queued job under a lease, None where there is none.
 
         What has broken a worker goes last, so that it keeps nothing else waiting; a constancy check waits for patients.
+
+        Parameters
+        ----------
+        but
+            Jobs that wait for a device.
+        orders
+            Those that the worker can do; None: whatever was ordered.
         """
         with self._database.transaction() as session:
             queued = select(JobRow).where(JobRow.state == JobState.QUEUED)
             if but:
                 queued = queued.where(JobRow.id.not_in(but))
+            if orders is not None:
+                queued = queued.where(JobRow.contouring_order.in_(orders))
             oldest = queued.order_by(JobRow.attempts, JobRow.created_at, JobRow.id).limit(1)
             patients = oldest.where(JobRow.series_id.not_in(own_series()))
             job = (
@@ -113,7 +138,43 @@ class Queue:
                 job.override,
                 tuple(sha256 for _, sha256 in instances),
                 _sent_with(session, job.id),
+                job.contouring_order,
             )
+
+    def waiting_orders(self, but: Collection[str] = ()) -> list[str]:
+        """Return what queued jobs are ordered as, each order once, but those."""
+        waiting = select(JobRow.contouring_order).where(JobRow.state == JobState.QUEUED, JobRow.contouring_order != "")
+        with self._database.reading() as session:
+            return list(session.scalars(waiting.where(JobRow.contouring_order.not_in(but)).distinct()))
+
+    def unordered_jobs(self) -> list[UnorderedJob]:
+        """Return the queued jobs that have no order yet, or no more: they were made, or released, just now."""
+        queued = select(JobRow).where(JobRow.state == JobState.QUEUED, JobRow.contouring_order == "")
+        with self._database.reading() as session:
+            return [
+                UnorderedJob(job.id, job.model, tuple(job.destinations), _sent_with(session, job.id))
+                for job in session.scalars(queued.order_by(JobRow.id))
+            ]
+
+    def order_job(self, job_id: int, order: str) -> None:
+        """Give a queued job its order, unless it has one."""
+        unordered = JobRow.id == job_id, JobRow.state == JobState.QUEUED, JobRow.contouring_order == ""
+        with self._database.transaction() as session:
+            session.execute(update(JobRow).where(*unordered).values(contouring_order=order))
+
+    def hold_unordered(self, job_id: int, reason: Reason) -> None:
+        """Hold a queued job that cannot be ordered."""
+        with self._database.transaction() as session:
+            job = lock_job(session, job_id)
+            if job is not None and job.state == JobState.QUEUED and not job.contouring_order:
+                job.reason = reason
+                self._advance(session, job, JobEvent.HOLD, reason)
+
+    def withdraw_order(self, order: str) -> None:
+        """Have queued jobs of an order ordered anew."""
+        of_order = JobRow.state == JobState.QUEUED, JobRow.contouring_order == order
+        with self._database.transaction() as session:
+            session.execute(update(JobRow).where(*of_order).values(contouring_order=""))
 
     def renew_lease(self, claim: JobClaim, lease_s: float) -> None:
         """Extend the lease.
@@ -233,8 +294,8 @@ class Queue:
     def release_jobs_of(self, worker: str, reason: Reason, max_attempts: int) -> list[int]:
         """Do the same for the jobs of a worker that is known to be dead; returns their ids."""
         with self._database.transaction() as session:
-            owned = select(JobRow).where(JobRow.state == JobState.CONTOURING, JobRow.worker == worker)
-            jobs = session.scalars(locked(owned.order_by(JobRow.id)))
+            end_process(session, worker, self._now())
+            jobs = session.scalars(_contoured_by(worker))
             return [self._release_job(session, job, reason, max_attempts) for job in jobs]
 
     def _release_job(self, session: Session, job: JobRow, reason: Reason, max_attempts: int) -> int:
@@ -246,13 +307,30 @@ class Queue:
         self._advance(session, job, JobEvent.HOLD if spent else JobEvent.REQUEUE, job.reason)
         return job.id
 
-    def recover(self) -> None:
-        """Queue again the jobs that a killed daemon left under way; the attempt was not the job's fault."""
+    def recover(self, running: Collection[str] = ()) -> None:
+        """Queue again the jobs that a killed daemon left under way; the attempt was not the job's fault.
+
+        Parameters
+        ----------
+        running
+            The ids of processes that run: what they have is theirs.
+        """
         with self._database.transaction() as session:
-            claimed = select(JobRow).where(JobRow.state == JobState.CONTOURING).order_by(JobRow.id)
-            for job in session.scalars(locked(claimed)):
-                job.attempts, job.lease_until = max(0, job.attempts - 1), None
-                self._advance(session, job, JobEvent.REQUEUE, "contourd was restarted")
+            left = select(JobRow).where(JobRow.state == JobState.CONTOURING, JobRow.worker.not_in(running))
+            for job in session.scalars(locked(left.order_by(JobRow.id))):
+                self._return(session, job, "contourd was restarted")
+
+    def return_jobs_of(self, worker: str, reason: str) -> list[int]:
+        """Queue again the jobs of a worker that was ended in the midst of them, at no fault of theirs."""
+        with self._database.transaction() as session:
+            end_process(session, worker, self._now())
+            return [self._return(session, job, reason) for job in session.scalars(_contoured_by(worker))]
+
+    def _return(self, session: Session, job: JobRow, reason: str) -> int:
+        job.attempts = max(0, job.attempts - 1)
+        job.lease_until = None
+        self._advance(session, job, JobEvent.REQUEUE, reason)
+        return job.id
 
     def retry_job(self, job_id: int, override: str = "") -> None:
         """Release a held or failed job, or make its refused and waiting deliveries due now.
@@ -321,6 +399,11 @@ class Queue:
 
     def _advance(self, session: Session, job: JobRow, event: JobEvent, reason: Why) -> None:
         advance_job(session, job, event, reason, self._now())
+
+
+def _contoured_by(worker: str) -> Select[JobRow]:
+    owned = select(JobRow).where(JobRow.state == JobState.CONTOURING, JobRow.worker == worker)
+    return locked(owned.order_by(JobRow.id))
 
 
 def _sent_with(session: Session, job_id: int) -> ModelIdentity | None:

@@ -37,6 +37,8 @@ from contourd.store.states import (
 SCHEMA_REVISION = "0010"
 # Ids of rows that are very many; SQLite's are of 64 bits by themselves.
 VeryMany = BigInteger().with_variant(Integer, "sqlite")
+# Of jobs to which the leading node is to give their order.
+UNORDERED = "state = 'QUEUED' AND contouring_order = ''"
 # Of what has no DIMSE status, in the key of ``tallies``.
 NO_STATUS = -1
 
@@ -185,6 +187,7 @@ class JobRow(ReasonColumns, Table):
         _one_of("state", JobState),
         UniqueConstraint("series_id", "revision", "model"),
         Index("jobs_by_state", "state", "attempts", "created_at", "id"),
+        Index("jobs_unordered", "id", sqlite_where=text(UNORDERED), postgresql_where=text(UNORDERED)),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -413,6 +416,7 @@ class ProcessRow(Table):
     place: Mapped[str] = mapped_column(String(96))  # who shares it sees whether the process number lives
     pid: Mapped[int]
     born: Mapped[str] = mapped_column(String(32))  # tells it from a later process of the same number
+    parent: Mapped[int] = mapped_column(default=0)  # of a worker: the number of the process that watches over it
     version: Mapped[str] = mapped_column(String(32))  # of contourd
     device: Mapped[str] = mapped_column(String(64), default="")  # of a worker
     cannot: Mapped[str] = mapped_column(Text, default="")  # JSON: orders that a worker does not take, each with why

@@ -26,6 +26,7 @@ from contourd.store.states import (
 )
 from contourd.store.tables import DeliveryRow, EventRow, JobRow, SeriesRow
 
+ORDERED_ANEW = (JobEvent.RELEASE, JobEvent.REWRITE, JobEvent.REVIVE)
 Why = Reason | str | None  # a reason, or words for what happens of itself or by a person
 
 
@@ -94,8 +95,10 @@ def advance_series(session: Session, series: SeriesRow, event: SeriesEvent, reas
 
 
 def advance_job(session: Session, job: JobRow, event: JobEvent, reason: Why, at: datetime) -> None:
-    """Advance a job; raises InvalidTransition."""
+    """Advance a job; raises InvalidTransition. What a person has done again is ordered anew."""
     job.state, job.updated_at = next_job_state(JobState(job.state), event), at
+    if event in ORDERED_ANEW:
+        job.contouring_order = ""
     record(session, "job", job.id, event, job.state, reason, at)
 
 

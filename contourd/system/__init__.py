@@ -7,6 +7,7 @@ __all__ = [
     "durable_files",
     "exhaustion",
     "folders",
+    "identity",
     "logs",
     "loopback",
     "memory",

@@ -35,6 +35,11 @@ class AgeTracker:
         self._now = clock
         self._monotonic = monotonic
         self._seen: dict[Hashable, tuple[datetime, float]] = {}
+        self._looked: float | None = None  # where hosts with clocks of their own write
+
+    def trust_no_clock(self) -> None:
+        """Let what changed since the last look be no older than that look: another host's clock may say anything."""
+        self._looked = self._monotonic()
 
     def note(self, key: Hashable, moment: datetime) -> None:
         """Record that a moment is written down just now."""
@@ -42,7 +47,10 @@ class AgeTracker:
 
     def age_s(self, key: Hashable, moment: datetime) -> float:
         """Return the age of a moment; of one that another process wrote, by the clock when it is first seen."""
-        return self._since(key, moment, max(0.0, (self._now() - moment).total_seconds()))
+        age_s = max(0.0, (self._now() - moment).total_seconds())
+        if self._looked is not None:
+            age_s = min(age_s, self._monotonic() - self._looked)
+        return self._since(key, moment, age_s)
 
     def seen_s(self, key: Hashable, moment: datetime) -> float:
         """Return for how long a moment has been seen here."""
@@ -55,7 +63,9 @@ class AgeTracker:
         return self._monotonic() - known[1]
 
     def keep(self, keys: Iterable[Hashable]) -> None:
-        """Forget all others."""
+        """Forget all others; this was a look at all that there are."""
+        if self._looked is not None:
+            self._looked = self._monotonic()
         kept = set(keys)
         self._seen = {key: seen for key, seen in list(self._seen.items()) if key in kept}
 

@@ -16,6 +16,8 @@ def upgrade() -> None:
         op.add_column(table, sa.Column("claims", sa.Integer, nullable=False, server_default="0"))
         op.execute(f"UPDATE {table} SET claims = attempts")  # no later one takes a number that was given before
     op.add_column("jobs", sa.Column("contouring_order", sa.Text, nullable=False, server_default=""))
+    unordered = sa.text("state = 'QUEUED' AND contouring_order = ''")
+    op.create_index("jobs_unordered", "jobs", ["id"], sqlite_where=unordered, postgresql_where=unordered)
     op.add_column("deliveries", sa.Column("process", sa.String(64), nullable=False, server_default=""))
     op.add_column("contourings", sa.Column("process", sa.String(64), nullable=False, server_default=""))
     op.create_index("contourings_by_time", "contourings", ["at"])
@@ -27,6 +29,7 @@ def upgrade() -> None:
         sa.Column("place", sa.String(96), nullable=False),
         sa.Column("pid", sa.Integer, nullable=False),
         sa.Column("born", sa.String(32), nullable=False),
+        sa.Column("parent", sa.Integer, nullable=False),
         sa.Column("version", sa.String(32), nullable=False),
         sa.Column("device", sa.String(64), nullable=False),
         sa.Column("cannot", sa.Text, nullable=False),
@@ -50,6 +53,7 @@ def downgrade() -> None:
     op.drop_index("contourings_by_time", "contourings")
     op.drop_column("contourings", "process")
     op.drop_column("deliveries", "process")
+    op.drop_index("jobs_unordered", "jobs")
     op.drop_column("jobs", "contouring_order")
     for table in ("deliveries", "jobs"):
         op.drop_column(table, "claims")

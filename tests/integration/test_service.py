@@ -1,4 +1,4 @@
-"""`contourd serve` as a service: what it tells systemd while it starts, lives and stops; and the unit itself."""
+"""`contourd serve` and `worker` as services: what they tell systemd as they start, live and stop; and their units."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from contourd.store.database import Database
 from tests.peers import LOOPBACK, free_port
 
-UNIT = Path(__file__).parents[2] / "etc" / "contourd.service"
+ETC = Path(__file__).parents[2] / "etc"
+UNITS = (ETC / "contourd.service", ETC / "contourd-worker.service")
 START_S = 120.0
 
 
@@ -26,24 +28,34 @@ def next_of(systemd: socket.socket, wanted: bytes) -> list[bytes]:
     return heard
 
 
-def test_a_service_says_when_it_is_ready_alive_and_stopping(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["serve", "worker"])
+def test_a_service_says_when_it_is_ready_alive_and_stopping(tmp_path: Path, what: str) -> None:
     port = free_port()
     (tmp_path / "contourd.toml").write_text(
         f'[node]\nhost = "{LOOPBACK}"\nport = {port}\n[spool]\nroot = "{tmp_path}/spool"\nmin_free_gb = 0.001\n'
         f'[[destination]]\nname = "pacs"\nae_title = "PACS"\nhost = "{LOOPBACK}"\nport = 1\n'
         '[[route]]\nmodel = "hn7"\ndestinations = ["pacs"]\n'
     )
+    if what == "worker":  # the node has made the tables
+        (tmp_path / "spool").mkdir(0o700)
+        database = Database(f"sqlite:///{tmp_path}/spool/contourd.sqlite")
+        database.upgrade()
+        database.close()
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(START_S)
         server = subprocess.Popen(
-            [sys.executable, "-m", "contourd", "serve", "--config", str(tmp_path / "contourd.toml")],
+            [sys.executable, "-m", "contourd", what, "--config", str(tmp_path / "contourd.toml")],
             env={**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "600000"},
             stderr=subprocess.DEVNULL,
         )
         try:
             assert next_of(systemd, b"READY=1") == []
-            socket.create_connection((LOOPBACK, port), 10).close()  # it listens by then
+            if what == "serve":
+                socket.create_connection((LOOPBACK, port), 10).close()  # it listens by then
+            else:
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection((LOOPBACK, port), 10)
             assert next_of(systemd, b"WATCHDOG=1") == []
             assert next_of(systemd, b"WATCHDOG=1") == []
             server.send_signal(signal.SIGTERM)
@@ -54,19 +66,21 @@ def test_a_service_says_when_it_is_ready_alive_and_stopping(tmp_path: Path) -> N
             server.wait()
 
 
-def test_the_unit_is_what_systemd_understands(tmp_path: Path) -> None:
+@pytest.mark.parametrize("source", UNITS, ids=lambda path: path.stem)
+def test_the_unit_is_what_systemd_understands(tmp_path: Path, source: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("systemd-analyze is not installed")
-    unit = tmp_path / "contourd.service"
-    unit.write_text(UNIT.read_text().replace("/opt/contourd/current/bin/contourd", "/bin/true"))
+    unit = tmp_path / source.name
+    unit.write_text(source.read_text().replace("/opt/contourd/current/bin/contourd", "/bin/true"))
     ran = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, timeout=60, check=False
     )
     assert (ran.returncode, ran.stderr) == (0, "")
 
 
-def test_the_unit_takes_every_privilege_away() -> None:
-    lines = UNIT.read_text().splitlines()
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.stem)
+def test_the_unit_takes_every_privilege_away(unit: Path) -> None:
+    lines = unit.read_text().splitlines()
     for line in (
         "Type=notify",
         "User=contourd",

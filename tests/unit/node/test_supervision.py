@@ -35,7 +35,7 @@ class Watched:
         )
         self.supervisor = Supervisor(settings, self.queue, threading.Event(), monotonic=lambda: self.running_s)
         self.job = add_job(database)
-        self.queue.fetch_job("w", LEASE_S)
+        self.queue.fetch_job(self.supervisor.name, LEASE_S)
         self.look()
 
     def look(self, after_s: float = 0.0) -> str:
