@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from contourd.checks import alerts, constancy, host, models, network
+from contourd.checks import alerts, constancy, host, hosts, models, network
 from contourd.checks.finding import InstallationCheck
 from contourd.commands import command
 from contourd.settings import Settings
@@ -36,6 +36,7 @@ def _of_the_machine(settings: Settings, file: Path) -> tuple[InstallationCheck, 
             partial(host.database, settings.database_url),
             "check database.url, that the server runs, that its driver is installed and who may read the file",
         ),
+        InstallationCheck("hosts", partial(hosts.hosts, settings.database_url), "see `database`"),
         InstallationCheck("decoders", host.decoders, "pip install 'contourd[codecs]'"),
         InstallationCheck("clock", host.clock, REPORT),
         InstallationCheck("ntp", host.time_service, REPORT),

@@ -3,6 +3,7 @@
 __all__ = [
     "alerts",
     "forecast",
+    "hosts",
     "metrics",
     "notices",
     "overview",

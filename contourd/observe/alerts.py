@@ -17,6 +17,7 @@ from uuid import uuid4
 from contourd.commands import command
 from contourd.errors import NoticeNotSent
 from contourd.observe.concerns import Concern, read_concerns
+from contourd.observe.hosts import host_concerns
 from contourd.observe.notices import Notice, NotificationChannel, channels_of, notice_of_test
 from contourd.settings import Settings
 from contourd.spool.folder import PARTIAL
@@ -78,6 +79,8 @@ class Alerts:
         alerts = self._settings.alerts
         found = read_concerns(self._database, self._now(), alerts.destination_down_s, alerts.oldest_job_s)
         found += self._constancy()
+        with self._database.reading() as session:
+            found += host_concerns(session, self._now())
         free_gb = shutil.disk_usage(self._settings.spool.root).free / 1e9
         if free_gb < alerts.disk_free_gb:
             found.append(Concern("disk", "disk", f"less than {alerts.disk_free_gb:g} GB of disk are free"))

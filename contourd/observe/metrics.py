@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 import threading
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
@@ -17,11 +18,13 @@ from prometheus_client.registry import Collector
 
 from contourd import __version__
 from contourd.observe.counts import STAGES, EventCounters, QueueCounts, read_standing
+from contourd.observe.hosts import GONE, read_hosts
 from contourd.observe.pulse import Pulse
 from contourd.reasons.codes import HOLDING
 from contourd.settings import Settings
 from contourd.store.constancy_standing import ConstancyLight, read_constancy
 from contourd.store.database import Database
+from contourd.store.states import ProcessRole
 
 BUCKETS_S = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 21600, 86400)
 OUTCOMES = ("accepted", "rejected", "aborted", "cut off")
@@ -62,6 +65,7 @@ class NodeMetrics(Collector):
             standing = read_standing(self._database)
             metrics = [*self._of_queue(standing), *self._of_deliveries(standing), *self._of_history(), *self._of_node()]
             metrics += self._of_constancy()
+            metrics += self._of_hosts()
         yield from metrics
 
     def _of_queue(self, standing: QueueCounts) -> Iterator[Metric]:
@@ -152,6 +156,26 @@ class NodeMetrics(Collector):
                 if organ.shift_mm is not None:
                     shift.add_metric([model.name, name], organ.shift_mm / 1000)
         yield from (seconds, dice, shift)
+
+    def _of_hosts(self) -> Iterator[Metric]:
+        lines = read_hosts(self._database, datetime.now(UTC))
+        processes = GaugeMetricFamily(
+            "contourd_processes", "Processes of all hosts by state.", labels=["host", "role", "version", "state"]
+        )
+        for labels, number in Counter((o.host, o.role, o.version, o.state.lower()) for o in lines).items():
+            processes.add_metric(labels, number)
+        yield processes
+        jobs = GaugeMetricFamily(
+            "contourd_worker_jobs_last_hour", "Jobs that a worker contoured.", labels=["host", "device", "worker"]
+        )
+        busy = GaugeMetricFamily(
+            "contourd_worker_busy", "Whether a worker contours a job.", labels=["host", "device", "worker"]
+        )
+        for one in lines:
+            if one.role == ProcessRole.WORKER and one.state != GONE:
+                jobs.add_metric([one.host, one.device, one.id], one.jobs_an_hour)
+                busy.add_metric([one.host, one.device, one.id], int(one.job is not None))
+        yield from (jobs, busy)
 
     def _of_node(self) -> Iterator[Metric]:
         disk = shutil.disk_usage(self._settings.spool.root)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from sqlalchemy import ColumnElement, Select, and_, false, func, select
 from sqlalchemy.orm import Session
@@ -13,6 +13,7 @@ from contourd.model.model_identity import ModelIdentity
 from contourd.model.remarks import Remarks
 from contourd.models.activations import read_activations
 from contourd.observe.destinations import DestinationLine, read_destinations
+from contourd.observe.hosts import ProcessLine, read_lines
 from contourd.reasons.catalogue import Reason
 from contourd.store.constancy_series import own_series
 from contourd.store.constancy_standing import ConstancyStatus
@@ -84,6 +85,7 @@ class QueueReport:
     destinations: tuple[DestinationLine, ...] = ()
     activations: tuple[Activation, ...] = ()
     constancy: ConstancyStatus | None = None
+    hosts: tuple[ProcessLine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,8 @@ def read_report(database: Database, most_jobs: int = 50, chosen: ReportFilter = 
         waiting = select(SeriesRow, images).where(*patients, *chosen.open_series()).order_by(SeriesRow.id.desc())
         lines = tuple(series_line(series, count) for series, count in session.execute(waiting))
         destinations, activations = read_destinations(session), read_activations(session)
-    return QueueReport(counts, jobs, lines, destinations, activations)
+        hosts = read_lines(session, datetime.now(UTC))
+    return QueueReport(counts, jobs, lines, destinations, activations, hosts=hosts)
 
 
 def jobs_by_state(session: Session) -> dict[str, int]:

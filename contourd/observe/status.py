@@ -108,6 +108,22 @@ def to_json(report: QueueReport, settings: Settings) -> str:
             }
             for s in report.series
         ],
+        "processes": [
+            {
+                "id": one.id,
+                "host": one.host,
+                "role": one.role,
+                "state": one.state,
+                "version": one.version,
+                "device": one.device,
+                "started_at": one.started_at.isoformat(),
+                "heartbeat_at": one.heartbeat_at.isoformat(),
+                "job": one.job,
+                "jobs_last_hour": one.jobs_an_hour,
+                "declined": [reason_content(reason) for reason in one.declined],
+            }
+            for one in report.hosts
+        ],
         "destinations": [
             {
                 "name": d.name,

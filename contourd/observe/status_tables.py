@@ -12,12 +12,13 @@ from rich.text import Text
 
 from contourd.commands import command
 from contourd.models.listing import ModelLine, routed_models
+from contourd.observe.hosts import ProcessLine
 from contourd.observe.report import DeliveryLine, JobLine, QueueReport, SeriesLine
 from contourd.observe.status import configured_destinations
 from contourd.reasons.catalogue import command_for_job, command_for_series
 from contourd.settings import Settings
 from contourd.store.constancy_standing import ConstancyLight, ConstancyStatus
-from contourd.store.states import JOBS_STOPPED, SeriesState
+from contourd.store.states import JOBS_STOPPED, ProcessRole, SeriesState
 from contourd.system.logs import one_line
 
 STYLE = {
@@ -32,6 +33,8 @@ STYLE = {
     "UP": "green",
     "SUPERSEDED": "dim",
     "CANCELLED": "dim",
+    "SILENT": "bold yellow",
+    "GONE": "bold red",
 }
 
 
@@ -62,6 +65,8 @@ def to_table(report: QueueReport, settings: Settings, now: datetime) -> Renderab
         parts.append(Text(f"A job in full, with what to do: {command('status', 'JOB')}", "dim"))
     if report.destinations:
         parts.append(_destinations_table(report, settings, now))
+    if report.hosts:
+        parts.append(_hosts_table(report.hosts, now))
     return Group(*parts)
 
 
@@ -110,6 +115,25 @@ def _destinations_table(report: QueueReport, settings: Settings, now: datetime) 
             f"{age(now - d.last_success)} ago" if d.last_success else "",
             str(d.waiting),
             _cut(gone + ", ".join(f"{t.text}: {t.number}" for t in d.tries)),
+        )
+    return table
+
+
+def _hosts_table(lines: Sequence[ProcessLine], now: datetime) -> Table:
+    table = _lines(
+        "Hosts", "host", "role", "state", "version", "device", "heartbeat", "job", "jobs/h", "leaves to others"
+    )
+    for one in lines:
+        table.add_row(
+            Text(one_line(one.host)),
+            one.role,
+            _styled(one.state),
+            Text(one_line(one.version)),
+            one.device,
+            f"{age(now - one.heartbeat_at)} ago",
+            "" if one.job is None else str(one.job),
+            str(one.jobs_an_hour) if one.role == ProcessRole.WORKER else "",
+            _cut("; ".join(map(str, one.declined))),
         )
     return table
 

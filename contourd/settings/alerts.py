@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
 from contourd.settings.values import Port, Seconds, Section
 
-Rule = Literal["held", "failed", "destination", "age", "disk", "device", "constancy"]
-RULES: tuple[Rule, ...] = ("held", "failed", "destination", "age", "disk", "device", "constancy")
+Rule = Literal["held", "failed", "destination", "age", "disk", "device", "constancy", "host", "worker"]
+RULES: tuple[Rule, ...] = get_args(Rule)
 
 
 def _address(text: str) -> str:

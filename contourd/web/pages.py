@@ -61,9 +61,10 @@ def overview(request: Request) -> Response:
         disk_free_gb=disk.free / 1e9,
         disk_part=1 - disk.free / disk.total,
         least_gb=site.settings.spool.min_free_gb,
-        device=site.settings.worker.device,
+        devices=[one.device for one in site.settings.worker.of_each()],
         models=models_of(site.settings, site.database),
         pulse=site.pulse,
+        hosts=report.hosts,
         constancy=read_constancy(site.database, site.settings, datetime.now(UTC)),
     )
 
