@@ -17,13 +17,16 @@ from contourd.spool.folder import Spool
 from contourd.store.database import Database
 from contourd.store.tables import AttemptRow, AuditRow, EventRow
 from tests import showcase
+from tests.databases import open_queue
 from tests.paging import settings_for
+
+pytestmark = pytest.mark.both_databases
 
 
 @pytest.fixture
 def node(tmp_path):
     settings = settings_for(tmp_path, 1, {})
-    spool, database, pulse = Spool(settings.spool.root), Database(settings.database_url), Pulse()
+    spool, database, pulse = Spool(settings.spool.root), open_queue(tmp_path), Pulse()
     database.upgrade()
     metrics = NodeMetrics(settings, database, lambda: [("hn7", "1", "ab12")], pulse)
     showcase.fill_queue(database, spool)
@@ -144,6 +147,7 @@ def test_counters_begin_with_the_process_and_numbers_do_not(node, tmp_path):
     assert [later[name] for name in numbers] == [first[name] for name in numbers]
 
 
+@pytest.mark.sqlite_alone
 def test_a_process_that_finds_no_database_begins_with_its_first_look(tmp_path):
     settings = settings_for(tmp_path, 1, {})
     spool, database = Spool(settings.spool.root), Database(settings.database_url)

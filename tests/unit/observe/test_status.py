@@ -19,9 +19,12 @@ from contourd.settings import Settings, load_settings
 from contourd.store.database import Database
 from contourd.store.states import DeliveryState, JobState, SeriesState
 from contourd.store.tables import DeliveryRow, JobRow, SeriesRow
+from tests.databases import queue_url
 from tests.reasons import because
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
+pytestmark = pytest.mark.both_databases
+
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -32,7 +35,8 @@ def configuration(tmp_path) -> Path:
     (model / "model.json").write_text("{}")
     path = tmp_path / "contourd.toml"
     path.write_text(
-        f'[spool]\nroot = "{tmp_path}"\n[[destination]]\nname = "pacs"\nae_title = "A"\nhost = "h"\nport = 1\n'
+        f'[spool]\nroot = "{tmp_path}"\n[database]\nurl = "{queue_url(tmp_path)}"\n'
+        '[[destination]]\nname = "pacs"\nae_title = "A"\nhost = "h"\nport = 1\n'
         f'[[route]]\nmodel = "{model}"\ndestinations = ["pacs"]\n'
     )
     return path
@@ -223,6 +227,7 @@ def test_the_command_line_chooses(database, configuration):
         assert told in done.stderr
 
 
+@pytest.mark.sqlite_alone
 def test_the_table_shows_what_a_peer_sent_as_text_and_nothing_else(database, settings):
     """Neither the terminal's escapes nor rich's markup; the advice of the reason about [[route]] stays whole."""
     fill(database)
@@ -263,6 +268,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
 
 
+@pytest.mark.sqlite_alone
 def test_status_without_a_queue(configuration):
     done = run("status", "--config", configuration)
     assert done.returncode == 2
