@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from sqlite3 import Cursor
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 from sqlalchemy.orm import Session
 
@@ -24,27 +25,22 @@ Opened = TypeVar("Opened")
 
 
 class _Waiting(Generic[Item, Written]):
-    """What a thread brings, and what becomes of it; as a context it keeps an error for that thread."""
+    """What a thread brings, what becomes of it, and its turn to look."""
 
     def __init__(self, item: Item) -> None:
         self.item = item
-        self.written: list[Written] = []
-        self.error: Exception | None = None
+        self.outcome = Future[Written]()
         self.turn = threading.Event()
 
-    @property
-    def done(self) -> bool:
-        """Whether it is committed, or will not be."""
-        return bool(self.written) or self.error is not None
 
-    def outcome(self) -> Written:
-        """Return what was written, or raise the error of it."""
-        if self.error is not None:
-            raise self.error
-        return self.written[0]
+class _ErrorKept:
+    """As a context it keeps the error that ended it, for the thread whose error it is."""
 
-    def __enter__(self) -> None:
-        pass
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -66,7 +62,7 @@ class GroupCommit(Generic[Item, Written]):
     write
         Writes one of them down in a transaction that may hold others.
     write_usual
-        Does the same by the database's driver, and raises NotUsual where it takes more than that.
+        Does the same by the database's driver, and raises FastPathUnavailable where it takes more than that.
     order
         By which a group is written: whoever locks several rows does so in one order.
     """
@@ -94,9 +90,9 @@ class GroupCommit(Generic[Item, Written]):
             alone, self._busy = not self._busy, True
         if not alone:
             mine.turn.wait()
-        if not mine.done:
+        if not mine.outcome.done():
             self._lead()
-        return mine.outcome()
+        return mine.outcome.result()
 
     @property
     def waiting(self) -> int:
@@ -133,21 +129,22 @@ class GroupCommit(Generic[Item, Written]):
         write: Callable[[Opened, Item], Written],
     ) -> bool:
         """Write a group in one transaction; False, and nothing is written, where one of it cannot be."""
-        tried = _Waiting[None, list[Written]](None)
-        with tried, transaction() as opened:
+        with _ErrorKept() as tried, transaction() as opened:
             found = [write(opened, one.item) for one in group]
         if tried.error is None:
             for one, written in zip(group, found, strict=True):
-                one.written.append(written)
+                one.outcome.set_result(written)
         elif isinstance(tried.error, QueueUnavailable):
             for one in group:
-                one.error = tried.error  # each would wait for the same database again
+                one.outcome.set_exception(tried.error)  # each would wait for the same database again
         else:
             return False
         return True
 
     def _write_alone(self, one: _Waiting[Item, Written]) -> None:
-        with one:
-            with self._database.transaction() as session:
-                found = self._write(session, one.item)
-            one.written.append(found)
+        with _ErrorKept() as tried, self._database.transaction() as session:
+            found = self._write(session, one.item)
+        if tried.error is None:
+            one.outcome.set_result(found)
+        else:
+            one.outcome.set_exception(tried.error)
