@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from sqlalchemy import select
+from sqlalchemy.orm import selectinload
 
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.network.events import ReceivedInstance
@@ -86,7 +87,8 @@ class Node:
 
     def jobs(self) -> list[JobRow]:
         with self.database.reading() as session:
-            return list(session.scalars(select(JobRow).order_by(JobRow.id)))
+            read = select(JobRow).options(selectinload(JobRow.destination_rows))
+            return list(session.scalars(read.order_by(JobRow.id)))
 
     def instances(self) -> int:
         with self.database.reading() as session:

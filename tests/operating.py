@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sqlalchemy import select
+from sqlalchemy.orm import selectinload
 
 from contourd.delivery.deliveries import Deliveries
 from contourd.dicom.network.outcomes import Outcome, OutcomeKind
@@ -38,7 +39,7 @@ def contour(queue: Queue, job: int, outputs: dict[str, str] | None = None) -> No
 
 def read(database: Database, job: int) -> JobRow:
     with database.reading() as session:
-        return session.get_one(JobRow, job)
+        return session.get_one(JobRow, job, options=[selectinload(JobRow.destination_rows)])
 
 
 def deliveries(database: Database) -> dict[str, str]:

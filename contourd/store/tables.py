@@ -209,7 +209,7 @@ class JobRow(ReasonColumns, Table):
     updated_at: Mapped[datetime]
     purged_at: Mapped[datetime | None]  # when retention removed its structure sets
     destination_rows: Mapped[list[JobDestinationRow]] = relationship(
-        order_by=JobDestinationRow.position, collection_class=ordering_list("position"), lazy="selectin"
+        order_by=JobDestinationRow.position, collection_class=ordering_list("position")
     )
     destinations: AssociationProxy[list[str]] = association_proxy(
         "destination_rows", "destination", creator=_to_destination

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy.orm import selectinload
 
 from contourd.constancy.requests import ConstancyChecks
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
@@ -88,7 +89,9 @@ class Node:
 
     def rows(self) -> tuple[list[SeriesRow], list[JobRow]]:
         with self.database.reading() as session:
-            return session.query(SeriesRow).all(), session.query(JobRow).all()
+            return session.query(SeriesRow).all(), session.query(JobRow).options(
+                selectinload(JobRow.destination_rows)
+            ).all()
 
 
 def uids(images: list[Instance]) -> list[str]:
