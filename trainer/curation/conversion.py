@@ -22,7 +22,7 @@ from trainer.curation import dicom, openkbp, pddca
 from trainer.curation.archive import Item, Kind, RawCase
 from trainer.curation.audit import Shape, shapes_of
 from trainer.curation.chest import head_and_neck
-from trainer.figures import contact_sheet
+from trainer.curation.contact_sheet import contact_sheet
 
 LEAST_REMOVED_MM = 10.0
 # Raised when the same files give other labels than before: what an earlier run made is then made anew.

@@ -1,6 +1,6 @@
 """A bundle and a data set -> how good it is: measures, figures, report and model card.
 
-May import the trainer's shared modules, and of contourd ``imaging``, ``model``, ``contouring`` and ``dicom``'s files;
+May import the trainer's shared modules, and of contourd ``imaging``, ``model``, ``contour`` and ``dicom``'s files;
 nothing of ``trainer.curation`` and ``trainer.training``. Others use what is named here.
 """
 

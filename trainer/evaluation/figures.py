@@ -15,15 +15,14 @@ from mpl_toolkits.mplot3d.axes3d import Axes3D
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from contourd.errors import DatasetError
+from contourd.contour.pictures import WINDOW_HU
 from contourd.imaging.grid import FloatArray
 from contourd.imaging.volume import Volume
-from contourd.model.structures import colour_of
+from trainer.evaluation.surfaces import marching_cubes
 
 GREEN = (0.1, 0.75, 0.2)
 RED = (0.9, 0.15, 0.1)
 YELLOW = (1.0, 0.85, 0.1)
-WINDOW_HU = (-160, 240)
 OPACITY = 0.55
 MARGIN_MM = 30.0
 FINEST_MM = 1.5
@@ -109,10 +108,6 @@ def draw_surfaces(
     DatasetError
         scikit-image is not installed.
     """
-    try:
-        from skimage.measure import marching_cubes
-    except ImportError as error:
-        raise DatasetError("surfaces need scikit-image: pip install 'contourd[train]'") from error
     steps = tuple(max(1, round(FINEST_MM / s)) for s in spacing_mm)
     corners = []
     for mask, colour in parts:
@@ -120,8 +115,7 @@ def draw_surfaces(
         if not coarse.any():
             continue
         spacing = tuple(s * n for s, n in zip(spacing_mm, steps, strict=True))
-        vertices, faces, _, _ = marching_cubes(coarse.astype(np.float32), 0.5, spacing=spacing)
-        triangles = vertices[faces][:, :, ::-1]  # (n, 3, 3), the last axis (x, y, z)
+        triangles = marching_cubes(coarse.astype(np.float64), spacing)[:, :, ::-1]  # (n, 3, 3), the last (x, y, z)
         surface = Poly3DCollection(
             triangles, facecolors=[colour], alpha=0.45, shade=True, lightsource=LightSource(azdeg=300, altdeg=50)
         )
@@ -161,34 +155,3 @@ def distribution_figure(scores: Mapping[str, Sequence[float]], label: str) -> Fi
     axes.grid(axis="y", alpha=0.3)
     axes.tick_params(axis="x", rotation=20)
     return figure
-
-
-def contact_sheet(volume: Volume, masks: Mapping[str, Mask]) -> Figure:
-    """Draw a case small: axial, coronal and sagittal through its organs, with every organ's outline."""
-    canonical, turn = volume.grid.canonical()
-    hu = turn.apply(volume.hu)
-    shown = {name: turn.apply(mask) for name, mask in masks.items()}
-    dz, dy, dx = canonical.spacing_mm
-    figure = Figure(figsize=(7.2, 2.4), facecolor="black")
-    FigureCanvasAgg(figure)
-    for axis, (down, across) in enumerate(((dy, dx), (dz, dx), (dz, dy))):
-        axes = figure.add_axes((axis / 3, 0, 1 / 3, 1))
-        index = _most_organs(shown, axis, hu.shape[axis])
-        order = slice(None) if axis == 0 else slice(None, None, -1)
-        plane = np.take(hu, index, axis)[order]
-        axes.imshow(plane, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=down / across)
-        for name, mask in shown.items():
-            cut = np.take(mask, index, axis)[order]
-            if cut.any():
-                axes.contour(cut, levels=[0.5], colors=[colour_of(name)], linewidths=0.9)
-        axes.set_axis_off()
-    return figure
-
-
-def _most_organs(masks: Mapping[str, Mask], axis: int, length: int) -> int:
-    """Choose the plane across an axis that shows most organs, and of those the one with the largest parts of them."""
-    if not masks:
-        return length // 2
-    others = tuple(a for a in range(3) if a != axis)
-    areas = np.stack([mask.sum(axis=others) for mask in masks.values()])  # (organs, planes)
-    return int(np.argmax((areas > 0).sum(axis=0) + (areas / areas.max(axis=1, keepdims=True)).mean(axis=0)))

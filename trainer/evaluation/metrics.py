@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from contourd.errors import DatasetError
 from contourd.imaging.grid import FloatArray, Grid
+from trainer.evaluation.surfaces import marching_cubes
 
 TOLERANCE_MM = 2.0
 PERCENTILE = 95.0
@@ -179,16 +179,11 @@ def _triangles() -> FloatArray:
     DatasetError
         scikit-image is not installed.
     """
-    try:
-        from skimage.measure import marching_cubes
-    except ImportError as error:
-        raise DatasetError("surfaces need scikit-image: pip install 'contourd[train]'") from error
     found: list[FloatArray] = [np.zeros((0, 3))] * 256
     for code in range(1, 255):
         rarer = code if code.bit_count() <= 4 else 255 - code
         cube = np.array([rarer >> (7 - corner) & 1 for corner in range(8)], dtype=np.float64).reshape(2, 2, 2)
-        vertices, faces, _, _ = marching_cubes(cube, 0.5, method="lorensen")
-        a, b, c = (vertices[faces[:, i]] for i in range(3))
+        a, b, c = marching_cubes(cube, method="lorensen").swapaxes(0, 1)
         found[code] = np.cross(b - a, c - a) / 2
     most = max(len(vectors) for vectors in found)
     return np.stack([np.pad(vectors, ((0, most - len(vectors)), (0, 0))) for vectors in found])

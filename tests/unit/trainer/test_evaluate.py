@@ -21,8 +21,8 @@ from tests.training import TRUTH, ball
 from trainer.case import Annotation, Case, write_case
 from trainer.evaluation.card import bounds, write_card
 from trainer.evaluation.evaluate import CASES, Results, evaluate, evaluate_case, run_evaluation
+from trainer.evaluation.figures import GREEN, OPACITY, RED, WINDOW_HU, YELLOW, largest_slice, overlay
 from trainer.evaluation.results import CaseResult, OrganOutcome, OrganResult, mean_of_means, spread, statistics
-from trainer.figures import GREEN, OPACITY, RED, WINDOW_HU, YELLOW, largest_slice, overlay
 
 
 @pytest.fixture
