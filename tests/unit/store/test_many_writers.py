@@ -267,7 +267,7 @@ def test_a_job_that_is_cancelled_while_it_is_claimed_ends_once(others, database,
                 queue.finish_job(claimed.claim, {"pacs": "1.dcm"})
 
 
-def test_a_result_that_comes_when_its_lease_is_revoked_is_either_taken_or_lost(others, database):
+def test_a_result_that_comes_when_its_lease_is_revoked_is_either_taken_or_lost(others, database, tmp_path):
     for number in range(1, 9):
         job = add_job(database, number)
         queue, watch = Queue(others()), Queue(others())
@@ -279,7 +279,7 @@ def test_a_result_that_comes_when_its_lease_is_revoked_is_either_taken_or_lost(o
         )
         assert isinstance(finished, LeaseLost) == (revoked is True)
         assert state(database, job) == (JobState.QUEUED if revoked else JobState.DELIVERING)
-        Operations(database, "marie", Path()).cancel(job, "the next one")
+        Operations(database, "marie", tmp_path).cancel(job, "the next one")
 
 
 def test_two_people_who_act_on_one_job_take_turns(others, database, tmp_path):
