@@ -397,25 +397,16 @@ def limit_memory(memory_gb: float) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
-def main(
-    settings: Settings,
-    name: str,
-    parent: Connection,
-    contour: ContourFunction = contour_series,
-    orders: Collection[str] = (UNORDERED,),
-) -> None:
+def main(settings: Settings, name: str, parent: Connection, contour: ContourFunction = contour_series) -> None:
     """Run a worker until SIGTERM, or until the other end of ``parent`` is closed: the daemon is gone.
 
-    Parameters
-    ----------
-    orders
-        What it takes unseen: by default jobs without an order, which it contours by its own settings.
+    It takes no job before the leading node has ordered it.
     """
     set_up_logging()
     keep_private()
     limit_memory(settings.worker.memory_gb)
     try:
-        _serve(Worker(settings, name, contour, orders=orders), settings, name, parent)
+        _serve(Worker(settings, name, contour, orders=()), settings, name, parent)
     except Exception:  # Python would print the text of the error, which may quote the patient
         log.exception("the worker cannot go on", extra={"action": "worker", "worker": name})
         raise SystemExit(1) from None

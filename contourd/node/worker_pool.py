@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from contourd.node.worker_supervisor import Supervisor, run_ordered_worker
+from contourd.node.worker_supervisor import Supervisor
 from contourd.settings import Settings
 from contourd.store.queue import Queue
 
@@ -29,9 +29,7 @@ class WorkerPool:
         contoured: Callable[[], None] = lambda: None,
     ) -> None:
         self._supervisors = [
-            Supervisor(
-                settings.model_copy(update={"worker": one}), queue, stopping, run_ordered_worker, contoured=contoured
-            )
+            Supervisor(settings.model_copy(update={"worker": one}), queue, stopping, contoured=contoured)
             for one in settings.worker.of_each()
         ]
 

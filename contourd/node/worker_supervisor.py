@@ -44,13 +44,6 @@ def run_worker(settings: Settings, name: str, parent: Connection) -> None:
     worker.main(settings, name, parent)
 
 
-def run_ordered_worker(settings: Settings, name: str, parent: Connection) -> None:
-    """Run a worker that takes no job before the leading node has ordered it."""
-    from contourd.node import worker
-
-    worker.main(settings, name, parent, orders=())
-
-
 def exit_text(exit_status: int | None, who: str = "the worker") -> str:
     """Return in words how a process ended."""
     if exit_status is None or exit_status >= 0:

@@ -40,6 +40,8 @@ TONES: Mapping[str, str] = {
     "DELIVERING": "busy",
     "SENDING": "busy",
     "SENT": "busy",
+    "SILENT": "wait",
+    "GONE": "bad",
     "RECEIVING": "busy",
     "PENDING": "wait",
     "QUEUED": "wait",

@@ -17,6 +17,7 @@ from contourd.dicom.reading.integrity import stored_sha256
 from contourd.dicom.reading.series import read_instance
 from contourd.intake.intake import Intake
 from contourd.node import worker_supervisor
+from contourd.node.order_keeper import OrderKeeper
 from contourd.node.worker_supervisor import Supervisor, WorkerMain, exit_text
 from contourd.observe.report import JobLine, read_report
 from contourd.settings import Destination, NodeSettings, Route, SeriesSettings, Settings, SpoolSettings, WorkerSettings
@@ -47,6 +48,7 @@ class Site:
         self.database.upgrade()
         self.intake = Intake(self.database, self.settings.spool.root, self.settings.series, self.settings.route)
         self.queue = Queue(self.database)
+        self.keeper = OrderKeeper(self.database, self.settings)
         self.stopping = threading.Event()
         self.told = threading.Event()
         self.supervisor = Supervisor(self.settings, self.queue, self.stopping, main, contoured=self.told.set)
@@ -61,6 +63,7 @@ class Site:
             self.intake.instance_stored(ReceivedInstance(1, "CT1", *names, relative, stored_sha256(path), "p"))
         self.intake.association_closed(1, aborted=False)
         self.intake.close_quiet()
+        self.keeper.order_jobs()
 
     def jobs(self) -> dict[int, JobLine]:
         return {job.id: job for job in read_report(self.database).jobs}
