@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import URL, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import Pool
 
 from contourd.errors import NodeError
@@ -116,7 +116,9 @@ def open_engine(url: URL, lock_timeout_ms: int = LOCK_TIMEOUT_MS, pool: type[Poo
             poolclass=pool,
             connect_args={"application_name": "contourd", "client_encoding": "utf8", **arguments},
         )
-    except (ImportError, NoSuchModuleError) as error:
+    except ImportError as error:
+        if url.get_backend_name() != "postgresql":
+            raise
         raise NodeError("PostgreSQL needs its driver: pip install 'contourd[postgres]'") from error
     settings = ", ".join(f"set_config('{n}', '{v}', false)" for n, v in (*SESSION, ("lock_timeout", lock_timeout_ms)))
     event.listen(engine, "connect", lambda connection, record: _set_up(connection, settings))

@@ -174,8 +174,8 @@ def test_the_names_are_stable(tmp_path: Path, small_bundle: Path) -> None:
     path = write_settings(tmp_path, small_bundle)
     names = [check.name for check in checks_of(load_settings(path), path)]
     assert names == [
-        *("settings", "spool.write", "spool.space", "spool.modes", "database", "decoders", "clock", "ntp"),
-        *("constancy", "port"),
+        *("settings", "spool.write", "spool.space", "spool.modes", "database", "hosts", "decoders"),
+        *("clock", "ntp", "constancy", "port"),
         *("echo:pacs", "echo-back:pacs", f"model:{small_bundle}", f"device:{small_bundle}"),
     ]
     more = "[check]\nrt_utils = true\n[node.tls]\ncertificate = 'c'\nkey = 'k'\nrequire_certificate = false\n"
