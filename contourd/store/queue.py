@@ -124,12 +124,12 @@ class Queue:
             job.claims += 1
             job.worker, job.lease_until = worker, self._now() + timedelta(seconds=lease_s)
             self._advance(session, job, JobEvent.CLAIM, worker)
-            series = session.get_one(SeriesRow, job.series_id)
+            series_uid = session.scalars(select(SeriesRow.series_uid).where(SeriesRow.id == job.series_id)).one()
             stored = select(InstanceRow.path, InstanceRow.sha256).where(InstanceRow.series_id == job.series_id)
             instances = session.execute(stored.order_by(InstanceRow.id)).all()
             return Job(
                 JobClaim(job.id, worker, job.claims),
-                series.series_uid,
+                series_uid,
                 job.revision,
                 job.model,
                 tuple(path for path, _ in instances),
