@@ -65,7 +65,10 @@ class Processes:
         self._here = ProcessIdentity.own()
 
     def begin(self, name: str, role: ProcessRole, device: str = "") -> None:
-        """Write down that this process runs, under a new name; raises QueueUnavailable."""
+        """Write down that this process runs, under a new name; raises QueueUnavailable.
+
+        It may be asked again: the first time may have been written, and its answer lost.
+        """
         now = self._now()
         with self._database.transaction() as session:
             session.execute(delete(ProcessRow).where(ProcessRow.ended_at < now - KEPT))
@@ -75,7 +78,7 @@ class Processes:
             row.version = __version__
             row.device = device
             row.started_at = row.heartbeat_at = now
-            session.add(row)
+            session.merge(row)
 
     def beat(self, name: str) -> None:
         """Write down that a process still runs; one that was taken for dead meanwhile is there again."""

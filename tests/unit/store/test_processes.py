@@ -53,6 +53,12 @@ def test_a_process_runs_from_its_begin_to_its_end(processes):
     assert [one.id for one in processes.running()] == ["worker"]
 
 
+def test_a_process_whose_begin_was_not_answered_begins_again(processes):
+    for _ in range(2):
+        processes.begin("node", ProcessRole.SERVE)
+    assert [one.id for one in processes.running()] == ["node"]
+
+
 def test_one_of_this_host_is_dead_when_its_number_is_nobodys(processes, database):
     processes.begin("node", ProcessRole.SERVE)
     assert dead(processes) == []
