@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "last_slice": (),
     "job_queue": (),
     "claims": (),
+    "scaling": (),
     "receiving": (),
     "start": (),
     "training": (),
