@@ -16,7 +16,10 @@
     │   └── DeviceUnavailable    it cannot be used for the moment: the node's trouble, not the series'
     ├── NodeError                the node cannot serve: port taken, spool in use
     ├── SpoolError               the file store cannot take or give an instance
-    │   └── SpoolFull            below the watermark, or no space left
+    │   ├── SpoolFull            below the watermark, or no space left
+    │   ├── StoreUnavailable     the object store does not answer, or not as it must
+    │   ├── ObjectMissing        it has no such object
+    │   └── ObjectExists         it has one of that name, which stays
     ├── InstanceMismatch         a dataset is not what its command says
     ├── RequestMalformed         a DIMSE request breaks the rules, with the status that answers it
     ├── QueueUnavailable         the database cannot be read or written now
@@ -148,6 +151,18 @@ class SpoolFull(SpoolError):
     """No space is left for another instance."""
 
     CODE = HoldReason.SPOOL_FULL
+
+
+class StoreUnavailable(SpoolError):
+    """The object store cannot be used now."""
+
+
+class ObjectMissing(SpoolError):
+    """There is no object of that name."""
+
+
+class ObjectExists(SpoolError):
+    """There is an object of that name, and it is not replaced."""
 
 
 class InstanceMismatch(ContourdError):

@@ -18,7 +18,7 @@ from contourd.dicom.reading.series import Series
 from contourd.operations.operations import Operations
 from contourd.store.database import Database
 from contourd.store.queue import Queue
-from tests import bright, databases, intake_node, operating
+from tests import bright, databases, intake_node, operating, s3
 from tests.phantom import read_series, rewrite, structure_set, write_series
 from tests.queueing import Clock
 
@@ -44,6 +44,22 @@ def small_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.bundles import make_small_bundle
 
     return make_small_bundle(tmp_path_factory.mktemp("bundles") / "small")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[s3.Server]:
+    """Run moto's server on loopback; stopped by its own process."""
+    server = s3.Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: s3.Server, tmp_path: Path) -> Iterator[s3.Bucket]:
+    """Make a bucket of its own, whose store can be made to fail."""
+    bucket = s3.Bucket(s3_server, tmp_path)
+    yield bucket
+    bucket.close()
 
 
 @pytest.fixture

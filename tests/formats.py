@@ -10,7 +10,6 @@ LONGEST = 90
 FORMATS: Mapping[str, frozenset[str]] = {
     "what the kernel says of processes and of this host: proc(5), hostname(7)": frozenset(
         {
-            "socket.gethostname().partition('.')",
             "stat.rpartition(')')",
             "stat.rpartition(')')[2].split()",
         }
@@ -27,6 +26,9 @@ FORMATS: Mapping[str, frozenset[str]] = {
             "self.address.startswith('@')",
             "settings.database_url.startswith(PREFIX)",
             "settings.database_url.startswith(backups.PREFIX)",
+            "endpoint.startswith(('http://', 'https://'))",
+            "settings.endpoint.startswith('http://')",
+            "socket.gethostname().partition('.')",
             "text.startswith(('http://', 'https://'))",
             "url.removeprefix(PREFIX)",
             "database_url.removeprefix(prefix)",
@@ -166,7 +168,10 @@ FORMATS: Mapping[str, frozenset[str]] = {
             "key.split('/')",
             "line.action.startswith(wanted.action)",
             "one.what.partition('.')",
+            "path.name.rpartition('-')",
             "path.stem.partition('-')",
+            "PurePosixPath(relative).name.rpartition('-')",
+            "place.name.startswith(f'{WAITING}/')",
             "row.action.removeprefix(ASSOCIATION)",
             "row.subject.partition(' ')",
             "value.split(',')",

@@ -16,12 +16,16 @@ from contourd.checks.finding import CheckFinding, failed, ok, unknown
 from contourd.commands import command
 from contourd.dicom.reading.decoders import DECODERS, has_decoder
 from contourd.dicom.rtstruct.second_reader import second_reader_loads
+from contourd.errors import ObjectExists
 from contourd.settings import SpoolSettings
+from contourd.spool.objects import ObjectStore
+from contourd.spool.opening import open_store
 from contourd.store.database import Database, has_queue, revisions
 from contourd.store.tables import SCHEMA_REVISION
 from contourd.system.durable_files import write_durably
 
 PROBE_BYTES = 1 << 20
+STORE_PROBE_BYTES = 100_000
 # The year of the first version: a clock that lags behind it was never set.
 FIRST_YEAR, LAST_YEAR = 2026, 2100
 COMMAND_LIMIT_S = 10.0
@@ -86,6 +90,39 @@ def spool_modes(settings: SpoolSettings) -> CheckFinding:
         f"{settings.root} has mode {mode:04o}: other users of this machine may read patients' images",
         f"chmod o-rwx {settings.root}",
     )
+
+
+def spool_store(settings: SpoolSettings) -> CheckFinding:
+    """Put an object, see that a second one of its name is refused, read a part of it, find it, and delete it."""
+    store = open_store(settings)
+    assert store is not None
+    name, content = f"check/{secrets.token_hex(16)}", secrets.token_bytes(STORE_PROBE_BYTES)
+    began = time.monotonic()
+    store.put(name, [content])
+    took_ms = (time.monotonic() - began) * 1000
+    try:
+        whole = store.get(name, 1000, 1000) == content[1000:2000]
+        listed = name in {found.name for found in store.list("check")}
+        refused = _is_refused(store, name)
+    finally:
+        store.delete(name)
+    if not refused:
+        return failed(
+            "the object store overwrites an object where it was told not to (If-None-Match): two hosts may overwrite "
+            "each other",
+            "use a store, or a version of it, that knows conditional puts",
+        )
+    if not (whole and listed):
+        return failed("an object that was put reads back otherwise, or is not listed", "look at the object store")
+    return ok(f"{len(content) / 1e6:.1f} MB put in {took_ms:.0f} ms, read, and deleted")
+
+
+def _is_refused(store: ObjectStore, name: str) -> bool:
+    try:
+        store.put(name, [b"second"])
+    except ObjectExists:
+        return True
+    return False
 
 
 def database(url: str) -> CheckFinding:

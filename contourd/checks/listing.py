@@ -42,6 +42,9 @@ def _of_the_machine(settings: Settings, file: Path) -> tuple[InstallationCheck, 
         InstallationCheck("ntp", host.time_service, REPORT),
         InstallationCheck("constancy", partial(constancy.baseline, settings), REPORT),
     ]
+    if spool.store is not None:
+        remedy = "check [spool.store]: endpoint, bucket, region and credentials_file"
+        checks.insert(4, InstallationCheck("spool.store", partial(host.spool_store, spool), remedy))
     if settings.check.rt_utils:
         checks.append(InstallationCheck("second-reader", host.second_reader, "pip install 'contourd[check]'"))
     return tuple(checks)

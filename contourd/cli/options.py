@@ -188,7 +188,9 @@ def open_operations(config: Path | None) -> Iterator[tuple[Operations, Settings]
     """Open the queue for what the person at the terminal does, in that person's name."""
     from contourd.operations.operations import Operations
     from contourd.settings import load_settings
+    from contourd.transfer.copies import copies_of
 
     settings = load_settings(config)
     with open_database(settings) as database:
-        yield Operations(database, operator(), settings.spool.root), settings
+        copies = copies_of(settings.spool, database)
+        yield Operations(database, operator(), settings.spool.root, copies=copies), settings

@@ -26,7 +26,7 @@ from contourd.models.activation import load_found
 from contourd.models.activations import Activations
 from contourd.settings import Settings
 from contourd.spool.access import keep_private
-from contourd.spool.folder import Spool
+from contourd.spool.opening import open_spool
 from contourd.store.constancy_result import ConstancyResult, ModelConstancy
 from contourd.store.constancy_standing import BASELINE, IMAGES_FOLDER, ConstancyCheck
 from contourd.store.database import Database
@@ -86,7 +86,7 @@ def _make_baseline(
         for model in models_of(settings):
             models.append(passage.contour(model))
     made = Baseline(check.actor, datetime.now(UTC), __version__, device, tuple(models))
-    write_baseline(Spool(settings.spool.root), made)
+    write_baseline(open_spool(settings.spool), made)
     figures = tuple(compare(one, one, passage.grid, settings.constancy)[0] for one in models)
     return ConstancyResult(version=__version__, device=device, models=figures), ()
 
@@ -94,7 +94,7 @@ def _make_baseline(
 def _check(
     settings: Settings, checks: ConstancyChecks, activations: Activations, check: ConstancyCheck
 ) -> tuple[ConstancyResult, tuple[str, ...]]:
-    baseline = read_baseline(Spool(settings.spool.root))
+    baseline = read_baseline(open_spool(settings.spool))
     device = str(choose_device(settings.worker.device))
     results: list[ModelConstancy] = []
     reasons: list[str] = []

@@ -33,6 +33,7 @@ from contourd.errors import (
     InvalidTransition,
     ModelError,
     SeriesUnusable,
+    StoreUnavailable,
     StructureSetRejected,
 )
 from contourd.imaging.contours import MaskInBox
@@ -49,6 +50,7 @@ from contourd.settings import Settings, WorkerSettings
 from contourd.store.contourings import ContouredJob, Contouring, Output, images_sha256, read_contoured
 from contourd.store.database import Database
 from contourd.system.regular_files import read_regular
+from contourd.transfer.copies import bring_if_possible, copies_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,7 @@ class Replayer:
         self._settings = settings
         self._root = settings.spool.root
         self._activations = Activations(database, self._root)
+        self._copies = copies_of(settings.spool, database)
 
     def replay(self, job_id: int, basis: ReplayBasis = ReplayBasis.RECORDED) -> Replay:
         """Contour a job again.
@@ -142,9 +145,10 @@ class Replayer:
             instances = self._instances(job, before)
             predictor = self._predictor(self._model(job, before, basis), worker_of(before.runtime))
             contoured = contour_series(instances, predictor, order)
-        except (SeriesUnusable, StructureSetRejected, ModelError, DeviceError, DatasetError) as error:
+        except (SeriesUnusable, StructureSetRejected, ModelError, DeviceError, DatasetError, StoreUnavailable) as error:
             return Replay(job_id, before, str(error), differences(before, replace(before, contourd=__version__)))
         contents = {str(number): _bytes(dataset) for number, dataset in enumerate(contoured.datasets)}
+        bring_if_possible(self._copies, [old.path for old in before.outputs])
         now = contouring_of(predictor, order, list(job.hashes.values()), contents)
         grid = gate(instances).grid
         outputs = tuple(
@@ -177,6 +181,7 @@ class Replayer:
                 revision=job.series_revision,
                 revision_of_job=job.revision,
             )
+        self._copies.bring(job.hashes)
         paths = {self._root / path: digest for path, digest in job.hashes.items()}
         require_intact(paths)
         return [read_instance(path) for path in paths]

@@ -23,8 +23,10 @@ from contourd.dicom.network.commitment_messages import (
 )
 from contourd.dicom.network.commitment_scu import CommitmentClient
 from contourd.dicom.network.outcomes import BROKE_OFF, Outcome, OutcomeKind
+from contourd.errors import StoreUnavailable
 from contourd.settings import SenderNode
 from contourd.store.backoff import Backoff, Seconds, WaitingTimes
+from contourd.transfer.copies import HERE_ALONE, Copies
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ class CommitmentServices:
     ----------
     root
         The spool's.
+    copies
+        Who has its files on this host.
     late_s
         How long after a request an instance may still come: it may be on its way on another association.
     """
@@ -47,6 +51,7 @@ class CommitmentServices:
     requests: CommitmentRequests
     committer: CommitmentClient
     late_s: float
+    copies: Copies = HERE_ALONE
 
 
 class CommitmentReporter:
@@ -73,7 +78,12 @@ class CommitmentReporter:
         while (
             not self._stopping.is_set() and (pending := self._requests.fetch_request(self._sender.ae_title)) is not None
         ):
-            report = self.examine(pending.request)
+            try:
+                report = self.examine(pending.request)
+            except StoreUnavailable as error:
+                log.warning("%s; it is reported later", error, extra={"action": "commit"})
+                self._requests.await_instances(pending.id, LOOK_AGAIN_S)
+                return
             if (
                 NO_SUCH_INSTANCE in report.failed.values()
                 and not pending.attempts
@@ -84,8 +94,18 @@ class CommitmentReporter:
                 return
 
     def examine(self, request: CommitmentRequest) -> CommitmentReport:
-        """Read each instance and compare it with what was received."""
+        """Read each instance and compare it with what was received.
+
+        Raises
+        ------
+        StoreUnavailable
+            One is in the object store, or on another host, and cannot be had now.
+        """
         kept = self._requests.find_stored([reference.sop_instance_uid for reference in request.references])
+        paths = [one.path for several in kept.values() for one in several]
+        self._custody.copies.bring(paths)
+        if self._custody.copies.missing(paths):
+            raise StoreUnavailable("another host has images that were asked after, and did not store them yet")
         failures = {r: self._failure(r, kept.get(r.sop_instance_uid, [])) for r in request.references}
         stored = tuple(reference for reference, failure in failures.items() if failure is None)
         failed = {reference: failure for reference, failure in failures.items() if failure is not None}

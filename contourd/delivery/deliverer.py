@@ -21,11 +21,12 @@ from contourd.dicom.network.commitment_scu import CommitmentClient, reference_to
 from contourd.dicom.network.outcomes import BROKE_OFF, Outcome, OutcomeKind
 from contourd.dicom.network.scu import DeliveryClient
 from contourd.dicom.reading.instance import UNREADABLE
-from contourd.errors import LeaseLost
+from contourd.errors import LeaseLost, StoreUnavailable
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Destination
 from contourd.store.backoff import Backoff, Seconds, WaitingTimes
 from contourd.store.write_retry import retry_write
+from contourd.transfer.copies import HERE_ALONE, Copies
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +36,19 @@ MOST_REMEMBERED = 1000
 
 @dataclass(frozen=True, slots=True)
 class DeliveryServices:
-    """What all destinations share; ``root`` is the spool's."""
+    """What all destinations share; ``root`` is the spool's, and ``copies`` who has its files on this host."""
 
     root: Path
     deliveries: Deliveries
     commitments: Commitments
     sender: DeliveryClient
     committer: CommitmentClient
+    copies: Copies = HERE_ALONE
+
+    def fetched(self, output: str) -> Path:
+        """Return a structure set's file, fetched from the object store where another host made it."""
+        self.copies.bring([output])
+        return self.root / output
 
 
 class Deliverer:
@@ -96,7 +103,9 @@ class Deliverer:
             log.warning("another process has the delivery now", extra={"action": "lease lost", "job": delivery.job_id})
             return True
         try:
-            outcome = self._post.sender.deliver(self._post.root / delivery.output, self._destination)
+            outcome = self._post.sender.deliver(self._post.fetched(delivery.output), self._destination)
+        except StoreUnavailable as error:
+            outcome = Outcome(OutcomeKind.RETRY, str(error))
         finally:  # what is raised counts as a try in vain; once and for all: what is not written down is sent again
             recorded = retry_write(lambda: self._record(delivery, outcome, waited_s), self._stopping)
         if not recorded:
@@ -199,7 +208,10 @@ class Deliverer:
         if awaited.asked:
             log.warning("asking again for storage commitment: %s", awaited.reason, extra={"action": "ask", **about})
         try:
-            reference = reference_to(self._post.root / awaited.output)
+            reference = reference_to(self._post.fetched(awaited.output))
+        except StoreUnavailable as error:
+            log.warning("%s", error, extra={"action": "ask", **about})
+            return True
         except UNREADABLE as error:
             gone = Reason.of(HoldReason.STRUCTURE_SET_GONE, output=awaited.output, said=str(error))
             self._never_committed(awaited, gone)

@@ -7,24 +7,30 @@ How long it has been quiet is measured by a clock that nobody can set.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from contourd.errors import StoreUnavailable
 from contourd.intake.headers import HeaderCache
 from contourd.intake.refusals import forget_refusals, open_refusals
-from contourd.intake.series_steps import complete_series, hold_series
+from contourd.intake.series_steps import complete_series, hold_series, reopen_series
 from contourd.intake.verdicts import SeriesVerdict, examine, reason_to_hold
+from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Route, SeriesSettings
 from contourd.spool.marks import JournalMark, SeriesJournal
 from contourd.store.constancy_series import read_registration
 from contourd.store.database import Database
 from contourd.store.locks import lock_one
+from contourd.store.queue import Queue
 from contourd.store.states import SeriesState
 from contourd.store.tables import InstanceRow, SeriesRow
 from contourd.system.clock import AgeTracker, Clock
+
+log = logging.getLogger(__name__)
 
 # Read while series are quiet, and not when they are due; few, for reception goes on meanwhile.
 HEADERS_A_LOOK = 50
@@ -68,10 +74,27 @@ class Completion:
                 continue
             age_s = self._quiet.age_s(uid, moment)
             if age_s >= self._settings.quiet_s:
-                self._close(series_id, moment, age_s >= self._settings.gapped_s)
+                try:
+                    self._close(series_id, moment, age_s >= self._settings.gapped_s)
+                except StoreUnavailable as error:
+                    log.warning("a series waits: %s", error, extra={"action": "wait", "series": series_id})
             else:
                 left -= self._headers.read_ahead(self._paths(series_id), left)
         self._quiet.keep({uid for _, uid, _ in rows}.union(held))
+
+    def reopen_found(self) -> None:
+        """Go on with the series that were held because another host had their images, where it has stored them."""
+        far = SeriesRow.state == SeriesState.HELD, SeriesRow.reason_code == HoldReason.IMAGES_ELSEWHERE
+        with self._database.reading() as session:
+            held = list(session.scalars(select(SeriesRow.id).where(*far)))
+        for series_id in held:
+            if self._headers.elsewhere(self._paths(series_id)):
+                continue
+            with self._database.transaction() as session:
+                row = session.scalars(select(SeriesRow).where(SeriesRow.id == series_id, *far)).one_or_none()
+                if row is not None:
+                    queue = Queue(self._database, self._now)
+                    reopen_series(session, queue, row, "its images are in the object store now", self._now())
 
     def _paths(self, series_id: int) -> list[str]:
         with self._database.reading() as session:
@@ -86,7 +109,14 @@ class Completion:
             refused = bool(open_refusals(session, series))
         if not waited and (series.interrupted or refused):
             return
-        verdict = examine(self._headers, paths, series.calling_ae, registration, self._routes)
+        elsewhere = self._headers.elsewhere(paths)
+        if elsewhere and not waited:
+            return
+        if elsewhere:
+            far = Reason.of(HoldReason.IMAGES_ELSEWHERE, elsewhere=elsewhere, images=len(paths))
+            verdict = SeriesVerdict(None, far)
+        else:
+            verdict = examine(self._headers, paths, series.calling_ae, registration, self._routes)
         if verdict.incomplete and not waited:
             return
         with self._database.transaction() as session:

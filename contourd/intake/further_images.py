@@ -20,6 +20,7 @@ from contourd.store.states import SeriesState
 from contourd.store.tables import Table
 
 SERIES, INSTANCES = Table.metadata.tables["series"], Table.metadata.tables["instances"]
+STORED_FILES = Table.metadata.tables["stored_files"]
 _KNOWN = select(INSTANCES.c.id).where(
     INSTANCES.c.series_id == SERIES.c.id, INSTANCES.c.sop_instance_uid == bindparam("sop_instance_uid")
 )
@@ -64,6 +65,8 @@ _ADD = _Prepared(
         {name: bindparam(name) for name in ("series_id", "sop_instance_uid", "path", "sha256", "received_at")}
     )
 )
+_STORED = ("path", "object", "offset_bytes", "size_bytes", "sha256", "stored_at")
+_ADD_STORED = _Prepared(insert(STORED_FILES).values({name: bindparam(name) for name in _STORED}))
 _TOUCH = _Prepared(
     update(SERIES)
     .where(SERIES.c.id == bindparam("of_series"))
@@ -98,6 +101,16 @@ def add_further(cursor: sqlite3.Cursor, received: ReceivedInstance, most: int, n
         sha256=received.sha256,
         received_at=now,
     )
+    if (stored := received.stored) is not None:
+        _ADD_STORED.run(
+            cursor,
+            path=stored.path,
+            object=stored.name,
+            offset_bytes=stored.offset,
+            size_bytes=stored.size_bytes,
+            sha256=stored.sha256,
+            stored_at=now,
+        )
     _TOUCH.run(cursor, of_series=series, now=now)
     return True
 

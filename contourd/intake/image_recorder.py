@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from contourd.dicom.network.events import ReceivedInstance
 from contourd.dicom.reading.integrity import stored_sha256
 from contourd.dicom.reading.pixels import same_image
-from contourd.errors import QueueUnavailable, SeriesFull
+from contourd.errors import QueueUnavailable, SeriesFull, StoreUnavailable
 from contourd.intake.further_images import add_further, after_removal
 from contourd.intake.newer_images import note_newer, reason_of_newer, withdraw_newer
 from contourd.intake.refusals import assign_unnamed, settle_refusal
@@ -27,8 +27,10 @@ from contourd.store.group_commit import FastPathUnavailable, GroupCommit
 from contourd.store.locks import lock_series
 from contourd.store.queue import Queue
 from contourd.store.states import SeriesState
+from contourd.store.stored_files import add_stored, mark_removed
 from contourd.store.tables import InstanceRow, SeriesRow
 from contourd.store.transitions import add_series
+from contourd.transfer.copies import Copies
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +38,10 @@ log = logging.getLogger(__name__)
 class ImageRecorder:
     """Writes stored images down; what comes at the same time is committed together."""
 
-    def __init__(self, database: Database, spool_root: Path, settings: SeriesSettings, queue: Queue) -> None:
+    def __init__(
+        self, database: Database, spool_root: Path, settings: SeriesSettings, queue: Queue, copies: Copies
+    ) -> None:
+        self._copies = copies
         self._database = database
         self._root = spool_root
         self._settings = settings
@@ -93,26 +98,52 @@ class ImageRecorder:
             self._add(session, series, received, now)
             return ""
         settle_refusal(session, series.series_uid, received.sop_instance_uid)
-        if _is_to_go(series, known) or stored_sha256(self._root / known.path) != known.sha256:
+        gone = _is_to_go(series, known)
+        if not gone:
+            self._copies.bring([known.path])
+            if self._copies.missing([known.path]):
+                if known.sha256 == received.sha256:
+                    return self._came_again(session, series, received, learnt, now)
+                raise StoreUnavailable("another host has the earlier image, and did not store it yet; send it again")
+        if gone or stored_sha256(self._root / known.path) != known.sha256:
             damaged, known.path, known.sha256 = known.path, received.path, received.sha256
             known.received_at = after_removal(series.purged_at, now)
+            self._note_stored(session, received, now)
+            mark_removed(session, [damaged], now)
             self._reopen(session, series, now, "an image that was damaged on the disk came again")
             return damaged
         if self._same(known, received):
-            withdraw_newer(session, series, known.sop_instance_uid)
-            if learnt:
-                self._reopen(session, series, now, "its sender is known now")
-            if series.state == SeriesState.RECEIVING:
-                series.last_instance_at = now
-            return received.path
+            return self._came_again(session, series, received, learnt, now)
         if not note_newer(session, self._root, series, known, received, now):
-            return received.path
+            return self._not_needed(session, received, now)
+        self._note_stored(session, received, now)
         first, series.hold = not series.hold, reason_of_newer(session, series)
         if series.hold and (first or series.state != SeriesState.HELD):
             stop_jobs(session, self._queue, series, Reason(HoldReason.IMAGES_DIFFER_NOW))
             hold_series(session, series, series.hold, now)
         series.reason = series.hold  # how many they are by now
         return ""
+
+    def _came_again(
+        self, session: Session, series: SeriesRow, received: ReceivedInstance, learnt: bool, now: datetime
+    ) -> str:
+        """Record that the very image came again that is there; returns the path of its file, which is not needed."""
+        withdraw_newer(session, series, received.sop_instance_uid)
+        if learnt:
+            self._reopen(session, series, now, "its sender is known now")
+        if series.state == SeriesState.RECEIVING:
+            series.last_instance_at = now
+        return self._not_needed(session, received, now)
+
+    def _not_needed(self, session: Session, received: ReceivedInstance, now: datetime) -> str:
+        """Return the path of an image that is not kept; in the object store it is removed with its object."""
+        self._note_stored(session, received, now)
+        mark_removed(session, [received.path], now)
+        return received.path
+
+    def _note_stored(self, session: Session, received: ReceivedInstance, now: datetime) -> None:
+        if received.stored is not None:
+            add_stored(session, [received.stored], now)
 
     def _add(self, session: Session, series: SeriesRow, received: ReceivedInstance, now: datetime) -> None:
         most = self._settings.max_instances
@@ -128,6 +159,7 @@ class ImageRecorder:
                 received_at=after_removal(series.purged_at, now),
             )
         )
+        self._note_stored(session, received, now)
         self._reopen(session, series, now, "another slice arrived")
         series.interrupted = series.interrupted if series.interrupted in BROKEN_OFF else OPEN
 

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from contourd.dicom.network.events import ReceivedInstance, RefusedInstance
-from contourd.errors import QueueUnavailable, SeriesFull
+from contourd.errors import QueueUnavailable, SeriesFull, StoreUnavailable
 from contourd.intake.associations import Associations
 from contourd.intake.completion import Completion
 from contourd.intake.headers import HeaderCache
@@ -28,6 +28,7 @@ from contourd.store.queue import Queue
 from contourd.store.states import SeriesState
 from contourd.store.tables import InstanceRow, OpenSeriesRow, SeriesRow
 from contourd.system.clock import AgeTracker, Clock, Monotonic, utc_now
+from contourd.transfer.copies import HERE_ALONE, Copies
 
 
 class Intake:
@@ -41,6 +42,7 @@ class Intake:
         routes: Sequence[Route],
         clock: Clock = utc_now,
         monotonic: Monotonic = time.monotonic,
+        copies: Copies = HERE_ALONE,
     ) -> None:
         self._database = database
         self._root = spool_root
@@ -50,10 +52,10 @@ class Intake:
         self._queue = Queue(database, clock)
         self._marks = SeriesJournal(spool_root)
         self._refusing = RefusalRecorder(database, self._queue, self._marks, clock)
-        self._images = ImageRecorder(database, spool_root, settings, self._queue)
+        self._images = ImageRecorder(database, spool_root, settings, self._queue, copies)
         self._shared = SharedReception(database)
         self.associations = Associations()
-        self.headers = HeaderCache(spool_root)
+        self.headers = HeaderCache(spool_root, copies)
         self._completion = Completion(database, self.headers, self._marks, self._quiet, settings, routes, clock)
 
     def share(self, process_id: str) -> None:
@@ -133,7 +135,7 @@ class Intake:
         try:
             self._shared.hold(received.series_instance_uid)
             unneeded = self._images.record(received, now)
-        except (QueueUnavailable, SeriesFull) as error:
+        except (QueueUnavailable, SeriesFull, StoreUnavailable) as error:
             self._refusing.away = isinstance(error, QueueUnavailable)
             self.associations.take_back_instance(*image)
             self._images.discard(received)
@@ -210,3 +212,4 @@ class Intake:
         with self._database.reading() as session:
             elsewhere = self._shared.held_elsewhere(session)
         self._completion.close_quiet(self.associations.held() | elsewhere)
+        self._completion.reopen_found()

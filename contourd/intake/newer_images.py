@@ -77,6 +77,13 @@ def note_newer(
     return True
 
 
+def images_of_series(database: Database, series_id: int) -> list[str]:
+    """Return the images of a series, those that came again among them, relative to the spool."""
+    with database.reading() as session:
+        kept = session.scalars(select(InstanceRow.path).where(InstanceRow.series_id == series_id))
+        return [*kept, *_paths_of_newer(session, series_id)]
+
+
 def latest_newer(session: Session, series_id: int) -> dict[str, NewerImageRow]:
     """Return the last one of each image that came again, by SOP Instance UID."""
     rows = select(NewerImageRow).where(NewerImageRow.series_id == series_id, NewerImageRow.to_remove.is_(False))

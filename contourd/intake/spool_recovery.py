@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 
 from sqlalchemy import select
 
@@ -15,19 +16,27 @@ from contourd.dicom.network.events import ReceivedInstance
 from contourd.dicom.network.file_meta import sender_of
 from contourd.dicom.reading.instance import read_instance
 from contourd.dicom.reading.integrity import stored_sha256
-from contourd.errors import SeriesUnusable
+from contourd.errors import SeriesUnusable, StoreUnavailable
 from contourd.intake.intake import Intake
 from contourd.intake.journal_recovery import finish_interrupted, recall_all
 from contourd.spool.folder import INCOMING, Spool
+from contourd.spool.grouping import WAITING
 from contourd.spool.marks import JournalEntry, JournalMark, SeriesJournal
+from contourd.spool.objects import StoredFile
+from contourd.spool.packing import unpack
 from contourd.store.database import Database
+from contourd.store.stored_files import add_stored, find_stored, is_image, known_objects
 from contourd.store.tables import ContradictingFileRow, InstanceRow, NewerImageRow, SeriesRow
+from contourd.system.clock import utc_now
+from contourd.transfer.uploading import SERIES
 
 log = logging.getLogger(__name__)
 
 NO_ASSOCIATION = 0
 # Before a kill: a series whose last image was written so shortly before the last one of all was being received.
 UNDER_WAY_S = 300.0
+# Of an object that no row names: one so young another host may be about to record.
+UNCLEAR_S = 3600.0
 
 
 def record_unrecorded(database: Database, spool: Spool, intake: Intake) -> int:
@@ -44,9 +53,9 @@ def record_unrecorded(database: Database, spool: Spool, intake: Intake) -> int:
     """
     marks = SeriesJournal(spool.root)
     standing = marks.read()
-    of_no_series = standing.pop("", JournalEntry()).words
-    stored = _stored(spool)
-    unknown = stored - _images(database)
+    of_site, of_node = (standing.pop(key, JournalEntry()).words for key in ("", spool.node_key))
+    restored = JournalMark.RESTORED in of_site or not _knows_series(database)
+    unknown = _stored(spool, of_all_hosts=restored) - _images(database)
     recorded: dict[str, float] = {}  # series -> when its last image was written
     senders = dict[str, str]()
     if unknown:
@@ -63,8 +72,9 @@ def record_unrecorded(database: Database, spool: Spool, intake: Intake) -> int:
         intake.instance_stored(received)
         recorded[uid] = max(written, recorded.get(uid, 0.0))
         number += 1
-    # A database that knows no series is a new one: the old one was lost.
-    restored, killed = JournalMark.RESTORED in of_no_series or not senders, JournalMark.RUNNING in of_no_series
+    killed = JournalMark.RUNNING in (of_node or of_site)
+    if spool.store is not None:
+        number += _record_stored(database, spool, intake, recorded, 0.0 if restored else UNCLEAR_S)
     last = max(recorded.values(), default=0.0)
     broken_off = {uid for uid, at in recorded.items() if not restored or (killed and at > last - UNDER_WAY_S)}
     intake.forget_associations()
@@ -75,12 +85,74 @@ def record_unrecorded(database: Database, spool: Spool, intake: Intake) -> int:
         log.warning("%d stored images were not recorded; they are now", number, extra={"action": "record"})
     marks.clear("", JournalMark.RESTORED)
     marks.compact()
-    marks.add(JournalMark.RUNNING, "", "since the last start")
+    marks.add(JournalMark.RUNNING, spool.node_key, "since the last start")
     return number
 
 
-def _stored(spool: Spool) -> set[str]:
-    return {str(path.relative_to(spool.root)) for path in (spool.root / INCOMING).glob("*/*.dcm")}
+def _record_stored(
+    database: Database, spool: Spool, intake: Intake, recorded: dict[str, float], least_age_s: float
+) -> int:
+    """Record what is in the object store and unknown to the database, which was put back or is new; returns how many.
+
+    Parameters
+    ----------
+    least_age_s
+        Of an object: what is younger another host may be about to record.
+
+    Raises
+    ------
+    QueueUnavailable
+        The database does not take them.
+    """
+    try:
+        return _record_objects(database, spool, intake, recorded, utc_now().timestamp() - least_age_s)
+    except StoreUnavailable as error:
+        log.warning("%s; what it holds is looked through at the next start", error, extra={"action": "record"})
+        return 0
+
+
+def _record_objects(database: Database, spool: Spool, intake: Intake, recorded: dict[str, float], until: float) -> int:
+    store = spool.store
+    assert store is not None
+    with database.reading() as session:
+        known = known_objects(session)
+    number = 0
+    senders = _senders(database)
+    decided = _contradicting(database)
+    for folder in (SERIES, WAITING):
+        for found in store.list(folder):
+            if found.name in known or found.modified > until:
+                continue
+            for place, content in unpack(found.name, store.get(found.name)):
+                with database.transaction() as session:
+                    indexed = bool(find_stored(session, [place.path]))
+                    is_recorded = is_image(session, place.path) or place.path in decided
+                    if is_recorded and not indexed:
+                        add_stored(session, [place], utc_now())
+                if is_recorded or indexed:
+                    continue
+                try:
+                    received = _received(spool, place, content, senders)
+                except SeriesUnusable:
+                    log.error("%s in the object store cannot be read", place.path, extra={"action": "record"})
+                    continue
+                intake.instance_stored(received)
+                recorded.setdefault(received.series_instance_uid, found.modified)
+                number += 1
+    return number
+
+
+def _received(spool: Spool, place: StoredFile, content: bytes, senders: Mapping[str, str]) -> ReceivedInstance:
+    """Read an image of the object store; its file comes to this host, so that it can be compared with others."""
+    if not (spool.root / place.path).exists():
+        spool.copy(place.path, content)
+    return replace(_read(spool, place.path, senders), stored=place)
+
+
+def _stored(spool: Spool, *, of_all_hosts: bool) -> set[str]:
+    """Return the images that are there; other hosts may be about to record theirs."""
+    paths = {str(path.relative_to(spool.root)) for path in (spool.root / INCOMING).glob("*/*.dcm")}
+    return paths if of_all_hosts or not spool.is_shared else set(filter(spool.received_here, paths))
 
 
 def _images(database: Database) -> set[str]:
@@ -93,6 +165,12 @@ def _contradicting(database: Database) -> set[str]:
     with database.reading() as session:
         older = set(session.scalars(select(ContradictingFileRow.path)))
         return older | set(session.scalars(select(NewerImageRow.path)))
+
+
+def _knows_series(database: Database) -> bool:
+    """Return whether there is any: a database that knows none is a new one, for the old one was lost."""
+    with database.reading() as session:
+        return session.scalar(select(SeriesRow.id).limit(1)) is not None
 
 
 def _senders(database: Database) -> dict[str, str]:

@@ -118,6 +118,11 @@ def model_exists(asked: str, root: Path) -> bool:
     return any(version.fullmatch(found.asked) for found in stored_models(root))
 
 
+def may_be_activated(asked: str) -> bool:
+    """Return whether it is a name, which an activation on another host may have given a model."""
+    return NAMED.fullmatch(asked) is not None
+
+
 def places_of(model: ModelIdentity, asked: str, root: Path) -> tuple[FoundModel, ...]:
     """Return where that very model may lie: in the store, shipped, or in the folder that was asked for."""
     known = (

@@ -36,9 +36,11 @@ from contourd.models.activations import Activations
 from contourd.models.placement import ELSEWHERE, find_misplaced, misplaced_text
 from contourd.reasons.catalogue import HoldReason, Json
 from contourd.settings import Settings
+from contourd.spool.opening import open_store
 from contourd.store.database import Database
 from contourd.system.durable_files import make_private_folder, move_folder_durably, write_durably
 from contourd.system.regular_files import open_regular
+from contourd.transfer.bundles import fetch_bundle, give_bundle
 
 FILE_MODE, FOLDER_MODE = 0o400, 0o700
 PARTIAL = ".partial-"
@@ -177,6 +179,7 @@ def activate(database: Database, settings: Settings, source: str, actor: str, re
     given = Path(source)
     folder = given if is_bundle(given) else activations.find(source).folder
     stored = store(folder, root, settings.worker.device)
+    give_bundle(open_store(settings.spool), root, stored_folder(stored.identity))
     name = stored.name
     before = _active_text(activations, name)
     made = activations.activate(stored.identity, stored_folder(stored.identity), actor, reason, before or "")
@@ -198,6 +201,7 @@ def roll_back(database: Database, settings: Settings, name: str, actor: str, rea
     restored = activations.before(name)
     shipped = None
     if restored is not None:
+        fetch_bundle(open_store(settings.spool), root, restored.folder, restored.model.sha256)
         verify(FoundModel(name, root / restored.folder, Origin.STORED, restored.model.sha256))
     elif (own := shipped_model(name)) is not None:
         shipped = verify(own).identity

@@ -14,7 +14,7 @@ from functools import cache
 
 from contourd import __version__
 from contourd.errors import DatasetError, ModelError
-from contourd.model.library import MODEL_FILE, require_there
+from contourd.model.library import MODEL_FILE, is_there, require_there
 from contourd.model.model_identity import ModelIdentity
 from contourd.model.site_structures import site_colours
 from contourd.model.structures import catalogue
@@ -155,6 +155,9 @@ class OrderBook:
     def _model(self, asked: str) -> ModelIdentity:
         """Say what a name stands for now, by its file alone: whoever contours sees whether it is whole."""
         found = self._activations.find(asked)
+        active = found.activation
+        if active is not None and active.folder and self._settings.spool.store is not None and not is_there(found):
+            return active.model  # another host activated it: whoever contours fetches it from the object store
         require_there(found)
         try:
             content = read_regular(found.folder / MODEL_FILE)

@@ -37,8 +37,8 @@ from contourd.observe.alerts import Alerts
 from contourd.observe.pulse import DEAD, SelfTestFault
 from contourd.settings import Settings, shown_settings
 from contourd.spool.access import close_to_others, keep_private, lock_spool
-from contourd.spool.folder import Spool
 from contourd.spool.marks import JournalMark, SeriesJournal
+from contourd.spool.opening import lock_name, open_spool
 from contourd.store.audit import NODE, AuditEntry, AuditTrail
 from contourd.store.database import Database
 from contourd.store.leader import Leadership
@@ -52,6 +52,8 @@ from contourd.system.identity import new_process_id
 from contourd.system.signals import STOPPING, on_signals
 from contourd.system.systemd import ALIVE, ENDING, READY, ServiceNotifier
 from contourd.system.threads import watch_threads
+from contourd.transfer.copies import LocalCopies
+from contourd.transfer.uploading import Uploader
 from contourd.web.launcher import PageProcess
 
 log = logging.getLogger(__name__)
@@ -66,7 +68,7 @@ LONGEST_END_S, BROKEN_STATUS = 100.0, 2
 PEERS_GRACE_S = 15.0
 DELIVERING, DELIVERING_CHECKS = "delivering to {}", "delivering to the constancy check"
 # Of ``_begin``, without those of peers; each must have a thread, or one that hangs delays another.
-FIXED_JOBS = 13
+FIXED_JOBS = 15
 
 
 class Daemon:
@@ -79,21 +81,25 @@ class Daemon:
         self._notifier = notifier or ServiceNotifier()
         keep_private()
         close_to_others(settings.spool.root)
-        self._spool = Spool(settings.spool.root, int(settings.spool.min_free_gb * 1e9))
-        self._locked = lock_spool(settings.spool.root)
+        self._spool = open_spool(settings.spool, int(settings.spool.min_free_gb * 1e9))
+        self._locked = lock_spool(settings.spool.root, lock_name(settings.spool))
         self._spool.sweep()
+        self._spool.agree_on_key()
         self._database = Database(settings.database_url)
         self._database.examine()
         self._database.prepare()
         belong_to_site(self._database, self._spool.signature(PURPOSE, b""), utc_now())
+        self._copies = LocalCopies(self._database, self._spool)
         self._audit = AuditTrail(self._database)
         self._queue = Queue(self._database)
         self._name = new_process_id()
         self._leadership = Leadership(self._database)
-        self._intake = Intake(self._database, settings.spool.root, settings.series, settings.route)
+        self._intake = Intake(self._database, settings.spool.root, settings.series, settings.route, copies=self._copies)
         if not self._database.is_sqlite:  # others may receive of the same series
             self._intake.share(self._name)
-        self._retention = Retention(self._database, self._spool, settings.retention)
+        cache_bytes = int(settings.spool.cache_gb * 1e9)
+        self._retention = Retention(self._database, self._spool, settings.retention, cache_bytes=cache_bytes)
+        self._uploader = Uploader(self._database, self._spool, settings.series.quiet_s)
         self._build_calling(sender or StorageSCU(settings.node.ae_title))
         self._scp = self._reception()
         self._examination = SelfTest(self._scp, self._spool, self._database)
@@ -128,9 +134,12 @@ class Daemon:
             commitments,
             sender,
             CommitmentSCU(settings.node.ae_title, commitments),
+            self._copies,
         )
         requests = CommitmentRequests(self._database, policy, [s.ae_title for s in settings.sender])
-        self._custody = CommitmentServices(settings.spool.root, requests, self._post.committer, settings.series.quiet_s)
+        self._custody = CommitmentServices(
+            settings.spool.root, requests, self._post.committer, settings.series.quiet_s, self._copies
+        )
 
     def _reception(self) -> ReceiverPool | StorageSCP:
         """Build what listens: with processes of its own that receive, or in this one."""
@@ -232,6 +241,9 @@ class Daemon:
         every(POLL_S, "expiring leases", self._workers.expire_leases)
         every(POLL_S, "writing the audit trail", self._audit.flush)
         led(RETENTION_S, "retention", self._retention.run)
+        if self._spool.store is not None:
+            every(POLL_S, "storing images", self._uploader.run)
+            every(RETENTION_S, "clearing copies", self._retention.clear_cache)
         every(POLL_S, "watching the page", self._watch_page)
         led(POLL_S, "watching the constancy check", self._constancy.watch)
         led(POLL_S, DELIVERING_CHECKS, self._constancy.deliver_due)
@@ -326,7 +338,7 @@ class Daemon:
         with suppress(QueueUnavailable):  # the log says it too
             self._audit.record(AuditEntry(NODE, "stop"))
         self._database.close()
-        SeriesJournal(self._settings.spool.root).clear("", JournalMark.RUNNING)
+        SeriesJournal(self._settings.spool.root).clear(self._spool.node_key, JournalMark.RUNNING)
         self._locked.close()
         last_resort.cancel()
         if ended:

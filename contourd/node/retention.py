@@ -41,6 +41,7 @@ from contourd.store.tables import (
 )
 from contourd.store.transitions import record
 from contourd.system.clock import Clock, Monotonic, utc_now
+from contourd.transfer.removal import StoreRemoval
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +69,11 @@ class Retention:
         settings: RetentionSettings,
         clock: Clock = utc_now,
         monotonic: Monotonic = time.monotonic,
+        cache_bytes: int = 0,
     ) -> None:
         self._database = database
         self._spool = spool
+        self._store = StoreRemoval(database, spool, cache_bytes, settings.failed_days, clock)
         self._marks = SeriesJournal(spool.root)
         self._now = clock
         self._monotonic = monotonic
@@ -106,8 +109,14 @@ class Retention:
             if self._monotonic() >= self._orphans_from:
                 self._remove_orphans()
                 self._orphans_from = self._monotonic() + ORPHANS_EVERY_S
+        self._store.remove_objects()
+        self.clear_cache()
         self._make_room()
         self._spool.remove_empty_days(f"{self._now() - timedelta(days=1):%Y%m%d}")
+
+    def clear_cache(self) -> None:
+        """Remove from this host what is not needed here any more; raises QueueUnavailable, SpoolError."""
+        self._store.clear_cache()
 
     def _remove_checks(self) -> None:
         """Remove the files of constancy checks that are over: they are nobody's, and nobody looks at them."""
@@ -127,6 +136,8 @@ class Retention:
 
     def _make_room(self) -> None:
         """Remove finished images, then delivered structure sets, the oldest first, until enough is free."""
+        if not self._spool.has_room():
+            self._store.clear_cache(0)
         for settled, remove in (
             (self._settled_series, self._remove_images),
             (self._settled_jobs, self._remove_outputs),
@@ -206,6 +217,7 @@ class Retention:
             rows = session.execute(stored).all()
         for _, path in rows:
             self._spool.remove(path)
+        self._store.removed(path for _, path in rows)
         with self._database.transaction() as session:
             lock_one(session, SeriesRow, series_id)
             for instance_id, path in rows:  # one that came again meanwhile has another path
@@ -223,6 +235,7 @@ class Retention:
             record(session, "job", job_id, "purge", job.state, f"structure sets removed: {reason}", self._now())
         for path in self._spool.outputs(job_id):
             self._spool.remove(path)
+        self._store.outputs_removed(job_id)
 
     def _finish(self) -> None:
         """Take up the removals that were written down and not ended."""
@@ -252,6 +265,7 @@ class Retention:
             known = set(session.scalars(select(InstanceRow.path)))
             known |= set(session.scalars(select(NewerImageRow.path)))
             known |= set(session.scalars(_contradicting()))
+        self._store.remove_orphans()
         cutoff = (self._now() - timedelta(days=self._days[True])).timestamp()
         for path in self._spool.incoming(cutoff):
             if path not in known:

@@ -22,7 +22,15 @@ from contourd.contour.contouring import ContouringOptions, ContouringResult, con
 from contourd.contour.provenance import contouring_of
 from contourd.dicom.reading.received_images import read_received
 from contourd.dicom.reading.series import Instance
-from contourd.errors import ContourdError, DeviceUnavailable, LeaseLost, ModelError, QueueUnavailable, SpoolError
+from contourd.errors import (
+    ContourdError,
+    DeviceUnavailable,
+    LeaseLost,
+    ModelError,
+    QueueUnavailable,
+    SeriesUnusable,
+    SpoolError,
+)
 from contourd.intake.read_ahead import ReadAhead
 from contourd.intake.waiting_images import arriving_images
 from contourd.model.bundle_config import ModelBundle
@@ -41,7 +49,7 @@ from contourd.profiles import STRICT
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Settings
 from contourd.spool.access import keep_private
-from contourd.spool.folder import Spool
+from contourd.spool.opening import open_spool
 from contourd.store.audit import AuditTrail
 from contourd.store.backoff import Backoff, Seconds
 from contourd.store.contourings import Contouring
@@ -53,6 +61,9 @@ from contourd.store.write_retry import AGAIN_S, retry_read, retry_write
 from contourd.system.exhaustion import DISK_FULL, lacks_memory
 from contourd.system.logs import error_text, set_up_logging
 from contourd.system.signals import end_with_parent, on_signals, send_hint
+from contourd.transfer.bundles import fetch_bundle, fetch_same
+from contourd.transfer.copies import LocalCopies
+from contourd.transfer.removal import StoreRemoval
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +74,8 @@ READ_AHEAD_S = 0.1
 MOST_AHEAD = 2000
 BURST = 20
 PROBE_BYTES = 8 * 2**20
+# Between two looks for copies that can go.
+COPIES_S = 60.0
 # The kernel takes the worker before the process that receives, when memory runs out (proc(5): 0 to 1000).
 OOM_SCORE = "500"
 # A device that is busy is free again in seconds, one that failed after somebody came.
@@ -92,10 +105,14 @@ class Worker:
         self._name = name
         self._contour_series = contour
         self._database = Database(settings.database_url)
-        self._queue = Queue(self._database)
+        self._spool = open_spool(settings.spool)
+        self._queue = Queue(self._database, host=self._spool.host_of_images)
         self._audit = AuditTrail(self._database)
         self.processes = Processes(self._database)
-        self._spool = Spool(settings.spool.root)
+        self._copies = LocalCopies(self._database, self._spool)
+        kept = int(settings.spool.cache_gb * 1e9)
+        self._removal = StoreRemoval(self._database, self._spool, kept, settings.retention.failed_days)
+        self._copies_from_s = 0.0
         self._activations = Activations(self._database, settings.spool.root)
         self._seen = 0
         self._runtimes = settings.spool.root / FOLDER
@@ -130,7 +147,13 @@ class Worker:
 
     def _find(self, model: str) -> FoundModel | None:
         """Find what a model's name stands for now; None where the node stops before the queue can say."""
-        return retry_read(lambda: self._activations.find(model), self.stopping, None)
+        found = retry_read(lambda: self._activations.find(model), self.stopping, None)
+        if found is not None and found.activation is not None and found.activation.folder:
+            try:
+                fetch_bundle(self._spool.store, self._settings.spool.root, found.activation.folder, found.sha256)
+            except SpoolError as error:  # the job tells it, where the model is not here
+                log.warning("%s", error, extra={"action": "fetch", "worker": self._name})
+        return found
 
     def run(self, ended: Callable[[], None] = lambda: None) -> None:
         """Work until told to stop; a job that is under way is finished, and a model that was activated waits for it.
@@ -174,9 +197,20 @@ class Worker:
             if self._see_activations():
                 log.info("another model was activated", extra={"action": "load", "worker": self._name})
                 self.warm_up()
+        self._clear_copies()
         if not self.read_ahead():
             self.wake.wait(IDLE_S)
         self.wake.clear()
+
+    def _clear_copies(self) -> None:
+        """Now and then let go what this host fetched and does not need any more."""
+        if self._spool.store is None or self._elapsed() < self._copies_from_s:
+            return
+        self._copies_from_s = self._elapsed() + COPIES_S
+        try:
+            self._removal.clear_cache()
+        except (QueueUnavailable, SpoolError) as error:
+            log.warning("copies are not let go: %s", error, extra={"action": "retention", "worker": self._name})
 
     def read_ahead(self) -> bool:
         """Read images of series that still arrive, for less time than a rest takes; says whether there are more."""
@@ -295,15 +329,14 @@ class Worker:
         while not self.stopping.wait(AGAIN_S):
             try:
                 self._spool.probe(PROBE_BYTES)
+                self._spool.probe_store()
                 return
             except SpoolError:
                 continue
 
     def _contour(self, job: Job, found: FoundModel) -> tuple[dict[str, str], Remarks, Contouring]:
         """Contour a job; returns destination -> structure set, the remarks, and what made them."""
-        paths = [self._settings.spool.root / path for path in job.paths]
-        images = dict(zip(paths, job.hashes, strict=True))
-        instances = read_received(images, self._ahead.take(images))
+        instances = self._read(job)
         ordered = JobOrder.read(job.order) if job.order else None
         known = ordered.profiles if ordered else self._profiles
         wanted = {name: known.get(name, STRICT) for name in job.destinations}
@@ -329,15 +362,38 @@ class Worker:
             stored[identity] = self._spool.store_output(job.id, job.claim.token, buffer.getvalue(), part)
             written[stored[identity]] = buffer.getvalue()
             self._written.append(stored[identity])
+        self._copies.give(list(written))
         made = contouring_of(predictor, order, job.hashes, written)
         return {name: stored[p.identity()] for name, p in wanted.items()}, contoured.remarks, made
+
+    def _read(self, job: Job) -> list[Instance]:
+        """Read a job's images; one that is gone or damaged here is fetched from the object store, if there is one.
+
+        Raises
+        ------
+        SeriesUnusable
+            One is not to be had as it was received.
+        SpoolError
+            The object store does not answer.
+        """
+        self._copies.bring(job.paths)
+        paths = [self._settings.spool.root / path for path in job.paths]
+        images = dict(zip(paths, job.hashes, strict=True))
+        try:
+            return read_received(images, self._ahead.take(images))
+        except SeriesUnusable:
+            if not self._copies.repair(dict(zip(job.paths, job.hashes, strict=True))):
+                raise
+        return read_received(images)
 
     def _same(self, model: ModelIdentity, found: FoundModel) -> FoundModel:
         """Keep to the model of what was sent already, whatever its name stands for now; raises ModelError."""
         with suppress(ModelError):  # of what the name stands for now
             if load_found(found).identity == model:
                 return found
-        return find_same(model, found.asked, self._settings.spool.root)
+        root = self._settings.spool.root
+        fetch_same(self._spool.store, root, model, found.asked)
+        return find_same(model, found.asked, root)
 
     def _predictor(self, found: FoundModel) -> Predictor:
         bundle = load_found(found)

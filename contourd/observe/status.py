@@ -18,6 +18,7 @@ from contourd.settings import Settings
 from contourd.store.constancy_standing import ConstancyStatus, read_constancy
 from contourd.store.database import Database, require_queue
 from contourd.store.first_images import first_images
+from contourd.transfer.copies import bring_if_possible, copies_of
 
 
 def with_patients(report: QueueReport, settings: Settings) -> QueueReport:
@@ -27,7 +28,9 @@ def with_patients(report: QueueReport, settings: Settings) -> QueueReport:
     uids = [*(job.series_uid for job in report.jobs), *(s.series_uid for s in report.series)]
     database, patients = Database(settings.database_url), dict[str, str]()
     try:
-        for uid, path in first_images(database, uids).items():
+        images = first_images(database, uids)
+        bring_if_possible(copies_of(settings.spool, database), images.values())
+        for uid, path in images.items():
             try:
                 patient = read_patient(settings.spool.root / path)
                 patients[uid] = f"{patient.name} ({patient.id})"

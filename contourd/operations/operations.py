@@ -15,7 +15,12 @@ from sqlalchemy.orm import Session
 from contourd.commands import command
 from contourd.dicom.reading.patient_identity import refuse_names
 from contourd.errors import InvalidTransition
-from contourd.intake.newer_images import foresee_release, foresee_replacement, remove_decided
+from contourd.intake.newer_images import (
+    foresee_release,
+    foresee_replacement,
+    images_of_series,
+    remove_decided,
+)
 from contourd.intake.releasing import give_up, refuse_outdated, replace_within
 from contourd.model.library import is_there
 from contourd.models.activations import Activations
@@ -50,6 +55,7 @@ from contourd.store.transitions import (
     withdraw_job,
 )
 from contourd.system.clock import Clock, utc_now
+from contourd.transfer.copies import HERE_ALONE, Copies
 
 
 class Operations:
@@ -63,12 +69,17 @@ class Operations:
         The person's name.
     root
         The spool's.
+    copies
+        Who has its files on this host.
     """
 
-    def __init__(self, database: Database, actor: str, root: Path, clock: Clock = utc_now) -> None:
+    def __init__(
+        self, database: Database, actor: str, root: Path, clock: Clock = utc_now, copies: Copies = HERE_ALONE
+    ) -> None:
         self._database = database
         self._actor = actor
         self._root = root
+        self._copies = copies
         self._now = clock
         self._queue = Queue(database, clock)
         self._marks = SeriesJournal(root)
@@ -260,6 +271,7 @@ class Operations:
         What becomes of it, in words.
         """
         self._refuse_names(reason, image_of_series(self._database, series_id))
+        self._copies.bring(images_of_series(self._database, series_id))
         seen = foresee_release(self._database, self._root, series_id)
         with self._database.transaction() as session:
             series = self._series(session, series_id)
@@ -284,6 +296,7 @@ class Operations:
         """
         self._require(reason)
         self._refuse_names(reason, image_of_series(self._database, series_id))
+        self._copies.bring(images_of_series(self._database, series_id))
         foreseen = foresee_replacement(self._database, self._root, series_id)
         with self._database.transaction() as session:
             series = self._series(session, series_id)
@@ -318,6 +331,7 @@ class Operations:
     def _refuse_names(self, reason: str, image: str | None) -> None:
         """Refuse a reason that names the patient of an image, where there is one."""
         if reason and image is not None:
+            self._copies.bring([image])
             refuse_names(reason, self._root / image)
 
     def _series_of(self, session: Session, job: JobRow) -> SeriesRow:

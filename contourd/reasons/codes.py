@@ -140,6 +140,7 @@ class HoldReason(StrEnum):
     INFLATED_CUT_OFF = "inflated_cut_off"
     IMAGE_GONE = "image_gone"
     IMAGES_DAMAGED = "images_damaged"
+    IMAGES_ELSEWHERE = "images_elsewhere"
     REMOVED_WHILE_HELD = "removed_while_held"
     # A picture of a series, or a replay of a job, that cannot be had
     SPOOL_UNREADABLE = "spool_unreadable"

@@ -38,6 +38,16 @@ ENTRIES |= entries(
 )
 ENTRIES |= entries(
     HoldClass.IMAGES_GONE,
+    "another host received these images, and has not brought them to the object store: it, or the store, is away",
+    "Start that host again: the series goes on by itself when its images are in the store. If the host is lost, send "
+    "the whole series again.",
+    {
+        HoldReason.IMAGES_ELSEWHERE: "{elsewhere} of {images} images are on the host that received them alone, "
+        "which did not store them yet; start it again, or send the whole series again",
+    },
+)
+ENTRIES |= entries(
+    HoldClass.IMAGES_GONE,
     "it was held or had failed for so long that retention removed its images",
     "Send the series again.",
     {

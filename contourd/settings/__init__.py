@@ -6,6 +6,7 @@ from contourd.settings.destination import Destination, DestinationTLS, Route, Se
 from contourd.settings.loading import SEARCHED, find_settings_file, load_settings, require_models
 from contourd.settings.node import NodeSettings, NodeTLS
 from contourd.settings.shown import shown_settings
+from contourd.settings.spool import SpoolSettings, StoreSettings
 from contourd.settings.tree import (
     DatabaseSettings,
     DeliverySettings,
@@ -14,7 +15,6 @@ from contourd.settings.tree import (
     RetentionSettings,
     SeriesSettings,
     Settings,
-    SpoolSettings,
     WorkerSettings,
 )
 from contourd.settings.values import Precision, Verdict
@@ -40,6 +40,7 @@ __all__ = [
     "SeriesSettings",
     "Settings",
     "SpoolSettings",
+    "StoreSettings",
     "Verdict",
     "WebSettings",
     "WorkerSettings",

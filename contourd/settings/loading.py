@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from contourd.errors import SettingsError
-from contourd.model.library import model_exists
+from contourd.model.library import may_be_activated, model_exists
 from contourd.model.site_structures import extended_catalogue
 from contourd.settings.tree import Settings
 
@@ -118,6 +118,7 @@ def require_models(settings: Settings) -> None:
         "or a bundle's folder"
         for i, route in enumerate(settings.route)
         if not model_exists(route.model, settings.spool.root)
+        and not (settings.spool.store is not None and may_be_activated(route.model))
     ]
     if problems:
         raise SettingsError("the configuration", problems)

@@ -11,17 +11,11 @@ from contourd.settings.alerts import AlertSettings
 from contourd.settings.constancy import ConstancySettings
 from contourd.settings.destination import Destination, Route, SenderNode
 from contourd.settings.node import NodeSettings
+from contourd.settings.spool import SpoolSettings
 from contourd.settings.values import Precision, RuntimeName, Seconds, Section, Verdict
 from contourd.settings.web import WebSettings
 
 DEVICE = r"^(auto|cpu|cuda(:\d+)?)$"
-
-
-class SpoolSettings(Section):
-    """Where instances and structure sets are kept."""
-
-    root: Path = Path("/var/lib/contourd")
-    min_free_gb: float = Field(default=2.0, ge=0)
 
 
 class DatabaseSettings(Section):
@@ -134,6 +128,12 @@ class Settings(Section):
     destination: tuple[Destination, ...]
     route: tuple[Route, ...]
     sender: tuple[SenderNode, ...] = ()
+
+    @model_validator(mode="after")
+    def _hosts_have_a_server(self) -> Self:
+        if self.spool.shared and not self.database.url:
+            raise ValueError("spool.shared: hosts that share a folder need database.url: SQLite is of one host alone")
+        return self
 
     @property
     def database_url(self) -> str:

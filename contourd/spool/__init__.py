@@ -1,3 +1,3 @@
-"""The folder in which received images and structure sets lie, and the journal of what stands against a series."""
+"""The folder in which received images and structure sets lie, the object store behind it, and the series' journal."""
 
-__all__ = ["access", "folder", "marks"]
+__all__ = ["access", "folder", "grouping", "marks", "objects", "opening", "packing"]

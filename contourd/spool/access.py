@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 PRIVATE_UMASK = 0o077
 FOLDER_MODE, FILE_MODE = 0o700, 0o600
 LOCK = "contourd.lock"
+HOST_LOCK = "contourd.{}.lock"
 FOLDERS = ("incoming", "outgoing", "partial", "models")
 
 
@@ -35,13 +36,13 @@ class SpoolLock:
     def __init__(self) -> None:
         self._descriptors: list[int] = []
 
-    def take(self, path: Path, flags: int) -> None:
+    def take(self, path: Path, flags: int, kind: int = fcntl.LOCK_EX) -> None:
         """Lock a file or folder, too; raises OSError, and BlockingIOError where another process has it."""
         descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, FILE_MODE)
         self._descriptors.append(descriptor)
         if stat.S_IFMT(os.fstat(descriptor).st_mode) not in (stat.S_IFREG, stat.S_IFDIR):
             raise OSError(errno.EINVAL, f"{path.name} is no file; remove it")
-        _lock(descriptor, fcntl.LOCK_EX)
+        _lock(descriptor, kind)
 
     def close(self) -> None:
         """Release the spool."""
@@ -55,8 +56,14 @@ class SpoolLock:
         self.close()
 
 
-def lock_spool(root: Path) -> SpoolLock:
+def lock_spool(root: Path, host: str = "") -> SpoolLock:
     """Take the spool until what is returned is closed, or the process ends.
+
+    Parameters
+    ----------
+    host
+        Of a folder that several hosts serve, the name of this one: it keeps out another contourd of this host, and
+        whoever takes the whole spool. Empty: the whole spool.
 
     Raises
     ------
@@ -67,8 +74,13 @@ def lock_spool(root: Path) -> SpoolLock:
     """
     lock = SpoolLock()
     try:
-        lock.take(root, os.O_RDONLY | os.O_DIRECTORY)
-        lock.take(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+        file = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW
+        if host:
+            lock.take(root / LOCK, file, fcntl.LOCK_SH)
+            lock.take(root / HOST_LOCK.format(host), file)
+        else:
+            lock.take(root, os.O_RDONLY | os.O_DIRECTORY)
+            lock.take(root / LOCK, file)
     except BlockingIOError as error:
         lock.close()
         raise NodeError(
@@ -81,8 +93,8 @@ def lock_spool(root: Path) -> SpoolLock:
 
 
 def is_served(root: Path) -> bool:
-    """Return whether a running node holds the spool."""
-    for path in (root, root / LOCK):
+    """Return whether a running node holds the spool, on whatever host."""
+    for path in (root, root / LOCK, *root.glob(HOST_LOCK.format("*"))):
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:

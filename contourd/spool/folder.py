@@ -1,34 +1,37 @@
-"""The durable file store. Paths come from our own ids, never from a received UID.
+"""The spool: received images and structure sets as files of this host. Paths come from our own ids, never from a UID.
 
-A file is written under a temporary name, fsynced, renamed, and its folder fsynced: once a store returned it survives a
-power cut, and no reader ever sees half of it.
+Once a store returned it survives a power cut, and no reader ever sees half of it. Where several hosts work together
+their files lie in one folder, or each has a spool of its own, and an object store holds what all need.
 """
 
 from __future__ import annotations
 
-import errno
 import hmac
 import logging
 import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from uuid import uuid4
 
-from contourd.errors import SpoolError, SpoolFull
-from contourd.system.durable_files import PRIVATE, fsync_path, make_private_folder, write_durably, write_fsynced
+from contourd.errors import ObjectExists, SpoolError, SpoolFull, StoreUnavailable
+from contourd.spool.files import PARTIAL, FolderStore, SharedFolderStore
+from contourd.spool.grouping import GroupedPuts
+from contourd.spool.objects import Chunks, ObjectStore, StoredFile
+from contourd.system.durable_files import PRIVATE, fsync_path, make_private_folder, write_fsynced
 from contourd.system.regular_files import read_regular
 
 log = logging.getLogger(__name__)
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+__all__ = ["INCOMING", "OUTGOING", "PARTIAL", "Spool"]
+
 INCOMING = "incoming"
 OUTGOING = "outgoing"
-PARTIAL = "partial"
+SITE_KEY = "site.key"
+KEY_BYTES = 32
 
 
 class Spool:
@@ -40,13 +43,29 @@ class Spool:
         Made if it is not there.
     min_free_bytes
         Below this much free space nothing more is taken.
+    host
+        The name of this host, where there are others; it stands in the names of what it receives.
+    store
+        The object store that all hosts have, if there is one.
+    files
+        How files are written below ``root``; by default as those of a folder that is this host's alone.
+    secured
+        What an image is brought to before its Success, where that takes more than this host's disk.
     """
 
-    def __init__(self, root: Path, min_free_bytes: int = 0) -> None:
-        self.root = root
+    def __init__(
+        self,
+        root: Path,
+        min_free_bytes: int = 0,
+        host: str = "",
+        store: ObjectStore | None = None,
+        files: FolderStore | None = None,
+        secured: GroupedPuts | None = None,
+    ) -> None:
+        self.root, self.host, self.store, self._secured = root, host, store, secured
         self.min_free_bytes = min_free_bytes
+        self._files = files or FolderStore(root)
         self._lock = threading.Lock()
-        self._durable: set[Path] = set()
         self._key = b""
         is_new = not root.exists()
         try:
@@ -59,19 +78,34 @@ class Spool:
         except OSError as error:
             raise SpoolError(f"spool.root {root} cannot be used: {error.strerror}") from error
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other hosts write to this very folder."""
+        return isinstance(self._files, SharedFolderStore)
+
+    @property
+    def host_of_images(self) -> str:
+        """The name of this host where its images are not every host's at once; empty where they are."""
+        return "" if self.store is None else self.host
+
+    @property
+    def node_key(self) -> str:
+        """What this node's own lines in the spool's journal are of, in the place of a series."""
+        return f"@{self.host}" if self.is_shared else ""
+
+    def received_here(self, relative: str) -> bool:
+        """Return whether this host received an image, by its path; of a spool that is one host's alone it did."""
+        return not self.host or PurePosixPath(relative).name.rpartition("-")[0] in (self.host, "")
+
     def sweep(self) -> None:
-        """Remove what an earlier run left half written; nothing of it was acknowledged.
+        """Remove what an earlier run of this host left half written; nothing of it was acknowledged.
 
         Raises
         ------
         SpoolError
             The file system refuses.
         """
-        try:
-            for path in (self.root / PARTIAL).iterdir():
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise SpoolError(f"{self.root} cannot be written: {error.strerror}") from error
+        self._files.sweep()
 
     def remove(self, relative: str) -> None:
         """Remove a file, if it is there.
@@ -81,22 +115,18 @@ class Spool:
         SpoolError
             The file system refuses.
         """
-        try:
-            (self.root / relative).unlink(missing_ok=True)
-        except IsADirectoryError:  # not ours, and no reason to keep everything else
-            log.warning("%s is a folder where a file was; remove it by hand", relative, extra={"action": "spool"})
-        except OSError as error:
-            raise SpoolError(f"{self.root}/{relative} cannot be removed: {error.strerror}") from error
+        self._files.delete(relative)
+
+    def copy(self, relative: str, content: bytes) -> None:
+        """Write a copy of what the object store holds, in the place of one that is there; raises SpoolError."""
+        self._files.copy(relative, [content])
 
     def remove_empty_days(self, before: str) -> list[str]:
         """Remove the folders of the days before one (YYYYMMDD) that hold nothing more; returns their names."""
         removed = []
         for folder in sorted((self.root / INCOMING).iterdir()):
-            if folder.is_dir() and folder.name < before:
-                with self._lock, suppress(OSError):  # it is not empty
-                    folder.rmdir()
-                    self._durable.discard(folder)
-                    removed.append(folder.name)
+            if folder.is_dir() and folder.name < before and self._files.remove_folder(folder):
+                removed.append(folder.name)
         return removed
 
     def outputs_by_job(self) -> dict[int, list[str]]:
@@ -127,6 +157,11 @@ class Spool:
         self._store(path, [bytes(size_bytes)])
         self.remove(path)
 
+    def probe_store(self) -> None:
+        """Ask the object store for anything, where there is one; raises SpoolError where it does not answer."""
+        if self.store is not None:
+            next(self.store.list(SITE_KEY), None)
+
     def free_bytes(self) -> int:
         """Return the free space of the spool's file system."""
         return shutil.disk_usage(self.root).free
@@ -138,7 +173,7 @@ class Spool:
         except OSError:
             return False
 
-    def store_instance(self, chunks: Iterable[bytes | memoryview]) -> str:
+    def store_instance(self, chunks: Chunks) -> str:
         """Store a received instance and return its path relative to the root.
 
         Parameters
@@ -153,9 +188,61 @@ class Spool:
         SpoolError
             The file system refuses.
         """
-        relative = f"{INCOMING}/{datetime.now(UTC):%Y%m%d}/{uuid4().hex}.dcm"
+        whose = f"{self.host}-" if self.host else ""
+        relative = f"{INCOMING}/{datetime.now(UTC):%Y%m%d}/{whose}{uuid4().hex}.dcm"
         self._store(relative, chunks)
         return relative
+
+    def secure(self, relative: str, chunks: Chunks) -> StoredFile | None:
+        """Bring an image that was stored into the object store, where Success takes that; else do nothing.
+
+        Returns
+        -------
+        Where it lies there.
+
+        Raises
+        ------
+        SpoolError
+            The store does not take it: the image's file is removed.
+        """
+        if self._secured is None:
+            return None
+        try:
+            return self._secured.put(relative, b"".join(chunks))
+        except SpoolError:
+            with suppress(SpoolError):  # retention removes it
+                self.remove(relative)
+            raise
+
+    def agree_on_key(self) -> None:
+        """See that this host's site key is the one of all hosts: pseudonyms and signatures are made with it.
+
+        Raises
+        ------
+        SpoolError
+            The object store holds another site's key; or it cannot be had, and this host has none yet.
+        """
+        if self.store is None:
+            return
+        key = self._site_key()
+        try:
+            common = self._agreed_key(self.store, key)
+        except StoreUnavailable as error:
+            log.warning("%s; the site key is compared at the next start", error, extra={"action": "spool"})
+            return
+        if common != key:
+            raise SpoolError(
+                f"the object store holds another site's key than {self.root / SITE_KEY}: give this site a bucket or a "
+                "spool.store.prefix of its own, or, on a host that never received anything, remove that file"
+            )
+
+    def _agreed_key(self, store: ObjectStore, key: bytes) -> bytes:
+        """Return the key that the object store holds, which is this one where it held none."""
+        try:
+            store.put(SITE_KEY, [key])
+        except ObjectExists:
+            return store.get(SITE_KEY)
+        return key
 
     def store_output(self, job_id: int, token: int, content: bytes, part: int = 1) -> str:
         """Store one of a job's structure sets; returns its relative path.
@@ -172,34 +259,17 @@ class Spool:
             As for an instance.
         """
         relative = f"{OUTGOING}/{job_id}-c{token}" + (".dcm" if part == 1 else f"-{part}.dcm")
-        self._store(relative, [content])
+        self._refuse_full()
+        self._files.replace(relative, [content])
         return relative
 
-    def _store(self, relative: str, chunks: Iterable[bytes | memoryview]) -> None:
+    def _store(self, relative: str, chunks: Chunks) -> None:
+        self._refuse_full()
+        self._files.put(relative, chunks)
+
+    def _refuse_full(self) -> None:
         if not self.has_room():
             raise SpoolFull(f"less than {self.min_free_bytes / 1e9:.1f} GB are free in {self.root}; make room")
-        partial, final = self.root / PARTIAL / uuid4().hex, self.root / relative
-        try:
-            self._make_folder(final.parent)
-            write_durably(partial, final, chunks, PRIVATE)
-        except OSError as error:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
-            with self._lock:
-                self._durable.discard(final.parent)  # somebody may have removed it
-            raise self._refusal(error) from error
-
-    def _refusal(self, error: OSError) -> SpoolError:
-        kind = SpoolFull if error.errno in NO_SPACE else SpoolError
-        return kind(f"{self.root} cannot take a file: {error.strerror}")
-
-    def _make_folder(self, folder: Path) -> None:
-        """Make a folder that survives a power cut; the lock keeps a second thread from using it before it does."""
-        with self._lock:
-            if folder not in self._durable:
-                make_private_folder(folder)
-                fsync_path(folder.parent)
-                self._durable.add(folder)
 
     def pseudonym(self, text: str) -> str:
         """Return a keyed name for a patient: the same in every log and report of this site, and nowhere else.
@@ -224,21 +294,31 @@ class Spool:
     def _site_key(self) -> bytes:
         with self._lock:
             if not self._key:
-                path = self.root / "site.key"
+                path = self.root / SITE_KEY
                 try:
                     if not path.exists():
                         self._make_key(path)
                     self._key = read_regular(path)
                 except OSError as error:
-                    raise self._refusal(error) from error
+                    raise self._files.refusal(error) from error
             return self._key
 
     def _make_key(self, path: Path) -> None:
-        partial = self.root / PARTIAL / uuid4().hex
+        """Make the site's key, or take the one that another host made: the first one counts."""
+        partial = self._files.partial()
         try:
-            write_fsynced(partial, [secrets.token_bytes(32)], PRIVATE)
+            write_fsynced(partial, [self._key_of_all()], PRIVATE)
             with suppress(FileExistsError):  # another process was first: its key counts
                 os.link(partial, path)
             fsync_path(self.root)
         finally:
             partial.unlink(missing_ok=True)
+
+    def _key_of_all(self) -> bytes:
+        """Return the key that the object store holds for all hosts, or a new one."""
+        made = secrets.token_bytes(KEY_BYTES)
+        if self.store is None:
+            return made
+        with suppress(ObjectExists):
+            self.store.put(SITE_KEY, [made])
+        return self.store.get(SITE_KEY)

@@ -20,6 +20,7 @@ __all__ = [
     "queue",
     "site",
     "states",
+    "stored_files",
     "tables",
     "tallies",
     "transitions",

@@ -21,6 +21,7 @@ from contourd.store.device_waits import waits_since
 from contourd.store.locks import lock_deliveries_of_job, lock_job, locked
 from contourd.store.processes import end_process
 from contourd.store.states import DELIVERIES_WAITING, JOBS_NOT_ENDED, DeliveryState, JobEvent, JobState
+from contourd.store.stored_files import within_reach
 from contourd.store.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
 from contourd.store.transitions import Why, add_delivery, advance_job, end_job, release_delivery, withdraw_job
 from contourd.system.clock import Clock, utc_now
@@ -86,11 +87,17 @@ class Lease:
 
 
 class Queue:
-    """The jobs of one database."""
+    """The jobs of one database.
 
-    def __init__(self, database: Database, clock: Clock = utc_now) -> None:
-        self._database = database
-        self._now = clock
+    Parameters
+    ----------
+    host
+        Where images travel by an object store, the host whose jobs are claimed: of others those alone are whose images
+        are in the store. Empty: every host has all images.
+    """
+
+    def __init__(self, database: Database, clock: Clock = utc_now, host: str = "") -> None:
+        self._database, self._now, self._host = database, clock, host
 
     def fetch_job(
         self, worker: str, lease_s: float, but: Collection[int] = (), orders: Collection[str] | None = None
@@ -112,6 +119,8 @@ class Queue:
                 queued = queued.where(JobRow.id.not_in(but))
             if orders is not None:
                 queued = queued.where(JobRow.contouring_order.in_(orders))
+            if self._host:
+                queued = queued.where(within_reach(self._host))
             oldest = queued.order_by(JobRow.attempts, JobRow.created_at, JobRow.id).limit(1)
             patients = oldest.where(JobRow.series_id.not_in(own_series()))
             job = (

@@ -34,7 +34,7 @@ from contourd.store.states import (
 )
 
 # The revision of migrations/ that makes these tables.
-SCHEMA_REVISION = "0010"
+SCHEMA_REVISION = "0011"
 # Ids of rows that are very many; SQLite's are of 64 bits by themselves.
 VeryMany = BigInteger().with_variant(Integer, "sqlite")
 # Of jobs to which the leading node is to give their order.
@@ -120,6 +120,25 @@ class InstanceRow(Table):
     path: Mapped[str] = mapped_column(String(255))
     sha256: Mapped[str] = mapped_column(String(64))
     received_at: Mapped[datetime]
+
+
+class StoredFileRow(Table):
+    """Where in the object store a file's bytes lie, of an image or a structure set; ``path`` is as in the spool.
+
+    The row of one that was removed stays for a while: other hosts have copies that are to go.
+    """
+
+    __tablename__ = "stored_files"
+    __table_args__ = (Index("stored_files_removed", "removed_at"),)
+
+    id: Mapped[int] = mapped_column(VeryMany, primary_key=True)
+    path: Mapped[str] = mapped_column(String(255), unique=True)
+    object: Mapped[str] = mapped_column(String(255), index=True)  # empty when the object is gone, too
+    offset_bytes: Mapped[int]
+    size_bytes: Mapped[int]
+    sha256: Mapped[str] = mapped_column(String(64))  # of these bytes
+    stored_at: Mapped[datetime]
+    removed_at: Mapped[datetime | None]
 
 
 class RefusalRow(ReasonColumns, Table):

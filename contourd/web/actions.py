@@ -15,6 +15,7 @@ from contourd.dicom.reading.files import read_dicom
 from contourd.errors import InvalidTransition, PatientNamed
 from contourd.observe.overview import read_job
 from contourd.operations.operations import Operations
+from contourd.transfer.copies import bring_if_possible
 from contourd.web.access import SESSION_S, SignedIn, SignInRefused
 from contourd.web.pages import job_page
 from contourd.web.site import COOKIE, Site, form_of, page, person_of, site_of
@@ -184,6 +185,7 @@ def _shown_patient(request: Request, person: SignedIn) -> Response:
     if detail.job.patient_replaced:
         raise HTTPException(409, f"the images of job {job} were replaced: whose they were is not known any more")
     site.operations(person.actor).note("show patient", f"job {job}")
+    bring_if_possible(site.copies, detail.paths[:1])
     try:
         header = read_dicom(site.settings.spool.root / detail.paths[0], specific_tags=SHOWN)
     except OSError as error:

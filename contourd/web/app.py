@@ -19,6 +19,7 @@ from contourd.observe.metrics import NodeMetrics
 from contourd.observe.pulse import Pulse
 from contourd.settings import Settings
 from contourd.store.database import Database
+from contourd.transfer.copies import copies_of
 from contourd.web import actions, health, pages, pictures
 from contourd.web.access import Access, read_token
 from contourd.web.paths import register_numbers
@@ -98,11 +99,13 @@ def make_app(settings: Settings, database: Database, pulse: Pulse | None = None)
         middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=allowed, www_redirect=False))
     handlers = {HTTPException: pages.error_page, QueueUnavailable: pages.error_page, 500: pages.error_page}
     app = Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
+    copies = copies_of(settings.spool, database)
     site = app.state.site = Site(
         settings,
         database,
+        copies,
         Access(read_token(web.token_file)),
-        SceneCache(settings.spool.root, web.cache_mb * 1_000_000),
+        SceneCache(settings.spool.root, web.cache_mb * 1_000_000, copies),
         make_templates(),
         NodeMetrics(settings, database, lambda: pages.model_identities(settings, database), pulse),
         pulse,

@@ -11,6 +11,7 @@ from pathlib import Path
 from contourd.errors import SeriesUnusable
 from contourd.observe.overview import JobDetail, SeriesDetail
 from contourd.reasons.catalogue import HoldReason
+from contourd.transfer.copies import HERE_ALONE, Copies, bring_if_possible
 from contourd.web.scene import Scene, open_held_scene, open_scene
 
 Key = tuple[str, int, str, int]
@@ -25,9 +26,10 @@ class SceneCache:
         Of all scenes together; a series that is larger is not shown.
     """
 
-    def __init__(self, root: Path, limit_bytes: int) -> None:
+    def __init__(self, root: Path, limit_bytes: int, copies: Copies = HERE_ALONE) -> None:
         self._root = root
         self._limit_bytes = limit_bytes
+        self._copies = copies
         self._lock = threading.Lock()
         self._scenes: OrderedDict[Key, Scene] = OrderedDict()
 
@@ -42,6 +44,7 @@ class SceneCache:
         _refuse_purged(detail.purged)
         if detail.replaced:
             raise SeriesUnusable(HoldReason.IMAGES_REPLACED)
+        bring_if_possible(self._copies, [*detail.paths, *([detail.output] if detail.output else [])])
         structure_set = self._root / detail.output if detail.output else None
         key = ("job", detail.job.id, detail.output, _written_ns(structure_set))
         images = [self._root / path for path in detail.paths]
@@ -56,6 +59,7 @@ class SceneCache:
             It cannot be shown, in words.
         """
         _refuse_purged(detail.purged)
+        bring_if_possible(self._copies, detail.paths)
         key = ("series", detail.series.id, str(hash(detail.paths)), len(detail.paths))  # a repeat brings another path
         images = [self._root / path for path in detail.paths]
         return self._kept(key, lambda: open_held_scene(images, self._limit_bytes))

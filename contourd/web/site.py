@@ -22,6 +22,7 @@ from contourd.observe.status_tables import age
 from contourd.operations.operations import Operations
 from contourd.settings import Settings
 from contourd.store.database import Database
+from contourd.transfer.copies import Copies
 from contourd.web.access import Access, SignedIn
 from contourd.web.scenes import SceneCache
 
@@ -60,6 +61,7 @@ class Site:
 
     settings: Settings
     database: Database
+    copies: Copies
     access: Access
     scenes: SceneCache
     templates: Jinja2Templates
@@ -69,7 +71,7 @@ class Site:
 
     def operations(self, actor: str) -> Operations:
         """Return what a person may do."""
-        return Operations(self.database, actor, self.settings.spool.root)
+        return Operations(self.database, actor, self.settings.spool.root, copies=self.copies)
 
     @property
     def reading_needs_sign_in(self) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from contourd.reasons.catalogue import Reason
+from contourd.spool.objects import StoredFile
 from contourd.system.addresses import address_group
 
 if TYPE_CHECKING:  # the page's process does without pynetdicom
@@ -31,6 +32,8 @@ class ReceivedInstance:
         Of the dataset's bytes as they were sent, without the file meta information.
     patient
         A keyed pseudonym of PatientID.
+    stored
+        Where in the object store it lies, where it is durable there already.
     """
 
     association_id: int
@@ -40,6 +43,7 @@ class ReceivedInstance:
     path: str
     sha256: str
     patient: str
+    stored: StoredFile | None = None
 
 
 @dataclass(frozen=True, slots=True)

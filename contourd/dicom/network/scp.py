@@ -353,7 +353,9 @@ class StorageSCP:
         if (instance.sop_class_uid, instance.sop_instance_uid) != wanted:
             raise InstanceMismatch("the dataset's SOP class and instance are not the command's; correct the sender")
         content, patient = dataset.getbuffer(), self._spool.pseudonym(instance.patient_id)
-        path = self._spool.store_instance([file_meta(*wanted, transfer_syntax, opened.calling_ae), content])
+        file: list[bytes | memoryview] = [file_meta(*wanted, transfer_syntax, opened.calling_ae), content]
+        path = self._spool.store_instance(file)
+        stored = self._spool.secure(path, file)
         return ReceivedInstance(
             association_id=opened.number,
             calling_ae=opened.calling_ae,
@@ -362,4 +364,5 @@ class StorageSCP:
             path=path,
             sha256=dataset.sha256,
             patient=patient,
+            stored=stored,
         )

@@ -23,7 +23,7 @@ from contourd.errors import QueueUnavailable
 from contourd.node.receivers.channel import RequestChannel
 from contourd.settings import Settings
 from contourd.spool.access import keep_private
-from contourd.spool.folder import Spool
+from contourd.spool.opening import open_spool
 from contourd.system.logs import set_up_logging
 from contourd.system.memory import use_one_arena
 
@@ -112,7 +112,7 @@ def main(settings: Settings, control: Connection, handing: socket.socket) -> Non
     keep_private()
     set_up_logging()
     parties = ConnectionChannels(RequestChannel(control))
-    spool = Spool(settings.spool.root, int(settings.spool.min_free_gb * 1e9))
+    spool = open_spool(settings.spool, int(settings.spool.min_free_gb * 1e9))
     commitment = commitment_scp(settings, parties, parties)
     scp = StorageSCP(settings.node, spool, parties, parties.witness, commitment, parties)
     scp.begin()

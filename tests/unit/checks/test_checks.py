@@ -188,7 +188,8 @@ def test_the_document_has_a_row_for_each_check(tmp_path: Path, small_bundle: Pat
     everything = (
         "[check]\nrt_utils = true\n[web]\nenabled = true\n[alerts]\nwebhook = 'https://ops.example.org/'\n"
         "[alerts.mail]\nhost = 'mail.example.org'\nsender = 'a@example.org'\nrecipients = ['b@example.org']\n"
-        "[node.tls]\ncertificate = 'c'\nkey = 'k'\nrequire_certificate = false\n[delivery]"
+        "[node.tls]\ncertificate = 'c'\nkey = 'k'\nrequire_certificate = false\n"
+        "[spool.store]\nbucket = 'contourd'\n[delivery]"
     )
     path = write_settings(tmp_path, small_bundle, everything)
     names = {check.name.partition(":")[0] for check in checks_of(load_settings(path), path)}

@@ -9,7 +9,7 @@ import pytest
 
 from contourd.errors import SettingsError
 from contourd.profiles import PROFILES
-from contourd.settings import Settings, load_settings, require_models
+from contourd.settings import Settings, load_settings, require_models, shown_settings
 
 ETC = Path(__file__).resolve().parents[3] / "etc" / "contourd.toml"
 GOOD = """
@@ -163,10 +163,11 @@ def test_the_documented_file_has_every_key_and_its_default():
     documented = Settings.model_validate(content)
     for section in ("node", "spool", "database", "series", "worker", "delivery", "retention", "plausibility", "check"):
         fields = type(getattr(documented, section)).model_fields
-        assert set(content[section]) == set(fields) - {"tls"}
+        assert set(content[section]) == set(fields) - {"tls", "store"}
         assert getattr(documented, section) == type(getattr(documented, section))()
     text = ETC.read_text()
     assert "# [node.tls]" in text
+    assert "# [spool.store]" in text
     for section in ("destination", "route"):
         for key in type(getattr(documented, section)[0]).model_fields:
             assert f"{key} = " in text or f"[{section}.{key}]" in text
@@ -202,3 +203,36 @@ def test_storage_commitment_in_both_roles(tmp_path, model):
     assert (settings.destination[0].commitment, settings.destination[0].commitment_wait_s) == (True, 3600)
     (sender,) = settings.sender
     assert (sender.name, sender.tls is not None and sender.tls.check_host) == ("CT1", False)
+
+
+STORE = '[spool.store]\nbucket = "contourd"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[spool]\nshared = true\n", "spool.shared: hosts that share a folder need database.url"),
+        ('[spool]\ndurable = "store"\n', r'durable: "store" needs \[spool.store\]'),
+        ("[spool]\nshared = true\n" + STORE, "shared: hosts have one folder, or an object store"),
+        (STORE + 'endpoint = "s3.example"\n', "spool.store.endpoint: an endpoint begins with https://"),
+        (STORE + 'endpoint = "https://key:secret@s3.example"\n', "credentials do not belong into the endpoint"),
+    ],
+)
+def test_hosts_have_one_folder_or_one_store(tmp_path, model, text, problem):
+    with pytest.raises(SettingsError, match=problem) as caught:
+        load_settings(write(tmp_path, text + GOOD.format(model=model)))
+    assert "key:secret" not in str(caught.value)
+
+
+def test_a_store_is_named_and_its_credentials_are_not_shown(tmp_path, model):
+    text = STORE + 'credentials_file = "/etc/contourd/s3.credentials"\n[spool]\ndurable = "store"\n'
+    settings = load_settings(write(tmp_path, text + GOOD.format(model=model)))
+    assert settings.spool.store.bucket == "contourd"
+    shown = shown_settings(settings)
+    assert {key: shown[key] for key in shown if key.startswith("spool.store.")} == {
+        "spool.store.bucket": '"contourd"',
+        "spool.store.prefix": '"contourd"',
+        "spool.store.region": '"us-east-1"',
+        "spool.store.credentials_file": '"/etc/contourd/s3.credentials"',
+        "spool.store.timeout_s": "10.0",
+    }
