@@ -60,7 +60,9 @@ def serve(
 
 
 def worker(config: ConfigOption = None) -> None:
-    """Contour the jobs of a node, and nothing else: no port, no page; on as many hosts as there are.
+    """Contour the jobs of a node, and do nothing else.
+
+    It opens no port and shows no page; it may run on as many hosts as there are.
 
     It runs until SIGTERM or Ctrl-C, and ends after the jobs under way.
     """
