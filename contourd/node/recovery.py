@@ -61,8 +61,9 @@ class ProcessWatch:
         running = self._processes.running()
         others = {one.id for one in running if one.role is ProcessRole.SERVE and one.id != self._name}
         dead = self._processes.dead(running, self._settings.lease_s, others if self._alone else ())
-        for one in dead:
-            self._processes.end_as_gone(one.id)
+        for one in dead:  # those of this host have their successors now
+            ended = self._processes.end if self._processes.is_of_this_host(one) else self._processes.end_as_gone
+            ended(one.id)
         alive = {one.id for one in running} - {one.id for one in dead}
         self._queue.recover(alive)
         self._deliveries.recover_all_but(alive)

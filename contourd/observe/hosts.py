@@ -24,8 +24,8 @@ SILENT_S = 30.0
 HOUR = timedelta(hours=1)
 # For so long a process that is gone, and in whose place nothing came, is shown and told.
 GONE_SHOWN = timedelta(days=1)
-# A worker that ended is replaced in seconds; for longer nobody waits without being told.
-NOBODY_S = 60.0
+# What ended is replaced in seconds where somebody sees to it; for longer nobody waits without being told.
+NOBODY_S = REPLACED_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def host_concerns(session: Session, now: datetime) -> list[Concern]:
     """Find hosts that are gone, and jobs that nobody can contour."""
     gone: dict[tuple[str, str], ProcessLine] = {}
     for line in read_lines(session, now):
-        if line.state == GONE:
+        if line.state == GONE and (now - line.heartbeat_at).total_seconds() > REPLACED_S:
             gone[line.host, line.role] = line
     told = [
         Concern("host", f"{role} of host {host}", f"the {role} process of host {host} is gone", line.id)

@@ -130,6 +130,10 @@ class Processes:
         parents = {(one.identity.place, one.identity.pid) for one in running if one.id in ended}
         return [one for one in running if one.id in ended or (one.identity.place, one.parent) in parents]
 
+    def is_of_this_host(self, one: RunningProcess) -> bool:
+        """Return whether a process is, or was, one of the host that this one runs on."""
+        return one.identity.host == self._here.host
+
     def is_own(self, one: RunningProcess) -> bool:
         """Return whether a process is this one, or watched over by it."""
         return one.identity.place == self._here.place and self._here.pid in (one.identity.pid, one.parent)

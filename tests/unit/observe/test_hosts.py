@@ -75,6 +75,8 @@ def test_a_host_that_is_gone_is_told_until_it_is_back_or_a_day_is_over(database,
     processes.end_as_gone("w1")
     host = read_hosts(database, clock())[0].host
     assert [line.state for line in read_hosts(database, clock())] == [GONE]
+    assert concerns(database, clock) == []  # it may be back in a moment
+    clock.advance(30)
     assert concerns(database, clock) == [
         ("host", f"worker of host {host}", f"the worker process of host {host} is gone")
     ]
