@@ -136,7 +136,7 @@ class Retention:
 
     def _make_room(self) -> None:
         """Remove finished images, then delivered structure sets, the oldest first, until enough is free."""
-        if not self._spool.has_room():
+        if self._spool.store is not None and not self._spool.has_room():
             self._store.clear_cache(0)
         for settled, remove in (
             (self._settled_series, self._remove_images),
