@@ -32,6 +32,7 @@
     ├── ConstancyFailed          the reference patient did not come through the node as in the baseline
     ├── BaselineInvalid          the constancy check's baseline is missing, was changed or is not this site's
     ├── PatientNamed             a text that would be kept names the patient
+    ├── ImportRefused            a model of another program is not taken
     └── DatasetError             a training case or a structure set cannot be read
 
 The message is for the person who must act: what was found, where, and the remedy. Each error carries the reason that
@@ -229,6 +230,10 @@ class BaselineInvalid(ContourdError):
 
 class PatientNamed(ContourdError):
     """An operator's text names the patient, and would be kept."""
+
+
+class ImportRefused(ContourdError):
+    """A model of another program is not taken: what is wrong with it, and what to do."""
 
 
 class DatasetError(ContourdError):

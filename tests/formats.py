@@ -134,6 +134,11 @@ FORMATS: Mapping[str, frozenset[str]] = {
     ),
     "names of structures, models and their folders": frozenset(
         {
+            "re.compile('[A-Za-z0-9_+~^-]{1,16}')",
+            "re.compile('[SI][AP][LR]')",
+            "re.compile('fold_(all|\\\\d{1,2})')",
+            "re.compile('nnUNetTrainer(?:_?(?:\\\\d+ep(?:och)?s?|[Nn]oMirroring|onlyMirror01|DA5(?:ord0|S",
+            "re.fullmatch('all|\\\\d{1,2}', fold)",
             "base.startswith(joined)",
             "joined.startswith(base)",
             "model.rstrip('/').rpartition('/')",

@@ -29,6 +29,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "models list": "contourd models list --config /etc/contourd/contourd.toml",
         "models show": "contourd models show hn7",
         "models verify": "contourd models verify",
+        "models import": "contourd models import RESULTS_FOLDER --name glands",
         "models activate": 'contourd models activate BUNDLE --reason "trained on our own patients"',
         "models rollback": 'contourd models rollback hn7 --reason "cords too short"',
         "audit": "contourd audit --since 2h --json",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from contourd.cli.importing import import_model
 from contourd.cli.options import ConfigOption, open_database, operator, read_activations
 from contourd.cli.output import JsonOption, as_json
 from contourd.commands import command
@@ -245,6 +246,7 @@ MODEL_COMMANDS: Mapping[str, Callable[..., Any]] = {
     "list": list_models,
     "show": show,
     "verify": verify,
+    "import": import_model,
     "activate": activate,
     "rollback": rollback,
 }

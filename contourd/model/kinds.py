@@ -15,6 +15,8 @@ from contourd.model.bundle_config import ModelBundle
 from contourd.model.lattice_bundle import LatticeBundle
 from contourd.model.lattice_predictor import LatticePredictor
 from contourd.model.networks import NETWORKS
+from contourd.model.nnunet_bundle import NNUNET, NnunetBundle
+from contourd.model.nnunet_predictor import NnunetPredictor
 from contourd.model.predictor import Predictor, RunOptions
 from contourd.model.runtime import choose_device
 from contourd.reasons.catalogue import HoldReason
@@ -30,7 +32,7 @@ class BundleKind:
 
 OWN = BundleKind(LatticeBundle, LatticePredictor)
 # Kind -> what is its own.
-FOREIGN_KINDS: Mapping[str, BundleKind] = {}
+FOREIGN_KINDS: Mapping[str, BundleKind] = {NNUNET: BundleKind(NnunetBundle, NnunetPredictor)}
 
 
 def known_kinds() -> tuple[str, ...]:

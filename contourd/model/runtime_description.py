@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-RuntimeName = Literal["torch", "openvino"]
+RuntimeName = Literal["torch", "openvino", "nnunetv2"]
 RuntimePrecision = Literal["fp32", "fp16", "bf16"]
-TITLES = {"torch": "torch", "openvino": "OpenVINO"}
+TITLES = {"torch": "torch", "openvino": "OpenVINO", "nnunetv2": "nnU-Net"}
 
 
 @dataclass(frozen=True, slots=True)

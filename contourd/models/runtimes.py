@@ -99,6 +99,8 @@ def _chosen(
 
 def worker_of(description: RuntimeDescription) -> WorkerSettings:
     """Return the settings that lead to a runtime again."""
+    if description.name == "nnunetv2":  # which has no choice of its own
+        return WorkerSettings(device=description.device)
     return WorkerSettings(device=description.device, runtime=description.name, precision=description.precision)
 
 

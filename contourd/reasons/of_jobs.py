@@ -140,6 +140,8 @@ ENTRIES |= entries(
     {
         HoldReason.WORKER_OUT_OF_MEMORY: "out of memory: {said}; give the worker more (worker.memory_gb), or send "
         "thicker slices or a smaller field",
+        HoldReason.OVER_WORKER_MEMORY: "the series needs about {needed_gb:.1f} GB with the {held_gb:.1f} GB that the "
+        "worker has already; worker.memory_gb allows {limit_gb:.1f}",
     },
 )
 ENTRIES |= entries(
@@ -163,6 +165,11 @@ ENTRIES |= entries(
         HoldReason.WEIGHTS_UNFIT: "{path}: the weights do not fit model.json: {said}",
         HoldReason.WEIGHTS_NOT_FINITE: "{path} holds weights that are no numbers (NaN or infinite); take the "
         "bundle anew",
+        HoldReason.NNUNET_NOT_INSTALLED: "the model is an nnU-Net, and nnunetv2 cannot be loaded ({said}); install "
+        "contourd[nnunet]",
+        HoldReason.NETWORK_NOT_BUILT: "nnunetv2 cannot build the network of the model's plans: {said}",
+        HoldReason.NNUNET_ANSWERS_NO_NUMBERS: "the network of {model} answers with numbers that half precision cannot "
+        "hold; activate another model",
         HoldReason.MODEL_NOT_AS_ACTIVATED: "{folder} is not the model that was activated: its sha256 is {sha256}",
         HoldReason.MODEL_OF_OTHER_NAME: "{model} is not here: {folder} holds {found}",
         HoldReason.MODEL_OF_JOB_GONE: sentences.model_of_job_gone,
