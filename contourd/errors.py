@@ -32,6 +32,7 @@
     ├── ConstancyFailed          the reference patient did not come through the node as in the baseline
     ├── BaselineInvalid          the constancy check's baseline is missing, was changed or is not this site's
     ├── PatientNamed             a text that would be kept names the patient
+    ├── RecordInvalid            a model was not measured here, or its record was changed
     ├── ImportRefused            a model of another program is not taken
     └── DatasetError             a training case or a structure set cannot be read
 
@@ -230,6 +231,10 @@ class BaselineInvalid(ContourdError):
 
 class PatientNamed(ContourdError):
     """An operator's text names the patient, and would be kept."""
+
+
+class RecordInvalid(ContourdError):
+    """A model has no commissioning record that this site signed, or that of another model."""
 
 
 class ImportRefused(ContourdError):

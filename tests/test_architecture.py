@@ -167,7 +167,7 @@ def test_a_package_offers_no_module_that_nobody_imports() -> None:
 
 def test_contourd_imports_the_trainer_only_in_cli() -> None:
     users = {m for m in sources() if within(m, ("contourd",)) and any(within(n, ("trainer",)) for n in imports(m))}
-    assert users <= {"contourd.cli.training", "contourd.cli.importing"}
+    assert users <= {"contourd.cli.training", "contourd.cli.importing", "contourd.cli.commissioning"}
 
 
 def test_no_private_name_of_another_is_touched() -> None:

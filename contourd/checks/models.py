@@ -34,7 +34,7 @@ def model(name: str, settings: Settings) -> CheckFinding:
     one = found.activation
     if one is not None:
         text = f"{text}, in use since {one.at:%Y-%m-%d %H:%M} UTC by {one.actor}"
-    uncommissioned = unjudged_text(bundle.config.model.structures, bundle.config.distribution)
+    uncommissioned = unjudged_text(bundle.config.model.structures, bundle.distribution)
     return ok(f"{text}; {uncommissioned}", REMEDY) if uncommissioned else ok(text)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from contourd.cli.commissioning import commission
 from contourd.cli.importing import import_model
 from contourd.cli.options import ConfigOption, open_database, operator, read_activations
 from contourd.cli.output import JsonOption, as_json
@@ -120,18 +121,24 @@ def activate(
     bundle: Annotated[str, typer.Argument(metavar="BUNDLE_FOLDER", help="Folder of a bundle, or one of the list.")],
     reason: Annotated[str, typer.Option(help="Why; it is kept with the activation and in the audit trail.")],
     config: ConfigOption = None,
+    record: Annotated[Path | None, typer.Option(help="Its commissioning record.")] = None,
+    without_record: Annotated[str, typer.Option(help="Why it is used without; each structure set says so.")] = "",
 ) -> None:
     """Put a bundle into use under its name, without a restart.
 
-    It is verified, tried on a small volume, and copied into the spool; what is in use is the copy.
+    It is verified, tried on a small volume, and copied into the spool; what is in use is the copy. A model that does
+    not ship needs the commissioning record of that very bundle.
     """
     from contourd.models import activation
+    from contourd.models.records import Evidence
     from contourd.settings import load_settings
 
     settings = load_settings(config)
     with open_database(settings) as database:
         try:
-            change = activation.activate(database, settings, bundle, operator(), reason)
+            change = activation.activate(
+                database, settings, bundle, operator(), reason, Evidence(record, without_record)
+            )
         except (ModelError, DeviceError) as error:
             raise ModelError(HoldReason.NOTHING_CHANGED, why=error.reason) from error
     _tell(change, settings)
@@ -247,6 +254,7 @@ MODEL_COMMANDS: Mapping[str, Callable[..., Any]] = {
     "show": show,
     "verify": verify,
     "import": import_model,
+    "commission": commission,
     "activate": activate,
     "rollback": rollback,
 }

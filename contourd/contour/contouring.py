@@ -25,7 +25,7 @@ from contourd.imaging.contours import ROI, HoleStyle, MaskInBox, StructureSet, t
 from contourd.imaging.grid import Grid
 from contourd.model.agreement import LatticeAgreement, disagreement
 from contourd.model.bundle_config import ModelBundle
-from contourd.model.commissioning import unjudged_text
+from contourd.model.commissioning import unjudged_text, unmeasured_texts
 from contourd.model.limits import outside
 from contourd.model.plausibility import OrganGeometry, assess, organ, recognised
 from contourd.model.predictor import Prediction, Predictor, Progress
@@ -200,6 +200,8 @@ def _checked(
 ) -> Dataset:
     """Write one structure set, and read it back."""
     hashed = order.settings_hash(profile)
+    if bundle.commissioning is not None:  # which decides what is plausible
+        hashed = hashlib.sha256(f"{hashed} {bundle.commissioning.sha256}".encode()).hexdigest()
     provenance = Provenance(bundle.name, bundle.version, bundle.sha256, hashed, order.revision)
     traced = drawn.structures[HoleStyle(profile.holes)]
     own = {name: Structure(name, (), colour) for name, colour in order.colours.items()}
@@ -236,7 +238,7 @@ def _remarks(
     midline_mm: float | None,
 ) -> Remarks:
     """Judge what was found by the training set; too little of a head and neck is no head and neck."""
-    distribution = bundle.config.distribution
+    distribution = bundle.distribution
     sides = Sides(bundle.config.known_pairs, midline_mm)
     findings = assess(organs, distribution, order.plausibility.limit_sd, sides)
     known = recognised(organs, findings, distribution)
@@ -247,7 +249,7 @@ def _remarks(
     unjudged = unjudged_text(bundle.config.model.structures, distribution)
     return (
         Remarks.noted(RemarkCheck.LIMITS, released)
-        + Remarks.noted(RemarkCheck.DISTRIBUTION, [unjudged] if unjudged else [])
+        + Remarks.noted(RemarkCheck.DISTRIBUTION, [*unmeasured_texts(bundle), *([unjudged] if unjudged else [])])
         + judged((*findings, *unclear), order.plausibility)
     )
 

@@ -80,6 +80,26 @@ class BundleConfig(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Commissioning:
+    """What a site measured of a model before it put it into use, or why it did not.
+
+    Attributes
+    ----------
+    distribution
+        Organ -> its size and place in the site's patients.
+    without
+        Why it is in use without being measured; empty: it was measured.
+    sha256
+        Of the record.
+    """
+
+    by: str
+    distribution: Mapping[str, OrganSpread]
+    without: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelBundle:
     """A bundle that was found and whose hash fits; what it holds is loaded on demand. A subclass for each kind.
 
@@ -87,6 +107,8 @@ class ModelBundle:
     ----------
     sha256
         Of model.json, which holds the hash of the weights: it identifies the model.
+    commissioning
+        The site's record of it, if there is one.
     """
 
     configuration: ClassVar[type[BundleConfig]] = BundleConfig
@@ -95,6 +117,7 @@ class ModelBundle:
     folder: Path
     config: BundleConfig
     sha256: str
+    commissioning: Commissioning | None = None
 
     @property
     def name(self) -> str:
@@ -110,6 +133,12 @@ class ModelBundle:
     def identity(self) -> ModelIdentity:
         """Which model it is."""
         return ModelIdentity(self.name, self.version, self.sha256)
+
+    @property
+    def distribution(self) -> Mapping[str, OrganSpread]:
+        """Organ -> its usual size and place: as the site measured it, else as the model's training set has it."""
+        measured = self.commissioning.distribution if self.commissioning is not None else {}
+        return {**self.config.distribution, **measured}
 
     def verify_weights(self) -> None:
         """See that the network takes the weights; raises ModelError."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from contourd.model.bundle_config import ModelBundle
+
 REMEDY = (
-    "train it on at least 10 patients with each organ, or take over the distribution of such a training into its "
-    "model.json, and activate it"
+    "measure it on at least 10 patients with each organ (`contourd models commission`), and activate it with its record"
 )
 
 
@@ -23,3 +24,11 @@ def unjudged_text(structures: Sequence[str], known: Collection[str]) -> str:
         return ""
     which = "any organ" if len(unknown) == len(structures) else ", ".join(unknown)
     return f"not commissioned: the model does not know the usual size and place of {which}, only sides are checked"
+
+
+def unmeasured_texts(bundle: ModelBundle) -> tuple[str, ...]:
+    """Return why a model is in use without having been measured, and who said so; empty where it was, or ships."""
+    known = bundle.commissioning
+    if known is None or not known.without:
+        return ()
+    return (f"in use without a commissioning record: {known.without} ({known.by})",)

@@ -11,11 +11,13 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
-from contourd.errors import ModelError, SeriesUnusable, SpoolError
+from contourd import __version__
+from contourd.commands import command
+from contourd.errors import ModelError, RecordInvalid, SeriesUnusable, SpoolError
 from contourd.imaging.volume import oval_body
 from contourd.model.bundle import bundle_files, load_bundle
 from contourd.model.bundle_config import ModelBundle
@@ -34,10 +36,20 @@ from contourd.model.library import (
 from contourd.model.model_identity import ModelIdentity
 from contourd.models.activations import Activations
 from contourd.models.placement import ELSEWHERE, find_misplaced, misplaced_text
+from contourd.models.records import (
+    RECORD_FILE,
+    CommissioningRecord,
+    Evidence,
+    commissioning_of,
+    read_record,
+    write_record,
+)
 from contourd.reasons.catalogue import HoldReason, Json
 from contourd.settings import Settings
+from contourd.spool.folder import Spool
 from contourd.spool.opening import open_store
 from contourd.store.database import Database
+from contourd.system.clock import utc_now
 from contourd.system.durable_files import make_private_folder, move_folder_durably, write_durably
 from contourd.system.regular_files import open_regular
 from contourd.transfer.bundles import fetch_bundle, give_bundle
@@ -89,7 +101,18 @@ def load_found(found: FoundModel) -> ModelBundle:
                 folder=str(found.folder),
                 found=bundle.identity.text(),
             )
+        return _with_record(bundle, found)
+
+
+def _with_record(bundle: ModelBundle, found: FoundModel) -> ModelBundle:
+    """Add what the site's record says of a stored model; one that was changed is not believed."""
+    if found.origin is not Origin.STORED:
         return bundle
+    try:
+        record = commissioning_of(found.folder, Spool(found.folder.resolve().parents[1]))
+    except (RecordInvalid, SpoolError) as error:
+        raise ModelError(HoldReason.RECORD_INVALID, said=str(error)) from error
+    return replace(bundle, commissioning=record) if record is not None else bundle
 
 
 def find_same(model: ModelIdentity, asked: str, root: Path) -> FoundModel:
@@ -157,18 +180,24 @@ def try_out(bundle: ModelBundle, device: str) -> None:
         raise ModelError(HoldReason.MODEL_MISPLACES, said=f"{misplaced_text(bundle, wrong)}; {ELSEWHERE}")
 
 
-def activate(database: Database, settings: Settings, source: str, actor: str, reason: str) -> ActivationChange:
+def activate(
+    database: Database, settings: Settings, source: str, actor: str, reason: str, evidence: Evidence
+) -> ActivationChange:
     """Verify a bundle, try it, copy it into the spool's store, and put it into use under its name.
 
     Parameters
     ----------
     source
         A bundle's folder, a name in the store, or a shipped model's name.
+    evidence
+        That it was measured here, or why it was not: for every model but those that ship.
 
     Raises
     ------
     ModelError, DeviceError
         The bundle is not fit for use: nothing changes.
+    RecordInvalid
+        It was not measured, and nobody says why; or the record is of another model, or not this site's.
     SpoolError
         It cannot be copied.
     InvalidTransition
@@ -178,12 +207,56 @@ def activate(database: Database, settings: Settings, source: str, actor: str, re
     activations = Activations(database, root)
     given = Path(source)
     folder = given if is_bundle(given) else activations.find(source).folder
+    spool = Spool(root)
+    record = _record_for(load_bundle(folder.resolve()), folder, spool, actor, evidence)
     stored = store(folder, root, settings.worker.device)
     give_bundle(open_store(settings.spool), root, stored_folder(stored.identity))
     name = stored.name
     before = _active_text(activations, name)
+    if record is not None:
+        write_record(stored.folder / RECORD_FILE, spool, record)
+        (stored.folder / RECORD_FILE).chmod(FILE_MODE)
+        _give_to_owner([stored.folder / RECORD_FILE], root)
+        if record.without and reason.strip():
+            reason = f"{reason.strip()} (without a commissioning record: {record.without})"
     made = activations.activate(stored.identity, stored_folder(stored.identity), actor, reason, before or "")
     return ActivationChange(made, before, routes_of(settings, name))
+
+
+def _record_for(
+    bundle: ModelBundle, folder: Path, spool: Spool, actor: str, evidence: Evidence
+) -> CommissioningRecord | None:
+    """Return what is to lie beside a model in the store; None where it ships, or lies there already."""
+    if evidence.record is not None:
+        record = read_record(evidence.record, spool)
+        if record.sha256 != bundle.sha256 or record.without:
+            other = f"{record.name} {record.version} (sha256 {record.sha256[:12]})"
+            again = command("models commission", str(folder))
+            raise RecordInvalid(
+                f"{evidence.record} is the record of {other}, not of {bundle.identity.text()}; measure this one: "
+                f"{again} DATASET"
+            )
+        return record
+    if evidence.without.strip():
+        return CommissioningRecord(
+            by=actor[:64],
+            at=utc_now(),
+            contourd=__version__,
+            name=bundle.name,
+            version=bundle.version,
+            sha256=bundle.sha256,
+            without=evidence.without.strip()[:256],
+        )
+    ships = shipped_model(bundle.name)
+    if ships is not None and load_bundle(ships.folder).sha256 == bundle.sha256:
+        return None
+    if (spool.root / stored_folder(bundle.identity) / RECORD_FILE).exists():
+        read_record(spool.root / stored_folder(bundle.identity), spool)
+        return None
+    raise RecordInvalid(
+        f"{bundle.identity.text()} was not measured here: {command('models commission', str(folder))} DATASET --output "
+        "RECORD does, and its record is given with --record RECORD; or say with --without-record why it is used without"
+    )
 
 
 def roll_back(database: Database, settings: Settings, name: str, actor: str, reason: str) -> ActivationChange:

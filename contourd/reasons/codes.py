@@ -208,6 +208,7 @@ class HoldReason(StrEnum):
     MODEL_KIND_FOREIGN = "model_kind_foreign"
     NNUNET_NOT_INSTALLED = "nnunet_not_installed"
     NNUNET_ANSWERS_NO_NUMBERS = "nnunet_answers_no_numbers"
+    RECORD_INVALID = "record_invalid"
     NETWORK_NOT_BUILT = "network_not_built"
     MODEL_FILE_IS_LINK = "model_file_is_link"
     MODEL_FILE_ABSENT = "model_file_absent"

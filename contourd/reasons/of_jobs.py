@@ -167,6 +167,7 @@ ENTRIES |= entries(
         "bundle anew",
         HoldReason.NNUNET_NOT_INSTALLED: "the model is an nnU-Net, and nnunetv2 cannot be loaded ({said}); install "
         "contourd[nnunet]",
+        HoldReason.RECORD_INVALID: "{said}",
         HoldReason.NETWORK_NOT_BUILT: "nnunetv2 cannot build the network of the model's plans: {said}",
         HoldReason.NNUNET_ANSWERS_NO_NUMBERS: "the network of {model} answers with numbers that half precision cannot "
         "hold; activate another model",

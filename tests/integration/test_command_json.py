@@ -49,7 +49,7 @@ from trainer.case import write_case
 # pynetdicom leaves the sockets of broken connections to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 
-TRIED = ("--reason", "tried", "--config")
+TRIED = ("--reason", "tried", "--without-record", "a test", "--config")
 
 
 @dataclass(frozen=True)

@@ -48,12 +48,19 @@ def test_a_model_is_changed_under_the_running_node(tmp_path, fit_bundle, make_se
         configuration = write_configuration(folder, port, "bright", names)
         asked = ("--config", configuration)
         make_queue(load_settings(configuration))
-        assert "is in use" in contourd("models", "activate", first, "--reason", "the first", *asked).output
+        assert (
+            "is in use"
+            in contourd(
+                "models", "activate", first, "--reason", "the first", "--without-record", "a test", *asked
+            ).output
+        )
         with serve(folder, "bright", names, port) as served:
             node = watched(served)
             storescu(port, make_series("p1"))
             node.wait_until(lambda status: delivered(status) == [1])
-            activated = contourd("models", "activate", second, "--reason", "better", *asked)
+            activated = contourd(
+                "models", "activate", second, "--reason", "better", "--without-record", "a test", *asked
+            )
             assert "bright 2 (sha256 " in activated.output
             shutil.rmtree(second)
             storescu(port, make_series("p2"))

@@ -5,7 +5,9 @@ nothing of ``trainer.curation`` and ``trainer.training``. Others use what is nam
 """
 
 from trainer.evaluation.card import write_card
-from trainer.evaluation.evaluate import run_evaluation
+from trainer.evaluation.evaluate import Results, run_evaluation
 from trainer.evaluation.metrics import dice
+from trainer.evaluation.report import Evaluated
+from trainer.evaluation.results import MetricSummary
 
-__all__ = ["dice", "run_evaluation", "write_card"]
+__all__ = ["Evaluated", "MetricSummary", "Results", "dice", "run_evaluation", "write_card"]

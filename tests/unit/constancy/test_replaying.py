@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from contourd.cli import app
 from contourd.constancy.replay import ReplayBasis, Replayer, compare_organs
 from contourd.models import activation
+from contourd.models.records import Evidence
 from contourd.settings import load_settings
 from contourd.store.tables import AuditRow, InstanceRow, SeriesRow
 from tests.bundles import brighter_bundle, bundle_of_version
@@ -36,7 +37,9 @@ def bench(tmp_path, fit_bundle, make_series):
 
 
 def activate(bench, folder):
-    return activation.activate(bench.database, bench.settings, str(folder), "marie", "trained here").activation.model
+    return activation.activate(
+        bench.database, bench.settings, str(folder), "marie", "trained here", Evidence(without="a test")
+    ).activation.model
 
 
 def replay(bench, basis=ReplayBasis.RECORDED, **changes):

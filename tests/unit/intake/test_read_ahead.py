@@ -17,6 +17,7 @@ from contourd.dicom.reading.series import gate, read_volume
 from contourd.intake.read_ahead import ReadAhead
 from contourd.intake.waiting_images import arriving_images
 from contourd.models import activation
+from contourd.models.records import Evidence
 from contourd.node import worker
 from contourd.settings import load_settings
 from contourd.store.states import JobState, SeriesState
@@ -124,7 +125,9 @@ def test_of_an_image_whose_decoder_is_another_process_the_header_is_read(images)
 @pytest.fixture
 def bench(tmp_path, fit_bundle):
     bench = open_bench(load_settings(write_configuration(tmp_path / "node", 11112, "bright", {"pacs": ("PACS", 104)})))
-    activation.activate(bench.database, bench.settings, str(fit_bundle), "marie", "trained here")
+    activation.activate(
+        bench.database, bench.settings, str(fit_bundle), "marie", "trained here", Evidence(without="a test")
+    )
     yield bench
     close_bench(bench)
 

@@ -15,6 +15,7 @@ from contourd.errors import InvalidTransition, ModelError
 from contourd.model.bundle import load_bundle, save_bundle
 from contourd.models import activation
 from contourd.models.activations import Activations
+from contourd.models.records import Evidence
 from contourd.settings import load_settings
 from contourd.store.database import Database
 from tests.bundles import brighter_bundle, bundle_of_version, damage, make_bright_bundle
@@ -41,7 +42,7 @@ def database(settings):
 
 
 def activate(database, settings, folder):
-    return activation.activate(database, settings, str(folder), "marie", "trained here")
+    return activation.activate(database, settings, str(folder), "marie", "trained here", Evidence(without="a test"))
 
 
 def test_the_copy_is_in_use_whatever_becomes_of_the_folder(database, settings, fit_bundle, tmp_path):
@@ -127,7 +128,7 @@ def command(configuration, *words):
 def test_the_commands(settings, configuration, fit_bundle, tmp_path):
     second = brighter_bundle(fit_bundle, tmp_path / "second")
     for folder in (bundle_of_version(fit_bundle, tmp_path / "first", "1"), second):
-        done = command(configuration, "activate", str(folder), "--reason", "trained here")
+        done = command(configuration, "activate", str(folder), "--reason", "trained here", "--without-record", "a test")
         assert done.exit_code == 0, done.output
         assert "used by route 1" in done.output
         assert "record the constancy baseline anew" in done.output
@@ -142,8 +143,8 @@ def test_the_commands(settings, configuration, fit_bundle, tmp_path):
     assert "Brain, SpinalCanal" in shown
     told = json.loads(command(configuration, "show", "bright", "--json").output)
     assert [(a["version"], a["rollback"], a["reason"]) for a in told["activations"]] == [
-        ("1", False, "trained here"),
-        ("2", False, "trained here"),
+        ("1", False, "trained here (without a commissioning record: a test)"),
+        ("2", False, "trained here (without a commissioning record: a test)"),
     ]
     assert command(configuration, "verify").exit_code == 0
     damage(settings.spool.root / "models" / listed["bright", "2"]["stored_name"] / "weights.safetensors")
