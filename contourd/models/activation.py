@@ -219,7 +219,9 @@ def activate(
         _give_to_owner([stored.folder / RECORD_FILE], root)
         if record.without and reason.strip():
             reason = f"{reason.strip()} (without a commissioning record: {record.without})"
-    made = activations.activate(stored.identity, stored_folder(stored.identity), actor, reason, before or "")
+    made = activations.activate(
+        stored.identity, stored_folder(stored.identity), actor, reason, before or "", evidence.record is not None
+    )
     return ActivationChange(made, before, routes_of(settings, name))
 
 

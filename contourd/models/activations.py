@@ -46,13 +46,17 @@ class Activations:
         with self._database.reading() as session:
             return read_activations(session, name)
 
-    def activate(self, model: ModelIdentity, folder: str, actor: str, reason: str, before: str = "") -> Activation:
+    def activate(
+        self, model: ModelIdentity, folder: str, actor: str, reason: str, before: str = "", measured: bool = False
+    ) -> Activation:
         """Put a stored bundle into use for its name.
 
         Parameters
         ----------
         before
             What the name stood for, in words, for the audit trail.
+        measured
+            A record of it is new: it may be in use already.
 
         Raises
         ------
@@ -63,7 +67,7 @@ class Activations:
             raise InvalidTransition("give a reason: it is kept with the activation and in the audit trail")
         with self._database.transaction() as session:
             rows = _locked(session, model.name)
-            if rows and rows[-1].model == model and rows[-1].folder == folder:
+            if rows and rows[-1].model == model and rows[-1].folder == folder and not measured:
                 raise InvalidTransition(
                     f"{model.text()} is in use already since {rows[-1].at:%Y-%m-%d %H:%M} UTC; its copy is whole"
                 )

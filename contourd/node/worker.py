@@ -15,7 +15,6 @@ from contextlib import contextmanager, suppress
 from io import BytesIO
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import MappingProxyType
 from typing import Protocol
 
 from contourd.contour.contouring import ContouringOptions, ContouringResult, contour_series
@@ -45,6 +44,7 @@ from contourd.models.orders import JobOrder
 from contourd.models.runtimes import FOLDER, make_predictor
 from contourd.node.fitting_orders import UNORDERED, FittingOrders
 from contourd.node.heartbeat import Heartbeat
+from contourd.node.loaded_models import LoadedModels
 from contourd.profiles import STRICT
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Settings
@@ -118,7 +118,7 @@ class Worker:
         self._runtimes = settings.spool.root / FOLDER
         self._ahead = ReadAhead()
         self._listed = 0
-        self._predictors = dict[str, Predictor]()
+        self._models = LoadedModels(lambda bundle: make_predictor(bundle, settings.worker, self._runtimes))
         self._colours = site_colours(settings.structures.file)
         self._waiting = dict[int, Backoff]()
         self._elapsed = elapsed
@@ -179,7 +179,7 @@ class Worker:
     @property
     def predictors(self) -> Mapping[str, Predictor]:
         """What a route calls a model -> the predictor that is loaded for it."""
-        return MappingProxyType(self._predictors)
+        return self._models.predictors
 
     @property
     def images_ahead(self) -> int:
@@ -354,7 +354,7 @@ class Worker:
         elif job.sent_with is not None:
             found = self._same(job.sent_with, found)
         predictor = self._predictor(found)
-        contoured = self._contour_series(instances, predictor, order)
+        contoured = self._models.with_room(found.asked, lambda: self._contour_series(instances, predictor, order))
         stored, written = {}, {}
         for part, (identity, dataset) in enumerate(zip(profiles, contoured.datasets, strict=True), 1):
             buffer = BytesIO()
@@ -397,13 +397,13 @@ class Worker:
 
     def _predictor(self, found: FoundModel) -> Predictor:
         bundle = load_found(found)
-        known = self._predictors.get(found.asked)
-        if known is None or known.bundle.sha256 != bundle.sha256:
-            self._predictors.pop(found.asked, None)  # its memory is needed, and it is not the one to contour with
-            with with_remedy(found):
-                self._predictors[found.asked] = make_predictor(bundle, self._settings.worker, self._runtimes)
-            self._audit_model(found.asked, bundle)
-        return self._predictors[found.asked]
+        known = self._models.find(found.asked, bundle)
+        if known is not None:
+            return known
+        with with_remedy(found):
+            loaded = self._models.load(found.asked, bundle)
+        self._audit_model(found.asked, bundle)
+        return loaded
 
     def _audit_model(self, model: str, bundle: ModelBundle) -> None:
         try:
