@@ -6,7 +6,7 @@ import time
 
 from contourd.checks.finding import CheckFinding, failed, ok
 from contourd.imaging.volume import Volume, oval_body
-from contourd.model.commissioning import REMEDY, unjudged_text
+from contourd.model.commissioning import remedy_text, unjudged_text
 from contourd.model.library import NAMED, FoundModel, Origin, find_model
 from contourd.model.runtime import peak_bytes
 from contourd.models.activation import load_found, verify
@@ -35,7 +35,7 @@ def model(name: str, settings: Settings) -> CheckFinding:
     if one is not None:
         text = f"{text}, in use since {one.at:%Y-%m-%d %H:%M} UTC by {one.actor}"
     uncommissioned = unjudged_text(bundle.config.model.structures, bundle.distribution)
-    return ok(f"{text}; {uncommissioned}", REMEDY) if uncommissioned else ok(text)
+    return ok(f"{text}; {uncommissioned}", remedy_text()) if uncommissioned else ok(text)
 
 
 def found_model(name: str, settings: Settings) -> FoundModel:

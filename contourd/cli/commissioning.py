@@ -26,9 +26,10 @@ def commission(
     split: Annotated[str, typer.Option(help="test, validation or train.")] = "test",
     config: ConfigOption = None,
 ) -> None:
-    """Measure a model on a data set, and sign the record that `models activate` asks for.
+    """Measure a model on a data set, and sign its record.
 
-    Each case is contoured as the node does, written as a structure set, read back and compared.
+    `contourd models activate` asks for it. Each case is contoured as the node does, written as a structure set, read
+    back and compared.
     """
     import hashlib
 
@@ -71,10 +72,9 @@ def commission(
         typer.echo(
             f"too few patients for the usual size and place of {', '.join(unknown)}: only their sides are checked"
         )
-    use = command("models activate", str(bundle.folder))
+    use = command("models activate", str(bundle.folder), "--record", str(output), "--reason", "WHY")
     typer.echo(
-        f"{output / RECORD_FILE}: signed by {record.by}. Look at {output / 'record.html'}, and if it will do: "
-        f"{use} --record {output} --reason WHY"
+        f"{output / RECORD_FILE}: signed by {record.by}. Look at {output / 'record.html'}, and if it will do: {use}"
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from contourd.cli.options import ConfigOption
 from contourd.commands import command
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ def import_model(
     checkpoint: Annotated[str, typer.Option(help="final or best.")] = "final",
     version: Annotated[str, typer.Option(help="Of the model.")] = "1",
     output: Annotated[Path | None, typer.Option(help="The bundle's folder; by default its name.")] = None,
+    config: ConfigOption = None,
 ) -> None:
     """Make a bundle of an nnU-Net's results folder.
 
@@ -33,7 +36,7 @@ def import_model(
         raise NodeError(f"--checkpoint {checkpoint}: it is one of {', '.join(CHECKPOINTS)}")
     target = output or Path(name)
     order = ImportOrder(folder, name, target, organs, tuple(fold or ()), checkpoint, version)
-    made = import_nnunet(order, _read_name)
+    made = import_nnunet(order, _reader(config))
     for label, one in made.organs.labels.items():
         may_be = f", perhaps {one.suggestion}" if one.suggestion else ""
         typer.echo(f"{label:<32} {one.organ or 'not contoured':<16} {one.sure}{may_be}")
@@ -43,17 +46,23 @@ def import_model(
     typer.echo(f"{made.bundle.identity.text()} lies in {target}, and is not in use")
     if not made.network:
         typer.echo("this system let nothing keep the process that read the checkpoints from the network", err=True)
-    again, use = command("models import", str(folder)), command("models activate", str(target))
-    typer.echo(
-        f"Look at {target / ORGANS_FILE}; if you change it: {again} --name {name} --organs {target / ORGANS_FILE}. "
-        f"Then commission it, and put it into use: {use}",
-        err=True,
-    )
+    edited = str(target / ORGANS_FILE)
+    again = command("models import", str(folder), "--name", name, "--organs", edited)
+    measure = command("models commission", str(target), "DATASET", "--output", "RECORD")
+    typer.echo(f"Look at {edited}; if you change it: {again}. Then measure it: {measure}", err=True)
 
 
-def _read_name(label: str) -> LabelReading:
+def _reader(config: Path | None) -> Callable[[str], LabelReading]:
+    """Return what reads a label by the catalogue, with the site's own organs where settings are given."""
+    from contourd.model.site_structures import extended_catalogue
     from contourd.models.organ_map import LabelReading
-    from trainer.names import interpret
+    from contourd.settings import load_settings
+    from trainer.names import interpret, vocabulary_of
 
-    reading = interpret(label)
-    return LabelReading(reading.organ or "", reading.certainty.value, reading.suggestion)
+    vocabulary = vocabulary_of(extended_catalogue(load_settings(config).structures.file)) if config else None
+
+    def read(label: str) -> LabelReading:
+        reading = interpret(label, vocabulary)
+        return LabelReading(reading.organ or "", reading.certainty.value, reading.suggestion)
+
+    return read

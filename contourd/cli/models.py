@@ -36,7 +36,7 @@ def list_models(config: ConfigOption = None, json: JsonOption = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from contourd.model.commissioning import REMEDY
+    from contourd.model.commissioning import remedy_text
 
     table = Table("model", "from", "in use as", "since", "by", "routes")
     for line in lines:
@@ -47,7 +47,7 @@ def list_models(config: ConfigOption = None, json: JsonOption = False) -> None:
     Console().print(table)
     for line in lines:
         if line.uncommissioned:
-            typer.echo(f"{line.model.stored_name}: {line.uncommissioned}; {REMEDY}")
+            typer.echo(f"{line.model.stored_name}: {line.uncommissioned}; {remedy_text()}")
 
 
 def show(

@@ -25,7 +25,7 @@ from contourd.imaging.contours import ROI, HoleStyle, MaskInBox, StructureSet, t
 from contourd.imaging.grid import Grid
 from contourd.model.agreement import LatticeAgreement, disagreement
 from contourd.model.bundle_config import ModelBundle
-from contourd.model.commissioning import unjudged_text, unmeasured_texts
+from contourd.model.commissioning import unjudged_text
 from contourd.model.limits import outside
 from contourd.model.plausibility import OrganGeometry, assess, organ, recognised
 from contourd.model.predictor import Prediction, Predictor, Progress
@@ -249,9 +249,17 @@ def _remarks(
     unjudged = unjudged_text(bundle.config.model.structures, distribution)
     return (
         Remarks.noted(RemarkCheck.LIMITS, released)
-        + Remarks.noted(RemarkCheck.DISTRIBUTION, [*unmeasured_texts(bundle), *([unjudged] if unjudged else [])])
+        + Remarks.noted(RemarkCheck.DISTRIBUTION, [*_unmeasured(bundle), *([unjudged] if unjudged else [])])
         + judged((*findings, *unclear), order.plausibility)
     )
+
+
+def _unmeasured(bundle: ModelBundle) -> tuple[str, ...]:
+    """Return why a model is in use without having been measured, and who said so; empty where it was, or ships."""
+    known = bundle.commissioning
+    if known is None or not known.without:
+        return ()
+    return (f"in use without a commissioning record: {known.without} ({known.by})",)
 
 
 def judged(findings: Sequence[Finding], settings: PlausibilitySettings) -> Remarks:

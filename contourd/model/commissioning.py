@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from contourd.model.bundle_config import ModelBundle
+from contourd.commands import command
 
-REMEDY = (
-    "measure it on at least 10 patients with each organ (`contourd models commission`), and activate it with its record"
-)
+
+def remedy_text() -> str:
+    """Return what to do about it."""
+    measure = command("models commission", "MODEL", "DATASET", "--output", "RECORD")
+    return f"measure it on at least 10 patients with each organ (`{measure}`), and activate it with its record"
 
 
 def unjudged_text(structures: Sequence[str], known: Collection[str]) -> str:
@@ -24,11 +26,3 @@ def unjudged_text(structures: Sequence[str], known: Collection[str]) -> str:
         return ""
     which = "any organ" if len(unknown) == len(structures) else ", ".join(unknown)
     return f"not commissioned: the model does not know the usual size and place of {which}, only sides are checked"
-
-
-def unmeasured_texts(bundle: ModelBundle) -> tuple[str, ...]:
-    """Return why a model is in use without having been measured, and who said so; empty where it was, or ships."""
-    known = bundle.commissioning
-    if known is None or not known.without:
-        return ()
-    return (f"in use without a commissioning record: {known.without} ({known.by})",)

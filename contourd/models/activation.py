@@ -233,10 +233,10 @@ def _record_for(
         record = read_record(evidence.record, spool)
         if record.sha256 != bundle.sha256 or record.without:
             other = f"{record.name} {record.version} (sha256 {record.sha256[:12]})"
-            again = command("models commission", str(folder))
+            again = command("models commission", str(folder), "DATASET", "--output", "RECORD")
             raise RecordInvalid(
                 f"{evidence.record} is the record of {other}, not of {bundle.identity.text()}; measure this one: "
-                f"{again} DATASET"
+                f"{again}"
             )
         return record
     if evidence.without.strip():
@@ -255,9 +255,11 @@ def _record_for(
     if (spool.root / stored_folder(bundle.identity) / RECORD_FILE).exists():
         read_record(spool.root / stored_folder(bundle.identity), spool)
         return None
+    measure = command("models commission", str(folder), "DATASET", "--output", "RECORD")
+    use = command("models activate", str(folder), "--record", "RECORD", "--reason", "WHY")
     raise RecordInvalid(
-        f"{bundle.identity.text()} was not measured here: {command('models commission', str(folder))} DATASET --output "
-        "RECORD does, and its record is given with --record RECORD; or say with --without-record why it is used without"
+        f"{bundle.identity.text()} was not measured here: {measure} does; then {use}; or say why it is used "
+        "without: --without-record"
     )
 
 

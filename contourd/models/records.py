@@ -127,7 +127,7 @@ def read_record(path: Path, spool: Spool) -> CommissioningRecord:
         The site's key cannot be read.
     """
     file = path / RECORD_FILE if path.is_dir() else path
-    again = command("models commission")
+    again = command("models commission", "MODEL", "DATASET", "--output", "RECORD")
     try:
         if file.stat().st_size > LARGEST_BYTES:
             raise RecordInvalid(f"{file} is larger than any record; {again} makes one")

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
 from contourd.errors import QueueUnavailable
-from contourd.model.commissioning import REMEDY
+from contourd.model.commissioning import remedy_text
 from contourd.model.remarks import RemarkVerdict
 from contourd.models.activations import Activations
 from contourd.models.listing import ModelLine, routed_models
@@ -119,7 +119,7 @@ def model_page(request: Request) -> Response:
     if number >= len(models):
         raise HTTPException(404, "no route names such a model")
     model = models[number]
-    return page(request, "model.html", model=model, card=rendered(model.card()), remedy=REMEDY)
+    return page(request, "model.html", model=model, card=rendered(model.card()), remedy=remedy_text())
 
 
 def rendered(markdown: str) -> Markup:

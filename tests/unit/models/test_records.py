@@ -66,7 +66,7 @@ def in_use(database, settings):
 
 
 def test_without_a_record_it_is_refused_with_the_commands(database, settings, fit_bundle):
-    with pytest.raises(RecordInvalid, match=r"models commission .* --record RECORD; or say with --without-record"):
+    with pytest.raises(RecordInvalid, match=r"models commission .* --record RECORD .* --without-record"):
         activate(database, settings, fit_bundle)
     with pytest.raises(ModelError):
         in_use(database, settings)
