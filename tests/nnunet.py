@@ -133,7 +133,7 @@ def shrink(plans: Path) -> None:
     said = json.loads(plans.read_text())
     for configuration in said["configurations"].values():
         if "architecture" in configuration and len(configuration.get("patch_size", ())) == 3:
-            configuration["patch_size"], configuration["batch_size"] = [16, 32, 32], 2
+            configuration["patch_size"], configuration["batch_size"] = [48, 24, 48], 2
             kwargs = configuration["architecture"]["arch_kwargs"]
             kwargs |= {
                 "n_stages": 3,  # of two, nnU-Net weighs the only output with 0 / 0
@@ -240,9 +240,10 @@ def train_on(results: Path, cases: int = 5, steps: int = 400) -> None:
             planned["architecture"]["network_class_name"], planned["architecture"]["arch_kwargs"],
             planned["architecture"]["_kw_requires_import"], 1, len(LABELS), deep_supervision=False,
         )  # fmt: skip
+    network.load_state_dict(checkpoint["network_weights"])
     torch.manual_seed(1)
     optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
-    weights = torch.tensor([0.2, 1.0, 1.0, 1.0, 1.0])
+    weights = torch.tensor([0.2, 2.0, 1.0, 1.0, 1.0])
     network.train()
     for step in range(steps):
         volume, labels = phantom(step % cases)

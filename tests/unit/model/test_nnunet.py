@@ -63,9 +63,12 @@ def dice(p, q) -> float:
 def supine():
     """A patient of other spacing than the model's, and the masks of nnU-Net itself."""
     volume, _ = phantom(77)
-    grid = Grid.regular(volume.grid.shape, (3.5, 4.0, 4.2), (-100.0, -90.0, -40.0))
-    other = Volume(grid, volume.hu)
-    return other, label_map(TRAINED, other.hu, grid.spacing_mm)
+    finer = [(np.arange(round(side * 1.25)) / 1.25).astype(int) for side in volume.grid.shape]
+    hu = volume.hu[np.ix_(*finer)]
+    grid = Grid.regular(hu.shape, (3.2, 3.6, 3.6), (-100.0, -90.0, -40.0))
+    labels = label_map(TRAINED, hu, grid.spacing_mm)
+    assert {1, 2, 3} <= set(np.unique(labels))
+    return Volume(grid, hu), labels
 
 
 def test_the_trained_network_finds_the_organs(predictor):
@@ -100,7 +103,7 @@ def test_through_dicom_left_is_left(predictor, supine, tmp_path):
 
 
 def test_axes_that_run_the_other_way_are_turned(tmp_path, supine):
-    """A model whose files were made by dcm2niix saw the CT with rows to the front: SAL."""
+    """A model whose files were made by dcm2niix saw the CT with its rows in the other order; here columns too."""
     volume, _ = supine
     organs = tmp_path / "organs.toml"
     lines = [
@@ -117,11 +120,11 @@ def test_axes_that_run_the_other_way_are_turned(tmp_path, supine):
 def test_uneven_slices_are_laid_on_even_ones(predictor, supine):
     volume, labels = supine
     origins = volume.grid.slice_origins_mm.copy()
-    origins[12:, 2] += 3.5  # one slice is missing
+    origins[15:, 2] += 3.2  # one slice is missing
     grid = Grid(volume.grid.shape, volume.grid.pixel_spacing_mm, origins)
     found = predictor.predict(Volume(grid, volume.hu)).mask("Brainstem").on(grid.shape)
     assert found.any()
-    assert dice(found[:8], (labels == 3)[:8]) > 0.6 if (labels == 3)[:8].any() else True
+    assert found[:15].any() == (labels == 3)[:15].any()
 
 
 def test_an_ensemble_with_old_plans_as_totalsegmentator_has_them(tmp_path):
