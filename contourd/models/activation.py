@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
@@ -56,6 +56,7 @@ from contourd.transfer.bundles import fetch_bundle, give_bundle
 
 FILE_MODE, FOLDER_MODE = 0o400, 0o700
 PARTIAL = ".partial-"
+KEY_FILE = "site.key"
 CHUNK_BYTES = 2**20
 LEFTOVER_S = 86400.0
 # A trunk of 200 x 160 mm, 160 mm long.
@@ -108,8 +109,11 @@ def _with_record(bundle: ModelBundle, found: FoundModel) -> ModelBundle:
     """Add what the site's record says of a stored model; one that was changed is not believed."""
     if found.origin is not Origin.STORED:
         return bundle
+    root = found.folder.resolve().parents[1]
+    if (found.folder / RECORD_FILE).exists() and not (root / KEY_FILE).exists():  # a host that is new: none is made here
+        raise ModelError(HoldReason.RECORD_INVALID, said=f"{root / KEY_FILE}, by which records are known, is not here yet")
     try:
-        record = commissioning_of(found.folder, Spool(found.folder.resolve().parents[1]))
+        record = commissioning_of(found.folder, Spool(root))
     except (RecordInvalid, SpoolError) as error:
         raise ModelError(HoldReason.RECORD_INVALID, said=str(error)) from error
     return replace(bundle, commissioning=record) if record is not None else bundle
@@ -207,10 +211,12 @@ def activate(
     activations = Activations(database, root)
     given = Path(source)
     folder = given if is_bundle(given) else activations.find(source).folder
-    spool = Spool(root)
-    record = _record_for(load_bundle(folder.resolve()), folder, spool, actor, evidence)
+    objects = open_store(settings.spool)
+    spool = Spool(root, store=objects)
+    with suppress(ModelError):  # before the trial, which takes its time; what is damaged is told of the copy
+        _record_for(load_bundle(folder.resolve()), folder, spool, actor, evidence)
     stored = store(folder, root, settings.worker.device)
-    give_bundle(open_store(settings.spool), root, stored_folder(stored.identity))
+    record = _record_for(stored, folder, spool, actor, evidence)
     name = stored.name
     before = _active_text(activations, name)
     if record is not None:

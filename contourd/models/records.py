@@ -20,12 +20,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from contourd.commands import command
 from contourd.errors import RecordInvalid, SpoolError
 from contourd.model.bundle_config import Commissioning
+from contourd.model.library import RECORD_FILE as RECORD_FILE
 from contourd.model.plausibility import OrganSpread
 from contourd.spool.folder import PARTIAL, Spool
 from contourd.system.durable_files import write_durably
 from contourd.system.regular_files import read_regular
 
-RECORD_FILE, PURPOSE = "record.json", "commissioning record"
+PURPOSE = "commissioning record"
 LARGEST_BYTES = 8 * 2**20
 
 

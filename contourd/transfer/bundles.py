@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from contourd.errors import ModelError, ObjectExists, ObjectMissing, SpoolError
 from contourd.model.bundle import bundle_files, load_bundle
-from contourd.model.library import CARD_FILE, MODEL_FILE, WEIGHTS_FILE, is_bundle, places_of, stored_folder
+from contourd.model.library import CARD_FILE, MODEL_FILE, RECORD_FILE, WEIGHTS_FILE, is_bundle, places_of, stored_folder
 from contourd.model.model_identity import ModelIdentity
 from contourd.spool.objects import ObjectStore
 from contourd.system.durable_files import PRIVATE, make_private_folder, move_folder_durably, write_fsynced
@@ -40,7 +40,9 @@ def give_bundle(store: ObjectStore | None, root: Path, folder: str) -> None:
     if store is None:
         return
     # model.json comes last: who finds it finds the weights, too.
-    for file in sorted(bundle_files(root / folder), key=lambda file: file.name == MODEL_FILE):
+    record = root / folder / RECORD_FILE
+    files = (*bundle_files(root / folder), *([record] if record.exists() else []))
+    for file in sorted(files, key=lambda file: file.name == MODEL_FILE):
         content, name = file.read_bytes(), f"{folder}/{file.name}"
         try:
             store.put(name, [content])
@@ -66,7 +68,7 @@ def fetch_bundle(store: ObjectStore | None, root: Path, folder: str, sha256: str
     try:
         make_private_folder(within)
         partial.mkdir(mode=0o700)
-        for name in (MODEL_FILE, WEIGHTS_FILE, CARD_FILE):
+        for name in (MODEL_FILE, WEIGHTS_FILE, CARD_FILE, RECORD_FILE):
             with suppress(ObjectMissing):
                 write_fsynced(partial / name, [store.get(f"{folder}/{name}")], PRIVATE)
                 (partial / name).chmod(READ_ONLY)
