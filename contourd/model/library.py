@@ -20,6 +20,7 @@ from contourd.reasons.catalogue import HoldReason
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "weights.safetensors"
 CARD_FILE = "CARD.md"
+RECORD_FILE = "record.json"  # of the site, beside a model that was activated
 SHIPPED_MODELS = Path(__file__).resolve().parent / "bundles"
 MODEL_STORE = "models"  # in the spool
 NAMED = re.compile(r"[A-Za-z0-9._-]*[A-Za-z0-9_-][A-Za-z0-9._-]*")  # no folder: neither . nor ..

@@ -110,8 +110,12 @@ def _with_record(bundle: ModelBundle, found: FoundModel) -> ModelBundle:
     if found.origin is not Origin.STORED:
         return bundle
     root = found.folder.resolve().parents[1]
-    if (found.folder / RECORD_FILE).exists() and not (root / KEY_FILE).exists():  # a host that is new: none is made here
-        raise ModelError(HoldReason.RECORD_INVALID, said=f"{root / KEY_FILE}, by which records are known, is not here yet")
+    if (found.folder / RECORD_FILE).exists() and not (
+        root / KEY_FILE
+    ).exists():  # a host that is new: none is made here
+        raise ModelError(
+            HoldReason.RECORD_INVALID, said=f"{root / KEY_FILE}, by which records are known, is not here yet"
+        )
     try:
         record = commissioning_of(found.folder, Spool(root))
     except (RecordInvalid, SpoolError) as error:
@@ -225,6 +229,7 @@ def activate(
         _give_to_owner([stored.folder / RECORD_FILE], root)
         if record.without and reason.strip():
             reason = f"{reason.strip()} (without a commissioning record: {record.without})"
+    give_bundle(objects, root, stored_folder(stored.identity))
     made = activations.activate(
         stored.identity, stored_folder(stored.identity), actor, reason, before or "", evidence.record is not None
     )
