@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 CT ?=
 
-.PHONY: demo test lint types format bench chaos soak fuzz sbom audit wheel screenshots
+.PHONY: demo test lint types format bench chaos chaos-hosts soak fuzz sbom audit wheel screenshots
 .SILENT:
 
 demo: $(STAMP)
@@ -37,6 +37,11 @@ $(VENV)/bench: $(STAMP)
 
 chaos: $(STAMP)
 	$(BIN)/python -m tests.chaos
+
+# Two receivers, three workers, PostgreSQL and an object store; as root, for each host has namespaces of its own.
+KILLS ?= 100
+chaos-hosts: $(STAMP)
+	$(BIN)/python -m tests.chaos --hosts $(KILLS)
 
 soak: $(STAMP)
 	$(BIN)/python -m tests.soak

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import random
 import socket
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,17 +63,26 @@ class Acknowledged:
             return self.changed.wait_for(lambda: len(self.digests) > than, timeout_s)
 
 
-def send(paths: list[Path], port: int, acknowledged: Acknowledged, ae_title: str = SCANNER) -> None:
-    """Send as a patient scanner does: what was not acknowledged is sent again, on another association."""
+def send(paths: list[Path], port: int | Sequence[int], acknowledged: Acknowledged, ae_title: str = SCANNER) -> None:
+    """Send as a patient scanner does: what was not acknowledged is sent again, on another association.
+
+    Parameters
+    ----------
+    port
+        Of several, each association goes to the next, and after some images there is another: as behind a balancer.
+    """
     _config.STORE_SEND_CHUNKED_DATASET = True  # the file's own bytes
     ae = AE(ae_title)
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
     ae.dimse_timeout = ANSWER_S  # pynetdicom's own reactor takes an answer away from its sender now and then
     waiting, deadline = list(paths), time.monotonic() + SENDING_S
     opened: list[socket.socket] = []
+    ports = itertools.cycle([port] if isinstance(port, int) else port)
+    some = len(paths) if isinstance(port, int) else max(1, len(paths) // 2)
     while waiting and time.monotonic() < deadline:
-        association = ae.associate(LOOPBACK, port, ae_title="CONTOURD", evt_handlers=without_delay(opened))
-        while waiting and association.is_established:
+        association = ae.associate(LOOPBACK, next(ports), ae_title="CONTOURD", evt_handlers=without_delay(opened))
+        left = max(0, len(waiting) - some)
+        while len(waiting) > left and association.is_established:
             try:
                 response = association.send_c_store(waiting[0])
             except RuntimeError:  # the connection broke between two images
@@ -79,9 +90,10 @@ def send(paths: list[Path], port: int, acknowledged: Acknowledged, ae_title: str
             if response.get("Status", None) != SUCCESS:
                 break
             acknowledged.add(waiting.pop(0))
+        broke_off = len(waiting) > left
         if association.is_established:
             association.release()
-        if waiting:
+        if broke_off:
             time.sleep(SEND_AGAIN_S)
     for connection in opened:
         connection.close()

@@ -132,6 +132,14 @@ class Site:
         delivered = self._count("SELECT count(DISTINCT series_id) FROM jobs WHERE state = 'DELIVERED'")
         return len(self.images) - delivered
 
+    def ask(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        """Read the database."""
+        return self.server.ask(query, *values)
+
+    def file(self, path: str) -> Path:
+        """Return where a file of the spool is."""
+        return self.server.spool / path
+
     def series_state(self, uid: str) -> str:
         return self._one("SELECT state FROM series WHERE series_uid = ?", uid)
 

@@ -1,0 +1,147 @@
+"""Blows at several hosts, their database and their store, one after another or at random moments under load."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tests.chaos.hosts import LEASE_S, Hosts
+from tests.chaos.server import wait_until
+
+SENDERS, MOST_OPEN = 3, 8
+# Longer than a lease: whoever hung comes back to a job or a delivery that is another's.
+HANGS_S = LEASE_S + 2.0
+AWAY_S = (0.5, 4.0)
+BACKEND = "SELECT pid FROM pg_stat_activity WHERE application_name = 'contourd' ORDER BY random() LIMIT 1"
+
+
+@dataclass(frozen=True)
+class HostBlow:
+    """What is done, and how often among those at random."""
+
+    name: str
+    strike: Callable[[Hosts, random.Random], None]
+    weight: float = 1.0
+
+
+def _receiver_off(hosts: Hosts, rng: random.Random) -> None:
+    host = rng.choice(hosts.receivers)
+    host.kill()
+    time.sleep(rng.uniform(*AWAY_S))
+    host.start()
+
+
+def _worker_off(hosts: Hosts, rng: random.Random) -> None:
+    host = rng.choice(hosts.workers)
+    host.kill()
+    time.sleep(rng.uniform(*AWAY_S))
+    host.start()
+
+
+def _worker_process(hosts: Hosts, rng: random.Random) -> None:
+    rng.choice(hosts.workers).kill_worker()
+
+
+def _worker_hangs(hosts: Hosts, rng: random.Random) -> None:
+    _hang(hosts, rng, contouring=True)
+
+
+def _receiver_hangs(hosts: Hosts, rng: random.Random) -> None:
+    _hang(hosts, rng, contouring=False)
+
+
+def _hang(hosts: Hosts, rng: random.Random, contouring: bool) -> None:
+    host = rng.choice(hosts.workers if contouring else hosts.receivers)
+    if contouring:  # one that has a job, if any has: what it brings then is late
+        busy = [row[0] for row in hosts.ask_or("SELECT worker FROM jobs WHERE state = 'CONTOURING'")]
+        host = next((one for one in hosts.workers if any(str(name).startswith(one.name) for name in busy)), host)
+    host.signal(signal.SIGSTOP)
+    time.sleep(HANGS_S)
+    host.signal(signal.SIGCONT)
+
+
+def _backend(hosts: Hosts, rng: random.Random) -> None:  # noqa: ARG001
+    for (pid,) in hosts.ask_or(BACKEND):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)  # the postmaster ends all others, and recovers
+
+
+def _postmaster(hosts: Hosts, rng: random.Random) -> None:
+    hosts.cluster.stop(signal.SIGQUIT)  # as pg_ctl stop -m immediate
+    time.sleep(rng.uniform(*AWAY_S))
+    hosts.cluster.start()
+
+
+def _store_away(hosts: Hosts, rng: random.Random) -> None:
+    hosts.bucket.fault = lambda method, path: "away"
+    time.sleep(rng.uniform(1.0, 2 * AWAY_S[1]))
+    hosts.bucket.fault = lambda method, path: ""
+
+
+BLOWS = (
+    HostBlow("a receiver is switched off", _receiver_off, 2.0),
+    HostBlow("a worker is switched off", _worker_off, 2.0),
+    HostBlow("the process that contours is killed", _worker_process),
+    HostBlow("a worker hangs for longer than its lease", _worker_hangs),
+    HostBlow("a receiver hangs for longer than a lease", _receiver_hangs, 0.5),
+    HostBlow("a backend of PostgreSQL is killed", _backend),
+    HostBlow("PostgreSQL is ended at once", _postmaster),
+    HostBlow("the store is away", _store_away),
+)
+
+
+def _tell_nobody(text: str) -> None:
+    pass
+
+
+def strike_each(
+    hosts: Hosts, blows: Sequence[HostBlow], rng: random.Random, told: Callable[[str], None] = _tell_nobody
+) -> None:
+    """Strike each blow while a series comes and another is contoured."""
+    hosts.start()
+    hosts.wait_listening()
+    for blow in blows:
+        hosts.arrive()
+        wait_until(lambda: _at_work(hosts), "nothing is at work")
+        _strike(hosts, blow, rng, told)
+
+
+def _at_work(hosts: Hosts) -> bool:
+    """Return whether anything is received, contoured or sent, or is over already."""
+    return hosts.sending() == 0 or bool(hosts.ask_or("SELECT 1 FROM jobs WHERE state IN ('CONTOURING', 'DELIVERING')"))
+
+
+def strike_at_random(hosts: Hosts, kills: int, rng: random.Random, told: Callable[[str], None] = _tell_nobody) -> None:
+    """Strike at random moments while several senders send one series after another."""
+    hosts.start()
+    hosts.wait_listening()
+    weights = [blow.weight for blow in BLOWS]
+    for _ in range(kills):
+        while hosts.sending() < SENDERS and hosts.open() < MOST_OPEN:
+            hosts.arrive()
+        if hosts.open() >= MOST_OPEN:  # else hosts that are killed all the time fall ever further behind
+            wait_until(lambda: _caught_up(hosts), "the hosts do not catch up")
+        time.sleep(rng.uniform(0.0, 3.0))
+        (blow,) = rng.choices(BLOWS, weights)
+        _strike(hosts, blow, rng, told)
+
+
+def _caught_up(hosts: Hosts) -> bool:
+    with suppress(Exception):
+        hosts.release_broken_off()
+    hosts.check()
+    return hosts.open() < MOST_OPEN
+
+
+def _strike(hosts: Hosts, blow: HostBlow, rng: random.Random, told: Callable[[str], None]) -> None:
+    began = time.monotonic()
+    hosts.check()
+    blow.strike(hosts, rng)
+    hosts.kills += 1
+    took = time.monotonic() - began
+    told(f"{hosts.kills:4d} {took:5.1f} s  {blow.name}; {len(hosts.acknowledged.digests)} instances acknowledged")
