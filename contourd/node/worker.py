@@ -100,12 +100,12 @@ class Worker:
         elapsed: Seconds = time.monotonic,
         orders: Collection[str] = (UNORDERED,),
     ) -> None:
-        self._orders = FittingOrders(settings, orders, elapsed)
         self._settings = settings
         self._name = name
         self._contour_series = contour
         self._database = Database(settings.database_url)
         self._spool = open_spool(settings.spool)
+        self._orders = FittingOrders(settings, self._spool.store, orders, elapsed)
         self._queue = Queue(self._database, host=self._spool.host_of_images)
         self._audit = AuditTrail(self._database)
         self.processes = Processes(self._database)

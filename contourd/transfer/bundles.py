@@ -5,6 +5,7 @@ A bundle is named by its hash, and what came is compared with it before it is us
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import shutil
 from contextlib import suppress
@@ -17,6 +18,7 @@ from contourd.model.library import CARD_FILE, MODEL_FILE, RECORD_FILE, WEIGHTS_F
 from contourd.model.model_identity import ModelIdentity
 from contourd.spool.objects import ObjectStore
 from contourd.system.durable_files import PRIVATE, make_private_folder, move_folder_durably, write_fsynced
+from contourd.system.regular_files import read_regular
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +92,14 @@ def fetch_bundle(store: ObjectStore | None, root: Path, folder: str, sha256: str
     return True
 
 
+def _is_of(folder: Path, model: ModelIdentity) -> bool:
+    """Return whether a folder's bundle is of that hash; one that ships under the same name may be another version."""
+    try:
+        return hashlib.sha256(read_regular(folder / MODEL_FILE)).hexdigest() == model.sha256
+    except OSError:
+        return False
+
+
 def fetch_same(store: ObjectStore | None, root: Path, model: ModelIdentity, asked: str) -> None:
     """Have the very model that is ordered on this host, as far as the store has it and answers.
 
@@ -98,7 +108,7 @@ def fetch_same(store: ObjectStore | None, root: Path, model: ModelIdentity, aske
     asked
         What the route calls it.
     """
-    if store is None or places_of(model, asked, root):
+    if store is None or any(_is_of(place.folder, model) for place in places_of(model, asked, root)):
         return
     try:
         fetch_bundle(store, root, stored_folder(model), model.sha256)

@@ -99,7 +99,7 @@ def test_a_job_whose_model_cannot_be_found_is_held(bench, keeper, make_series):
 
 
 def declined(bench, text: str) -> HoldReason | None:
-    fitting = FittingOrders(bench.settings, (), lambda: 0.0)
+    fitting = FittingOrders(bench.settings, None, (), lambda: 0.0)
     fitting.judge([text])
     assert (order_digest(text) in fitting.declined) != (text in fitting.fit)
     return fitting.declined[order_digest(text)].code if fitting.declined else None
@@ -122,7 +122,7 @@ def test_it_takes_the_job_once_the_model_is_there(bench):
     order = JobOrder.read(OrderBook(bench.database, bench.settings).order_of("bright", ["pacs"]))
     stored = next((bench.root / "models").iterdir())
     away = stored.rename(bench.root / "away")
-    fitting = FittingOrders(bench.settings, (), lambda: seconds[0])
+    fitting = FittingOrders(bench.settings, None, (), lambda: seconds[0])
     assert fitting.judge([order.text()])
     away.rename(stored)
     assert not fitting.judge([])
