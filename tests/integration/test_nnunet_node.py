@@ -15,7 +15,8 @@ from tests.interop.node import serve, write_configuration
 from tests.nnunet import TRAINED, phantom
 from tests.peers import free_port, storescp, storescu
 
-pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]
+# nnunetv2 is loaded four times over, and tried on the reference patient.
+pytestmark = [pytest.mark.peers, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
 # No organs of the reference patient: in it a network of phantoms finds what it may.
 ORGANS = """axes = "SPL"
 
