@@ -46,7 +46,7 @@ class ConstancyRunner:
     ) -> None:
         self._settings = settings
         self._database = database
-        self._post = post
+        self._delivering = post
         self._stopping = stopping
         self._now = clock
         self._monotonic = monotonic
@@ -123,7 +123,7 @@ class ConstancyRunner:
         if self._deliverer is None or self._deliverer[0] != check.id:
             receiver = Destination(name="constancy", ae_title="CONSTANCY", host="127.0.0.1", port=check.port)
             receiver = receiver.model_copy(update={"name": LOOPBACK_RECEIVER})
-            self._deliverer = check.id, Deliverer(receiver, self._post, self._stopping)
+            self._deliverer = check.id, Deliverer(receiver, self._delivering, self._stopping)
         self._deliverer[1].deliver_due()
 
     def stop(self) -> None:

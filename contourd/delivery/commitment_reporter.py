@@ -65,7 +65,7 @@ class CommitmentReporter:
         elapsed: Seconds = time.monotonic,
     ) -> None:
         self._sender = sender
-        self._custody = custody
+        self._committing = custody
         self._requests = custody.requests
         self._stopping = stopping
         self._backoff = Backoff(custody.requests.policy, elapsed)
@@ -87,7 +87,7 @@ class CommitmentReporter:
             if (
                 NO_SUCH_INSTANCE in report.failed.values()
                 and not pending.attempts
-                and pending.age_s < self._custody.late_s
+                and pending.age_s < self._committing.late_s
             ):
                 self._requests.await_instances(pending.id, LOOK_AGAIN_S)
             elif not self._report(pending, report):
@@ -103,8 +103,8 @@ class CommitmentReporter:
         """
         kept = self._requests.find_stored([reference.sop_instance_uid for reference in request.references])
         paths = [one.path for several in kept.values() for one in several]
-        self._custody.copies.bring(paths)
-        if self._custody.copies.missing(paths):
+        self._committing.copies.bring(paths)
+        if self._committing.copies.missing(paths):
             raise StoreUnavailable("another host has images that were asked after, and did not store them yet")
         failures = {r: self._failure(r, kept.get(r.sop_instance_uid, [])) for r in request.references}
         stored = tuple(reference for reference, failure in failures.items() if failure is None)
@@ -120,14 +120,14 @@ class CommitmentReporter:
     def _failure(self, reference: InstanceReference, kept: list[StoredInstance]) -> int | None:
         if not kept:
             return NO_SUCH_INSTANCE if reference.sop_class_uid == CTImageStorage else CLASS_NOT_SUPPORTED
-        failures = [stored_instance_failure(self._custody.root / one.path, one.sha256, reference) for one in kept]
+        failures = [stored_instance_failure(self._committing.root / one.path, one.sha256, reference) for one in kept]
         return None if None in failures else failures[0]
 
     def _report(self, pending: PendingReport, report: CommitmentReport) -> bool:
         """Report one; False where the sender cannot be reached."""
         waited_s, outcome = self._trying.waited_s(pending.id, pending.created_at), BROKE_OFF
         try:
-            outcome = self._custody.committer.report(report, self._sender)
+            outcome = self._committing.committer.report(report, self._sender)
         finally:  # whatever is raised counts as a try in vain
             self._record(pending, report, outcome, waited_s)
         if outcome.kind is OutcomeKind.UNREACHABLE:

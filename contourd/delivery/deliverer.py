@@ -63,7 +63,7 @@ class Deliverer:
     ) -> None:
         self._destination = destination
         self._name = destination.name
-        self._post = post
+        self._delivering = post
         self._deliveries = post.deliveries
         self._stopping = stopping
         self._backoff = Backoff(post.deliveries.policy, elapsed)
@@ -103,7 +103,7 @@ class Deliverer:
             log.warning("another process has the delivery now", extra={"action": "lease lost", "job": delivery.job_id})
             return True
         try:
-            outcome = self._post.sender.deliver(self._post.fetched(delivery.output), self._destination)
+            outcome = self._delivering.sender.deliver(self._delivering.fetched(delivery.output), self._destination)
         except StoreUnavailable as error:
             outcome = Outcome(OutcomeKind.RETRY, str(error))
         finally:  # what is raised counts as a try in vain; once and for all: what is not written down is sent again
@@ -167,7 +167,7 @@ class Deliverer:
             return False
         outcome = BROKE_OFF
         try:
-            outcome = self._post.sender.echo(self._destination)
+            outcome = self._delivering.sender.echo(self._destination)
         finally:
             answers = outcome.kind in (OutcomeKind.ACCEPTED, OutcomeKind.REFUSED)  # to refuse it must be there
             if not answers:
@@ -192,7 +192,7 @@ class Deliverer:
                 )
 
     def _ask_for_commitment(self) -> None:
-        due = self._post.commitments.list_due(self._name, self._destination.commitment_wait_s)
+        due = self._delivering.commitments.list_due(self._name, self._destination.commitment_wait_s)
         for awaited in due[:MOST_ASKED]:  # what is to be sent comes first
             waited_s = self._trying.waited_s(awaited.delivery_id, awaited.created_at)
             if self._stopping.is_set():
@@ -208,7 +208,7 @@ class Deliverer:
         if awaited.asked:
             log.warning("asking again for storage commitment: %s", awaited.reason, extra={"action": "ask", **about})
         try:
-            reference = reference_to(self._post.fetched(awaited.output))
+            reference = reference_to(self._delivering.fetched(awaited.output))
         except StoreUnavailable as error:
             log.warning("%s", error, extra={"action": "ask", **about})
             return True
@@ -217,12 +217,14 @@ class Deliverer:
             self._never_committed(awaited, gone)
             return True
         transaction_uid = str(generate_uid(prefix=None))
-        self._post.commitments.record_request(
+        self._delivering.commitments.record_request(
             awaited.delivery_id, transaction_uid, reference, self._destination.commitment_wait_s
         )
         outcome = BROKE_OFF
         try:
-            outcome = self._post.committer.ask(CommitmentRequest(transaction_uid, (reference,)), self._destination)
+            outcome = self._delivering.committer.ask(
+                CommitmentRequest(transaction_uid, (reference,)), self._destination
+            )
         finally:
             self._record_asked(awaited, transaction_uid, outcome)
         if outcome.kind is OutcomeKind.UNREACHABLE:
@@ -233,7 +235,7 @@ class Deliverer:
     def _record_asked(self, awaited: AwaitedCommitment, transaction_uid: str, outcome: Outcome) -> None:
         """Write down how asking for a commitment ended."""
         about = {"job": awaited.job_id, "destination": self._name}
-        commitments, wait_s = self._post.commitments, self._destination.commitment_wait_s
+        commitments, wait_s = self._delivering.commitments, self._destination.commitment_wait_s
         if outcome.kind is OutcomeKind.ACCEPTED:
             log.info("storage commitment is asked for", extra={"action": "ask", **about})
         elif outcome.kind is OutcomeKind.REFUSED:

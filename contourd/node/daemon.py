@@ -107,13 +107,15 @@ class Daemon:
         self._stopping = threading.Event()
         self._hasten = threading.Event()
         self._workers = WorkerPool(settings, self._queue, self._stopping, self._deliver_now)
-        self._watch = ProcessWatch(self._name, self._database, self._post.deliveries, self._intake, settings.worker)
+        self._watch = ProcessWatch(
+            self._name, self._database, self._delivering.deliveries, self._intake, settings.worker
+        )
         self._orders = OrderKeeper(self._database, settings)
         self._heartbeat = Heartbeat(Processes(self._database), self._name)
         self._clock = ClockStepDetector()
         self._step_s = 0.0
         self._following = threading.Lock()
-        self._constancy = ConstancyRunner(settings, self._database, self._post, self._stopping)
+        self._constancy = ConstancyRunner(settings, self._database, self._delivering, self._stopping)
         self._page = PageProcess(settings)
         self._alerts = Alerts(settings, self._database)
 
@@ -128,7 +130,7 @@ class Daemon:
         policy = RetryPolicy(retry.first_retry_s, retry.max_retry_s, retry.give_up_after_s)
         commitments = Commitments(self._database, policy, {d.name: d.ae_title for d in settings.destination})
         wait_s = max((d.commitment_wait_s for d in settings.destination if d.commitment), default=0.0)
-        self._post = DeliveryServices(
+        self._delivering = DeliveryServices(
             settings.spool.root,
             Deliveries(self._database, policy, commitment_wait_s=wait_s, process_id=self._name),
             commitments,
@@ -137,14 +139,14 @@ class Daemon:
             self._copies,
         )
         requests = CommitmentRequests(self._database, policy, [s.ae_title for s in settings.sender])
-        self._custody = CommitmentServices(
-            settings.spool.root, requests, self._post.committer, settings.series.quiet_s, self._copies
+        self._committing = CommitmentServices(
+            settings.spool.root, requests, self._delivering.committer, settings.series.quiet_s, self._copies
         )
 
     def _reception(self) -> ReceiverPool | StorageSCP:
         """Build what listens: with processes of its own that receive, or in this one."""
         settings, witness = self._settings, self._audit.note
-        reports, requests = self._post.commitments, self._custody.requests
+        reports, requests = self._delivering.commitments, self._committing.requests
         if settings.node.receivers:
             return ReceiverPool(settings, self._intake, witness, reports, requests)
         commitment = commitment_scp(settings, reports, requests)
@@ -214,8 +216,8 @@ class Daemon:
         self._watch.recover()
         for destination in self._settings.destination:
             if not destination.commitment:
-                self._post.deliveries.finish_awaiting(destination.name)
-        self._custody.requests.recover()
+                self._delivering.deliveries.finish_awaiting(destination.name)
+        self._committing.requests.recover()
         if self._leadership.leads():
             self._constancy.recover()
         record_unrecorded(self._database, self._spool, self._intake)
@@ -250,10 +252,10 @@ class Daemon:
         if self._settings.alerts.wanted:
             led(ALERTS_S, "alerting", self._alerts.check)
         for destination in self._settings.destination:  # a thread each: one that is down delays no other
-            deliverer = Deliverer(destination, self._post, self._stopping)
+            deliverer = Deliverer(destination, self._delivering, self._stopping)
             led(POLL_S, DELIVERING.format(destination.name), deliverer.deliver_due)
         for sender in self._settings.sender:
-            reporter = CommitmentReporter(sender, self._custody, self._stopping)
+            reporter = CommitmentReporter(sender, self._committing, self._stopping)
             led(POLL_S, f"reporting to {sender.ae_title}", reporter.report_due)
         if self._notifier.watchdog_s:
             every(self._notifier.watchdog_s / 3, "reassuring the watchdog", self._tell_alive)
@@ -307,8 +309,8 @@ class Daemon:
     def _hang_up(self) -> None:
         """Break off what other nodes do not bring to an end."""
         log.warning("a delivery under way is broken off; it is sent again next time", extra={"action": "stop"})
-        self._post.sender.hang_up()
-        self._post.committer.hang_up()
+        self._delivering.sender.hang_up()
+        self._delivering.committer.hang_up()
 
     def _shut_down(self, broken: str) -> None:
         """Stop taking, let deliveries and the job under way end, and leave the rest for the next start."""

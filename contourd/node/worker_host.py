@@ -14,9 +14,12 @@ from contourd.errors import QueueUnavailable, SettingsError
 from contourd.node.worker_pool import WorkerPool
 from contourd.settings import Settings
 from contourd.spool.access import keep_private
+from contourd.spool.opening import open_spool
 from contourd.store.database import Database
 from contourd.store.queue import Queue
+from contourd.store.site import PURPOSE, belong_to_site
 from contourd.store.write_retry import retry_write
+from contourd.system.clock import utc_now
 from contourd.system.signals import STOPPING, on_signals
 from contourd.system.systemd import ALIVE, ENDING, READY, ServiceNotifier
 from contourd.system.threads import watch_threads
@@ -42,6 +45,7 @@ class WorkerHost:
         if not self._number:
             raise SettingsError("the configuration", ["worker.processes: it is 0; give this host at least one"])
         keep_private()
+        self._spool = open_spool(settings.spool)
         self._stopping, self._hasten = threading.Event(), threading.Event()
         self._database = Database(settings.database_url)
         self._workers = WorkerPool(settings, Queue(self._database), self._stopping)
@@ -53,11 +57,15 @@ class WorkerHost:
         ------
         SchemaMismatch
             The database is empty, or of another version.
+        NodeError
+            It is another site's.
+        SpoolError
+            The site's key cannot be read, or is not that of the object store.
         """
         watch_threads(lambda name, kind: log.critical("thread %s ended: %s", name, kind, extra={"action": "fault"}))
         on_signals(STOPPING, self._told_to_stop)
         try:
-            if not retry_write(self._database.check, self._stopping):
+            if not retry_write(self._check_database, self._stopping):
                 return
             self._workers.start()
             log.info("%d workers started", self._number, extra={"action": "start"})
@@ -69,6 +77,12 @@ class WorkerHost:
                 self._notifier.tell(ALIVE)
         finally:
             self._shut_down()
+
+    def _check_database(self) -> None:
+        """Refuse a database that is not of this version, or not of this host's site."""
+        self._database.check()
+        self._spool.agree_on_key()
+        belong_to_site(self._database, self._spool.signature(PURPOSE, b""), utc_now())
 
     def _told_to_stop(self) -> None:
         if self._stopping.is_set():

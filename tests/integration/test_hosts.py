@@ -6,12 +6,14 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from contourd.store.database import Database
 from contourd.store.processes import Processes, RunningProcess
+from contourd.store.site import belong_to_site
 from contourd.store.states import ProcessRole
 from tests import databases
 from tests.integration.quick_node import QuickNode
@@ -40,6 +42,19 @@ def processes_of(url: str) -> list[RunningProcess]:
         return Processes(database).running()
     finally:
         database.close()
+
+
+def test_a_worker_does_not_work_for_another_site(tmp_path, bright_bundle):
+    configuration = write_configuration(tmp_path / "node", free_port(), bright_bundle, {"pacs": ("PACS", free_port())})
+    (tmp_path / "node" / "spool").mkdir(exist_ok=True)
+    database = Database(f"sqlite:///{tmp_path / 'node' / 'spool' / 'contourd.sqlite'}")
+    database.prepare()
+    belong_to_site(database, "a" * 64, datetime.now(UTC))
+    database.close()
+    command = [*CONTOURD, "worker", "--config", str(configuration)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert ended.returncode == 2
+    assert "is of another site" in ended.stderr
 
 
 @pytest.mark.peers
