@@ -17,7 +17,8 @@ class HeaderCache:
     """Headers by their image's path, relative to the spool; a stored file never changes."""
 
     def __init__(self, root: Path, copies: Copies = HERE_ALONE) -> None:
-        self._root, self._copies = root, copies
+        self._root = root
+        self._copies = copies
         self._read: dict[str, Instance] = {}
 
     def __len__(self) -> int:

@@ -40,7 +40,10 @@ def write_refusal(session: Session, refused: RefusedInstance, certain: bool, now
         if of_series >= MOST_OF_SERIES:
             return series
         new = RefusalRow(series_uid=uid, sop_instance_uid=refused.sop_instance_uid, calling_ae="", sha256="")
-        new.status, new.certain, new.differs, new.refused_at = 0, certain, False, now
+        new.status = 0
+        new.certain = certain
+        new.differs = False
+        new.refused_at = now
         insert_absent(session, new)
         row = session.scalars(same).one()
     row.calling_ae = refused.calling_ae[:16]

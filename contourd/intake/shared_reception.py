@@ -27,7 +27,8 @@ class SharedReception:
     """
 
     def __init__(self, database: Database, process_id: str = "") -> None:
-        self._database, self._process = database, process_id
+        self._database = database
+        self._process = process_id
         self.lock = threading.RLock()
         self._held: set[str] = set()
 

@@ -22,9 +22,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-MOST_S, MOST_MEMORY_BYTES, MOST_TENSORS, LONGEST_NAME = 600, 12 * 2**30, 20000, 256
+MOST_S = 600
+MOST_MEMORY_BYTES = 12 * 2**30
+MOST_TENSORS = 20000
+LONGEST_NAME = 256
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
-PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+PR_SET_NO_NEW_PRIVS = 38
+PR_SET_SECCOMP = 22
+SECCOMP_MODE_FILTER = 2
 # AUDIT_ARCH of <linux/audit.h>, and the numbers of socket and io_uring_setup there.
 ARCHITECTURES = {"x86_64": (0xC000003E, (41, 425)), "aarch64": (0xC00000B7, (198, 425))}
 # What torch raises of a file that is no checkpoint, or a damaged one; whatever else ends this process.
@@ -57,7 +62,9 @@ def _refuse_sockets(libc: Any) -> bool:
     if platform.machine() not in ARCHITECTURES:
         return False
     architecture, calls = ARCHITECTURES[platform.machine()]
-    load, equal, answer = 0x20, 0x15, 0x06
+    load = 0x20
+    equal = 0x15
+    answer = 0x06
     allow, refuse = 0x7FFF0000, 0x00050000 | errno.EPERM
     lines = [(load, 0, 0, 4), (equal, 0, len(calls) + 2, architecture), (load, 0, 0, 0)]
     lines += [(equal, len(calls) - i, 0, number) for i, number in enumerate(calls)]

@@ -106,7 +106,8 @@ class LatticePredictor:
     """Volume -> LatticePrediction with one bundle on one device (see Predictor)."""
 
     def __init__(self, bundle: LatticeBundle, options: RunOptions) -> None:
-        self.bundle, self.device = bundle, options.device
+        self.bundle = bundle
+        self.device = options.device
         self.preprocess = Preprocess(bundle.config.preprocess)
         network, choose = bundle.network(), options.choose_runtime
         self.runtime: Runtime = choose(bundle, network, self.device) if choose else TorchRuntime(network, self.device)

@@ -54,7 +54,9 @@ class Memory:
             max(round(side * step / new), at_least)
             for side, step, new, at_least in zip(sides, steps, target, patch, strict=True)
         ]
-        ct, voxels, classes = prod(shape), prod(lattice), len(model.dataset["labels"])
+        ct = prod(shape)
+        voxels = prod(lattice)
+        classes = len(model.dataset["labels"])
         logits = 2 * classes * voxels
         features = feature_bytes(planned, classes)
         several = len(model.folds) > 1

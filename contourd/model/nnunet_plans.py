@@ -52,7 +52,11 @@ FLAGS = {"conv_bias", "nonlin_first"}
 NORMALISATIONS = {"CTNormalization", "ZScoreNormalization", "NoNormalization", "RescaleTo01Normalization"}
 RESAMPLINGS = {"resample_data_or_seg_to_shape", "resample_torch_fornnunet", "resample_torch_simple"}
 RESAMPLING_OPTIONS = {"is_seg", "order", "order_z", "force_separate_z", "num_threads", "memefficient_seg_resampling"}
-MOST_LABELS, MOST_STAGES, MOST_FEATURES, MOST_LAYERS, MOST_KERNEL = 256, 10, 2048, 16, 11
+MOST_LABELS = 256
+MOST_STAGES = 10
+MOST_FEATURES = 2048
+MOST_LAYERS = 16
+MOST_KERNEL = 11
 MOST_PATCH_VOXELS = 2**26
 
 
@@ -239,7 +243,9 @@ def feature_bytes(planned: Mapping[str, Any], classes: int) -> int:
     joined, what a convolution and a norm make of it, what the library needs to turn its layout, and the logits of a
     patch and of its mirror image.
     """
-    options, voxels, kept = planned["architecture"]["arch_kwargs"], prod(planned["patch_size"]), 0.0
+    options = planned["architecture"]["arch_kwargs"]
+    voxels = prod(planned["patch_size"])
+    kept = 0.0
     features = [int(n) for n in _flat(options["features_per_stage"]) if isinstance(n, int)]
     share = 1.0
     for width, stride in zip(features, options["strides"], strict=False):

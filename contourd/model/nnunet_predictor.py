@@ -222,8 +222,10 @@ class NnunetPredictor:
     """Volume -> NnunetPrediction with one bundle on one device (see Predictor)."""
 
     def __init__(self, bundle: NnunetBundle, options: RunOptions) -> None:
-        self.bundle, self.device = bundle, options.device
-        self._limit_bytes, model = options.memory_bytes, bundle.config.model
+        self.bundle = bundle
+        self.device = options.device
+        self._limit_bytes = options.memory_bytes
+        model = bundle.config.model
         parts = nnunetv2()
         network = build_nnunet(model)
         folds = bundle.fold_weights(network)

@@ -31,9 +31,13 @@ from contourd.model.nnunet_plans import NnunetModel, resolved, unfit
 from contourd.model.structures import Laterality, side_of, without_side
 from contourd.models.organ_map import OrganMap, ReadName, read_by_catalogue, read_organ_map, write_organ_map
 
-DATASET_FILE, PLANS_FILE, ORGANS_FILE = "dataset.json", "plans.json", "organs.toml"
+DATASET_FILE = "dataset.json"
+PLANS_FILE = "plans.json"
+ORGANS_FILE = "organs.toml"
 CHECKPOINTS = {"final": "checkpoint_final.pth", "best": "checkpoint_best.pth"}
-LARGEST_JSON_BYTES, LARGEST_CHECKPOINT_BYTES, LARGEST_ANSWER_BYTES = 4 * 2**20, 8 * 2**30, 2**16
+LARGEST_JSON_BYTES = 4 * 2**20
+LARGEST_CHECKPOINT_BYTES = 8 * 2**30
+LARGEST_ANSWER_BYTES = 2**16
 FOLD = re.compile(r"fold_(all|\d{1,2})")
 # Of which the memory is told: a planning CT of the head and neck.
 USUAL_SHAPE, USUAL_SPACING_MM = (200, 512, 512), (2.0, 1.0, 1.0)

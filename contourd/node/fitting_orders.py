@@ -14,7 +14,6 @@ from contourd.models.orders import JobOrder, catalogue_sha256, order_digest, ver
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Settings
 from contourd.spool.objects import ObjectStore
-from contourd.spool.opening import open_store
 from contourd.store.backoff import Seconds
 from contourd.transfer.bundles import fetch_same
 
@@ -40,9 +39,9 @@ class FittingOrders:
     """
 
     def __init__(self, settings: Settings, store: ObjectStore | None, taken: Collection[str], elapsed: Seconds) -> None:
-        self._root, self._elapsed = settings.spool.root, elapsed
+        self._root = settings.spool.root
+        self._elapsed = elapsed
         self._store = store
-        self._store = open_store(settings.spool)
         self._fit = set(taken)
         self._declined: dict[str, Reason] = {}
         self._since = elapsed()
@@ -89,7 +88,6 @@ class FittingOrders:
                 return Reason(HoldReason.ORDER_OF_OTHER_STRUCTURES)
             if order.second_reader and not second_reader_loads():
                 return Reason(HoldReason.ORDER_NEEDS_SECOND_READER)
-            fetch_same(self._store, self._root, order.model, order.asked)
             fetch_same(self._store, self._root, order.model, order.asked)
             find_same(order.model, order.asked, self._root)
         except DatasetError as error:

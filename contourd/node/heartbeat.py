@@ -16,7 +16,8 @@ class Heartbeat:
     """Writes the heartbeat of one process, whose row is there, until it is stopped."""
 
     def __init__(self, processes: Processes, name: str) -> None:
-        self._processes, self._name = processes, name
+        self._processes = processes
+        self._name = name
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 

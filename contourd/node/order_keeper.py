@@ -19,7 +19,9 @@ class OrderKeeper:
     """Orders jobs by the settings of this node, while it leads."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
-        self._queue, self._book, self._processes = Queue(database), OrderBook(database, settings), Processes(database)
+        self._queue = Queue(database)
+        self._book = OrderBook(database, settings)
+        self._processes = Processes(database)
 
     def order_jobs(self) -> None:
         """Order what was made or released; a job whose model cannot be found is held. Raises QueueUnavailable."""

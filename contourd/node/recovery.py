@@ -44,8 +44,12 @@ class ProcessWatch:
         settings: WorkerSettings,
         monotonic: Monotonic = time.monotonic,
     ) -> None:
-        self._name, self._alone = name, database.is_sqlite
-        self._queue, self._deliveries, self._intake, self._settings = Queue(database), deliveries, intake, settings
+        self._name = name
+        self._alone = database.is_sqlite
+        self._queue = Queue(database)
+        self._deliveries = deliveries
+        self._intake = intake
+        self._settings = settings
         self._processes = Processes(database, monotonic=monotonic)
         self._leases = AgeTracker(monotonic=monotonic)
 

@@ -46,7 +46,8 @@ class WorkerHost:
             raise SettingsError("the configuration", ["worker.processes: it is 0; give this host at least one"])
         keep_private()
         self._spool = open_spool(settings.spool)
-        self._stopping, self._hasten = threading.Event(), threading.Event()
+        self._stopping = threading.Event()
+        self._hasten = threading.Event()
         self._database = Database(settings.database_url)
         self._workers = WorkerPool(settings, Queue(self._database), self._stopping)
 

@@ -99,7 +99,8 @@ class EventCounters:
     def __init__(self, database: Database, observe: Callable[[str, float], None]) -> None:
         self._database = database
         self._observe = observe  # of a stage and its seconds
-        self._new_events, self._new_entries = AppendedRows(EventRow), AppendedRows(AuditRow)
+        self._new_events = AppendedRows(EventRow)
+        self._new_entries = AppendedRows(AuditRow)
         self._left_out = False
         self._begun: dict[tuple[int, str], datetime] = {}
         self.held: Counter[str] = Counter()

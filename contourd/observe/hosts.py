@@ -18,7 +18,9 @@ from contourd.store.processes import process_of
 from contourd.store.states import JobState, ProcessRole
 from contourd.store.tables import ContouringRow, JobRow, ProcessRow
 
-RUNNING, SILENT, GONE = "RUNNING", "SILENT", "GONE"
+RUNNING = "RUNNING"
+SILENT = "SILENT"
+GONE = "GONE"
 # A heartbeat comes every few seconds.
 SILENT_S = 30.0
 HOUR = timedelta(hours=1)

@@ -62,7 +62,10 @@ class Spool:
         files: FolderStore | None = None,
         secured: GroupedPuts | None = None,
     ) -> None:
-        self.root, self.host, self.store, self._secured = root, host, store, secured
+        self.root = root
+        self.host = host
+        self.store = store
+        self._secured = secured
         self.min_free_bytes = min_free_bytes
         self._files = files or FolderStore(root)
         self._lock = threading.Lock()

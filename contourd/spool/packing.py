@@ -37,7 +37,8 @@ def pack(name: str, files: Mapping[str, bytes]) -> tuple[bytes, list[StoredFile]
     with tarfile.open(fileobj=content, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for path, file in files.items():
             member = tarfile.TarInfo(path)
-            member.size, member.mode = len(file), 0o600
+            member.size = len(file)
+            member.mode = 0o600
             offset = content.tell() + BLOCK_BYTES
             archive.addfile(member, io.BytesIO(file))
             places.append(StoredFile(path, name, offset, len(file), hashlib.sha256(file).hexdigest()))

@@ -37,7 +37,8 @@ class Leadership:
     """
 
     def __init__(self, database: Database, key: int = LEADING) -> None:
-        self._always, self._key = database.is_sqlite, key
+        self._always = database.is_sqlite
+        self._key = key
         self._engine = None if self._always else open_engine(driver_url(database.url), pool=NullPool)
         self._lock = threading.Lock()
         self._connection: Connection | None = None

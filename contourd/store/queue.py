@@ -97,7 +97,9 @@ class Queue:
     """
 
     def __init__(self, database: Database, clock: Clock = utc_now, host: str = "") -> None:
-        self._database, self._now, self._host = database, clock, host
+        self._database = database
+        self._now = clock
+        self._host = host
 
     def fetch_job(
         self, worker: str, lease_s: float, but: Collection[int] = (), orders: Collection[str] | None = None

@@ -55,12 +55,10 @@ def move_stored(session: Session, files: Collection[StoredFile], before: dict[st
         if row is None and old is None:
             session.add(_row(file, now))
         elif row is not None and old is not None and row.removed_at is None and row.object == old.name:
-            row.object, row.offset_bytes, row.size_bytes, row.sha256 = (
-                file.name,
-                file.offset,
-                file.size_bytes,
-                file.sha256,
-            )
+            row.object = file.name
+            row.offset_bytes = file.offset
+            row.size_bytes = file.size_bytes
+            row.sha256 = file.sha256
         else:
             continue
         moved += 1

@@ -60,7 +60,9 @@ class LocalCopies:
     """The files of the spool as this host has them, and fetches them."""
 
     def __init__(self, database: Database, spool: Spool, clock: Clock = utc_now) -> None:
-        self._database, self._spool, self._now = database, spool, clock
+        self._database = database
+        self._spool = spool
+        self._now = clock
 
     def bring(self, paths: Iterable[str]) -> None:
         """Have files here, as far as the store has those that are not; what it has not, the reader will miss.

@@ -67,8 +67,11 @@ class StoreRemoval:
     def __init__(
         self, database: Database, spool: Spool, cache_bytes: int, orphan_days: float, clock: Clock = utc_now
     ) -> None:
-        self._database, self._spool, self._now = database, spool, clock
-        self._cache_bytes, self._orphan_days = cache_bytes, orphan_days
+        self._database = database
+        self._spool = spool
+        self._now = clock
+        self._cache_bytes = cache_bytes
+        self._orphan_days = orphan_days
 
     def removed(self, paths: Iterable[str]) -> None:
         """Write down that files were removed; their objects and copies go later. Raises QueueUnavailable."""

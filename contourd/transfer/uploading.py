@@ -56,9 +56,14 @@ class Uploader:
     """
 
     def __init__(self, database: Database, spool: Spool, quiet_s: float, clock: Clock = utc_now) -> None:
-        self._database, self._spool, self._quiet_s, self._now = database, spool, quiet_s, clock
+        self._database = database
+        self._spool = spool
+        self._quiet_s = quiet_s
+        self._now = clock
         self._copies = LocalCopies(database, spool, clock)
-        self._from_id, self._rounds, self._away = 0, 0, False
+        self._from_id = 0
+        self._rounds = 0
+        self._away = False
 
     def run(self) -> None:
         """Pack what is quiet.
