@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from contourd.errors import ModelError
 from contourd.model.bundle_config import BundleConfig, ModelBundle
@@ -16,6 +16,7 @@ from contourd.model.library import WEIGHTS_FILE
 from contourd.model.network import Network
 from contourd.model.networks import FIRST_KIND, ConfigOfKind, Kind, build_network
 from contourd.model.structures import unpaired
+from contourd.model.tensors import refuse_other_shapes
 from contourd.model.transforms import PreprocessConfig
 from contourd.reasons.catalogue import HoldReason
 from contourd.system.logs import one_line
@@ -72,7 +73,7 @@ class LatticeBundle(ModelBundle):
         path = self.folder / WEIGHTS_FILE
         network = build_network(self.config.kind, self.config.model)
         try:
-            _refuse_other_shapes(path, network)
+            refuse_other_shapes(path, {key: tuple(value.shape) for key, value in network.state_dict().items()})
             weights = safetensors.torch.load_file(path)
             network.load_state_dict({key: value.float() for key, value in weights.items()})
         except (OSError, RuntimeError, ValueError, SafetensorError) as error:
@@ -80,15 +81,3 @@ class LatticeBundle(ModelBundle):
         if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
             raise ModelError(HoldReason.WEIGHTS_NOT_FINITE, path=str(path))
         return network.eval()
-
-
-def _refuse_other_shapes(path: Path, network: Network) -> None:
-    """Compare what the file's header says with the network, before a tensor is read."""
-    expected = {key: tuple(value.shape) for key, value in network.state_dict().items()}
-    with safe_open(path, framework="pt") as file:
-        found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
-    if wrong:
-        raise ValueError(
-            f"{len(wrong)} tensors differ, as {wrong[0]}: {found.get(wrong[0])}, not {expected.get(wrong[0])}"
-        )

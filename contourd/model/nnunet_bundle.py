@@ -7,19 +7,19 @@ import io
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, Literal
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from contourd.errors import ModelError
 from contourd.model.bundle_config import BundleConfig, ModelBundle
 from contourd.model.library import WEIGHTS_FILE
 from contourd.model.nnunet_plans import NnunetModel
+from contourd.model.tensors import refuse_other_shapes
 from contourd.reasons.catalogue import HoldReason
 from contourd.system.logs import one_line
 
@@ -129,7 +129,7 @@ class NnunetBundle(ModelBundle):
         shapes = {key: tuple(value.shape) for key, value in network.state_dict().items()}
         expected = {f"{fold}/{name}": shapes[name] for fold in self.config.model.folds for name in set(names.values())}
         try:
-            _refuse_other_shapes(path, expected)
+            refuse_other_shapes(path, expected)
             stored = safetensors.torch.load_file(path)
         except (OSError, ValueError, SafetensorError) as error:
             raise ModelError(HoldReason.WEIGHTS_UNFIT, path=str(path), said=one_line(error)) from error
@@ -137,15 +137,4 @@ class NnunetBundle(ModelBundle):
             raise ModelError(HoldReason.WEIGHTS_NOT_FINITE, path=str(path))
         return tuple(
             {name: stored[f"{fold}/{first}"] for name, first in names.items()} for fold in self.config.model.folds
-        )
-
-
-def _refuse_other_shapes(path: Path, expected: Mapping[str, tuple[int, ...]]) -> None:
-    """Compare what the file's header says with the network, before a tensor is read."""
-    with safe_open(path, framework="pt") as file:
-        found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 (no mapping)
-    wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
-    if wrong:
-        raise ValueError(
-            f"{len(wrong)} tensors differ, as {wrong[0]}: {found.get(wrong[0])}, not {expected.get(wrong[0])}"
         )

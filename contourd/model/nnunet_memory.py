@@ -1,7 +1,6 @@
 """How much memory an nnU-Net takes of a CT of some size: said before it is taken, and refused where it is not there.
 
-The bounds are those of nnunetv2's steps one by one; ``tests/unit/model/test_nnunet.py`` compares them with what is
-taken.
+The bounds are added up from the arrays of nnunetv2's steps, one by one.
 """
 
 from __future__ import annotations
