@@ -25,6 +25,7 @@ from contourd.intake.intake import Intake
 from contourd.intake.spool_recovery import record_unrecorded
 from contourd.node.clock_changes import follow_clock
 from contourd.node.heartbeat import Heartbeat
+from contourd.node.hint_listener import HintListener
 from contourd.node.order_keeper import OrderKeeper
 from contourd.node.receivers.dispatcher import ReceiverPool
 from contourd.node.receivers.receiver import commitment_scp
@@ -41,6 +42,7 @@ from contourd.spool.marks import JournalMark, SeriesJournal
 from contourd.spool.opening import lock_name, open_spool
 from contourd.store.audit import NODE, AuditEntry, AuditTrail
 from contourd.store.database import Database
+from contourd.store.hints import DELIVERIES, JOBS
 from contourd.store.leader import Leadership
 from contourd.store.processes import BEAT_S, Processes
 from contourd.store.queue import Queue
@@ -112,6 +114,7 @@ class Daemon:
         )
         self._orders = OrderKeeper(self._database, settings)
         self._heartbeat = Heartbeat(Processes(self._database), self._name)
+        self._hints = HintListener(self._database, (JOBS, DELIVERIES), self._take_hint, self._stopping)
         self._clock = ClockStepDetector()
         self._step_s = 0.0
         self._following = threading.Lock()
@@ -174,6 +177,7 @@ class Daemon:
         self._workers.start()
         self._heartbeat.start()
         self._begin()
+        self._hints.start()
         self._notifier.tell(READY)
         broken = ""
         try:
@@ -276,6 +280,11 @@ class Daemon:
             self._intake.close_quiet()
             self._orders.order_jobs()
         self._workers.hint()
+
+    def _take_hint(self) -> None:
+        """Look at once for what another process left to do here."""
+        self._workers.hint()
+        self._deliver_now()
 
     def _deliver_now(self) -> None:
         """Deliver at once what the worker has made; without that it would wait for the next look."""

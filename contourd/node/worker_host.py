@@ -11,11 +11,13 @@ import threading
 from contextlib import suppress
 
 from contourd.errors import QueueUnavailable, SettingsError
+from contourd.node.hint_listener import HintListener
 from contourd.node.worker_pool import WorkerPool
 from contourd.settings import Settings
 from contourd.spool.access import keep_private
 from contourd.spool.opening import open_spool
 from contourd.store.database import Database
+from contourd.store.hints import JOBS
 from contourd.store.queue import Queue
 from contourd.store.site import PURPOSE, belong_to_site
 from contourd.store.write_retry import retry_write
@@ -50,6 +52,7 @@ class WorkerHost:
         self._hasten = threading.Event()
         self._database = Database(settings.database_url)
         self._workers = WorkerPool(settings, Queue(self._database), self._stopping)
+        self._hints = HintListener(self._database, (JOBS,), self._workers.hint, self._stopping)
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT; a second one does not wait for the jobs under way.
@@ -69,6 +72,7 @@ class WorkerHost:
             if not retry_write(self._check_database, self._stopping):
                 return
             self._workers.start()
+            self._hints.start()
             log.info("%d workers started", self._number, extra={"action": "start"})
             self._notifier.tell(READY)
             while not self._stopping.wait(POLL_S):

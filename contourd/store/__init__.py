@@ -13,6 +13,7 @@ __all__ = [
     "device_waits",
     "first_images",
     "group_commit",
+    "hints",
     "leader",
     "locks",
     "move",

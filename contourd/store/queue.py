@@ -18,6 +18,7 @@ from contourd.store.constancy_series import own_series
 from contourd.store.contourings import Contouring, add_contouring, models_of_jobs
 from contourd.store.database import Database
 from contourd.store.device_waits import waits_since
+from contourd.store.hints import DELIVERIES, JOBS, hint
 from contourd.store.locks import lock_deliveries_of_job, lock_job, locked
 from contourd.store.processes import end_process
 from contourd.store.states import DELIVERIES_WAITING, JOBS_NOT_ENDED, DeliveryState, JobEvent, JobState
@@ -172,6 +173,7 @@ class Queue:
         unordered = JobRow.id == job_id, JobRow.state == JobState.QUEUED, JobRow.contouring_order == ""
         with self._database.transaction() as session:
             session.execute(update(JobRow).where(*unordered).values(contouring_order=order))
+            hint(session, JOBS)
 
     def hold_unordered(self, job_id: int, reason: Reason) -> None:
         """Hold a queued job that cannot be ordered."""
@@ -232,6 +234,7 @@ class Queue:
             if job.confirm and not job.confirmed_by:
                 job.reason = Reason(HoldReason.WAITS_FOR_CONFIRMATION)
                 self._advance(session, job, JobEvent.AWAIT_CONFIRMATION, job.reason)
+            hint(session, DELIVERIES)
             for name, output in outputs.items():
                 known = select(DeliveryRow).where(DeliveryRow.job_id == job.id, DeliveryRow.destination == name)
                 if session.scalars(known).first() is None:

@@ -9,10 +9,13 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
+from contourd.node.hint_listener import HintListener
 from contourd.store.database import Database
 from contourd.store.hints import DELIVERIES, JOBS, Hints, hint
 from contourd.store.leader import Leadership
+from contourd.store.queue import Queue
 from tests import databases
+from tests.queueing import add_job
 
 SOON_S = 20.0
 
@@ -134,3 +137,20 @@ def test_in_sqlite_only_time_passes(database):
         with database.transaction() as session:
             hint(session, JOBS)
         assert not hints.wait(0.01)
+
+
+def test_an_order_and_structure_sets_are_told_to_those_that_wait(served):
+    stopping, told = threading.Event(), {JOBS: threading.Event(), DELIVERIES: threading.Event()}
+    for channel, event in told.items():
+        HintListener(served, (channel,), event.set, stopping).start()
+    queue = Queue(served)
+    job = add_job(served, 1)
+    for event in told.values():
+        assert event.wait(SOON_S)  # at first: what was told before is not known
+        event.clear()
+    queue.order_job(job, "an order")
+    assert told[JOBS].wait(SOON_S)
+    assert not told[DELIVERIES].is_set()
+    queue.finish_job(queue.fetch_job("w", 60).claim, {"pacs": "outgoing/1.dcm"})
+    assert told[DELIVERIES].wait(SOON_S)
+    stopping.set()
