@@ -45,7 +45,7 @@ from contourd.delivery.deliveries import Deliveries
 from contourd.dicom.network.events import ReceivedInstance
 from contourd.dicom.network.in_memory_scp import InMemorySCP
 from contourd.dicom.network.scu import StorageSCU
-from contourd.dicom.reading.integrity import stored_sha256
+from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.dicom.reading.series import Instance, read_instance
 from contourd.intake.intake import Intake
 from contourd.model.bundle import load_bundle

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from contourd.contour.contouring import ContouringOptions, ContouringResult, contour_series
-from contourd.dicom.reading.integrity import stored_sha256
+from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.dicom.reading.series import Instance, read_instance
 from contourd.model.predictor import Predictor
 from contourd.models import activation

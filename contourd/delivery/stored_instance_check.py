@@ -7,8 +7,8 @@ from pathlib import Path
 from pydicom.filereader import read_file_meta_info
 
 from contourd.dicom.network.commitment_messages import CLASS_CONFLICT, PROCESSING_FAILURE, InstanceReference
+from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.dicom.reading.instance import UNREADABLE
-from contourd.dicom.reading.integrity import stored_sha256
 
 
 def stored_instance_failure(path: Path, sha256: str, reference: InstanceReference) -> int | None:

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from contourd.dicom.network.events import ReceivedInstance
-from contourd.dicom.reading.integrity import stored_sha256
+from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.dicom.reading.pixels import same_image
 from contourd.errors import QueueUnavailable, SeriesFull, StoreUnavailable
 from contourd.intake.further_images import add_further, after_removal

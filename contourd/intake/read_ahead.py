@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from contourd.dicom.reading.dataset_hash import dataset_sha256
 from contourd.dicom.reading.instance import Instance
-from contourd.dicom.reading.integrity import dataset_sha256
 from contourd.dicom.reading.isolation import UNDECODABLE, InProcessDecoder
 from contourd.dicom.reading.received_images import decoded_bytes, read_image
 from contourd.errors import SeriesUnusable

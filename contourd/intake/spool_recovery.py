@@ -14,8 +14,8 @@ from sqlalchemy import select
 
 from contourd.dicom.network.events import ReceivedInstance
 from contourd.dicom.network.file_meta import sender_of
+from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.dicom.reading.instance import read_instance
-from contourd.dicom.reading.integrity import stored_sha256
 from contourd.errors import SeriesUnusable, StoreUnavailable
 from contourd.intake.intake import Intake
 from contourd.intake.journal_recovery import finish_interrupted, recall_all

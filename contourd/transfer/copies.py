@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-from contourd.dicom.reading.integrity import stored_sha256
+from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.errors import ObjectMissing, StoreUnavailable
 from contourd.settings import SpoolSettings
 from contourd.spool.folder import Spool

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from contourd.cli import COMMANDS, GROUPS, app
 from contourd.constancy.requests import ConstancyChecks
 from contourd.dicom.network.in_memory_scp import InMemorySCP
-from contourd.dicom.reading.integrity import stored_sha256
+from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.model.model_identity import ModelIdentity
 from contourd.model.runtime_description import RuntimeDescription
 from contourd.settings import load_settings

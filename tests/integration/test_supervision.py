@@ -13,7 +13,7 @@ import pytest
 
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.network.events import ReceivedInstance
-from contourd.dicom.reading.integrity import stored_sha256
+from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.dicom.reading.series import read_instance
 from contourd.intake.intake import Intake
 from contourd.node import worker_supervisor

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from contourd.dicom.network.events import ReceivedInstance
-from contourd.dicom.reading.integrity import stored_sha256
+from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.intake.intake import Intake
 from contourd.settings import Route, SeriesSettings
 from contourd.store.tables import AuditRow, InstanceRow, SeriesRow

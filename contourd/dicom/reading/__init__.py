@@ -3,6 +3,7 @@
 __all__ = [
     "acquisition",
     "completeness",
+    "dataset_hash",
     "decoders",
     "files",
     "header_values",

@@ -18,6 +18,7 @@ from pydicom.uid import UID, CTImageStorage, DeflatedExplicitVRLittleEndian
 from contourd.dicom.reading.completeness import LONGEST_UID as LONGEST_UID
 from contourd.dicom.reading.completeness import VALID_UID as VALID_UID
 from contourd.dicom.reading.completeness import refuse_foreign_groups, refuse_nameless, refuse_truncated
+from contourd.dicom.reading.dataset_hash import BEFORE_META_BYTES
 from contourd.dicom.reading.decoded_pixels import Decoded
 from contourd.dicom.reading.decoders import LOSSY, inflate
 from contourd.dicom.reading.files import read_dicom, read_meta, read_with_size
@@ -49,8 +50,6 @@ UNREADABLE = (
     BytesLengthException,
 )
 DEFERRED_BYTES = 1024
-# PS3.10 7.1: preamble, prefix, and the group length element itself, which counts what comes after it.
-BEFORE_META_BYTES = 128 + 4 + 12
 LARGEST_META_BYTES, DEFLATED = 4096, DeflatedExplicitVRLittleEndian
 # Where one scan is repeated in time: any of these tells the phases of a 4D CT apart.
 PHASE = ("TemporalPositionIdentifier", "TemporalPositionIndex", "NominalPercentageOfRespiratoryPhase")

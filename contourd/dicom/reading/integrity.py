@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 
-from contourd.dicom.reading.instance import BEFORE_META_BYTES, read_instance
+from contourd.dicom.reading.dataset_hash import stored_sha256
+from contourd.dicom.reading.instance import read_instance
 from contourd.dicom.reading.spacing import missing_positions_mm
 from contourd.errors import SeriesUnusable
 from contourd.reasons.catalogue import HoldReason
-from contourd.system.regular_files import read_regular
 
-# PS3.10 7.1: the group length's element, the last one before the bytes that it counts.
-GROUP_LENGTH = struct.Struct("<HH2sHI")
 MOST_TOLD = 5
-
-
-def stored_sha256(path: Path) -> str:
-    """Return the hash of the dataset in a file, without its file meta information; empty where it cannot be read."""
-    try:
-        return dataset_sha256(read_regular(path, follow=False))
-    except OSError:
-        return ""
-
-
-def dataset_sha256(file: bytes) -> str:
-    """Return the same of a file's bytes."""
-    content = memoryview(file)
-    if len(content) < BEFORE_META_BYTES:
-        return ""
-    (*_, length) = GROUP_LENGTH.unpack_from(content, BEFORE_META_BYTES - GROUP_LENGTH.size)
-    return hashlib.sha256(content[BEFORE_META_BYTES + length :]).hexdigest()
 
 
 def require_intact(images: Mapping[Path, str]) -> None:

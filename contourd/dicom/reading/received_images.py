@@ -12,9 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from contourd.dicom.reading.dataset_hash import dataset_sha256
 from contourd.dicom.reading.decoded_pixels import Decoded
 from contourd.dicom.reading.instance import Instance, read_content, read_instance
-from contourd.dicom.reading.integrity import dataset_sha256, require_intact
+from contourd.dicom.reading.integrity import require_intact
 from contourd.dicom.reading.isolation import UNDECODABLE, PixelDecoder, pixel_decoder
 from contourd.dicom.reading.pixels import decoded
 from contourd.errors import SeriesUnusable

@@ -13,7 +13,7 @@ from sqlalchemy.orm import selectinload
 from contourd.constancy.requests import ConstancyChecks
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.network.events import ReceivedInstance
-from contourd.dicom.reading.integrity import stored_sha256
+from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.dicom.reading.series import Instance, read_instance
 from contourd.errors import InvalidTransition
 from contourd.imaging.grid import Grid

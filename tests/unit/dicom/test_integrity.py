@@ -9,7 +9,8 @@ import pytest
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from contourd.dicom.network.file_meta import file_meta
-from contourd.dicom.reading.integrity import require_intact, stored_sha256
+from contourd.dicom.reading.dataset_hash import stored_sha256
+from contourd.dicom.reading.integrity import require_intact
 from contourd.errors import SeriesUnusable
 from tests.phantom import write_series
 

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
-from contourd.dicom.reading.integrity import stored_sha256
+from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.dicom.reading.received_images import decoded_bytes, read_received
 from contourd.dicom.reading.series import gate, read_instance, read_volume
 from contourd.errors import SeriesUnusable

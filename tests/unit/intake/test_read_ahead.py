@@ -11,7 +11,7 @@ import pytest
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEG2000Lossless
 
-from contourd.dicom.reading.integrity import stored_sha256
+from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.dicom.reading.received_images import decoded_bytes, read_received
 from contourd.dicom.reading.series import gate, read_volume
 from contourd.intake.read_ahead import ReadAhead

@@ -14,7 +14,7 @@ from sqlalchemy import select
 
 from contourd.dicom.network.events import ReceivedInstance, RefusedInstance
 from contourd.dicom.network.file_meta import file_meta
-from contourd.dicom.reading.integrity import stored_sha256
+from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.intake.intake import Intake
 from contourd.intake.spool_recovery import record_unrecorded
 from contourd.operations.operations import Operations

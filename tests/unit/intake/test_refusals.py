@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from contourd.dicom.network.events import RefusedInstance
-from contourd.dicom.reading.integrity import stored_sha256
+from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.errors import InvalidTransition, QueueUnavailable, SeriesFull
 from contourd.operations.operations import Operations
 from contourd.reasons.catalogue import command_for_series

@@ -11,9 +11,10 @@ import pytest
 
 from contourd.dicom.network.outcomes import OutcomeKind
 from contourd.dicom.network.scu import StorageSCU
+from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.dicom.reading.files import read_dicom
 from contourd.dicom.reading.instance import read_instance
-from contourd.dicom.reading.integrity import require_intact, stored_sha256
+from contourd.dicom.reading.integrity import require_intact
 from contourd.dicom.reading.patient_identity import read_patient
 from contourd.dicom.reading.pixels import same_image
 from contourd.dicom.reading.received_images import read_received

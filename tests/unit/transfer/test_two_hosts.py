@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import select
 
 from contourd.dicom.network.events import ReceivedInstance
-from contourd.dicom.reading.integrity import dataset_sha256
+from contourd.dicom.reading.dataset_hash import dataset_sha256
 from contourd.errors import SpoolError, StoreUnavailable
 from contourd.intake.intake import Intake
 from contourd.intake.spool_recovery import record_unrecorded
