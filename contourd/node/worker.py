@@ -388,12 +388,20 @@ class Worker:
 
     def _same(self, model: ModelIdentity, found: FoundModel) -> FoundModel:
         """Keep to the model of what was sent already, whatever its name stands for now; raises ModelError."""
-        with suppress(ModelError):  # of what the name stands for now
+        damaged: ModelError | None = None
+        try:
             if load_found(found).identity == model:
                 return found
+        except ModelError as error:
+            damaged = error
         root = self._settings.spool.root
         fetch_same(self._spool.store, root, model, found.asked)
-        return find_same(model, found.asked, root)
+        try:
+            return find_same(model, found.asked, root)
+        except ModelError:
+            if damaged is not None and found.sha256 == model.sha256:  # it is here, and what is wrong with it is known
+                raise damaged from None
+            raise
 
     def _predictor(self, found: FoundModel) -> Predictor:
         bundle = load_found(found)
