@@ -176,14 +176,12 @@ def test_what_was_read_ahead_is_contoured_to_the_same_bytes(bench, make_series):
     first = bench.add(make_series("p1"))
     plain = bench.work()
     assert plain.state == JobState.DELIVERING
-    output = bench.root / "outgoing" / f"{first}.dcm"
-    content = output.read_bytes()
-    output.unlink()
+    content = (bench.root / "outgoing" / f"{first}-c1.dcm").read_bytes()
     with bench.database.transaction() as session:
         session.get_one(JobRow, first).state = JobState.QUEUED
     assert read_all_ahead(bench) == SLICES
     assert bench.work().state == JobState.DELIVERING
-    assert output.read_bytes() == content
+    assert (bench.root / "outgoing" / f"{first}-c2.dcm").read_bytes() == content
     assert bench.worker.images_ahead == 0
 
 
