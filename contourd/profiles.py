@@ -48,6 +48,10 @@ class Profile:
         """Return the destination's name of an organ."""
         return self.names.get(structure, structure)
 
+    def as_plain(self) -> dict[str, object]:
+        """Return its fields as plain values, which ``Profile(**values)`` takes again."""
+        return {name: getattr(self, name) for name in self.__slots__} | {"names": dict(self.names)}
+
     def identity(self) -> str:
         """Return what makes its structure sets differ from another profile's: part of their UIDs."""
         names = ",".join(f"{key}={value}" for key, value in sorted(self.names.items()))

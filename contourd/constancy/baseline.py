@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hmac
 import json
 import zlib
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from contourd.constancy.comparison import ModelContours
 from contourd.errors import BaselineInvalid, SpoolError
 from contourd.imaging.contours import MaskInBox
 from contourd.spool.folder import PARTIAL, Spool
+from contourd.spool.signed import is_signed, sign
 from contourd.store.constancy_standing import BASELINE_FILE
 from contourd.system.durable_files import write_durably
 from contourd.system.regular_files import read_regular
@@ -111,7 +111,7 @@ def write_baseline(spool: Spool, baseline: Baseline) -> None:
     content = _Content(
         by=baseline.by, at=baseline.at, version=baseline.version, device=baseline.device, models=models
     ).model_dump(mode="json")
-    signed = {"signature": spool.signature(PURPOSE, _canonical(content)), "baseline": content}
+    signed = {"signature": sign(spool, PURPOSE, content), "baseline": content}
     try:
         write_durably(
             spool.root / PARTIAL / uuid4().hex, spool.root / BASELINE_FILE, [json.dumps(signed, indent=1).encode()]
@@ -142,7 +142,7 @@ def read_baseline(spool: Spool) -> Baseline:
         raise BaselineInvalid(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BaselineInvalid(f"{path} is no baseline, or not signed; {_remedy()}") from error
-    if not hmac.compare_digest(signature.encode(), spool.signature(PURPOSE, _canonical(content)).encode()):
+    if not is_signed(spool, PURPOSE, content, signature):
         raise BaselineInvalid(f"{path} was changed, or signed with another key than this site's; {_remedy()}")
     try:
         read = _Content.model_validate(content)
@@ -151,11 +151,6 @@ def read_baseline(spool: Spool) -> Baseline:
         raise BaselineInvalid(
             f"{path} is of another version of contourd; {command('constancy baseline')} makes a new one"
         ) from error
-
-
-def _canonical(content: object) -> bytes:
-    """Write JSON in the one way that is signed."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
 def _packed(organ: MaskInBox) -> _Shape:

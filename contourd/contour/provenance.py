@@ -75,15 +75,9 @@ def written_order(order: ContouringOptions) -> str:
         "override": order.override,
         "plausibility": order.plausibility.model_dump(mode="json"),
         **({"colours": dict(order.colours)} if order.colours else {}),
-        "profiles": [{**_plain(profile), "hash": order.settings_hash(profile)} for profile in order.profiles],
+        "profiles": [{**profile.as_plain(), "hash": order.settings_hash(profile)} for profile in order.profiles],
     }
     return json.dumps(content, sort_keys=True)
-
-
-def _plain(profile: Profile) -> dict[str, Any]:
-    """Return a profile as plain values."""
-    values = {name: getattr(profile, name) for name in profile.__slots__}
-    return values | {"names": dict(profile.names)}
 
 
 def read_order(text: str) -> ContouringOptions:

@@ -64,7 +64,7 @@ class JobOrder:
             "structures": self.structures,
             "second_reader": self.second_reader,
             "plausibility": self.plausibility.model_dump(mode="json"),
-            "profiles": {name: {**_plain(profile)} for name, profile in self.profiles.items()},
+            "profiles": {name: profile.as_plain() for name, profile in self.profiles.items()},
             "colours": {name: list(colour) for name, colour in self.colours.items()},
         }
         return json.dumps(content, sort_keys=True)
@@ -92,10 +92,6 @@ class JobOrder:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError("the order of the job is not one that this version of contourd knows") from error
-
-
-def _plain(profile: Profile) -> dict[str, object]:
-    return {name: getattr(profile, name) for name in profile.__slots__} | {"names": dict(profile.names)}
 
 
 def order_digest(text: str) -> str:

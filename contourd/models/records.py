@@ -7,7 +7,6 @@ model of others is judged as ours are. Who cannot read the site's key cannot cha
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from contourd.model.bundle_config import Commissioning
 from contourd.model.library import RECORD_FILE as RECORD_FILE
 from contourd.model.plausibility import OrganSpread
 from contourd.spool.folder import PARTIAL, Spool
+from contourd.spool.signed import canonical, is_signed, sign
 from contourd.system.durable_files import write_durably
 from contourd.system.regular_files import read_regular
 
@@ -108,7 +108,7 @@ def write_record(path: Path, spool: Spool, record: CommissioningRecord) -> None:
         The file system refuses, or the site's key cannot be read.
     """
     content = record.model_dump(mode="json")
-    signed = {"signature": spool.signature(PURPOSE, _canonical(content)), "record": content}
+    signed = {"signature": sign(spool, PURPOSE, content), "record": content}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps(signed, indent=1) + "\n"
@@ -138,7 +138,7 @@ def read_record(path: Path, spool: Spool) -> CommissioningRecord:
         raise RecordInvalid(f"{file} cannot be read: {error.strerror}; {again} makes one") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RecordInvalid(f"{file} is no record, or not signed; {again} makes one") from error
-    if not hmac.compare_digest(signature.encode(), spool.signature(PURPOSE, _canonical(content)).encode()):
+    if not is_signed(spool, PURPOSE, content, signature):
         raise RecordInvalid(
             f"{file} was changed, or signed with another key than this site's: find out who changed it; {again} makes "
             "a new one"
@@ -160,10 +160,5 @@ def commissioning_of(folder: Path, spool: Spool) -> Commissioning | None:
     if not (folder / RECORD_FILE).exists():
         return None
     record = read_record(folder, spool)
-    content = _canonical(record.model_dump(mode="json"))
+    content = canonical(record.model_dump(mode="json"))
     return Commissioning(record.by, record.distribution, record.without, hashlib.sha256(content).hexdigest())
-
-
-def _canonical(content: object) -> bytes:
-    """Write JSON in the one way that is signed."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
