@@ -8,14 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[1]
-
 
 def ask(chart: Path, what: str, values: dict[str, Any] | None = None) -> Any:
     """Return what Helm says: ``lint``, ``versions``, ``render``, ``defaults`` or, of values, ``refusal``."""
-    command = [sys.executable, "-m", "tests.helm_chart", str(chart), what]
+    command = [sys.executable, __file__, str(chart), what]
     request = json.dumps(values or {})
-    ran = subprocess.run(command, input=request, capture_output=True, text=True, timeout=120, check=False, cwd=ROOT)
+    ran = subprocess.run(command, input=request, capture_output=True, text=True, timeout=120, check=False)
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout)
 

@@ -31,6 +31,7 @@ PLAIN = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
 
 def status_of(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
     monkeypatch.setattr(sys, "argv", ["contourd", *arguments])
+    monkeypatch.setenv("PYTHONSAFEPATH", "")  # main() sets it; what other tests start is to find the tests' own modules
     with pytest.raises(SystemExit) as ended:
         main()
     return ended.value.code
