@@ -16,12 +16,12 @@ import pydicom
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from contourd.imaging.metrics import dice
 from contourd.imaging.volume import AIR_HU, Volume
 from contourd.model.bundle import load_bundle
 from contourd.model.kinds import predictor_for
 from tests.bodies import at_resolution
 from trainer.case import read_case
-from trainer.evaluation.metrics import dice
 
 TISSUE_HU, COUCH_HU = -300, -600
 TOUCHING_MM = 2

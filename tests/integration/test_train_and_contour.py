@@ -10,10 +10,10 @@ import pytest
 
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.rtstruct.reader import rasterise, read_structure_set
+from contourd.imaging.metrics import dice
 from tests.interop.node import contourd
 from tests.training import ORGANS, write_dataset
 from trainer.case import read_case
-from trainer.evaluation.metrics import dice
 
 RECIPE = """
 name = "smoke"

@@ -4,9 +4,9 @@ May import the trainer's shared modules, and of contourd ``imaging``, ``model``,
 nothing of ``trainer.curation`` and ``trainer.training``. Others use what is named here.
 """
 
+from contourd.imaging.metrics import dice
 from trainer.evaluation.card import write_card
 from trainer.evaluation.evaluate import Results, run_evaluation
-from trainer.evaluation.metrics import dice
 from trainer.evaluation.report import Evaluated
 from trainer.evaluation.results import MetricSummary
 

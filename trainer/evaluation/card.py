@@ -10,10 +10,10 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from contourd.imaging.metrics import TOLERANCE_MM
 from contourd.model.bundle_config import ModelBundle
 from contourd.model.limits import Bounds
 from trainer.atomic import write_text
-from trainer.evaluation.metrics import TOLERANCE_MM
 from trainer.evaluation.results import Statistics
 from trainer.page import TEMPLATES, decimals
 

@@ -21,6 +21,7 @@ from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.reading.series import find_series
 from contourd.dicom.rtstruct.reader import rasterise, read_structure_set
 from contourd.errors import DatasetError, SeriesUnusable
+from contourd.imaging.metrics import agreement
 from contourd.model.bundle import load_bundle
 from contourd.model.bundle_config import ModelBundle
 from contourd.model.kinds import predictor_for
@@ -28,7 +29,6 @@ from contourd.model.predictor import Predictor
 from contourd.system.regular_files import open_regular
 from trainer.atomic import replacing, write_text
 from trainer.case import Annotation, Case, find_cases, read_case, unusable
-from trainer.evaluation.metrics import agreement
 from trainer.evaluation.report import Evaluated, write_report
 from trainer.evaluation.results import CaseResult, OrganOutcome, OrganResult, Statistics, statistics
 from trainer.page import decimals

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from contourd import __version__
+from contourd.imaging.metrics import TOLERANCE_MM
 from contourd.model.bundle_config import ModelBundle
 from contourd.model.library import CARD_FILE
 from trainer.atomic import write_text
 from trainer.case import find_cases, read_case
 from trainer.evaluation.card import write_card
 from trainer.evaluation.figures import distribution_figure, legend, organ_figure
-from trainer.evaluation.metrics import TOLERANCE_MM
 from trainer.evaluation.published import PUBLISHED
 from trainer.evaluation.results import GROSS_FAILURE, RESAMPLES, CaseResult, OrganOutcome, Statistics
 from trainer.page import inline, write_page

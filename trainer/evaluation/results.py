@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 from scipy import stats
 
-from trainer.evaluation.metrics import OrganMetrics
+from contourd.imaging.metrics import OrganMetrics
 
 GROSS_FAILURE = 0.3
 RESAMPLES = 2000

@@ -13,6 +13,7 @@ import torch
 
 from contourd.acceptance.reference_patient import load_reference
 from contourd.errors import DeviceError
+from contourd.imaging.metrics import dice
 from contourd.model import openvino_runtime
 from contourd.model.bundle import load_bundle
 from contourd.model.lattice_predictor import LatticePredictor
@@ -23,7 +24,6 @@ from contourd.model.torch_runtime import TorchRuntime
 from contourd.models import runtimes
 from contourd.models.runtimes import LEAST_DICE, make_predictor, masks_agree, user_cache, worker_of
 from contourd.settings import WorkerSettings
-from trainer.evaluation.metrics import dice
 
 CPU = {"device": "cpu"}
 

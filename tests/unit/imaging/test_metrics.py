@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import surface_distance
 
+from contourd.imaging import metrics
 from contourd.imaging.grid import Grid
-from trainer.evaluation.metrics import Distances, added_path_mm, agreement, corner_axes_mm, dice, surface, surface_dice
+from contourd.imaging.metrics import Distances, added_path_mm, agreement, corner_axes_mm, dice, surface, surface_dice
+from trainer.evaluation.surfaces import marching_cubes
 
 
 def grid(shape=(12, 14, 16), spacing=(3.0, 2.0, 1.0)) -> Grid:
@@ -133,3 +135,15 @@ def test_agrees_with_surface_distance(seed, spacing):
         surface_distance.compute_surface_dice_at_tolerance(theirs, 2.0), abs=1e-6
     )
     assert found.dice == pytest.approx(surface_distance.compute_dice_coefficient(*masks))
+
+
+def test_areas_are_those_of_marching_cubes():
+    """Each pattern of eight voxels has the area vectors that scikit-image's surface of it has."""
+    for code in range(1, 255):
+        rarer = code if code.bit_count() <= 4 else 255 - code
+        cube = np.array([rarer >> (7 - corner) & 1 for corner in range(8)], dtype=np.float64).reshape(2, 2, 2)
+        a, b, c = marching_cubes(cube, method="lorensen").swapaxes(0, 1)
+        found = metrics.triangles()[code]
+        wanted = np.cross(b - a, c - a) / 2
+        assert np.array_equal(found[: len(wanted)], wanted)
+        assert not found[len(wanted) :].any()

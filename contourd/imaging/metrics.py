@@ -1,4 +1,4 @@
-"""Agreement of two masks on the CT's own grid.
+"""Agreement of two masks on the CT's own grid: for evaluation, commissioning and shadows.
 
 Surfaces are those of Nikolov et al. (arXiv 1809.04430, "surface-distance"): every corner between 2 x 2 x 2 voxels that
 are not all alike is a surface element, with the area that marching cubes gives it; a percentile or a mean is taken over
@@ -16,7 +16,9 @@ volume ratio            NaN         0, infinite   predicted over true
 
 from __future__ import annotations
 
+import base64
 import math
+import zlib
 from dataclasses import dataclass, fields
 from functools import cache
 
@@ -26,11 +28,25 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 
 from contourd.imaging.grid import FloatArray, Grid
-from trainer.evaluation.surfaces import marching_cubes
 
 TOLERANCE_MM = 2.0
 PERCENTILE = 95.0
 Mask = NDArray[np.bool_]
+# In eighths, int8 (256, triangles, 3), compressed: scikit-image's, which a test compares with it, so that no node needs
+# scikit-image.
+MOST_TRIANGLES = 4
+AREA_VECTORS = (
+    "c-n1N0g}WZ2vfWNe{l;31R=K9ads?=G{%68(a)Td=34W$e5765C(NttwZvv?tzX)e<JapNVxzvbmcW0BkBYgZ<19&^Ukp4-m>H<f"
+    "Hy*4BnDem5A7-p2u-g;9jT!Or3jF!?wXW;2|9m5XzwOUuix3?6ZMi)nawpE_2N3qRnh5X%{1Hl-|9lO9Y|VgO*X6GPzWifpej;Oz"
+    "yXMRN3%|l2{Kr8I+v5;HM3Dvj5=0c|(mbnd%zR+*-#FKEIX^g*S^|CoTKOw9fcQ@48jo`>y79mt__4}j*ua_Y`K)<jCOro?ljh2@"
+    "N>AD_^qG4LJC+1jSG)$_TR(_@=qF;@FZ2%<*4_)|HheNnOOMBl12v+O|Jd=tf8c>V_r4rYyw2q6b1-$RW=Z}7M8?_t*C#f?$+wL@"
+    "Q`5Zort&~DPWXWTm=`ClPo13t5t#Wgq`sZtne}O4{L`O<M-GDj^xt#v0R2xS<Sq+JN09EBUoHYw#L+4{AmpaG4gYtUwjYV~MC}?o"
+    "VNCNP(0tfa=n}~_$0<-~{vLy|ckbu8Ox2fG6X$Ghm9$MY=bW?8NB^I15eCMFIC%wdve6!oy)Q9sN1c3eC0;*6TCm$F5#AeTUjckZ"
+    "bapmD{YN?Mv)(veLbKJunqe&^5!=#RI5atX3#W!l+pKxc1<sLI?pW>hGH6E1HOz4eW`Vyiq@3kkw#b+VMR$@Pc&aAY%IAr?s>(Iw"
+    "TU+W*p;{zQ+&elm_r>S$npR6*HLz+U*G%&;JVB#!js4c%Z>{DU{;KVz`Hwu0J0f$fkA3i6W3Q&qpn6WahWO6nyDa&?!#G^?{s~X;"
+    "z7y$Kjysg^*5l4S?_#UHkph#i>ElihqYd~}4{-Db)H8_JbH8_-|D(s~-h+D*?p3&l;oj!xd8iix=zJCN`Y9;#)Ki(=Id|E-da&xv"
+    "xMxE^d$cl;dOYaopPumd?jc{jW#OmeI(k&@U5}oYd)=c4Zp^QqnR;pJNzUH;|6YCSzr8&_f7Hr~E&"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,29 +180,18 @@ def surface(mask: Mask, axes_mm: tuple[FloatArray, FloatArray, FloatArray]) -> S
     places = [(axis[:-1] + np.diff(axis) / 2)[k] for axis, k in zip(axes_mm, where, strict=True)]
     # An area vector's component along an axis grows with the steps along the two others.
     stretch = np.stack([steps[1] * steps[2], steps[0] * steps[2], steps[0] * steps[1]], axis=1)
-    triangles = _triangles()[codes] * stretch[:, None]  # (n, triangles, 3)
+    triangles = triangles()[codes] * stretch[:, None]  # (n, triangles, 3)
     return Surface(np.stack(places, axis=1), np.linalg.norm(triangles, axis=2).sum(axis=1))
 
 
 @cache
-def _triangles() -> FloatArray:
+def triangles() -> FloatArray:
     """Area vectors (256, triangles, 3) of marching cubes for each pattern of 2 x 2 x 2 voxels, of unit steps.
 
     The tables of Lorensen and Cline; a pattern of more than four voxels has the surface of its complement.
-
-    Raises
-    ------
-    DatasetError
-        scikit-image is not installed.
     """
-    found: list[FloatArray] = [np.zeros((0, 3))] * 256
-    for code in range(1, 255):
-        rarer = code if code.bit_count() <= 4 else 255 - code
-        cube = np.array([rarer >> (7 - corner) & 1 for corner in range(8)], dtype=np.float64).reshape(2, 2, 2)
-        a, b, c = marching_cubes(cube, method="lorensen").swapaxes(0, 1)
-        found[code] = np.cross(b - a, c - a) / 2
-    most = max(len(vectors) for vectors in found)
-    return np.stack([np.pad(vectors, ((0, most - len(vectors)), (0, 0))) for vectors in found])
+    eighths = np.frombuffer(zlib.decompress(base64.b85decode(AREA_VECTORS)), dtype=np.int8)
+    return eighths.reshape(256, MOST_TRIANGLES, 3) / 8.0
 
 
 def distances_mm(truth: Surface, predicted: Surface) -> tuple[Distances, Distances]:
