@@ -180,8 +180,8 @@ def surface(mask: Mask, axes_mm: tuple[FloatArray, FloatArray, FloatArray]) -> S
     places = [(axis[:-1] + np.diff(axis) / 2)[k] for axis, k in zip(axes_mm, where, strict=True)]
     # An area vector's component along an axis grows with the steps along the two others.
     stretch = np.stack([steps[1] * steps[2], steps[0] * steps[2], steps[0] * steps[1]], axis=1)
-    triangles = triangles()[codes] * stretch[:, None]  # (n, triangles, 3)
-    return Surface(np.stack(places, axis=1), np.linalg.norm(triangles, axis=2).sum(axis=1))
+    vectors = triangles()[codes] * stretch[:, None]  # (n, triangles, 3)
+    return Surface(np.stack(places, axis=1), np.linalg.norm(vectors, axis=2).sum(axis=1))
 
 
 @cache
