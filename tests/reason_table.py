@@ -51,6 +51,7 @@ EXAMPLES: Mapping[HoldReason, Mapping[str, object]] = {
     HoldReason.MODEL_NOT_THERE: {"model": "hn7", "file": "model.json", "folder": "/srv/models/hn7"},
     HoldReason.MODEL_OF_JOB_GONE: {"model": "hn7 1.0"},
     HoldReason.ACTIVATED_MODEL_UNUSABLE: {"why": WHY, "roll_back": "hn7"},
+    HoldReason.ORDER_OF_NOBODY: {"hosts": {"gpu1": Reason.of(HoldReason.ORDER_OF_OTHER_MODEL, model="hn7 1.0")}},
     HoldReason.JOB_BROKE_WORKER: {"tries": 2, "why": Reason.of(HoldReason.WORKER_ENDED, how="the worker died")},
     HoldReason.DELIVERY_OF_ENDED_JOB: {
         "job": Reason.of(HoldReason.IMAGES_REPLACED),

@@ -20,7 +20,7 @@ from contourd.model.site_structures import site_colours
 from contourd.model.structures import catalogue
 from contourd.models.activations import Activations
 from contourd.profiles import STRICT, Profile
-from contourd.reasons.catalogue import HoldReason
+from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import PlausibilitySettings, Settings
 from contourd.store.database import Database
 from contourd.system.regular_files import read_regular
@@ -105,6 +105,14 @@ def version_of(text: str) -> str:
         return str(json.loads(text)["contourd"])
     except (ValueError, LookupError, TypeError):
         return ""
+
+
+def passes_by_itself(reason: Reason) -> bool:
+    """Return whether why a worker cannot do an order passes without a person: its job waits, and is not held.
+
+    The object store answers again; and an order of a version that no process has any more is made anew.
+    """
+    return reason.code in (HoldReason.WAITS_FOR_SPOOL, HoldReason.ORDER_OF_OTHER_VERSION)
 
 
 @cache

@@ -241,7 +241,7 @@ class Daemon:
         every, led = self._schedule.every, self._every_while_leading
         every(EVERY_S, "trying itself", self._examination.run)
         every(POLL_S, "closing quiet series", self._close_quiet)
-        led(BEAT_S, "renewing orders", self._orders.renew_orders)
+        led(BEAT_S, "reviewing orders", self._orders.review_orders)
         led(BEAT_S, "watching the processes", self._watch.watch)
         every(POLL_S, "watching the worker", self._workers.watch)
         every(POLL_S, "expiring leases", self._workers.expire_leases)

@@ -1,4 +1,8 @@
-"""Which orders a worker can do as they were ordered, and why it leaves the others to other workers."""
+"""Which orders a worker can do as they were ordered, and what becomes of the others.
+
+Where other hosts may do them, they are left to those, with the reason; where there is one host alone (SQLite), nobody
+else can, and their jobs are held.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,17 @@ from types import MappingProxyType
 
 from contourd import __version__
 from contourd.dicom.rtstruct.second_reader import second_reader_loads
-from contourd.errors import DatasetError, ModelError
-from contourd.models.activation import find_same
-from contourd.models.orders import JobOrder, catalogue_sha256, order_digest, version_of
+from contourd.errors import DatasetError, ModelError, QueueUnavailable, SpoolError
+from contourd.models.activation import find_same, load_found
+from contourd.models.activations import Activations
+from contourd.models.orders import JobOrder, catalogue_sha256, order_digest, passes_by_itself, version_of
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Settings
 from contourd.spool.objects import ObjectStore
 from contourd.store.backoff import Seconds
+from contourd.store.database import Database
+from contourd.store.processes import Processes
+from contourd.store.queue import Queue
 from contourd.transfer.bundles import fetch_same
 
 log = logging.getLogger(__name__)
@@ -38,10 +46,21 @@ class FittingOrders:
         Monotonic seconds.
     """
 
-    def __init__(self, settings: Settings, store: ObjectStore | None, taken: Collection[str], elapsed: Seconds) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        store: ObjectStore | None,
+        taken: Collection[str],
+        elapsed: Seconds,
+    ) -> None:
         self._root = settings.spool.root
         self._elapsed = elapsed
         self._store = store
+        self._alone = database.is_sqlite
+        self._queue = Queue(database)
+        self._processes = Processes(database)
+        self._activations = Activations(database, self._root)
         self._fit = set(taken)
         self._declined: dict[str, Reason] = {}
         self._since = elapsed()
@@ -52,31 +71,52 @@ class FittingOrders:
         return frozenset(self._fit)
 
     @property
-    def judged(self) -> frozenset[str]:
-        """The orders that it has judged."""
-        return frozenset(self._fit | self._declined.keys())
-
-    @property
     def declined(self) -> Mapping[str, Reason]:
         """The digest of each order that it leaves to others, with the reason."""
         return MappingProxyType({order_digest(order): reason for order, reason in self._declined.items()})
 
-    def judge(self, orders: Collection[str]) -> bool:
-        """Judge orders; returns whether another is declined now, or one is no more."""
-        before = dict(self._declined)
+    def look(self, worker: str) -> None:
+        """Judge what waits and was not judged yet; raises QueueUnavailable.
+
+        What the worker cannot do it leaves to others, and tells them why; jobs that no other can do are held.
+
+        Parameters
+        ----------
+        worker
+            Its name.
+        """
+        orders = set(self._queue.waiting_orders(self._fit | self._declined.keys()))
         if self._declined and self._elapsed() - self._since >= AGAIN_S:
-            orders = {*orders, *self._declined}
+            orders |= self._declined.keys()
             self._since = self._elapsed()
-        for order in orders:
-            reason = self._unfit(order)
+        if not orders:
+            return
+        judged = {order: self._unfit(order) for order in orders}
+        declined = {order: reason for order, reason in self._declined.items() if order not in judged}
+        for order, reason in judged.items():
             if reason is None:
                 self._fit.add(order)
-                self._declined.pop(order, None)
-                continue
-            if order not in before:
-                log.warning("jobs are left to other workers: %s", reason, extra={"action": "decline"})
-            self._declined[order] = reason
-        return before.keys() != self._declined.keys()
+            elif self._alone and not passes_by_itself(reason):
+                self._hold(order, reason)
+            else:
+                declined[order] = reason
+        self._decline(declined, worker)
+
+    def _hold(self, order: str, reason: Reason) -> None:
+        """Hold the jobs of an order that nobody can do; it is judged again when a person has released one."""
+        for job in self._queue.hold_ordered(order, reason):
+            log.error("the job is held: %s", reason, extra={"action": "hold", "job": job})
+
+    def _decline(self, declined: dict[str, Reason], worker: str) -> None:
+        for reason in (reason for order, reason in declined.items() if order not in self._declined):
+            log.warning("jobs are left to other workers: %s", reason, extra={"action": "decline"})
+        before, self._declined = self._declined, declined
+        if before != declined:
+            try:
+                self._processes.decline(worker, self.declined)
+            except QueueUnavailable:
+                self._declined = before  # judged, and told, the next time
+                raise
 
     def _unfit(self, text: str) -> Reason | None:
         version = version_of(text)
@@ -92,6 +132,16 @@ class FittingOrders:
             find_same(order.model, order.asked, self._root)
         except DatasetError as error:
             return error.reason
+        except SpoolError as error:
+            return Reason.of(HoldReason.WAITS_FOR_SPOOL, why=error.reason)
         except ModelError:
-            return Reason.of(HoldReason.ORDER_OF_OTHER_MODEL, model=order.model.text())
+            return self._wrong_with_model(order)
         return None
+
+    def _wrong_with_model(self, order: JobOrder) -> Reason:
+        """Say what is wrong with what the model's name stands for now: by that a released job is ordered anew."""
+        try:
+            load_found(self._activations.find(order.asked))
+        except ModelError as error:
+            return error.reason
+        return Reason.of(HoldReason.ORDER_OF_OTHER_MODEL, model=order.model.text())

@@ -105,7 +105,7 @@ class Worker:
         self._contour_series = contour
         self._database = Database(settings.database_url)
         self._spool = open_spool(settings.spool)
-        self._orders = FittingOrders(settings, self._spool.store, orders, elapsed)
+        self._orders = FittingOrders(settings, self._database, self._spool.store, orders, elapsed)
         self._queue = Queue(self._database, host=self._spool.host_of_images)
         self._audit = AuditTrail(self._database)
         self.processes = Processes(self._database)
@@ -229,15 +229,10 @@ class Worker:
         """Take the next job, but none that waits for its device; None where there is none, or the node stops."""
         but = [number for number, waiting in self._waiting.items() if waiting.left_s > 0]
         lease_s = self._settings.worker.lease_s
-        retry_read(self._judge_orders, self.stopping, None)
+        retry_read(lambda: self._orders.look(self._name), self.stopping, None)
         return retry_read(
             lambda: self._queue.fetch_job(self._name, lease_s, but, self._orders.fit), self.stopping, None
         )
-
-    def _judge_orders(self) -> None:
-        """Look at what is ordered that this worker has not judged yet, and tell the others what it leaves to them."""
-        if self._orders.judge(self._queue.waiting_orders(self._orders.judged)):
-            self.processes.decline(self._name, self._orders.declined)
 
     def _retry_until_stopped(self, call: Callable[[], object]) -> bool:
         return retry_write(call, self.stopping)

@@ -232,11 +232,12 @@ class HoldReason(StrEnum):
     WORKER_ENDED = "worker_ended"
     WORKER_HUNG = "worker_hung"
     PROCESS_GONE = "process_gone"
-    # Of orders that a worker leaves to others
+    # Of orders that a worker cannot do
     ORDER_OF_OTHER_VERSION = "order_of_other_version"
     ORDER_OF_OTHER_STRUCTURES = "order_of_other_structures"
     ORDER_NEEDS_SECOND_READER = "order_needs_second_reader"
     ORDER_OF_OTHER_MODEL = "order_of_other_model"
+    ORDER_OF_NOBODY = "order_of_nobody"
     JOB_BROKE_WORKER = "job_broke_worker"
     FAULT = "fault"
     WAITS_FOR_SPOOL = "waits_for_spool"

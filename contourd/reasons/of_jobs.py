@@ -206,14 +206,30 @@ ENTRIES |= entries(
 )
 ENTRIES |= entries(
     HoldClass.NODE,
-    "the worker cannot contour the job as it was ordered, and leaves it to another",
-    "Give the host what the reason names, or hold the job and retry it: then it is ordered anew.",
+    "the worker is of another version than the node that ordered the job; the job waits for a worker of that one",
+    "Bring all hosts to one version and restart contourd. The job goes on by itself.",
     {
         HoldReason.ORDER_OF_OTHER_VERSION: "the job was ordered of contourd {wanted}, and this worker is {own}",
-        HoldReason.ORDER_OF_OTHER_STRUCTURES: "etc/structures.toml is another one where the job was ordered",
-        HoldReason.ORDER_NEEDS_SECOND_READER: "the job is to be read by rt-utils too, which does not load here",
-        HoldReason.ORDER_OF_OTHER_MODEL: "the model of the job is not here, or not whole: {model}",
     },
+)
+ENTRIES |= entries(
+    HoldClass.MODEL,
+    "no worker can contour the job as it was ordered: its model, or its catalogue of organs, is at hand nowhere; on "
+    "several hosts each worker says why",
+    "Give the hosts what the reason names: the model, or the same release of contourd on all. Then retry it: it is "
+    "ordered anew.",
+    {
+        HoldReason.ORDER_OF_OTHER_STRUCTURES: "etc/structures.toml is another one where the job was ordered",
+        HoldReason.ORDER_OF_OTHER_MODEL: "the model of the job is not here, or not whole: {model}",
+        HoldReason.ORDER_OF_NOBODY: sentences.order_of_nobody,
+    },
+)
+ENTRIES |= entries(
+    HoldClass.READ_BACK,
+    "the job is to be read by the second reader (`check.rt_utils`), which loads nowhere; nothing was contoured",
+    "Install contourd[check] where jobs are contoured, or set check.rt_utils = false, and restart contourd. Then retry "
+    "it.",
+    {HoldReason.ORDER_NEEDS_SECOND_READER: "the job is to be read by rt-utils too, which does not load here"},
 )
 ENTRIES |= entries(
     HoldClass.NODE,

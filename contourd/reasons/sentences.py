@@ -191,6 +191,14 @@ def activated_model_unusable(detail: Detail) -> str:
     return f"{detail['why']}; {back}, or copy the bundle again by `{again}`"
 
 
+def order_of_nobody(detail: Detail) -> str:
+    """Say of each host why its workers cannot do a job."""
+    hosts = detail["hosts"]
+    assert isinstance(hosts, Mapping)
+    said = "; ".join(f"on {host} {why}" for host, why in hosts.items())
+    return f"no worker can contour the job as it was ordered: {said}"
+
+
 def job_broke_worker(detail: Detail) -> str:
     """Return how often a job broke its worker."""
     tries = _count(detail["tries"])

@@ -183,6 +183,16 @@ class Queue:
                 job.reason = reason
                 self._advance(session, job, JobEvent.HOLD, reason)
 
+    def hold_ordered(self, order: str, reason: Reason) -> list[int]:
+        """Hold the queued jobs of an order that nobody can do; returns their numbers."""
+        of_order = JobRow.state == JobState.QUEUED, JobRow.contouring_order == order
+        with self._database.transaction() as session:
+            jobs = list(session.scalars(locked(select(JobRow).where(*of_order).order_by(JobRow.id))))
+            for job in jobs:
+                job.reason = reason
+                self._advance(session, job, JobEvent.HOLD, reason)
+            return [job.id for job in jobs]
+
     def withdraw_order(self, order: str) -> None:
         """Have queued jobs of an order ordered anew."""
         of_order = JobRow.state == JobState.QUEUED, JobRow.contouring_order == order

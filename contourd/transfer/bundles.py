@@ -101,16 +101,18 @@ def _is_of(folder: Path, model: ModelIdentity) -> bool:
 
 
 def fetch_same(store: ObjectStore | None, root: Path, model: ModelIdentity, asked: str) -> None:
-    """Have the very model that is ordered on this host, as far as the store has it and answers.
+    """Have the very model that is ordered on this host, as far as the store has it.
 
     Parameters
     ----------
     asked
         What the route calls it.
+
+    Raises
+    ------
+    SpoolError
+        It is not here, and the store, or this host's spool, cannot be used now.
     """
     if store is None or any(_is_of(place.folder, model) for place in places_of(model, asked, root)):
         return
-    try:
-        fetch_bundle(store, root, stored_folder(model), model.sha256)
-    except SpoolError as error:
-        log.warning("a model is not fetched: %s", error, extra={"action": "fetch"})
+    fetch_bundle(store, root, stored_folder(model), model.sha256)
