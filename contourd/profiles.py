@@ -1,24 +1,27 @@
-"""Destination profiles: how a planning system is to be given its structure sets.
+"""Destination profiles: how a planning system is to be given its structure sets, and whoever else what is drawn.
 
-A profile is plain data; ``contourd.dicom.rtstruct.writer`` obeys it. What is known of each system, and from where,
-stands in docs/conformance.md. None was tried: where nothing is known, a profile is as strict as ``strict``.
+A profile is plain data; ``contourd.dicom.rtstruct.writer`` obeys it, and of its names ``segmentation.writer`` too. What
+is known of each system, and from where, stands in docs/conformance.md. None was tried: where nothing is known, a
+profile is as strict as ``strict``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Literal
 
 HoleStyleName = Literal["keyhole", "xor"]
+ProductName = Literal["rtstruct", "seg"]
+RTSTRUCT: ProductName = "rtstruct"
 
 LABEL = "AI-HN DRAFT"
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """How structure sets are written.
+    """How one product of a job is written: its structure set, or its segmentation.
 
     Attributes
     ----------
@@ -34,6 +37,8 @@ class Profile:
         StructureSetLabel, at most 16 characters (DICOM SH).
     interpreted_type
         RTROIInterpretedType of every organ.
+    product
+        What is written; a segmentation takes of the others the names alone.
     """
 
     name: str
@@ -43,6 +48,7 @@ class Profile:
     names: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     label: str = LABEL
     interpreted_type: str = "ORGAN"
+    product: ProductName = RTSTRUCT
 
     def name_of(self, structure: str) -> str:
         """Return the destination's name of an organ."""
@@ -50,13 +56,16 @@ class Profile:
 
     def as_plain(self) -> dict[str, object]:
         """Return its fields as plain values, which ``Profile(**values)`` takes again."""
-        return {name: getattr(self, name) for name in self.__slots__} | {"names": dict(self.names)}
+        values = {name: getattr(self, name) for name in self.__slots__} | {"names": dict(self.names)}
+        if self.product == RTSTRUCT:  # as earlier versions wrote it down
+            del values["product"]
+        return values
 
     def identity(self) -> str:
-        """Return what makes its structure sets differ from another profile's: part of their UIDs."""
+        """Return what makes what it writes differ from another profile's: part of the UIDs."""
         names = ",".join(f"{key}={value}" for key, value in sorted(self.names.items()))
         parts = (self.holes, self.decimals, self.name_length, names, self.label, self.interpreted_type)
-        return "|".join(map(str, parts))
+        return "|".join(map(str, parts if self.product == RTSTRUCT else (*parts, self.product)))
 
 
 STRICT = Profile("strict")
@@ -72,3 +81,15 @@ _ALL = (
     Profile("mim", name_length=64),
 )
 PROFILES: Mapping[str, Profile] = MappingProxyType({profile.name: profile for profile in _ALL})
+
+
+def profiles_to_write(wanted: Iterable[Profile]) -> tuple[Profile, ...]:
+    """Return what is written for a job, once where it is alike, structure sets first.
+
+    Where nobody wants a structure set there is one all the same: it is what the page shows and what is compared.
+    """
+    alike = {profile.identity(): profile for profile in wanted}
+    if alike and all(profile.product != RTSTRUCT for profile in alike.values()):
+        own = replace(next(iter(alike.values())), product=RTSTRUCT)
+        alike[own.identity()] = own
+    return tuple(sorted(alike.values(), key=lambda profile: profile.product != RTSTRUCT))

@@ -15,7 +15,7 @@ from tests.queueing import Clock, in_force
 
 POLICY = RetryPolicy(first_s=30, max_s=1800, give_up_after_s=259_200)
 TAKEN = Outcome(OutcomeKind.ACCEPTED, "", 0x0000)
-PROFILES = {"pacs": "strict", "archive": "strict", "tps": "eclipse"}
+PROFILES = {"pacs": {"rtstruct": "strict"}, "archive": {"rtstruct": "strict"}, "tps": {"rtstruct": "eclipse"}}
 
 
 def add(database: Database, clock: Clock, confirm: bool = False) -> int:

@@ -16,6 +16,7 @@ from contourd.checks.finding import CheckFinding, failed, ok, unknown
 from contourd.commands import command
 from contourd.dicom.reading.decoders import DECODERS, has_decoder
 from contourd.dicom.rtstruct.second_reader import second_reader_loads
+from contourd.dicom.segmentation.availability import HOW_TO_INSTALL, can_write_segmentations
 from contourd.errors import ObjectExists
 from contourd.settings import SpoolSettings
 from contourd.spool.objects import ObjectStore
@@ -169,6 +170,13 @@ def second_reader() -> CheckFinding:
         "check.rt_utils is set, and rt-utils does not load",
         "pip install 'contourd[check]' and the system's libGL (Debian: libgl1), or set check.rt_utils = false",
     )
+
+
+def segmentation() -> CheckFinding:
+    """See that highdicom is there, where a destination is to get segmentations."""
+    if can_write_segmentations():
+        return ok("highdicom is installed")
+    return failed('a destination has products = ["seg"], and highdicom is not installed', HOW_TO_INSTALL)
 
 
 def clock() -> CheckFinding:

@@ -8,6 +8,7 @@ from pathlib import Path
 from contourd.checks import alerts, constancy, host, hosts, models, network
 from contourd.checks.finding import InstallationCheck
 from contourd.commands import command
+from contourd.dicom.segmentation.availability import HOW_TO_INSTALL
 from contourd.settings import Settings
 
 REPORT = "look at the message; if it makes no sense, report it"
@@ -45,6 +46,8 @@ def _of_the_machine(settings: Settings, file: Path) -> tuple[InstallationCheck, 
     if spool.store is not None:
         remedy = "check [spool.store]: endpoint, bucket, region and credentials_file"
         checks.insert(4, InstallationCheck("spool.store", partial(host.spool_store, spool), remedy))
+    if any("seg" in destination.products for destination in settings.destination):
+        checks.append(InstallationCheck("segmentation", host.segmentation, HOW_TO_INSTALL))
     if settings.check.rt_utils:
         checks.append(InstallationCheck("second-reader", host.second_reader, "pip install 'contourd[check]'"))
     return tuple(checks)

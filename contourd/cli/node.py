@@ -45,6 +45,7 @@ def serve(
         settings = settings.model_copy(update={"worker": none})
     require_models(settings)
     _require_second_reader(settings)
+    _require_segmentations(settings)
     set_up_logging()
     from contourd.node.daemon import Daemon
     from contourd.system.memory import use_one_arena
@@ -71,6 +72,7 @@ def worker(config: ConfigOption = None) -> None:
 
     settings = load_settings(config)
     _require_second_reader(settings)
+    _require_segmentations(settings)
     set_up_logging()
     from contourd.node.worker_host import WorkerHost
     from contourd.system.systemd import ServiceNotifier
@@ -94,6 +96,16 @@ def _require_second_reader(settings: Settings) -> None:
             "the configuration",
             ["check.rt_utils: rt-utils does not load; install contourd[check], which needs the system's libGL"],
         )
+
+
+def _require_segmentations(settings: Settings) -> None:
+    """Do the same where a destination is to get segmentations."""
+    from contourd.dicom.segmentation.availability import HOW_TO_INSTALL, can_write_segmentations
+
+    wanting = [d.name for d in settings.destination if "seg" in d.products]
+    if wanting and not can_write_segmentations():
+        problem = f"destination {wanting[0]}: products: highdicom, which writes segmentations, is not installed"
+        raise SettingsError("the configuration", [f"{problem}; {HOW_TO_INSTALL}"])
 
 
 def status(

@@ -95,7 +95,7 @@ def resend(
 ) -> None:
     """Send a job's structure set to a destination, also once more."""
     with open_operations(config) as (operations, settings):
-        profiles = {d.name: d.structure_set_profile.identity() for d in settings.destination}
+        profiles = {d.name: d.identities for d in settings.destination}
         operations.resend(job, destination, profiles)
         _tell("resend", job, operations, f"job {job} goes to {destination}", json)
 

@@ -44,7 +44,7 @@ from contourd.model.site_structures import site_colours
 from contourd.models.activation import find_same, load_found
 from contourd.models.activations import Activations
 from contourd.models.runtimes import make_predictor, user_cache, worker_of
-from contourd.profiles import STRICT
+from contourd.profiles import STRICT, profiles_to_write
 from contourd.reasons.catalogue import HoldReason
 from contourd.settings import Settings, WorkerSettings
 from contourd.store.contourings import ContouredJob, Contouring, Output, images_sha256, read_contoured
@@ -200,12 +200,11 @@ class Replayer:
             return make_predictor(bundle, self._settings.worker, user_cache())
 
     def _order_of_today(self, job: ContouredJob) -> ContouringOptions:
-        known = {d.name: d.structure_set_profile for d in self._settings.destination}
-        wanted = [known.get(name, STRICT) for name in job.destinations]
-        profiles = {profile.identity(): profile for profile in wanted}
+        known = {d.name: d.profiles for d in self._settings.destination}
+        wanted = [profile for name in job.destinations for profile in known.get(name, (STRICT,))]
         colours = site_colours(self._settings.structures.file)
         return ContouringOptions(
-            job.revision, tuple(profiles.values()), self._settings.plausibility, job.override, colours=colours
+            job.revision, profiles_to_write(wanted), self._settings.plausibility, job.override, colours=colours
         )
 
     def _of_today(self, job: ContouredJob, before: Contouring) -> tuple[Difference, ...]:

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from contourd.contour.products import PRODUCTS, Drawn
 from contourd.dicom.reading.acquisition import acquisition_of
-from contourd.dicom.reading.series import Instance, Series, gate, read_volume
-from contourd.dicom.rtstruct.read_back import check_structure_set
-from contourd.dicom.rtstruct.second_reader import check_with_second_reader
-from contourd.dicom.rtstruct.writer import Provenance, structure_set_dataset
+from contourd.dicom.reading.series import Instance, gate, read_volume
+from contourd.dicom.rtstruct.writer import Provenance
 from contourd.errors import OrgansRejected, OutsideLimits, SeriesUnusable
 from contourd.imaging import contours
 from contourd.imaging.contours import ROI, HoleStyle, MaskInBox, StructureSet, trace
@@ -52,7 +51,7 @@ class ContouringOptions:
     revision
         Of the series: a late slice makes a new one, and so a new structure set.
     profiles
-        One structure set is written for each.
+        One product is written for each: a structure set, or a segmentation.
     override
         Why a person lets the model run outside of its limits, and who; empty: such a series is held.
     second_reader
@@ -94,7 +93,7 @@ class ContouringResult:
     Attributes
     ----------
     datasets
-        For each profile, in order, the RTSTRUCT, read back and compared with the masks.
+        For each profile, in order, its product, read back and compared with the masks.
     structures
         The same contours, with volumes.
     masks
@@ -156,24 +155,17 @@ def contour_series(
     remarks += Remarks.noted(RemarkCheck.HEADER, series.formal)
     structures = {style: _traced(found, series.grid, style) for style in {HoleStyle(p.holes) for p in order.profiles}}
     report("trace", 1.0)
-    datasets, remarks = _written(_Drawn(series, structures, masks), bundle, order, remarks, report)
+    own = {name: Structure(name, (), colour) for name, colour in order.colours.items()}
+    drawn = Drawn(series, structures, masks, {**own, **catalogue()}, order.second_reader)
+    datasets, remarks = _written(drawn, bundle, order, remarks, report)
     report("write", 1.0)
     return ContouringResult(datasets, structures[HoleStyle(order.profiles[0].holes)], masks, remarks)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Drawn:
-    """What is to be written: contours in each style, and the voxels that they were drawn around."""
-
-    series: Series
-    structures: Mapping[HoleStyle, StructureSet]
-    masks: Mapping[str, MaskInBox]
-
-
 def _written(
-    drawn: _Drawn, bundle: ModelBundle, order: ContouringOptions, remarks: Remarks, report: Progress
+    drawn: Drawn, bundle: ModelBundle, order: ContouringOptions, remarks: Remarks, report: Progress
 ) -> tuple[tuple[Dataset, ...], Remarks]:
-    """Write a structure set for each profile; an organ that does not read back from one is withheld from all.
+    """Write the product of each profile; an organ that does not read back from one is withheld from all.
 
     Raises
     ------
@@ -196,29 +188,21 @@ def _written(
 
 
 def _checked(
-    drawn: _Drawn, bundle: ModelBundle, order: ContouringOptions, profile: Profile, remarks: Remarks
+    drawn: Drawn, bundle: ModelBundle, order: ContouringOptions, profile: Profile, remarks: Remarks
 ) -> Dataset:
-    """Write one structure set, and read it back."""
+    """Write one product, and read it back."""
     hashed = order.settings_hash(profile)
     if bundle.commissioning is not None:  # which decides what is plausible
         hashed = hashlib.sha256(f"{hashed} {bundle.commissioning.sha256}".encode()).hexdigest()
     provenance = Provenance(bundle.name, bundle.version, bundle.sha256, hashed, order.revision)
-    traced = drawn.structures[HoleStyle(profile.holes)]
-    own = {name: Structure(name, (), colour) for name, colour in order.colours.items()}
-    known = {**own, **catalogue()}
-    dataset = structure_set_dataset(traced, drawn.series, provenance, known, profile, remarks)
-    check_structure_set(dataset, drawn.series, _named(drawn.masks, profile, remarks))
-    if order.second_reader:
-        check_with_second_reader(dataset, drawn.series)
+    product = PRODUCTS[profile.product]
+    dataset = product.write(drawn, provenance, profile, remarks)
+    product.check(dataset, drawn, profile, remarks)
     return dataset
 
 
 def _organs(masks: Mapping[str, MaskInBox], grid: Grid) -> list[OrganGeometry]:
     return [found for name, mask in masks.items() if (found := organ(name, mask, grid)) is not None]
-
-
-def _named(masks: Mapping[str, MaskInBox], profile: Profile, remarks: Remarks) -> dict[str, MaskInBox]:
-    return {profile.name_of(name): mask for name, mask in masks.items() if name not in remarks.withheld}
 
 
 def _refuse_beside(prediction: Prediction, bundle: ModelBundle, order: ContouringOptions) -> None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from pydicom.uid import RTStructureSetStorage
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
@@ -18,6 +17,7 @@ from contourd.dicom.network.commitment_messages import (
     InstanceReference,
     failure_text,
 )
+from contourd.dicom.uids import PRODUCTS
 from contourd.errors import CommitmentRefused
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.store.database import Database
@@ -146,7 +146,7 @@ class Commitments:
             raise CommitmentRefused(
                 NOT_AUTHORISED, f"the transaction is not {calling_ae}'s, but {delivery.destination}'s"
             )
-        ours = RTStructureSetStorage  # nothing else is ever asked after
+        ours = PRODUCTS[delivery.product]  # nothing else was asked after
         failures = {r.sop_instance_uid: reason for r, reason in report.failed.items() if r.sop_class_uid == ours}
         stored = {r.sop_instance_uid for r in report.stored if r.sop_class_uid == ours}
         if row.sop_instance_uid not in failures and row.sop_instance_uid not in stored:

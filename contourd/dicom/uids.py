@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
-from pydicom.uid import UID
+from pydicom.uid import UID, RTStructureSetStorage, SegmentationStorage
 
 from contourd import __version__
 
 IMPLEMENTATION = UID("2.25.127382910475690278431592360129835521437")
 IMPLEMENTATION_NAME = f"CONTOURD_{__version__}"[:16]
+# The SOP class of each product.
+PRODUCTS: Mapping[str, UID] = MappingProxyType({"rtstruct": RTStructureSetStorage, "seg": SegmentationStorage})
 
 
 def derived_uid(*parts: object) -> UID:

@@ -61,6 +61,9 @@ class Structure:
         RTROIInterpretedType (DICOM PS3.3 C.8.8.8).
     pair
         The name of the same organ on the other side, if there is one.
+    code, meaning
+        SNOMED CT (coding scheme SCT), as DICOM's context groups have it (PS3.16), without the side; empty where they
+        have none.
     """
 
     name: str
@@ -68,6 +71,8 @@ class Structure:
     colour: tuple[int, int, int]
     interpreted_type: str = "ORGAN"
     pair: str | None = None
+    code: str = ""
+    meaning: str = ""
 
     @property
     def laterality(self) -> Laterality:
@@ -87,7 +92,14 @@ def catalogue() -> Mapping[str, Structure]:
     """Read the catalogue that ships, keyed by TG-263 name."""
     entries = tomllib.loads((etc_folder() / "structures.toml").read_text(encoding="utf-8"))
     structures = {
-        name: Structure(name, tuple(entry["aliases"]), tuple(entry["colour"]), pair=entry.get("pair"))
+        name: Structure(
+            name,
+            tuple(entry["aliases"]),
+            tuple(entry["colour"]),
+            pair=entry.get("pair"),
+            code=entry.get("code", ""),
+            meaning=entry.get("meaning", ""),
+        )
         for name, entry in entries.items()
     }
     return MappingProxyType(structures)

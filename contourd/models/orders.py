@@ -41,7 +41,7 @@ class JobOrder:
     second_reader
         Whether rt-utils opens each structure set too.
     profiles
-        Destination -> how its structure set is written.
+        Destination -> how each of its products is written.
     colours
         RGB, 0 to 255, of organs that the catalogue does not know.
     """
@@ -52,7 +52,7 @@ class JobOrder:
     structures: str
     second_reader: bool
     plausibility: PlausibilitySettings
-    profiles: Mapping[str, Profile]
+    profiles: Mapping[str, tuple[Profile, ...]]
     colours: Mapping[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def text(self) -> str:
@@ -64,7 +64,7 @@ class JobOrder:
             "structures": self.structures,
             "second_reader": self.second_reader,
             "plausibility": self.plausibility.model_dump(mode="json"),
-            "profiles": {name: profile.as_plain() for name, profile in self.profiles.items()},
+            "profiles": {name: [one.as_plain() for one in several] for name, several in self.profiles.items()},
             "colours": {name: list(colour) for name, colour in self.colours.items()},
         }
         return json.dumps(content, sort_keys=True)
@@ -87,7 +87,7 @@ class JobOrder:
                 content["structures"],
                 content["second_reader"],
                 PlausibilitySettings.model_validate(content["plausibility"]),
-                {name: Profile(**profile) for name, profile in content["profiles"].items()},
+                {name: tuple(Profile(**one) for one in several) for name, several in content["profiles"].items()},
                 {name: (int(r), int(g), int(b)) for name, (r, g, b) in content["colours"].items()},
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -129,7 +129,7 @@ class OrderBook:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._activations = Activations(database, settings.spool.root)
         self._settings = settings
-        self._profiles = {d.name: d.structure_set_profile for d in settings.destination}
+        self._profiles = {d.name: d.profiles for d in settings.destination}
         self._colours = site_colours(settings.structures.file)
 
     def order_of(self, model: str, destinations: Sequence[str], sent_with: ModelIdentity | None = None) -> str:
@@ -152,7 +152,7 @@ class OrderBook:
             catalogue_sha256(),
             self._settings.check.rt_utils,
             self._settings.plausibility,
-            {name: self._profiles.get(name, STRICT) for name in destinations},
+            {name: self._profiles.get(name, (STRICT,)) for name in destinations},
             self._colours,
         ).text()
 

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from contourd import __version__
 from contourd.dicom.rtstruct.second_reader import second_reader_loads
+from contourd.dicom.segmentation.availability import can_write_segmentations
 from contourd.errors import DatasetError, ModelError, QueueUnavailable, SpoolError
 from contourd.models.activation import find_same, load_found
 from contourd.models.activations import Activations
@@ -126,6 +127,8 @@ class FittingOrders:
             order = JobOrder.read(text)
             if order.structures != catalogue_sha256():
                 return Reason(HoldReason.ORDER_OF_OTHER_STRUCTURES)
+            if _wants_segmentation(order) and not can_write_segmentations():
+                return Reason(HoldReason.ORDER_NEEDS_SEGMENTATION)
             if order.second_reader and not second_reader_loads():
                 return Reason(HoldReason.ORDER_NEEDS_SECOND_READER)
             fetch_same(self._store, self._root, order.model, order.asked)
@@ -145,3 +148,7 @@ class FittingOrders:
         except ModelError as error:
             return error.reason
         return Reason.of(HoldReason.ORDER_OF_OTHER_MODEL, model=order.model.text())
+
+
+def _wants_segmentation(order: JobOrder) -> bool:
+    return any(profile.product == "seg" for several in order.profiles.values() for profile in several)

@@ -45,14 +45,14 @@ from contourd.models.runtimes import FOLDER, make_predictor
 from contourd.node.fitting_orders import UNORDERED, FittingOrders
 from contourd.node.heartbeat import Heartbeat
 from contourd.node.loaded_models import LoadedModels
-from contourd.profiles import STRICT
+from contourd.profiles import RTSTRUCT, STRICT, profiles_to_write
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Settings
 from contourd.spool.access import keep_private
 from contourd.spool.opening import open_spool
 from contourd.store.audit import AuditTrail
 from contourd.store.backoff import Backoff, Seconds
-from contourd.store.contourings import Contouring
+from contourd.store.contourings import Contouring, FurtherOutput
 from contourd.store.database import Database
 from contourd.store.processes import Processes
 from contourd.store.queue import Job, Queue
@@ -123,7 +123,7 @@ class Worker:
         self._waiting = dict[int, Backoff]()
         self._elapsed = elapsed
         self._written: list[str] = []  # of the job under way, relative to the spool
-        self._profiles = {d.name: d.structure_set_profile for d in settings.destination}
+        self._profiles = {d.name: d.profiles for d in settings.destination}
         self.stopping = threading.Event()
         self.wake = threading.Event()
         self.contoured: Callable[[], None] = lambda: None  # called when structure sets are there to be sent
@@ -262,7 +262,7 @@ class Worker:
         """Contour a job and write down how that ended; raises LeaseLost."""
         spent = self._settings.worker.max_attempts
         try:
-            outputs, remarks, made = self._contour(job, found)
+            outputs, remarks, made, further = self._contour(job, found)
         except SpoolError as error:
             self._wait_for_spool(job, error.reason)
             return
@@ -286,7 +286,7 @@ class Worker:
             else:
                 self._fail(job, Reason.of(HoldReason.FAULT, said=error_text(error)), spent, JobEvent.FAIL)
             return
-        if not self._retry_until_stopped(lambda: self._queue.finish_job(job.claim, outputs, remarks, made)):
+        if not self._retry_until_stopped(lambda: self._queue.finish_job(job.claim, outputs, remarks, made, further)):
             return
         self.contoured()
         self._waiting.pop(job.id, None)
@@ -329,16 +329,16 @@ class Worker:
             except SpoolError:
                 continue
 
-    def _contour(self, job: Job, found: FoundModel) -> tuple[dict[str, str], Remarks, Contouring]:
-        """Contour a job; returns destination -> structure set, the remarks, and what made them."""
+    def _contour(self, job: Job, found: FoundModel) -> tuple[dict[str, str], Remarks, Contouring, list[FurtherOutput]]:
+        """Contour a job; returns destination -> structure set, remarks, what made them, and what else is sent."""
         instances = self._read(job)
         ordered = JobOrder.read(job.order) if job.order else None
         known = ordered.profiles if ordered else self._profiles
-        wanted = {name: known.get(name, STRICT) for name in job.destinations}
-        profiles = {profile.identity(): profile for profile in wanted.values()}  # one structure set for those alike
+        wanted = [(name, profile) for name in job.destinations for profile in known.get(name, (STRICT,))]
+        profiles = profiles_to_write(profile for _, profile in wanted)
         order = ContouringOptions(
             job.revision,
-            tuple(profiles.values()),
+            profiles,
             ordered.plausibility if ordered else self._settings.plausibility,
             job.override,
             ordered.second_reader if ordered else self._settings.check.rt_utils,
@@ -351,15 +351,18 @@ class Worker:
         predictor = self._predictor(found)
         contoured = self._models.with_room(found.asked, lambda: self._contour_series(instances, predictor, order))
         stored, written = {}, {}
-        for part, (identity, dataset) in enumerate(zip(profiles, contoured.datasets, strict=True), 1):
+        for part, (profile, dataset) in enumerate(zip(profiles, contoured.datasets, strict=True), 1):
             buffer = BytesIO()
             dataset.save_as(buffer, enforce_file_format=True)
-            stored[identity] = self._spool.store_output(job.id, job.claim.token, buffer.getvalue(), part)
-            written[stored[identity]] = buffer.getvalue()
-            self._written.append(stored[identity])
+            path = self._spool.store_output(job.id, job.claim.token, buffer.getvalue(), part)
+            stored[profile.identity()], written[path] = path, buffer.getvalue()
+            self._written.append(path)
         self._copies.give(list(written))
         made = contouring_of(predictor, order, job.hashes, written)
-        return {name: stored[p.identity()] for name, p in wanted.items()}, contoured.remarks, made
+        outputs = [FurtherOutput(name, p.product, stored[p.identity()]) for name, p in wanted]
+        structure_sets = {one.destination: one.path for one in outputs if one.product == RTSTRUCT}
+        further = [one for one in outputs if one.product != RTSTRUCT]
+        return structure_sets, contoured.remarks, made, further
 
     def _read(self, job: Job) -> list[Instance]:
         """Read a job's images; one that is gone or damaged here is fetched from the object store, if there is one.

@@ -11,9 +11,10 @@ from sqlalchemy.orm import Session
 from contourd.errors import QueueUnavailable, SchemaMismatch
 from contourd.intake.newer_images import latest_newer, renames
 from contourd.observe.destinations import UNTRIED, DestinationLine, last_delivered, read_destinations
-from contourd.observe.report import JobLine, SeriesLine, job_line, series_line
+from contourd.observe.report import JobLine, SeriesLine, job_line, named_with_product, series_line
+from contourd.profiles import RTSTRUCT
 from contourd.reasons.catalogue import Reason
-from contourd.store.contourings import contoured_of_others, models_of_jobs
+from contourd.store.contourings import contoured_of_others, last_outputs, models_of_jobs
 from contourd.store.database import Database
 from contourd.store.states import DELIVERIES_UNDER_WAY, DeliveryState, JobState
 from contourd.store.tables import AttemptRow, DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
@@ -114,19 +115,19 @@ def read_job(database: Database, job_id: int) -> JobDetail | None:
         paths = tuple(
             session.scalars(select(InstanceRow.path).where(InstanceRow.series_id == series.id).order_by(InstanceRow.id))
         )
-        names = {d.id: d.destination for d in deliveries}
+        names = {d.id: named_with_product(d.destination, d.product) for d in deliveries}
         tries = select(AttemptRow).where(AttemptRow.delivery_id.in_(names)).order_by(AttemptRow.id.desc())
         return JobDetail(
             job_line(job, series, deliveries, models_of_jobs(session, [job_id]).get(job_id)),
             series_line(series, len(paths)),
             tuple(job.destinations),
             paths,
-            next((d.output for d in deliveries if d.output), ""),
+            _structure_set(session, job_id, deliveries),
             series.purged_at or job.purged_at,
             job.state == JobState.CONFIRMING,
             _events(session, job.series_id, job_id, names),
             tuple(
-                AttemptLine(a.at, a.destination, a.outcome, a.status, a.reason)
+                AttemptLine(a.at, names[a.delivery_id], a.outcome, a.status, a.reason)
                 for a in session.scalars(tries.limit(MOST_EVENTS))
             ),
             job.revision < series.corrected_revision or contoured_of_others(session, job),
@@ -146,6 +147,12 @@ def read_series(database: Database, series_id: int) -> SeriesDetail | None:
         renamed = any(renames(row) for row in newer)
         line = series_line(series, len(paths))
         return SeriesDetail(line, events, tuple(jobs), paths, series.purged_at, len(newer), renamed)
+
+
+def _structure_set(session: Session, job_id: int, deliveries: list[DeliveryRow]) -> str:
+    """Return the structure set that is shown; where none goes anywhere, that of which the segmentation was made."""
+    sent = next((d.output for d in deliveries if d.output and d.product == RTSTRUCT), "")
+    return sent or next((output.path for output in last_outputs(session, job_id) if deliveries), "")
 
 
 def _events(session: Session, series_id: int, job_id: int | None, deliveries: dict[int, str]) -> tuple[EventLine, ...]:

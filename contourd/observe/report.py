@@ -14,6 +14,7 @@ from contourd.model.remarks import Remarks
 from contourd.models.activations import read_activations
 from contourd.observe.destinations import DestinationLine, read_destinations
 from contourd.observe.hosts import ProcessLine, read_lines
+from contourd.profiles import RTSTRUCT
 from contourd.reasons.catalogue import Reason
 from contourd.store.constancy_series import own_series
 from contourd.store.constancy_standing import ConstancyStatus
@@ -29,13 +30,19 @@ PATIENT_REPLACED = "(not known any more: its images were replaced)"
 
 @dataclass(frozen=True, slots=True)
 class DeliveryLine:
-    """One delivery; ``next_try`` while it waits."""
+    """One delivery; ``next_try`` while it waits, ``product`` what is sent."""
 
     destination: str
     state: str
     attempts: int
     reason: Reason | None
     next_try: datetime | None
+    product: str = RTSTRUCT
+
+    @property
+    def to(self) -> str:
+        """Return where it goes, and what it is where that is no structure set."""
+        return named_with_product(self.destination, self.product)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +200,12 @@ def job_line(
     """Make a job's line of its rows."""
     lines = tuple(
         DeliveryLine(
-            d.destination, d.state, d.attempts, d.reason, d.not_before if d.state == DeliveryState.PENDING else None
+            d.destination,
+            d.state,
+            d.attempts,
+            d.reason,
+            d.not_before if d.state == DeliveryState.PENDING else None,
+            d.product,
         )
         for d in deliveries
     )
@@ -214,6 +226,11 @@ def job_line(
         contoured_with,
         replaced,
     )
+
+
+def named_with_product(destination: str, product: str) -> str:
+    """Name a destination, and what goes there where that is no structure set."""
+    return destination if product == RTSTRUCT else f"{destination} ({product})"
 
 
 def series_line(series: SeriesRow, instances: int) -> SeriesLine:

@@ -88,6 +88,7 @@ def to_json(report: QueueReport, settings: Settings) -> str:
                 "deliveries": [
                     {
                         "destination": d.destination,
+                        "product": d.product,
                         "state": d.state,
                         "attempts": d.attempts,
                         **reason_content(d.reason),

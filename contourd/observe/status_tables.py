@@ -213,7 +213,7 @@ def _facts(rows: Iterable[tuple[str, Text]]) -> Table:
 
 
 def _delivery_text(delivery: DeliveryLine, now: datetime) -> str:
-    text, attempts = f"{one_line(delivery.destination)} {delivery.state}", delivery.attempts
+    text, attempts = f"{one_line(delivery.to)} {delivery.state}", delivery.attempts
     if attempts > 1 or (attempts and delivery.state != "DELIVERED"):
         text += f", {attempts} {'try' if attempts == 1 else 'tries'}"
     if delivery.next_try is not None and delivery.next_try > now:

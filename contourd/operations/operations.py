@@ -172,8 +172,8 @@ class Operations:
             self._audit(session, "cancel", f"job {job_id}", reason.strip())
             self._marks.add(JournalMark.PERSON, self._series_of(session, job).series_uid, cancelled.dump_whole())
 
-    def resend(self, job_id: int, destination: str, profiles: Mapping[str, str]) -> None:
-        """Send a job's structure set to another destination, or again to one that has it: the same UID.
+    def resend(self, job_id: int, destination: str, profiles: Mapping[str, Mapping[str, str]]) -> None:
+        """Send a job's products to another destination, or again to one that has them: the same UIDs.
 
         Where the destination's planning system needs another form of it, the job is contoured again, which gives the
         same contours.
@@ -181,7 +181,7 @@ class Operations:
         Parameters
         ----------
         profiles
-            Destination -> identity of its profile, of all that the settings know.
+            Destination -> each of its products -> identity of its profile, of all that the settings know.
         """
         if destination not in profiles:
             raise InvalidTransition(f"there is no destination {destination!r}; there are: {', '.join(profiles)}")
@@ -192,30 +192,37 @@ class Operations:
                 raise InvalidTransition(f"job {job_id} has no structure set to send: it is {job.state}")
             if job.purged_at is not None:
                 raise InvalidTransition(f"retention removed the structure set of job {job_id}; send the series again")
-            own = next((d for d in deliveries if d.destination == destination), None)
-            alike = next((d for d in deliveries if profiles.get(d.destination) == profiles[destination]), None)
             if destination not in job.destinations:
                 job.destinations.append(destination)
-            if own is not None:
-                self._send_again(session, job, own)
-            elif alike is not None:
-                self._add(session, job, destination, alike.output)
-            else:
+            own = {d.product: d for d in deliveries if d.destination == destination}
+            changed, missing = False, False
+            for product, identity in profiles[destination].items():
+                alike = [d for d in deliveries if (d.product, _identity(d, profiles)) == (product, identity)]
+                if product in own:
+                    changed |= self._send_again(session, own[product])
+                elif alike:
+                    self._add(session, job, destination, alike[0])
+                    changed = True
+                else:
+                    missing = True
+            if missing:
                 self._rewrite(session, job, destination)
+            elif changed:
+                self._to_delivery(session, job, destination)
             self._audit(session, "resend", f"job {job_id}", f"to {destination}")
 
-    def _send_again(self, session: Session, job: JobRow, row: DeliveryRow) -> None:
+    def _send_again(self, session: Session, row: DeliveryRow) -> bool:
+        """Send one again; returns whether it does not wait already."""
         if row.state in DELIVERIES_WAITING:
             row.not_before = self._now()  # of what was sent, storage commitment is asked for
-            return
+            return False
         self._due(session, row)
-        self._to_delivery(session, job, row.destination)
+        return True
 
-    def _add(self, session: Session, job: JobRow, destination: str, output: str) -> None:
+    def _add(self, session: Session, job: JobRow, destination: str, alike: DeliveryRow) -> None:
         now = self._now()
-        row = add_delivery(session, job, destination, output, now)
+        row = add_delivery(session, job, destination, alike.output, now, alike.product)
         record(session, "delivery", row.id, "added", row.state, f"by {self._actor}", now)
-        self._to_delivery(session, job, destination)
 
     def _to_delivery(self, session: Session, job: JobRow, destination: str) -> None:
         if job.state in (JobState.DELIVERING, JobState.CONFIRMING, JobState.HELD):
@@ -229,8 +236,7 @@ class Operations:
                 f"{destination} needs a structure set of its own, and retention removed the images of job {job.id}; "
                 "send the series again"
             )
-        job.attempts = 0
-        job.reason = None
+        job.attempts, job.reason, job.rewriting = 0, None, True
         self._advance(session, job, JobEvent.REWRITE, f"for {destination}, by {self._actor}")
 
     def recontour(self, job_id: int, model: str) -> int:
@@ -367,3 +373,8 @@ class Operations:
 
     def _audit(self, session: Session, action: str, subject: str, detail: str) -> None:
         session.add(audit_row(self._now(), AuditEntry(self._actor, action, subject, detail)))
+
+
+def _identity(row: DeliveryRow, profiles: Mapping[str, Mapping[str, str]]) -> str | None:
+    """Return the identity of the profile that a delivery's product was written by, None where no setting says it."""
+    return profiles.get(row.destination, {}).get(row.product)

@@ -175,6 +175,9 @@ class HoldReason(StrEnum):
     ROI_NUMBERS_DIFFER = "roi_numbers_differ"
     CONTOUR_OF_OTHER_IMAGE = "contour_of_other_image"
     CONTOUR_OFF_ITS_SLICE = "contour_off_its_slice"
+    FRAME_OFF_ITS_SLICE = "frame_off_its_slice"
+    SEGMENTATION_UNREADABLE = "segmentation_unreadable"
+    SEGMENTATION_NOT_INSTALLED = "segmentation_not_installed"
     SECOND_READER_OTHER_ROIS = "second_reader_other_rois"
     SECOND_READER_FINDS_NOTHING = "second_reader_finds_nothing"
     SECOND_READER_SLOW = "second_reader_slow"
@@ -235,6 +238,7 @@ class HoldReason(StrEnum):
     # Of orders that a worker cannot do
     ORDER_OF_OTHER_VERSION = "order_of_other_version"
     ORDER_OF_OTHER_STRUCTURES = "order_of_other_structures"
+    ORDER_NEEDS_SEGMENTATION = "order_needs_segmentation"
     ORDER_NEEDS_SECOND_READER = "order_needs_second_reader"
     ORDER_OF_OTHER_MODEL = "order_of_other_model"
     ORDER_OF_NOBODY = "order_of_nobody"

@@ -58,6 +58,19 @@ ENTRIES |= entries(
         HoldReason.ROI_NUMBERS_DIFFER: "the three ROI sequences do not name the same ROIs",
         HoldReason.CONTOUR_OF_OTHER_IMAGE: "{roi}: a contour refers to an image that is not of the series",
         HoldReason.CONTOUR_OFF_ITS_SLICE: "{roi}: a contour at z = {z_mm:.3f} is not on its slice {slice_mm:.3f}",
+        HoldReason.FRAME_OFF_ITS_SLICE: "segment {segment}: a frame lies {off_mm:.3f} mm from its slice, or names "
+        "another image",
+        HoldReason.SEGMENTATION_UNREADABLE: "the segmentation cannot be read as it was written ({said})",
+    },
+)
+ENTRIES |= entries(
+    HoldClass.READ_BACK,
+    'a destination has `products` with "seg", and highdicom, which writes segmentations, is not installed; nothing was '
+    "sent",
+    'Install contourd[seg], or take "seg" out of the destination\'s `products`, and restart contourd. Then retry it.',
+    {
+        HoldReason.SEGMENTATION_NOT_INSTALLED: "highdicom is not installed; install contourd[seg]",
+        HoldReason.ORDER_NEEDS_SEGMENTATION: "the job needs a segmentation, and highdicom is not installed here",
     },
 )
 ENTRIES |= entries(

@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from contourd.profiles import PROFILES, HoleStyleName, Profile
+from contourd.profiles import PROFILES, RTSTRUCT, HoleStyleName, ProductName, Profile
 from contourd.settings.values import (
     AETitle,
     InterpretedType,
@@ -58,7 +58,7 @@ ProfileName = Annotated[str, AfterValidator(_known_profile)]
 
 
 class Destination(Section):
-    """A DICOM node that takes structure sets; holes to interpreted_type replace what its profile says."""
+    """A DICOM node that takes what is drawn; holes to interpreted_type replace what its profile says."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")
     ae_title: AETitle
@@ -74,6 +74,7 @@ class Destination(Section):
     label: StructureSetLabel | None = None
     interpreted_type: InterpretedType | None = None
     names: Mapping[str, ROIName] = Field(default_factory=dict)
+    products: tuple[ProductName, ...] = Field(default=(RTSTRUCT,), min_length=1)
     tls: DestinationTLS | None = None
 
     @model_validator(mode="after")
@@ -86,6 +87,22 @@ class Destination(Section):
         if twice:
             raise ValueError(f"names: {', '.join(twice)} is given to several organs")
         return self
+
+    @model_validator(mode="after")
+    def _each_product_once(self) -> Self:
+        if len(set(self.products)) != len(self.products):
+            raise ValueError(f"products: each is given once: {', '.join(dict.fromkeys(self.products))}")
+        return self
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """How each of its products is written."""
+        return tuple(replace(self.structure_set_profile, product=product) for product in self.products)
+
+    @property
+    def identities(self) -> Mapping[str, str]:
+        """Product -> what makes it differ from another destination's."""
+        return {profile.product: profile.identity() for profile in self.profiles}
 
     @property
     def structure_set_profile(self) -> Profile:

@@ -26,6 +26,15 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class FurtherOutput:
+    """A product that goes to a destination; ``path`` is its file, relative to the spool."""
+
+    destination: str
+    product: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class Contouring:
     """How a job was contoured.
 
@@ -111,6 +120,12 @@ def models_of_jobs(session: Session, job_ids: Sequence[int]) -> dict[int, ModelI
     last = select(func.max(ContouringRow.id)).where(ContouringRow.job_id.in_(job_ids)).group_by(ContouringRow.job_id)
     rows = session.scalars(select(ContouringRow).where(ContouringRow.id.in_(last)))
     return {row.job_id: ModelIdentity(row.model_name, row.model_version, row.model_sha256) for row in rows}
+
+
+def last_outputs(session: Session, job_id: int) -> tuple[Output, ...]:
+    """Return what was written the last time that a job was contoured, structure sets first."""
+    last = select(ContouringRow.outputs).where(ContouringRow.job_id == job_id).order_by(ContouringRow.id.desc())
+    return tuple(Output(path, sha256) for path, sha256 in json.loads(session.scalar(last.limit(1)) or "[]"))
 
 
 def contoured_of_others(session: Session, job: JobRow) -> bool:

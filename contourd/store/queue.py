@@ -13,9 +13,10 @@ from contourd.commands import command
 from contourd.errors import InvalidTransition, LeaseLost
 from contourd.model.model_identity import ModelIdentity
 from contourd.model.remarks import NO_REMARKS, Remarks
+from contourd.profiles import RTSTRUCT
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.store.constancy_series import own_series
-from contourd.store.contourings import Contouring, add_contouring, models_of_jobs
+from contourd.store.contourings import Contouring, FurtherOutput, add_contouring, models_of_jobs
 from contourd.store.database import Database
 from contourd.store.device_waits import waits_since
 from contourd.store.hints import DELIVERIES, JOBS, hint
@@ -216,6 +217,7 @@ class Queue:
         outputs: Mapping[str, str],
         remarks: Remarks = NO_REMARKS,
         contouring: Contouring | None = None,
+        further: Collection[FurtherOutput] = (),
     ) -> None:
         """Record the structure sets and make a pending delivery for each destination, together.
 
@@ -227,6 +229,8 @@ class Queue:
             What a person is to look at.
         contouring
             What made them, kept with the job.
+        further
+            The products that are no structure set.
 
         Raises
         ------
@@ -245,10 +249,13 @@ class Queue:
                 job.reason = Reason(HoldReason.WAITS_FOR_CONFIRMATION)
                 self._advance(session, job, JobEvent.AWAIT_CONFIRMATION, job.reason)
             hint(session, DELIVERIES)
-            for name, output in outputs.items():
-                known = select(DeliveryRow).where(DeliveryRow.job_id == job.id, DeliveryRow.destination == name)
-                if session.scalars(known).first() is None:
-                    add_delivery(session, job, name, output, now)
+            job.rewriting = False
+            of_job = select(DeliveryRow.destination, DeliveryRow.product).where(DeliveryRow.job_id == job.id)
+            known = {(destination, product) for destination, product in session.execute(of_job)}
+            wanted = [FurtherOutput(name, RTSTRUCT, output) for name, output in outputs.items()]
+            for one in (*wanted, *further):
+                if (one.destination, one.product) not in known:
+                    add_delivery(session, job, one.destination, one.path, now, one.product)
 
     def hold_job(self, claim: JobClaim, reason: Reason) -> None:
         """Hold a claimed job: a person must look. Raises LeaseLost."""
@@ -379,7 +386,7 @@ class Queue:
             raise InvalidTransition(f"there is no job {job_id}")
         deliveries = lock_deliveries_of_job(session, job_id)
         # Where a destination has no structure set yet, sending what there is would not be all.
-        contoured = {row.destination for row in deliveries} >= set(job.destinations)
+        contoured = {row.destination for row in deliveries} >= set(job.destinations) and not job.rewriting
         self._refuse_retry(session, job, contoured)
         for row in deliveries:
             if row.state == DeliveryState.REFUSED:

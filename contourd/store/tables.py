@@ -14,6 +14,7 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.ext.associationproxy import AssociationProxy, association_proxy
@@ -34,7 +35,7 @@ from contourd.store.states import (
 )
 
 # The revision of migrations/ that makes these tables.
-SCHEMA_REVISION = "0011"
+SCHEMA_REVISION = "0012"
 # Ids of rows that are very many; SQLite's are of 64 bits by themselves.
 VeryMany = BigInteger().with_variant(Integer, "sqlite")
 # Of jobs to which the leading node is to give their order.
@@ -226,6 +227,8 @@ class JobRow(ReasonColumns, Table):
     confirmed_by: Mapped[str] = mapped_column(String(64), default="")
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+    # A person wants another product of it: until that is made, sending what there is would not be all.
+    rewriting: Mapped[bool] = mapped_column(default=False, server_default=false())
     purged_at: Mapped[datetime | None]  # when retention removed its structure sets
     destination_rows: Mapped[list[JobDestinationRow]] = relationship(
         order_by=JobDestinationRow.position, collection_class=ordering_list("position")
@@ -236,12 +239,12 @@ class JobRow(ReasonColumns, Table):
 
 
 class DeliveryRow(ReasonColumns, Table):
-    """One job's structure set to one destination."""
+    """One product of a job, its structure set or its segmentation, to one destination."""
 
     __tablename__ = "deliveries"
     __table_args__ = (
         _one_of("state", DeliveryState),
-        UniqueConstraint("job_id", "destination"),
+        Index("deliveries_of_job", "job_id", "destination", "product", unique=True),
         Index(
             "deliveries_due",
             "destination",
@@ -255,6 +258,7 @@ class DeliveryRow(ReasonColumns, Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     job_id: Mapped[int] = mapped_column(ForeignKey("jobs.id"), index=True)
     destination: Mapped[str] = mapped_column(String(32))
+    product: Mapped[str] = mapped_column(String(16), default="rtstruct", server_default="rtstruct")
     output: Mapped[str] = mapped_column(String(255), default="")  # relative to the spool
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(default=0)

@@ -10,6 +10,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from contourd.profiles import RTSTRUCT
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Route
 from contourd.store.locks import insert_absent, lock_series, locked
@@ -73,15 +74,19 @@ def add_job(session: Session, series: SeriesRow, route: Route, detail: str, at: 
     return job
 
 
-def add_delivery(session: Session, job: JobRow, destination: str, output: str, at: datetime) -> DeliveryRow:
-    """Make the delivery of a job's structure set to a destination, due at once.
+def add_delivery(
+    session: Session, job: JobRow, destination: str, output: str, at: datetime, product: str = RTSTRUCT
+) -> DeliveryRow:
+    """Make the delivery of a product of a job to a destination, due at once.
 
     Parameters
     ----------
     output
-        The structure set, relative to the spool.
+        The product's file, relative to the spool.
     """
-    row = DeliveryRow(job_id=job.id, destination=destination, output=output, state=DeliveryState.PENDING)
+    row = DeliveryRow(
+        job_id=job.id, destination=destination, product=product, output=output, state=DeliveryState.PENDING
+    )
     row.not_before = row.created_at = row.updated_at = at
     session.add(row)
     session.flush()

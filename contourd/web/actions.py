@@ -91,7 +91,7 @@ async def checked(request: Request) -> tuple[SignedIn, Form]:
 
 
 def _resend(site: Site, by: Operations, job: int, form: Form) -> str:
-    profiles = {d.name: d.structure_set_profile.identity() for d in site.settings.destination}
+    profiles = {d.name: d.identities for d in site.settings.destination}
     by.resend(job, form.get("destination", ""), profiles)
     return f"goes to {form['destination']}"
 

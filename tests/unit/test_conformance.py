@@ -24,7 +24,7 @@ from contourd.dicom.network.commitment_scp import PUSH_MODEL
 from contourd.dicom.network.scu import StorageSCU
 from contourd.dicom.reading import admission, series
 from contourd.dicom.reading.decoders import DECODERS, UNCOMPRESSED
-from contourd.dicom.uids import IMPLEMENTATION, IMPLEMENTATION_NAME
+from contourd.dicom.uids import IMPLEMENTATION, IMPLEMENTATION_NAME, PRODUCTS
 from contourd.profiles import PROFILES
 from contourd.settings import Destination, NodeSettings
 from tests.peers import LOOPBACK
@@ -74,7 +74,7 @@ def test_the_profiles_are_those_of_the_code():
 
 
 def test_the_sop_classes_are_those_of_the_code():
-    for uid in (CTImageStorage, RTStructureSetStorage, Verification, PUSH_MODEL):
+    for uid in (CTImageStorage, *PRODUCTS.values(), Verification, PUSH_MODEL):
         assert f"| {UID(uid).name.removesuffix(' SOP Class')} {uid} |" in TEXT
 
 
@@ -92,7 +92,11 @@ def test_statuses_of_c_store():
 
 
 def test_statuses_that_count_as_delivered():
-    (row,) = [r for r in section("### 2.3 As user: sending RT Structure Sets").splitlines() if "| delivered" in r]
+    (row,) = [
+        r
+        for r in section("### 2.3 As user: sending RT Structure Sets and Segmentations").splitlines()
+        if "| delivered" in r
+    ]
     told = {int(code, 16) for code in re.findall(STATUS, row.split("|")[1])}
     assert told == {0x0000, scu.DUPLICATE, *scu.WARNINGS}
 

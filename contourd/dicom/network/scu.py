@@ -1,4 +1,4 @@
-"""Deliver one RTSTRUCT to a destination by C-STORE, and classify the outcome (DICOM PS3.4 B.2.3)."""
+"""Deliver one file to a destination by C-STORE, and classify the outcome (DICOM PS3.4 B.2.3)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RTStructureSetStorage
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from contourd.dicom.network.association import AssociationRequestor, answer_text, peer_text
@@ -51,7 +51,7 @@ class StorageSCU:
                 OutcomeKind.REFUSED,
                 f"the structure set {path.name} cannot be read ({logs.error_text(error)}); contour again",
             )
-        contexts = [(RTStructureSetStorage, syntax) for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)]
+        contexts = [(dataset.SOPClassUID, syntax) for syntax in (ImplicitVRLittleEndian, ExplicitVRLittleEndian)]
 
         def send(association: Any) -> Outcome:
             outcome = _classify(association.send_c_store(dataset), destination)

@@ -80,16 +80,12 @@ def structure_set_dataset(
     StructureSetRejected
         Nothing was found, a name is not fit for planning systems, or a contour is too long for its attribute.
     """
-    found = [roi for roi in structures.rois if roi.contours and roi.name not in remarks.withheld]
-    if not found:
-        raise _nothing_left(remarks)
-    _refuse_names([profile.name_of(roi.name) for roi in found], profile)
+    found = organs_to_write(structures, profile, remarks)
     ds = _file(provenance.uid(series, "rtstruct"))
-    _copy_patient_and_study(ds, series.header)
+    copy_patient_and_study(ds, series.header)
     _describe(ds, series, provenance)
-    not_found = [roi.name for roi in structures.rois if not roi.contours and roi.name not in remarks.withheld]
     ds.StructureSetLabel = profile.label
-    ds.StructureSetDescription = _description(provenance, remarks, not_found)[:LONGEST_DESCRIPTION]
+    ds.StructureSetDescription = description_of(provenance, remarks, structures)[:LONGEST_DESCRIPTION]
     ds.ReferencedFrameOfReferenceSequence = [_frame_of_reference(series)]
     names = [profile.name_of(roi.name) for roi in found]
     ds.StructureSetROISequence = [_structure_set_roi(n, name, series, provenance) for n, name in enumerate(names, 1)]
@@ -99,6 +95,21 @@ def structure_set_dataset(
     ds.RTROIObservationsSequence = [_observation(n, roi, profile, remarks) for n, roi in enumerate(found, 1)]
     ds.ApprovalStatus = "UNAPPROVED"
     return ds
+
+
+def organs_to_write(structures: StructureSet, profile: Profile, remarks: Remarks) -> list[ROI]:
+    """Return the organs that were found and are not withheld, with names that are fit for the destination.
+
+    Raises
+    ------
+    StructureSetRejected
+        There is none, or a name is not fit.
+    """
+    found = [roi for roi in structures.rois if roi.contours and roi.name not in remarks.withheld]
+    if not found:
+        raise _nothing_left(remarks)
+    _refuse_names([profile.name_of(roi.name) for roi in found], profile)
+    return found
 
 
 def save_structure_set(dataset: Dataset, path: Path) -> None:
@@ -121,7 +132,8 @@ def _file(instance: UID) -> FileDataset:
     return ds
 
 
-def _copy_patient_and_study(ds: Dataset, header: Dataset) -> None:
+def copy_patient_and_study(ds: Dataset, header: Dataset) -> None:
+    """Copy patient, study and frame of reference, each value's very bytes."""
     for keyword in (*PATIENT, *STUDY, *IF_PRESENT, POSITION_REFERENCE, "SpecificCharacterSet"):
         # Undecoded where it was not looked at: the very bytes, whatever the character set. Sequences must be decoded.
         element = header.get_item(keyword)
@@ -136,22 +148,29 @@ def _copy_patient_and_study(ds: Dataset, header: Dataset) -> None:
 
 
 def _describe(ds: Dataset, series: Series, provenance: Provenance) -> None:
-    header = series.header
-    dates = (header.get(k) for k in DATES)
-    times = (header.get(k) for k in TIMES)
-    date, time = next((str(d) for d in dates if d), ""), next((str(t) for t in times if t), "")
     ds.Modality, ds.SeriesInstanceUID = "RTSTRUCT", provenance.uid(series, "series")
     ds.SeriesNumber = "1"
     ds.InstanceNumber = str(provenance.revision)
     ds.OperatorsName = ""
     ds.SeriesDescription = f"contourd {NOT_REVIEWED}"
+    describe_equipment(ds, provenance)
+    ds.StructureSetDate, ds.StructureSetTime = content_date_and_time(series.header)
+    ds.StructureSetName = f"{provenance.model} {provenance.model_version}"
+
+
+def content_date_and_time(header: Dataset) -> tuple[str, str]:
+    """Return when the images' content was made, DA and TM: what is drawn on them is dated by it, never by the clock."""
+    dates = (header.get(k) for k in DATES)
+    times = (header.get(k) for k in TIMES)
+    return next((str(d) for d in dates if d), ""), next((str(t) for t in times if t), "")
+
+
+def describe_equipment(ds: Dataset, provenance: Provenance) -> None:
+    """Say what made it: contourd, the model, and the hashes of model and settings."""
     ds.Manufacturer = "contourd"
     ds.ManufacturerModelName = f"contourd {provenance.model}"
     ds.SoftwareVersions = __version__
     ds.DeviceSerialNumber = provenance.model_hash[:16]
-    ds.StructureSetDate = date
-    ds.StructureSetTime = time
-    ds.StructureSetName = f"{provenance.model} {provenance.model_version}"
     equipment = Dataset()
     purpose = Dataset()
     purpose.CodeValue = "109103"
@@ -231,7 +250,9 @@ def _refuse_names(names: Sequence[str], profile: Profile) -> None:
         raise StructureSetRejected(HoldReason.ROI_NAME_TWICE, roi=twice[0])
 
 
-def _description(provenance: Provenance, remarks: Remarks, not_found: Sequence[str]) -> str:
+def description_of(provenance: Provenance, remarks: Remarks, structures: StructureSet) -> str:
+    """Return what a person is to know of it, in ASCII: remarks, what is withheld, what was not found."""
+    not_found = [roi.name for roi in structures.rois if not roi.contours and roi.name not in remarks.withheld]
     parts = [f"{NOT_REVIEWED}. Model {provenance.model} {provenance.model_version}"]
     if text := remarks.text():
         parts.append(text)

@@ -182,6 +182,12 @@ def test_the_names_are_stable(tmp_path: Path, small_bundle: Path) -> None:
     path = write_settings(tmp_path, small_bundle, more + "[delivery]")
     asked = {check.name for check in checks_of(load_settings(path), path)}
     assert asked - set(names) == {"second-reader", "tls:node"}
+    path = write_settings(
+        tmp_path,
+        small_bundle,
+        "[[destination]]\nproducts = ['seg']\nname = 'v'\nae_title = 'V'\nhost = 'h'\nport = 1\n[delivery]",
+    )
+    assert "segmentation" in {check.name for check in checks_of(load_settings(path), path)}
 
 
 def test_the_document_has_a_row_for_each_check(tmp_path: Path, small_bundle: Path) -> None:
@@ -189,7 +195,8 @@ def test_the_document_has_a_row_for_each_check(tmp_path: Path, small_bundle: Pat
         "[check]\nrt_utils = true\n[web]\nenabled = true\n[alerts]\nwebhook = 'https://ops.example.org/'\n"
         "[alerts.mail]\nhost = 'mail.example.org'\nsender = 'a@example.org'\nrecipients = ['b@example.org']\n"
         "[node.tls]\ncertificate = 'c'\nkey = 'k'\nrequire_certificate = false\n"
-        "[spool.store]\nbucket = 'contourd'\n[delivery]"
+        "[spool.store]\nbucket = 'contourd'\n"
+        "[[destination]]\nname = 'viewer'\nae_title = 'V'\nhost = 'viewer'\nport = 104\nproducts = ['seg']\n[delivery]"
     )
     path = write_settings(tmp_path, small_bundle, everything)
     names = {check.name.partition(":")[0] for check in checks_of(load_settings(path), path)}

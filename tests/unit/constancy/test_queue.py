@@ -180,7 +180,7 @@ def test_nobody_can_send_it_elsewhere(node):
     node.queue.finish_job(job.claim, {LOOPBACK_RECEIVER: "outgoing/1.dcm"})
     person = Operations(node.database, "anna", node.spool.root, node.clock)
     for act in (
-        lambda: person.resend(job.id, "pacs", {"pacs": ""}),
+        lambda: person.resend(job.id, "pacs", {"pacs": {"rtstruct": ""}}),
         lambda: person.recontour(job.id, "hn7"),
         lambda: person.retry(job.id),
         lambda: person.release_series(1, 60),

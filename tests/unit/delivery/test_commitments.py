@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, RTStructureSetStorage
+from pydicom.uid import CTImageStorage, ImplicitVRLittleEndian, RTStructureSetStorage, SegmentationStorage
 from sqlalchemy import select
 
 from contourd.delivery.commitments import Commitments
@@ -19,7 +19,7 @@ from contourd.observe.report import read_report
 from contourd.settings import Destination
 from contourd.store.queue import Queue
 from contourd.store.states import JobState, RetryPolicy
-from contourd.store.tables import CommitmentRow, JobRow
+from contourd.store.tables import CommitmentRow, DeliveryRow, JobRow
 from tests.databases import open_queue
 from tests.queueing import AWAY, NEVER, Clock, Peer, add_job, in_force, state
 from tests.reasons import because
@@ -274,3 +274,15 @@ def test_what_was_sent_is_delivered_when_commitment_is_switched_off(site):
     assert (site.delivery.state, state(site.database, site.job)) == ("DELIVERED", JobState.DELIVERED)
     site.answer()  # it promises all the same
     assert site.states() == ["COMMITTED"]
+
+
+def test_a_segmentation_is_committed_as_one(site):
+    """What is reported of another SOP class is no answer to what was asked."""
+    with site.database.transaction() as session:
+        session.scalars(select(DeliveryRow)).one().product = "seg"
+    site.run(10)
+    with pytest.raises(CommitmentRefused, match="does not name"):
+        site.answer()
+    uid = site.pacs.asked[-1].transaction_uid
+    site.commitments.reported("PACS", CommitmentReport(uid, (InstanceReference(SegmentationStorage, UID),)))
+    assert site.delivery.state == "DELIVERED"

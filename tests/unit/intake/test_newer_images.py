@@ -29,7 +29,7 @@ from tests.queueing import POLICY, TAKEN
 
 pytestmark = pytest.mark.both_databases
 
-PROFILES = {"pacs": "usual"}
+PROFILES = {"pacs": {"rtstruct": "usual"}}
 
 
 def corrected(paths: list[Path], **changes) -> list[Path]:

@@ -74,7 +74,7 @@ def test_a_further_form_of_what_was_sent_is_of_the_same_model(bench, make_series
     bench.work()
     sent = made(bench, job)
     activate(bench, brighter_bundle(fit_bundle, tmp_path / "second"))
-    profiles = {d.name: d.structure_set_profile.identity() for d in bench.settings.destination}
+    profiles = {d.name: d.identities for d in bench.settings.destination}
     bench.operations.resend(job, "other", profiles)
     assert bench.work().state == JobState.DELIVERING
     again = made(bench, job)
@@ -89,7 +89,7 @@ def test_where_that_model_is_gone_the_job_is_held(bench, make_series, fit_bundle
     first = made(bench, job).model
     activate(bench, brighter_bundle(fit_bundle, tmp_path / "second"))
     damage(bench.root / "models" / first.stored_name / "weights.safetensors")
-    profiles = {d.name: d.structure_set_profile.identity() for d in bench.settings.destination}
+    profiles = {d.name: d.identities for d in bench.settings.destination}
     bench.operations.resend(job, "other", profiles)
     held = bench.work()
     assert held.state == JobState.HELD

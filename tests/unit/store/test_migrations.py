@@ -38,6 +38,7 @@ RECORDS = {
     ("contourings", "runtime"): RuntimeDescription("torch", "2", "fp32", "cpu", "x86_64, AVX2", 2).to_json(),
     ("contourings", "versions"): "{}",
     ("jobs", "remark_records"): "[]",
+    ("deliveries", "product"): "rtstruct",
     ("processes", "role"): "worker",
 }
 Content = dict[str, list[dict[str, Any]]]
