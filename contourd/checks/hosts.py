@@ -6,13 +6,20 @@ from datetime import UTC, datetime
 
 from contourd import __version__
 from contourd.checks.finding import CheckFinding, failed, ok, unknown
+from contourd.observe.host_figures import disks_of, stores_of
 from contourd.observe.hosts import GONE, SILENT, ProcessLine, read_hosts
 from contourd.store.database import Database, has_queue
 from contourd.store.tables import SCHEMA_REVISION
 
 
-def hosts(url: str) -> CheckFinding:
-    """Read what the processes of all hosts say of themselves, and what others noticed of them."""
+def hosts(url: str, least_gb: float) -> CheckFinding:
+    """Read what the processes of all hosts say of themselves, and what others noticed of them.
+
+    Parameters
+    ----------
+    least_gb
+        So much disk is to be free on each.
+    """
     if not has_queue(url):
         return ok("nothing serves yet")
     database = Database(url)
@@ -22,10 +29,10 @@ def hosts(url: str) -> CheckFinding:
         lines = read_hosts(database, datetime.now(UTC))
     finally:
         database.close()
-    return _judged(lines)
+    return _judged(lines, least_gb)
 
 
-def _judged(lines: tuple[ProcessLine, ...]) -> CheckFinding:
+def _judged(lines: tuple[ProcessLine, ...], least_gb: float) -> CheckFinding:
     named = [f"{one.role} of {one.host}" for one in lines if one.state in (GONE, SILENT)]
     if named:
         return failed(
@@ -39,6 +46,16 @@ def _judged(lines: tuple[ProcessLine, ...]) -> CheckFinding:
         )
     if declined := sorted({f"{one.host}: {reason}" for one in lines for reason in one.declined}):
         return failed("; ".join(declined), "give the host what is named there")
+    if away := [one for one in stores_of(lines) if not one.standing.reachable]:
+        return failed(
+            "; ".join(f"{one.host} since {one.standing.since.astimezone():%H:%M}: {one.standing.said}" for one in away),
+            "bring the object store back, or the way to it from that host; what waits goes on by itself",
+        )
+    if full := [one for one in disks_of(lines) if one.free_bytes / 1e9 < least_gb]:
+        return failed(
+            "; ".join(f"{one.host} has {one.free_bytes / 1e9:.1f} GB of disk free" for one in full),
+            f"make room on that host, for at least {least_gb:g} GB, or lower spool.cache_gb there",
+        )
     if not lines:
         return ok("nothing serves now")
     return ok(", ".join(f"{one.role} of {one.host}" for one in lines))

@@ -37,7 +37,9 @@ def _of_the_machine(settings: Settings, file: Path) -> tuple[InstallationCheck, 
             partial(host.database, settings.database_url),
             "check database.url, that the server runs, that its driver is installed and who may read the file",
         ),
-        InstallationCheck("hosts", partial(hosts.hosts, settings.database_url), "see `database`"),
+        InstallationCheck(
+            "hosts", partial(hosts.hosts, settings.database_url, settings.alerts.disk_free_gb), "see `database`"
+        ),
         InstallationCheck("decoders", host.decoders, "pip install 'contourd[codecs]'"),
         InstallationCheck("clock", host.clock, REPORT),
         InstallationCheck("ntp", host.time_service, REPORT),

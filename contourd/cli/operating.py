@@ -120,14 +120,21 @@ def _tell(action: str, job: int, operations: Operations, text: str, json: bool) 
     tell({"action": action, "job": job, "state": operations.job_state(job), "told": text}, text, json)
 
 
-def alert(config: ConfigOption = None, json: JsonOption = False) -> None:
+def alert(
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    again: Annotated[bool, typer.Option("--again", help="Have all that is still so be told again, too.")] = False,
+) -> None:
     """Send a test alert by e-mail and webhook, as the settings say."""
     from contourd.observe.alerts import Alerts
     from contourd.settings import load_settings
 
     settings = load_settings(config)
     with open_database(settings) as database:
-        reached = Alerts(settings, database).test()
+        alerts = Alerts(settings, database)
+        reached = alerts.test()
+        if again:
+            alerts.forget()
     text = " and ".join(reached)
     nobody = "there is nobody to tell: set alerts.mail.host and recipients, or alerts.webhook"
     tell({"reached": reached}, f"a test alert was sent by {text}" if text else nobody, json)

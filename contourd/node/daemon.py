@@ -26,6 +26,7 @@ from contourd.intake.spool_recovery import record_unrecorded
 from contourd.node.clock_changes import follow_clock
 from contourd.node.heartbeat import Heartbeat
 from contourd.node.hint_listener import HintListener
+from contourd.node.host_figures import PROBE_S, FiguresGauge, StoreProbe
 from contourd.node.order_keeper import OrderKeeper
 from contourd.node.receivers.dispatcher import ReceiverPool
 from contourd.node.receivers.receiver import commitment_scp
@@ -70,7 +71,7 @@ LONGEST_END_S, BROKEN_STATUS = 100.0, 2
 PEERS_GRACE_S = 15.0
 DELIVERING, DELIVERING_CHECKS = "delivering to {}", "delivering to the constancy check"
 # Of ``_begin``, without those of peers; each must have a thread, or one that hangs delays another.
-FIXED_JOBS = 15
+FIXED_JOBS = 16
 
 
 class Daemon:
@@ -113,7 +114,8 @@ class Daemon:
             self._name, self._database, self._delivering.deliveries, self._intake, settings.worker
         )
         self._orders = OrderKeeper(self._database, settings)
-        self._heartbeat = Heartbeat(Processes(self._database), self._name)
+        gauge = FiguresGauge(self._spool, None if self._spool.store is None else self._uploader.count_waiting)
+        self._heartbeat = Heartbeat(Processes(self._database), self._name, gauge.measure)
         self._hints = HintListener(self._database, (JOBS, DELIVERIES), self._take_hint, self._stopping)
         self._clock = ClockStepDetector()
         self._step_s = 0.0
@@ -249,12 +251,14 @@ class Daemon:
         led(RETENTION_S, "retention", self._retention.run)
         if self._spool.store is not None:
             every(POLL_S, "storing images", self._uploader.run)
+            probe = StoreProbe(self._spool, self._leadership.leads)
+            every(PROBE_S, "asking the object store", probe.ask)
             every(RETENTION_S, "clearing copies", self._retention.clear_cache)
         every(POLL_S, "watching the page", self._watch_page)
         led(POLL_S, "watching the constancy check", self._constancy.watch)
         led(POLL_S, DELIVERING_CHECKS, self._constancy.deliver_due)
         if self._settings.alerts.wanted:
-            led(ALERTS_S, "alerting", self._alerts.check)
+            every(ALERTS_S, "alerting", lambda: self._alerts.check(self._leadership.leads))
         for destination in self._settings.destination:  # a thread each: one that is down delays no other
             deliverer = Deliverer(destination, self._delivering, self._stopping)
             led(POLL_S, DELIVERING.format(destination.name), deliverer.deliver_due)

@@ -44,6 +44,7 @@ from contourd.models.orders import JobOrder
 from contourd.models.runtimes import FOLDER, make_predictor
 from contourd.node.fitting_orders import UNORDERED, FittingOrders
 from contourd.node.heartbeat import Heartbeat
+from contourd.node.host_figures import FiguresGauge
 from contourd.node.loaded_models import LoadedModels
 from contourd.profiles import RTSTRUCT, STRICT, profiles_to_write
 from contourd.reasons.catalogue import HoldReason, Reason
@@ -109,6 +110,7 @@ class Worker:
         self._queue = Queue(self._database, host=self._spool.host_of_images)
         self._audit = AuditTrail(self._database)
         self.processes = Processes(self._database)
+        self.figures = FiguresGauge(self._spool).measure
         self._copies = LocalCopies(self._database, self._spool)
         kept = int(settings.spool.cache_gb * 1e9)
         self._removal = StoreRemoval(self._database, self._spool, kept, settings.retention.failed_days)
@@ -483,7 +485,7 @@ def _serve(worker: Worker, settings: Settings, name: str, parent: Connection) ->
         lambda: worker.processes.begin(name, ProcessRole.WORKER, settings.worker.device), worker.stopping
     ):
         return
-    heartbeat = Heartbeat(worker.processes, name)
+    heartbeat = Heartbeat(worker.processes, name, worker.figures)
     heartbeat.start()
     worker.warm_up()
     worker.run(heartbeat.stop)

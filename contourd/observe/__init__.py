@@ -3,6 +3,7 @@
 __all__ = [
     "alerts",
     "forecast",
+    "host_figures",
     "hosts",
     "metrics",
     "notices",

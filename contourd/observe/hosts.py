@@ -14,7 +14,7 @@ from contourd.observe.concerns import Concern
 from contourd.reasons.catalogue import Reason
 from contourd.store.constancy_series import own_series
 from contourd.store.database import Database
-from contourd.store.processes import process_of
+from contourd.store.processes import NO_FIGURES, ProcessFigures, figures_of, process_of
 from contourd.store.states import JobState, ProcessRole
 from contourd.store.tables import ContouringRow, JobRow, ProcessRow
 
@@ -44,6 +44,8 @@ class ProcessLine:
         How many it contoured in the last one.
     declined
         Why it leaves jobs to others that are queued.
+    figures
+        What it told of its host last.
     """
 
     id: str
@@ -57,6 +59,7 @@ class ProcessLine:
     job: int | None
     jobs_an_hour: int
     declined: tuple[Reason, ...]
+    figures: ProcessFigures = NO_FIGURES
 
 
 def read_hosts(database: Database, now: datetime) -> tuple[ProcessLine, ...]:
@@ -96,6 +99,7 @@ def _line(
         None if row.gone else jobs.get(row.id),
         done.get(row.id, 0),
         tuple(reason for digest, reason in process_of(row).cannot.items() if digest in waiting and not row.gone),
+        figures_of(row),
     )
 
 

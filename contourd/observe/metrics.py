@@ -18,7 +18,8 @@ from prometheus_client.registry import Collector
 
 from contourd import __version__
 from contourd.observe.counts import STAGES, EventCounters, QueueCounts, read_standing
-from contourd.observe.hosts import GONE, read_hosts
+from contourd.observe.host_figures import disks_of, stores_of
+from contourd.observe.hosts import GONE, ProcessLine, read_hosts
 from contourd.observe.pulse import Pulse
 from contourd.reasons.codes import HOLDING
 from contourd.settings import Settings
@@ -176,6 +177,7 @@ class NodeMetrics(Collector):
                 jobs.add_metric([one.host, one.device, one.id], one.jobs_an_hour)
                 busy.add_metric([one.host, one.device, one.id], int(one.job is not None))
         yield from (jobs, busy)
+        yield from _of_figures(lines)
 
     def _of_node(self) -> Iterator[Metric]:
         disk = shutil.disk_usage(self._settings.spool.root)
@@ -200,6 +202,27 @@ class NodeMetrics(Collector):
             yield GaugeMetricFamily("contourd_up", text, int(not self._pulse.is_dead))
             works = self._pulse.is_fresh and self._pulse.worker_is_alive
             yield GaugeMetricFamily("contourd_worker_up", "Whether the worker is alive.", int(works))
+
+
+def _of_figures(lines: Sequence[ProcessLine]) -> Iterator[Metric]:
+    free = GaugeMetricFamily("contourd_host_disk_free_bytes", "Free space of the spool of a host.", labels=["host"])
+    size = GaugeMetricFamily("contourd_host_disk_size_bytes", "Size of the file system of that.", labels=["host"])
+    for disk in disks_of(lines):
+        free.add_metric([disk.host], disk.free_bytes)
+        size.add_metric([disk.host], disk.size_bytes)
+    up = GaugeMetricFamily("contourd_store_up", "Whether the object store answers a host.", labels=["host"])
+    since = GaugeMetricFamily(
+        "contourd_store_since_timestamp_seconds", "Since when it does, or does not.", labels=["host"]
+    )
+    waiting = GaugeMetricFamily(
+        "contourd_store_waiting_images", "Images of a host that are not in the object store yet.", labels=["host"]
+    )
+    for one in stores_of(lines):
+        up.add_metric([one.host], int(one.standing.reachable))
+        since.add_metric([one.host], one.standing.since.timestamp())
+        if one.waiting is not None:
+            waiting.add_metric([one.host], one.waiting)
+    yield from (free, size, up, since, waiting)
 
 
 def _cumulative(counts: Sequence[int]) -> list[tuple[str, float]]:

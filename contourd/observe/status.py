@@ -18,6 +18,7 @@ from contourd.settings import Settings
 from contourd.store.constancy_standing import ConstancyStatus, read_constancy
 from contourd.store.database import Database, require_queue
 from contourd.store.first_images import first_images
+from contourd.store.processes import ProcessFigures
 from contourd.transfer.copies import bring_if_possible, copies_of
 
 
@@ -65,6 +66,17 @@ def read_status(settings: Settings, most_jobs: int = 50, chosen: ReportFilter = 
         )
     finally:
         database.close()
+
+
+def _store_content(figures: ProcessFigures) -> dict[str, Any] | None:
+    if figures.store is None:
+        return None
+    return {
+        "reachable": figures.store.reachable,
+        "since": figures.store.since.isoformat(),
+        "last_error": figures.store.said,
+        "waiting": figures.store_waiting,
+    }
 
 
 def to_json(report: QueueReport, settings: Settings) -> str:
@@ -125,6 +137,9 @@ def to_json(report: QueueReport, settings: Settings) -> str:
                 "job": one.job,
                 "jobs_last_hour": one.jobs_an_hour,
                 "declined": [reason_content(reason) for reason in one.declined],
+                "disk_free_bytes": one.figures.disk_free_bytes,
+                "disk_size_bytes": one.figures.disk_size_bytes,
+                "store": _store_content(one.figures),
             }
             for one in report.hosts
         ],

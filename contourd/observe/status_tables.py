@@ -12,6 +12,7 @@ from rich.text import Text
 
 from contourd.commands import command
 from contourd.models.listing import ModelLine, routed_models
+from contourd.observe.host_figures import HostStore, disks_of, stores_of
 from contourd.observe.hosts import ProcessLine
 from contourd.observe.report import DeliveryLine, JobLine, QueueReport, SeriesLine
 from contourd.observe.status import configured_destinations
@@ -57,6 +58,7 @@ def to_table(report: QueueReport, settings: Settings, now: datetime) -> Renderab
     ]
     if report.constancy is not None and report.constancy.light is not ConstancyLight.OFF:
         parts.append(constancy_text(report.constancy, now))
+    parts += [store_text(one, now) for one in stores_of(report.hosts)]
     if report.series:
         parts.append(_series_table(report.series, now))
         parts.append(Text(f"A series in full, with what to do: {command('status', '--series', 'SERIES')}", "dim"))
@@ -86,6 +88,19 @@ def constancy_text(standing: ConstancyStatus, now: datetime) -> Text:
         text.append("   one is under way")
     for line in filter(None, [standing.reason, *standing.remarks]):
         text.append("\n  ").append_text(_outside(line))
+    return text
+
+
+def store_text(one: HostStore, now: datetime) -> Text:
+    """Return how the object store answers a host, in a line, and a line for what was wrong last."""
+    standing = one.standing
+    text = Text(f"object store on {one_line(one.host)} ")
+    text.append("UP" if standing.reachable else "DOWN", STYLE["UP" if standing.reachable else "DOWN"])
+    text.append(f" for {age(now - standing.since)}")
+    if one.waiting is not None:
+        text.append(f"   images that wait for it: {one.waiting}")
+    if not standing.reachable:
+        text.append("\n  ").append_text(_outside(standing.said))
     return text
 
 
@@ -121,8 +136,19 @@ def _destinations_table(report: QueueReport, settings: Settings, now: datetime) 
 
 def _hosts_table(lines: Sequence[ProcessLine], now: datetime) -> Table:
     table = _lines(
-        "Hosts", "host", "role", "state", "version", "device", "heartbeat", "job", "jobs/h", "leaves to others"
+        "Hosts",
+        "host",
+        "role",
+        "state",
+        "version",
+        "device",
+        "heartbeat",
+        "job",
+        "jobs/h",
+        "GB free",
+        "leaves to others",
     )
+    free_gb = {disk.host: disk.free_bytes / 1e9 for disk in disks_of(lines)}
     for one in lines:
         table.add_row(
             Text(one_line(one.host)),
@@ -133,6 +159,7 @@ def _hosts_table(lines: Sequence[ProcessLine], now: datetime) -> Table:
             f"{age(now - one.heartbeat_at)} ago",
             "" if one.job is None else str(one.job),
             str(one.jobs_an_hour) if one.role == ProcessRole.WORKER else "",
+            f"{free_gb[one.host]:.0f}" if one.host in free_gb else "",
             _cut("; ".join(map(str, one.declined))),
         )
     return table

@@ -10,7 +10,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from contourd.settings.values import Port, Seconds, Section
 
-Rule = Literal["held", "failed", "destination", "age", "disk", "device", "constancy", "host", "worker"]
+Rule = Literal[
+    "held", "failed", "destination", "age", "disk", "device", "constancy", "host", "worker", "store", "database"
+]
 RULES: tuple[Rule, ...] = get_args(Rule)
 
 

@@ -6,7 +6,7 @@ from contourd.settings import SpoolSettings
 from contourd.spool.files import SharedFolderStore
 from contourd.spool.folder import Spool
 from contourd.spool.grouping import GroupedPuts
-from contourd.spool.objects import ObjectStore
+from contourd.spool.watching import WatchedStore
 from contourd.system.identity import host_name
 
 
@@ -36,13 +36,13 @@ def open_spool(settings: SpoolSettings, min_free_bytes: int = 0) -> Spool:
     return Spool(settings.root, min_free_bytes, host, store, secured=secured)
 
 
-def open_store(settings: SpoolSettings) -> ObjectStore | None:
+def open_store(settings: SpoolSettings) -> WatchedStore | None:
     """Return the object store, None where the settings name none; raises SettingsError."""
     if settings.store is None:
         return None
     from contourd.spool.s3 import S3Store
 
-    return S3Store(settings.store)
+    return WatchedStore(S3Store(settings.store))
 
 
 def lock_name(settings: SpoolSettings) -> str:

@@ -24,6 +24,7 @@ __all__ = [
     "stored_files",
     "tables",
     "tallies",
+    "told_alerts",
     "transitions",
     "write_retry",
 ]

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 
 from contourd import __version__
 from contourd.reasons.catalogue import Reason
+from contourd.spool.watching import StoreStanding
 from contourd.store.database import Database
 from contourd.store.states import ProcessRole
 from contourd.store.tables import ProcessRow
@@ -28,6 +29,29 @@ from contourd.system.identity import ProcessIdentity
 BEAT_S = 5.0
 # For how long the rows of processes that have ended are kept.
 KEPT = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessFigures:
+    """What a process tells of its host with its heartbeat; None where it does not know, or has nothing of it.
+
+    Attributes
+    ----------
+    disk_free_bytes, disk_size_bytes
+        Of its spool's file system.
+    store
+        How the object store answers it.
+    store_waiting
+        Images that its host received and that are not in the object store yet.
+    """
+
+    disk_free_bytes: int | None = None
+    disk_size_bytes: int | None = None
+    store: StoreStanding | None = None
+    store_waiting: int | None = None
+
+
+NO_FIGURES = ProcessFigures()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +104,21 @@ class Processes:
             row.started_at = row.heartbeat_at = now
             session.merge(row)
 
-    def beat(self, name: str) -> None:
+    def beat(self, name: str, figures: ProcessFigures = NO_FIGURES) -> None:
         """Write down that a process still runs; one that was taken for dead meanwhile is there again."""
+        store = figures.store
+        values = {
+            "heartbeat_at": self._now(),
+            "ended_at": None,
+            "gone": False,
+            "disk_free_bytes": figures.disk_free_bytes,
+            "disk_size_bytes": figures.disk_size_bytes,
+            "store_reachable": store.reachable if store else None,
+            "store_since": store.since if store else None,
+            "store_said": store.said if store else "",
+            "store_waiting": figures.store_waiting,
+        }
         with self._database.transaction() as session:
-            values = {"heartbeat_at": self._now(), "ended_at": None, "gone": False}
             session.execute(update(ProcessRow).where(ProcessRow.id == name).values(values))
 
     def decline(self, name: str, cannot: Mapping[str, Reason]) -> None:
@@ -153,6 +188,14 @@ def read_running(session: Session) -> list[RunningProcess]:
     """Read those that have not ended inside the caller's transaction."""
     rows = session.scalars(select(ProcessRow).where(ProcessRow.ended_at.is_(None)))
     return [process_of(row) for row in sorted(rows, key=lambda row: (row.host, row.role, row.started_at, row.id))]
+
+
+def figures_of(row: ProcessRow) -> ProcessFigures:
+    """Return what a row's process told of its host last; of a version that tells nothing, nothing."""
+    store = None
+    if row.store_reachable is not None and row.store_since is not None:
+        store = StoreStanding(row.store_reachable, row.store_since, row.store_said)
+    return ProcessFigures(row.disk_free_bytes, row.disk_size_bytes, store, row.store_waiting)
 
 
 def process_of(row: ProcessRow) -> RunningProcess:

@@ -35,7 +35,7 @@ from contourd.store.states import (
 )
 
 # The revision of migrations/ that makes these tables.
-SCHEMA_REVISION = "0012"
+SCHEMA_REVISION = "0013"
 # Ids of rows that are very many; SQLite's are of 64 bits by themselves.
 VeryMany = BigInteger().with_variant(Integer, "sqlite")
 # Of jobs to which the leading node is to give their order.
@@ -447,6 +447,12 @@ class ProcessRow(Table):
     heartbeat_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
     gone: Mapped[bool] = mapped_column(default=False)  # it did not end in order: others noticed
+    disk_free_bytes: Mapped[int | None] = mapped_column(BigInteger)  # of its spool's file system, as of its size
+    disk_size_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    store_reachable: Mapped[bool | None]  # how the object store answered it last; none where it has not asked
+    store_since: Mapped[datetime | None]  # since when it answers so
+    store_said: Mapped[str] = mapped_column(Text, default="", server_default="")  # the last error
+    store_waiting: Mapped[int | None]  # images of its host that are to be put there
 
 
 class OpenSeriesRow(Table):
@@ -468,6 +474,16 @@ class TallyRow(Table):
     state: Mapped[str] = mapped_column(String(16), primary_key=True)  # of attempts the outcome
     status: Mapped[int] = mapped_column(primary_key=True)  # of attempts; NO_STATUS where there is none
     number: Mapped[int]
+
+
+class ToldAlertRow(Table):
+    """What a channel was told and is still so; of no channel: whose earlier record was carried over (CARRIED_OVER)."""
+
+    __tablename__ = "told_alerts"
+
+    channel: Mapped[str] = mapped_column(String(16), primary_key=True)
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)  # ``contourd.observe.concerns.Concern.key``
+    told_at: Mapped[datetime]
 
 
 class SiteRow(Table):

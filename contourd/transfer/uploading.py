@@ -37,6 +37,7 @@ SERIES = "series"
 AT_ONCE, ROUNDS = 5000, 120
 # So old an image that waits is packed by whatever host is there: the one that received it may never come back.
 ABANDONED_S = 3600.0
+MOST_COUNTED = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,22 @@ class Uploader:
             if self._away:
                 log.info("the object store answers again", extra={"action": "upload"})
             self._away = False
+
+    def count_waiting(self) -> int:
+        """Count this host's images that are nowhere in the store yet; raises QueueUnavailable.
+
+        Whatever is above MOST_COUNTED counts as that.
+        """
+        if self._spool.store is None:
+            return 0
+        rows = (
+            select(InstanceRow.path)
+            .outerjoin(StoredFileRow, StoredFileRow.path == InstanceRow.path)
+            .where(InstanceRow.id >= self._from_id, StoredFileRow.id.is_(None))
+            .limit(MOST_COUNTED)
+        )
+        with self._database.reading() as session:
+            return sum(map(self._spool.received_here, session.scalars(rows)))
 
     def _due(self) -> Iterator[tuple[int, list[str]]]:
         """Yield series with the paths of this host's images of it that are not packed and do not change soon."""

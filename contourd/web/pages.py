@@ -18,6 +18,7 @@ from contourd.model.commissioning import remedy_text
 from contourd.model.remarks import RemarkVerdict
 from contourd.models.activations import Activations
 from contourd.models.listing import ModelLine, routed_models
+from contourd.observe.host_figures import stores_of
 from contourd.observe.overview import read_details, read_job, read_series
 from contourd.observe.report import JobLine, read_report
 from contourd.settings import Settings
@@ -65,6 +66,8 @@ def overview(request: Request) -> Response:
         models=models_of(site.settings, site.database),
         pulse=site.pulse,
         hosts=report.hosts,
+        stores=stores_of(report.hosts),
+        alert_gb=site.settings.alerts.disk_free_gb,
         constancy=read_constancy(site.database, site.settings, datetime.now(UTC)),
     )
 

@@ -18,6 +18,7 @@ from contourd.spool.folder import Spool
 from contourd.store.database import Database
 from contourd.store.states import DeliveryState
 from contourd.store.tables import DeliveryRow, SeriesRow
+from contourd.system.identity import host_name
 from tests import showcase
 from tests.paging import settings_for
 from tests.peers import free_port
@@ -154,7 +155,7 @@ def test_an_old_job_and_a_full_disk_are_told(tmp_path, database, clock, hook):
     Alerts(settings, database, **clock.both).check()
     texts = [c["text"] for c in hook.posts[0]["began"]]
     assert re.fullmatch(r"the oldest open job is 4[34] minutes old", texts[0])
-    assert texts[1:] == ["less than 1e+09 GB of disk are free"]
+    assert texts[1:] == [f"less than 1e+09 GB of disk are free on host {host_name()}"]
 
 
 def test_a_webhook_that_fails_is_tried_again_later_and_keeps_mail_from_nobody(tmp_path, database, clock, hook, mailbox):

@@ -25,14 +25,18 @@ from contourd.dicom.network.in_memory_scp import InMemorySCP
 from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.model.model_identity import ModelIdentity
 from contourd.model.runtime_description import RuntimeDescription
+from contourd.models.orders import order_digest
+from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import load_settings
 from contourd.spool.folder import Spool
+from contourd.spool.watching import StoreStanding
 from contourd.store.audit import AuditEntry, AuditTrail
 from contourd.store.constancy_result import ConstancyResult, ModelConstancy, OrganConstancy
 from contourd.store.contourings import Contouring, add_contouring
 from contourd.store.database import Database
-from contourd.store.states import ConstancyState
-from contourd.store.tables import InstanceRow, NewerImageRow
+from contourd.store.processes import Processes, ProcessFigures
+from contourd.store.states import ConstancyState, JobState, ProcessRole
+from contourd.store.tables import InstanceRow, JobRow, NewerImageRow
 from tests import showcase
 from tests.archives import write_dicom
 from tests.bright import phantom
@@ -248,6 +252,17 @@ def status(site: Site) -> list[object]:
         runtime = RuntimeDescription("torch", "2", "fp32", "cpu", "x86_64, AVX2", 2)
         contouring = Contouring(model, "1", runtime, {"torch": "2"}, "{}", 20, "0" * 64, ())
         add_contouring(session, 1, "w", contouring, datetime.now(UTC))
+        waiting = session.get_one(JobRow, 1)
+        waiting.state, waiting.contouring_order = JobState.QUEUED, "an order"
+    processes, now = Processes(database), datetime.now(UTC)
+    for name in ("w1", "w2"):
+        processes.begin(name, ProcessRole.WORKER, "cpu")
+    processes.beat("w1", ProcessFigures(1, 2, StoreStanding(False, now, "it refuses"), 3))
+    unfit = Reason.of(HoldReason.ORDER_OF_OTHER_VERSION, wanted="2", own="1")
+    processes.decline("w1", {order_digest("an order"): unfit})
+    with database.transaction() as session:  # that it contours
+        taken = session.get_one(JobRow, 2)
+        taken.state, taken.worker = JobState.CONTOURING, "w2"
     database.close()
     return site.operate("status")
 

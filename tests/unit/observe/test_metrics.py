@@ -14,8 +14,12 @@ from contourd.observe.metrics import NodeMetrics, exposition
 from contourd.observe.pulse import Pulse
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.spool.folder import Spool
+from contourd.spool.watching import StoreStanding
 from contourd.store.database import Database
+from contourd.store.processes import Processes, ProcessFigures
+from contourd.store.states import ProcessRole
 from contourd.store.tables import AttemptRow, AuditRow, EventRow
+from contourd.system.identity import host_name
 from tests import showcase
 from tests.databases import open_queue
 from tests.paging import settings_for
@@ -175,3 +179,22 @@ def test_associations_are_counted_though_one_row_may_stand_for_many(node):
     assert found["contourd_associations_total,outcome=rejected"] == 2
     assert found["contourd_associations_total,outcome=cut_off"] == 1
     assert found["contourd_associations_total,outcome=aborted"] == 0
+
+
+def test_disks_and_the_object_store_are_those_of_each_host(node):
+    database, metrics = node
+    since = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    processes = Processes(database)
+    processes.begin("ct1", ProcessRole.SERVE)
+    processes.beat("ct1", ProcessFigures(7, 9, StoreStanding(False, since, "it refuses"), 12))
+    found = figures(metrics)
+    host = host_name()
+    assert found[f"contourd_host_disk_free_bytes,host={host}"] == 7
+    assert found[f"contourd_host_disk_size_bytes,host={host}"] == 9
+    assert found[f"contourd_store_up,host={host}"] == 0
+    assert found[f"contourd_store_since_timestamp_seconds,host={host}"] == since.timestamp()
+    assert found[f"contourd_store_waiting_images,host={host}"] == 12
+    processes.beat("ct1", ProcessFigures(7, 9, StoreStanding(True, since, "it refuses")))
+    found = figures(metrics)
+    assert found[f"contourd_store_up,host={host}"] == 1
+    assert f"contourd_store_waiting_images,host={host}" not in found

@@ -395,3 +395,16 @@ def test_a_database_that_was_lost_is_made_again_from_the_store(site: Site, tmp_p
         assert set(session.scalars(select(StoredFileRow.path))) == set(paths)
     if kept == "nothing":
         database.close()
+
+
+def test_what_waits_for_the_store_is_counted_on_each_host(local: Site) -> None:
+    uploaders = [local.a.uploader, local.b.uploader]
+    local.a.receive(local.files[:5])
+    local.b.receive(local.files[5:7], 2)
+    assert [one.count_waiting() for one in uploaders] == [5, 2]
+    local.bucket.fault = lambda method, path: "refuse"
+    local.a.close()
+    assert [one.count_waiting() for one in uploaders] == [5, 2]
+    local.bucket.fault = lambda method, path: ""
+    local.a.close()
+    assert [one.count_waiting() for one in uploaders] == [0, 2]
