@@ -15,6 +15,7 @@
     ├── DeviceError              the device that the settings name is too small, or does not compute as it must
     │   └── DeviceUnavailable    it cannot be used for the moment: the node's trouble, not the series'
     ├── NodeError                the node cannot serve: port taken, spool in use
+    │   └── FilterInvalid        a list cannot be chosen so
     ├── SpoolError               the file store cannot take or give an instance
     │   ├── SpoolFull            below the watermark, or no space left
     │   ├── StoreUnavailable     the object store does not answer, or not as it must
@@ -141,6 +142,10 @@ class DeviceUnavailable(DeviceError):
 
 class NodeError(ContourdError):
     """The node cannot serve here."""
+
+
+class FilterInvalid(NodeError):
+    """A list cannot be chosen so; the message names the filter and what it takes."""
 
 
 class SpoolError(ContourdError):

@@ -84,6 +84,9 @@ FORMATS: Mapping[str, frozenset[str]] = {
     ),
     "DICOM: values, UIDs, titles, elements, messages, files": frozenset(
         {
+            "''.join((c if c.isalnum() else ' ' for c in text)).split()",
+            "group.split('^')",
+            "name.split('=')",
             "''.join((c if _is_printable(c) and c != '\\\\' else ' ' for c in text)).split()",
             "b'AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US'.split()",
             "b'OB OD OF OL OV OW SQ SV UC UN UR UT UV'.split()",

@@ -41,9 +41,9 @@ class Node:
         self.associations = 0
         self.sent = 0
 
-    def restarted(self, routes=(ROUTE,), settings=SETTINGS) -> Intake:
+    def restarted(self, routes=(ROUTE,), settings=SETTINGS, **more) -> Intake:
         clock, monotonic = (lambda: self.now), (lambda: self.now.timestamp() - self.set_by_s)
-        self.intake = Intake(self.database, self.root, settings, routes, clock, monotonic)
+        self.intake = Intake(self.database, self.root, settings, routes, clock, monotonic, **more)
         return self.intake
 
     def wait(self, seconds: float) -> None:

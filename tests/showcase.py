@@ -27,6 +27,8 @@ from contourd.model.structures import catalogue
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.spool.folder import Spool
 from contourd.store.database import Database
+from contourd.store.facets import file_job, file_remarks
+from contourd.store.route_choice import MatchedCondition, RouteChoice
 from contourd.store.states import DeliveryState, JobState, SeriesState
 from contourd.store.tables import AttemptRow, DeliveryRow, EventRow, InstanceRow, JobRow, SeriesRow
 
@@ -141,8 +143,11 @@ def fill_queue(
             )
         for n, (series, state, reason, told) in enumerate(JOBS, 1):
             begun = now - timedelta(minutes=SERIES[series - 1][2] - 2)
-            session.add(_job(n, series, state, reason, remarks if n == 1 else told, begun))
+            job = _job(n, series, state, reason, remarks if n == 1 else told, begun)
+            session.add(job)
             session.flush()
+            file_job(session, job, session.get_one(SeriesRow, series).calling_ae)
+            file_remarks(session, job, job.remarks)
             session.add_all(_events(n, state, reason, begun))
         tries: list[AttemptRow] = []
         for n, (job, destination, state, attempts, reason) in enumerate(DELIVERIES, 1):
@@ -174,8 +179,12 @@ def _job(number: int, series: int, state: JobState, reason: Reason | None, remar
     return JobRow(
         id=number, series_id=series, revision=1, model="hn7", destinations=["pacs", "tps"], state=state, reason=reason,
         remarks=remarks, confirm=state == JobState.CONFIRMING, created_at=begun,
+        route_choice="" if state == JobState.FAILED else CHOICE.to_json(),
         updated_at=begun + timedelta(minutes=1),
     )  # fmt: skip
+
+
+CHOICE = RouteChoice(1, (MatchedCondition("series_description", "head|neck|HN", "RT Head Neck"),), "5e771265" * 8)
 
 
 def _events(job: int, state: JobState, reason: Reason | None, begun: datetime) -> list[EventRow]:

@@ -1,6 +1,7 @@
 """Received images -> series -> job: completeness, routing, refusals, corrections, and reading ahead."""
 
 __all__ = [
+    "describing",
     "intake",
     "newer_images",
     "read_ahead",

@@ -14,7 +14,8 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from contourd.errors import StoreUnavailable
+from contourd.errors import SeriesUnusable, StoreUnavailable
+from contourd.intake.describing import Described, SeriesDescriber, write_description
 from contourd.intake.headers import HeaderCache
 from contourd.intake.refusals import forget_refusals, open_refusals
 from contourd.intake.series_steps import complete_series, hold_series, reopen_series
@@ -26,6 +27,7 @@ from contourd.store.constancy_series import read_registration
 from contourd.store.database import Database
 from contourd.store.locks import lock_one
 from contourd.store.queue import Queue
+from contourd.store.route_choice import RouteChoice
 from contourd.store.states import SeriesState
 from contourd.store.tables import InstanceRow, SeriesRow
 from contourd.system.clock import AgeTracker, Clock
@@ -43,6 +45,10 @@ class Completion:
     ----------
     quiet
         Since when each series has been quiet, by its Series Instance UID.
+    describer
+        Says by what a series is found; None: nothing is written down of it.
+    settings_sha256
+        Of the settings that ``routes`` are of.
     """
 
     def __init__(
@@ -54,6 +60,8 @@ class Completion:
         settings: SeriesSettings,
         routes: Sequence[Route],
         clock: Clock,
+        describer: SeriesDescriber | None = None,
+        settings_sha256: str = "",
     ) -> None:
         self._database = database
         self._headers = headers
@@ -62,6 +70,8 @@ class Completion:
         self._settings = settings
         self._routes = routes
         self._now = clock
+        self._describer = describer
+        self._settings_sha256 = settings_sha256
 
     def close_quiet(self, held: Collection[str]) -> None:
         """Examine each series that is quiet, but those that associations hold (Series Instance UIDs)."""
@@ -116,22 +126,37 @@ class Completion:
             far = Reason.of(HoldReason.IMAGES_ELSEWHERE, elsewhere=elsewhere, images=len(paths))
             verdict = SeriesVerdict(None, far)
         else:
-            verdict = examine(self._headers, paths, series.calling_ae, registration, self._routes)
+            sender, version = series.calling_ae, self._settings_sha256
+            verdict = examine(self._headers, paths, sender, registration, self._routes, version)
         if verdict.incomplete and not waited:
             return
+        described = None if elsewhere or registration is not None else self._describe(paths, verdict.choice)
         with self._database.transaction() as session:
             row = lock_one(session, SeriesRow, series_id)
             if row.state != SeriesState.RECEIVING or row.last_instance_at != moment:
                 return  # another slice came meanwhile
-            self._judge(session, row, verdict, len(paths))
+            if described is not None:
+                write_description(session, row.id, described)
+            self._judge(session, row, verdict, described, len(paths))
         if row.state == SeriesState.COMPLETE:
             self._marks.clear(row.series_uid, JournalMark.INTERRUPTED, JournalMark.REFUSED)
         self._headers.forget(paths)
 
-    def _judge(self, session: Session, series: SeriesRow, verdict: SeriesVerdict, images: int) -> None:
+    def _describe(self, paths: Sequence[str], choice: RouteChoice | None) -> Described | None:
+        if self._describer is None:
+            return None
+        try:
+            return self._describer.describe(self._headers.read(paths), choice)
+        except SeriesUnusable:  # the verdict says so
+            return None
+
+    def _judge(
+        self, session: Session, series: SeriesRow, verdict: SeriesVerdict, described: Described | None, images: int
+    ) -> None:
         reason = reason_to_hold(series, verdict, images, open_refusals(session, series))
         if reason is not None:
             hold_series(session, series, reason, self._now())
         elif verdict.route is not None:
-            complete_series(session, series, verdict.route, self._now())
+            choice = verdict.choice.without_found() if verdict.choice else None
+            complete_series(session, series, verdict.route, self._now(), described.choice if described else choice)
             forget_refusals(session, series.series_uid)

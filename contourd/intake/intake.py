@@ -14,6 +14,7 @@ from contourd.dicom.network.events import ReceivedInstance, RefusedInstance
 from contourd.errors import QueueUnavailable, SeriesFull, StoreUnavailable
 from contourd.intake.associations import Associations
 from contourd.intake.completion import Completion
+from contourd.intake.describing import SeriesDescriber
 from contourd.intake.headers import HeaderCache
 from contourd.intake.image_recorder import ImageRecorder
 from contourd.intake.refusal_recorder import RefusalRecorder
@@ -43,6 +44,8 @@ class Intake:
         clock: Clock = utc_now,
         monotonic: Monotonic = time.monotonic,
         copies: Copies = HERE_ALONE,
+        describer: SeriesDescriber | None = None,
+        settings_sha256: str = "",
     ) -> None:
         self._database = database
         self._root = spool_root
@@ -56,7 +59,9 @@ class Intake:
         self._shared = SharedReception(database)
         self.associations = Associations()
         self.headers = HeaderCache(spool_root, copies)
-        self._completion = Completion(database, self.headers, self._marks, self._quiet, settings, routes, clock)
+        self._completion = Completion(
+            *(database, self.headers, self._marks, self._quiet, settings, routes, clock, describer, settings_sha256)
+        )
 
     def share(self, process_id: str) -> None:
         """Receive beside other processes of the same database, under this id."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from contourd.dicom.reading.series import Instance
 from contourd.settings import Route
+from contourd.store.route_choice import MatchedCondition, RouteChoice
 
 
 def choose_route(routes: Sequence[Route], instance: Instance, calling_ae: str) -> Route | None:
@@ -27,17 +28,42 @@ def unmet_conditions(route: Route, instance: Instance, calling_ae: str) -> tuple
     ``series_description`` and ``protocol`` are searched as regular expressions without regard to case, ``body_part``
     and ``station`` compared so, ``calling_ae`` exactly. What is returned quotes the image: for its owner's eyes alone.
     """
-    conditions = (
+    return tuple(
+        f"{key} is {found!r}, not {wanted!r}"
+        for key, wanted, found, fits in _conditions(route, instance, calling_ae)
+        if wanted is not None and not fits
+    )
+
+
+def explain_route(
+    routes: Sequence[Route], taken: Route, instance: Instance, calling_ae: str, settings_sha256: str
+) -> RouteChoice:
+    """Return why a series takes a route of the settings; it quotes the image, as ``unmet_conditions`` does.
+
+    Parameters
+    ----------
+    taken
+        One of ``routes``.
+    settings_sha256
+        Of the settings that are in force.
+    """
+    number = next(n for n, route in enumerate(routes, 1) if route is taken)
+    conditions = _conditions(taken, instance, calling_ae)
+    return RouteChoice(
+        number,
+        tuple(MatchedCondition(key, wanted, found) for key, wanted, found, _ in conditions if wanted is not None),
+        settings_sha256,
+    )
+
+
+def _conditions(route: Route, instance: Instance, calling_ae: str) -> tuple[tuple[str, str | None, str, bool], ...]:
+    """Return key, what is asked for (None: nothing), what is there, and whether that fits."""
+    return (
         ("calling_ae", route.calling_ae, calling_ae, route.calling_ae == calling_ae),
         ("series_description", *_searched(route.series_description, instance.series_description)),
         ("body_part", *_compared(route.body_part, instance.body_part)),
         ("protocol", *_searched(route.protocol, instance.protocol)),
         ("station", *_compared(route.station, instance.station)),
-    )
-    return tuple(
-        f"{key} is {found!r}, not {wanted!r}"
-        for key, wanted, found, fits in conditions
-        if wanted is not None and not fits
     )
 
 

@@ -11,6 +11,7 @@ from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Route
 from contourd.store.locks import lock_jobs_of_series
 from contourd.store.queue import Queue
+from contourd.store.route_choice import RouteChoice
 from contourd.store.states import JOBS_NOT_ENDED, SeriesEvent, SeriesState
 from contourd.store.tables import JobRow, SeriesRow
 from contourd.store.transitions import add_job, advance_series, record
@@ -49,8 +50,13 @@ def stop_jobs(session: Session, queue: Queue, series: SeriesRow, reason: Reason)
         queue.supersede_jobs(session, under_way, reason)
 
 
-def complete_series(session: Session, series: SeriesRow, route: Route, now: datetime) -> None:
-    """Make the job of a series; one that was released after a hold that left its job untouched has it already."""
+def complete_series(
+    session: Session, series: SeriesRow, route: Route, now: datetime, choice: RouteChoice | None = None
+) -> None:
+    """Make the job of a series, with why it took the route.
+
+    One that was released after a hold that left its job untouched has it already.
+    """
     advance_series(session, series, SeriesEvent.COMPLETED, f"revision {series.revision}", now)
     series.reason = None
     series.interrupted = ""
@@ -60,4 +66,4 @@ def complete_series(session: Session, series: SeriesRow, route: Route, now: date
         JobRow.series_id == series.id, JobRow.revision == series.revision, JobRow.model == route.model
     )
     if session.scalars(same).first() is None:
-        add_job(session, series, route, route.model, now)
+        add_job(session, series, route, route.model, now, choice)

@@ -9,10 +9,11 @@ from contourd.dicom.reading.series import gate
 from contourd.errors import SeriesIncomplete, SeriesUnusable
 from contourd.intake.headers import HeaderCache
 from contourd.intake.refusals import reason_of_refusals
-from contourd.intake.routing import choose_route, sender_decides
+from contourd.intake.routing import choose_route, explain_route, sender_decides
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Route
 from contourd.store.constancy_series import PATIENT_ID_PREFIX, RegisteredSeries, route_of_check
+from contourd.store.route_choice import RouteChoice
 from contourd.store.tables import RefusalRow, SeriesRow
 
 # Of ``SeriesRow.interrupted``: an association is under way; the sender broke it off; the node ended in the middle of
@@ -26,11 +27,15 @@ BROKEN_OFF = {ABORTED: HoldReason.TRANSFER_ABORTED, ENDED: HoldReason.NODE_ENDED
 
 @dataclass(frozen=True, slots=True)
 class SeriesVerdict:
-    """What an examination found: a route, or why there is none; ``incomplete``: more slices may mend it."""
+    """What an examination found: a route, or why there is none; ``incomplete``: more slices may mend it.
+
+    ``choice`` is why the route was taken, where it is one of the settings.
+    """
 
     route: Route | None
     reason: Reason | None = None
     incomplete: bool = False
+    choice: RouteChoice | None = None
 
 
 def examine(
@@ -39,6 +44,7 @@ def examine(
     calling_ae: str,
     registration: RegisteredSeries | None,
     routes: Sequence[Route],
+    settings_sha256: str = "",
 ) -> SeriesVerdict:
     """Ask the input gate and the routes.
 
@@ -46,6 +52,8 @@ def examine(
     ----------
     calling_ae
         Of the sender; empty where nobody knows it any more.
+    settings_sha256
+        Of the settings that ``routes`` are of.
     """
     try:
         instances = headers.read(paths)
@@ -64,7 +72,7 @@ def examine(
     if route is None:
         body_part = first.body_part or "not given"
         return SeriesVerdict(None, Reason.of(HoldReason.NO_ROUTE, calling_ae=calling_ae, body_part=body_part))
-    return SeriesVerdict(route)
+    return SeriesVerdict(route, choice=explain_route(routes, route, first, calling_ae, settings_sha256))
 
 
 def reason_to_hold(

@@ -21,6 +21,7 @@ from contourd.dicom.network.scp import StorageSCP
 from contourd.dicom.network.scu import DeliveryClient, StorageSCU
 from contourd.dicom.network.tls import calling_context
 from contourd.errors import NodeError, QueueUnavailable
+from contourd.intake.describing import SeriesDescriber
 from contourd.intake.intake import Intake
 from contourd.intake.spool_recovery import record_unrecorded
 from contourd.node.clock_changes import follow_clock
@@ -37,7 +38,7 @@ from contourd.node.self_test import DEAF_S, EVERY_S, SelfTest
 from contourd.node.worker_pool import WorkerPool
 from contourd.observe.alerts import Alerts
 from contourd.observe.pulse import DEAD, SelfTestFault
-from contourd.settings import Settings, shown_settings
+from contourd.settings import Settings, settings_sha256, shown_settings
 from contourd.spool.access import close_to_others, keep_private, lock_spool
 from contourd.spool.marks import JournalMark, SeriesJournal
 from contourd.spool.opening import lock_name, open_spool
@@ -97,7 +98,15 @@ class Daemon:
         self._queue = Queue(self._database)
         self._name = new_process_id()
         self._leadership = Leadership(self._database)
-        self._intake = Intake(self._database, settings.spool.root, settings.series, settings.route, copies=self._copies)
+        self._intake = Intake(
+            self._database,
+            settings.spool.root,
+            settings.series,
+            settings.route,
+            copies=self._copies,
+            describer=SeriesDescriber(self._spool.signature, settings.series.descriptions),
+            settings_sha256=settings_sha256(settings),
+        )
         if not self._database.is_sqlite:  # others may receive of the same series
             self._intake.share(self._name)
         cache_bytes = int(settings.spool.cache_gb * 1e9)
@@ -232,7 +241,9 @@ class Daemon:
         """Record the start and what differs from the last one; a trail that cannot be written stops no reception."""
         try:
             self._audit.record(AuditEntry(NODE, "start", "", f"contourd {__version__}"))
-            changed = self._audit.record_configuration(shown_settings(self._settings))
+            changed = self._audit.record_configuration(
+                shown_settings(self._settings) | {"settings_sha256": settings_sha256(self._settings)}
+            )
         except QueueUnavailable as error:
             log.error("the start is not audited: %s", error, extra={"action": "audit"})
         else:

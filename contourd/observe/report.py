@@ -20,6 +20,7 @@ from contourd.store.constancy_series import own_series
 from contourd.store.constancy_standing import ConstancyStatus
 from contourd.store.contourings import models_of_jobs
 from contourd.store.database import Database
+from contourd.store.route_choice import RouteChoice
 from contourd.store.states import JOBS_NOT_ENDED, DeliveryState, JobState, SeriesState
 from contourd.store.tables import DeliveryRow, InstanceRow, JobDestinationRow, JobRow, SeriesRow
 from contourd.store.tallies import JOBS, read_tallies
@@ -49,7 +50,8 @@ class DeliveryLine:
 class JobLine:
     """One job; ``model`` as its route names it, ``contoured_with`` the one that this stood for.
 
-    ``patient_replaced`` where its images were replaced, so that ``patient`` names nobody any more.
+    ``patient_replaced`` where its images were replaced, so that ``patient`` names nobody any more; ``route`` is why it
+    took its route, None where that was not written down.
     """
 
     id: int
@@ -66,6 +68,7 @@ class JobLine:
     deliveries: tuple[DeliveryLine, ...]
     contoured_with: ModelIdentity | None = None
     patient_replaced: bool = False
+    route: RouteChoice | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +228,7 @@ def job_line(
         lines,
         contoured_with,
         replaced,
+        RouteChoice.from_json(job.route_choice),
     )
 
 

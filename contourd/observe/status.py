@@ -12,7 +12,7 @@ from contourd.errors import SeriesUnusable
 from contourd.model.remarks import Remark
 from contourd.models.listing import routed_models
 from contourd.observe.destinations import DestinationLine
-from contourd.observe.report import EVERYTHING, QueueReport, ReportFilter, read_report
+from contourd.observe.report import EVERYTHING, JobLine, QueueReport, ReportFilter, SeriesLine, read_report
 from contourd.reasons.catalogue import Reason
 from contourd.settings import Settings
 from contourd.store.constancy_standing import ConstancyStatus, read_constancy
@@ -83,47 +83,8 @@ def to_json(report: QueueReport, settings: Settings) -> str:
     """Return the report as JSON: counts, jobs, other series, destinations, models, constancy check, free disk."""
     content: dict[str, Any] = {
         "counts": report.counts,
-        "jobs": [
-            {
-                "id": job.id,
-                "state": job.state,
-                **reason_content(job.reason),
-                "series": job.series_uid,
-                "revision": job.revision,
-                "patient": job.patient,
-                "model": job.model,
-                "contoured_with": asdict(job.contoured_with) if job.contoured_with else None,
-                "attempts": job.attempts,
-                "remarks": [_remark_as_json(remark) for remark in job.remarks.records],
-                "created_at": job.created_at.isoformat(),
-                "updated_at": job.updated_at.isoformat(),
-                "deliveries": [
-                    {
-                        "destination": d.destination,
-                        "product": d.product,
-                        "state": d.state,
-                        "attempts": d.attempts,
-                        **reason_content(d.reason),
-                        "next_try": d.next_try.isoformat() if d.next_try else None,
-                    }
-                    for d in job.deliveries
-                ],
-            }
-            for job in report.jobs
-        ],
-        "series": [
-            {
-                "id": s.id,
-                "state": s.state,
-                **reason_content(s.reason),
-                "series": s.series_uid,
-                "patient": s.patient,
-                "calling_ae": s.calling_ae,
-                "instances": s.instances,
-                "created_at": s.created_at.isoformat(),
-            }
-            for s in report.series
-        ],
+        "jobs": [job_content(job) for job in report.jobs],
+        "series": [series_content(series) for series in report.series],
         "processes": [
             {
                 "id": one.id,
@@ -173,6 +134,50 @@ def to_json(report: QueueReport, settings: Settings) -> str:
         "disk_free_gb": round(shutil.disk_usage(settings.spool.root).free / 1e9, 1),
     }
     return json.dumps(content, indent=1)
+
+
+def job_content(job: JobLine) -> dict[str, Any]:
+    """Return a job as JSON."""
+    return {
+        "id": job.id,
+        "state": job.state,
+        **reason_content(job.reason),
+        "series": job.series_uid,
+        "revision": job.revision,
+        "patient": job.patient,
+        "model": job.model,
+        "contoured_with": asdict(job.contoured_with) if job.contoured_with else None,
+        "route": asdict(job.route) if job.route else None,
+        "attempts": job.attempts,
+        "remarks": [_remark_as_json(remark) for remark in job.remarks.records],
+        "created_at": job.created_at.isoformat(),
+        "updated_at": job.updated_at.isoformat(),
+        "deliveries": [
+            {
+                "destination": d.destination,
+                "product": d.product,
+                "state": d.state,
+                "attempts": d.attempts,
+                **reason_content(d.reason),
+                "next_try": d.next_try.isoformat() if d.next_try else None,
+            }
+            for d in job.deliveries
+        ],
+    }
+
+
+def series_content(series: SeriesLine) -> dict[str, Any]:
+    """Return a series that is no job yet as JSON."""
+    return {
+        "id": series.id,
+        "state": series.state,
+        **reason_content(series.reason),
+        "series": series.series_uid,
+        "patient": series.patient,
+        "calling_ae": series.calling_ae,
+        "instances": series.instances,
+        "created_at": series.created_at.isoformat(),
+    }
 
 
 def reason_content(reason: Reason | None) -> dict[str, Any]:

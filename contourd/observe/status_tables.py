@@ -22,6 +22,8 @@ from contourd.store.constancy_standing import ConstancyLight, ConstancyStatus
 from contourd.store.states import JOBS_STOPPED, ProcessRole, SeriesState
 from contourd.system.logs import one_line
 
+# Of the settings' hash, which is enough to tell one version from another.
+SETTINGS_DIGITS = 12
 STYLE = {
     "CONFIRMING": "bold yellow",
     "HELD": "bold red",
@@ -197,6 +199,8 @@ def job_in_full(job: JobLine, now: datetime) -> RenderableType:
         ("patient", _outside(job.patient)),
         ("series", _outside(f"{job.series_uid}, revision {job.revision}")),
         ("model", _outside(model)),
+        ("route", _outside(job.route.text() if job.route else "")),
+        ("settings", Text(job.route.settings_sha256[:SETTINGS_DIGITS] if job.route else "")),
         ("attempts", Text(str(job.attempts))),
         *(
             ("to", Text(_delivery_text(d, now) + (f": {one_line(str(d.reason))}" if d.reason else "")))

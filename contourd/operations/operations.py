@@ -31,9 +31,11 @@ from contourd.store.audit import AuditEntry, audit_row
 from contourd.store.constancy_series import own_series
 from contourd.store.contourings import models_of_jobs
 from contourd.store.database import Database
+from contourd.store.facets import file_destination
 from contourd.store.first_images import image_of_job, image_of_series
 from contourd.store.locks import lock_deliveries_of_job, lock_job, lock_row
 from contourd.store.queue import Queue
+from contourd.store.route_choice import RouteChoice
 from contourd.store.states import (
     DELIVERIES_WAITING,
     DeliveryState,
@@ -194,6 +196,7 @@ class Operations:
                 raise InvalidTransition(f"retention removed the structure set of job {job_id}; send the series again")
             if destination not in job.destinations:
                 job.destinations.append(destination)
+                file_destination(session, job, destination)
             own = {d.product: d for d in deliveries if d.destination == destination}
             changed, missing = False, False
             for product, identity in profiles[destination].items():
@@ -262,7 +265,8 @@ class Operations:
                     raise InvalidTransition(f"{model} is the model of job {known} already; `{command('retry', known)}`")
                 model = found.activation.model.stored_name  # the name stands for another version now
             route = Route(model=model, destinations=tuple(job.destinations), confirm=job.confirm)
-            made = add_job(session, series, route, f"{model}, by {self._actor}", self._now())
+            choice = RouteChoice.from_json(job.route_choice)
+            made = add_job(session, series, route, f"{model}, by {self._actor}", self._now(), choice)
             self._audit(session, "recontour", f"job {job_id}", f"with {model}: job {made.id}")
             return made.id
 

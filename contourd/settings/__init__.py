@@ -5,7 +5,7 @@ from contourd.settings.constancy import ConstancySettings
 from contourd.settings.destination import Destination, DestinationTLS, Route, SenderNode
 from contourd.settings.loading import SEARCHED, find_settings_file, load_settings, require_models
 from contourd.settings.node import NodeSettings, NodeTLS
-from contourd.settings.shown import shown_settings
+from contourd.settings.shown import settings_sha256, shown_settings
 from contourd.settings.spool import SpoolSettings, StoreSettings
 from contourd.settings.tree import (
     DatabaseSettings,
@@ -48,5 +48,6 @@ __all__ = [
     "find_settings_file",
     "load_settings",
     "require_models",
+    "settings_sha256",
     "shown_settings",
 ]

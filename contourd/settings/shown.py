@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +21,11 @@ def shown_settings(settings: Settings) -> dict[str, str]:
     tree["destination"] = {d["name"]: d for d in tree["destination"]}
     tree["route"] = {str(n): route for n, route in enumerate(tree["route"], 1)}
     return {key: _shown(key, value) for key, value in _flat(tree, "") if value not in (None, "", [], {})}
+
+
+def settings_sha256(settings: Settings) -> str:
+    """Return the hash by which the settings are told from others, of what ``shown_settings`` returns."""
+    return hashlib.sha256(json.dumps(shown_settings(settings), sort_keys=True).encode()).hexdigest()
 
 
 def _flat(tree: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -25,11 +25,12 @@ class DatabaseSettings(Section):
 
 
 class SeriesSettings(Section):
-    """When a series is complete, and how many images it may have."""
+    """When a series is complete, how many images it may have, and what of it is told in lists."""
 
     quiet_s: float = Field(default=15.0, ge=0)
     gapped_s: float = Field(default=180.0, ge=0)
     max_instances: int = Field(default=5000, ge=1)
+    descriptions: bool = True
 
 
 class WorkerSettings(Section):

@@ -1,6 +1,7 @@
 """What is remembered: tables, transitions of series, jobs and deliveries, the audit trail, backups."""
 
 __all__ = [
+    "archive_tables",
     "audit",
     "backoff",
     "backup",
@@ -11,6 +12,7 @@ __all__ = [
     "contourings",
     "database",
     "device_waits",
+    "facets",
     "first_images",
     "group_commit",
     "hints",
@@ -19,6 +21,7 @@ __all__ = [
     "move",
     "processes",
     "queue",
+    "route_choice",
     "site",
     "states",
     "stored_files",

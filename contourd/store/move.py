@@ -14,6 +14,7 @@ from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.orm import Session
 
 from contourd.errors import BackupError
+from contourd.store import archive_tables as archive_tables  # its tables are carried over with the others
 from contourd.store.column_types import Keywords, RemarkRecords
 from contourd.store.database import Database, reason_of
 from contourd.store.tables import Table

@@ -19,6 +19,7 @@ from contourd.store.constancy_series import own_series
 from contourd.store.contourings import Contouring, FurtherOutput, add_contouring, models_of_jobs
 from contourd.store.database import Database
 from contourd.store.device_waits import waits_since
+from contourd.store.facets import file_remarks
 from contourd.store.hints import DELIVERIES, JOBS, hint
 from contourd.store.locks import lock_deliveries_of_job, lock_job, locked
 from contourd.store.processes import end_process
@@ -242,6 +243,7 @@ class Queue:
             job.lease_until = None
             job.reason = None
             job.remarks = remarks
+            file_remarks(session, job, remarks)
             if contouring is not None:
                 add_contouring(session, claim.job_id, claim.worker, contouring, now)
             self._advance(session, job, JobEvent.CONTOURED, remarks.text())

@@ -40,6 +40,8 @@ SCHEMA_REVISION = "0013"
 VeryMany = BigInteger().with_variant(Integer, "sqlite")
 # Of jobs to which the leading node is to give their order.
 UNORDERED = "state = 'QUEUED' AND contouring_order = ''"
+# Of rows that have a reason.
+REASONED = "reason_code <> ''"
 # Of what has no DIMSE status, in the key of ``tallies``.
 NO_STATUS = -1
 
@@ -80,7 +82,11 @@ class SeriesRow(ReasonColumns, Table):
     """A received series; ``revision`` counts from 1, one more for each time that new instances re-opened it."""
 
     __tablename__ = "series"
-    __table_args__ = (_one_of("state", SeriesState), Index("series_by_state", "state", "last_instance_at"))
+    __table_args__ = (
+        _one_of("state", SeriesState),
+        Index("series_by_state", "state", "last_instance_at"),
+        Index("series_of_state", "state", "created_at", "id"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     series_uid: Mapped[str] = mapped_column(String(64), unique=True)
@@ -93,7 +99,7 @@ class SeriesRow(ReasonColumns, Table):
         default=0, server_default="0"
     )  # from it on the images are newer ones
     calling_ae: Mapped[str] = mapped_column(String(16), default="")
-    patient: Mapped[str] = mapped_column(String(32), default="")  # a keyed pseudonym
+    patient: Mapped[str] = mapped_column(String(32), default="", index=True)  # a keyed pseudonym
     created_at: Mapped[datetime]
     last_instance_at: Mapped[datetime]
     purged_at: Mapped[datetime | None]  # when retention removed its images; until all of them came again
@@ -208,6 +214,13 @@ class JobRow(ReasonColumns, Table):
         UniqueConstraint("series_id", "revision", "model"),
         Index("jobs_by_state", "state", "attempts", "created_at", "id"),
         Index("jobs_unordered", "id", sqlite_where=text(UNORDERED), postgresql_where=text(UNORDERED)),
+        Index("jobs_by_creation", "created_at", "id"),
+        Index("jobs_of_state", "state", "created_at", "id"),
+        Index(
+            *("jobs_by_reason", "reason_code", "created_at", "id"),
+            sqlite_where=text(REASONED),
+            postgresql_where=text(REASONED),
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -221,6 +234,7 @@ class JobRow(ReasonColumns, Table):
     lease_until: Mapped[datetime | None]
     # JSON: what decides the bytes, as it was when the job was made; empty: as it is when the job is claimed.
     contouring_order: Mapped[str] = mapped_column(Text, default="", server_default="")
+    route_choice: Mapped[str] = mapped_column(Text, default="", server_default="")  # JSON: why it took its route
     override: Mapped[str] = mapped_column(Text, default="")  # why, and who lets the model run outside of its limits
     remarks: Mapped[Remarks] = mapped_column("remark_records", default=NO_REMARKS)  # of organs, and of the series
     confirm: Mapped[bool] = mapped_column(default=False)  # a person is to see the pictures before it is sent

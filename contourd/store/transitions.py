@@ -13,7 +13,9 @@ from sqlalchemy.orm import Session
 from contourd.profiles import RTSTRUCT
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Route
+from contourd.store.facets import file_job
 from contourd.store.locks import insert_absent, lock_series, locked
+from contourd.store.route_choice import RouteChoice
 from contourd.store.states import (
     DeliveryEvent,
     DeliveryState,
@@ -55,8 +57,16 @@ def add_series(session: Session, series_uid: str, calling_ae: str, patient: str,
     return series
 
 
-def add_job(session: Session, series: SeriesRow, route: Route, detail: str, at: datetime) -> JobRow:
-    """Queue a job for a series as it is now, with a route's model, destinations and confirmation."""
+def add_job(
+    session: Session, series: SeriesRow, route: Route, detail: str, at: datetime, choice: RouteChoice | None = None
+) -> JobRow:
+    """Queue a job for a series as it is now, with a route's model, destinations and confirmation.
+
+    Parameters
+    ----------
+    choice
+        Why the series took the route; None where no route of the settings was asked.
+    """
     job = JobRow(
         series_id=series.id,
         revision=series.revision,
@@ -64,12 +74,14 @@ def add_job(session: Session, series: SeriesRow, route: Route, detail: str, at: 
         destinations=list(dict.fromkeys(route.destinations)),
         state=JobState.QUEUED,
         confirm=route.confirm,
+        route_choice=choice.to_json() if choice else "",
         created_at=at,
         updated_at=at,
         lease_until=None,
     )
     session.add(job)
     session.flush()
+    file_job(session, job, series.calling_ae)
     record(session, "job", job.id, "queued", job.state, detail, at)
     return job
 

@@ -15,5 +15,6 @@ __all__ = [
     "pixels",
     "received_images",
     "series",
+    "series_description",
     "viewing",
 ]

@@ -9,8 +9,9 @@ from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.reading.series import read_instance
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
-from contourd.intake.routing import choose_route, unmet_conditions
+from contourd.intake.routing import choose_route, explain_route, unmet_conditions
 from contourd.settings import Route
+from contourd.store.route_choice import MatchedCondition, RouteChoice
 from tests.phantom import rewrite, setting
 
 
@@ -58,3 +59,22 @@ def test_each_condition_that_does_not_fit_is_told(tmp_path):
         "calling_ae is 'CT1', not 'CT2'",
         "protocol is 'RT Head Neck', not 'chest'",
     )
+
+
+def test_a_route_that_is_taken_is_explained_by_each_of_its_conditions(tmp_path):
+    other = Route(model="hn7", destinations=("pacs",), calling_ae="CT2")
+    taken = Route(model="hn7", destinations=("pacs",), calling_ae="CT1", protocol="neck$", station="sim1")
+    choice = explain_route((other, taken), taken, one_slice(tmp_path), "CT1", "f" * 64)
+    assert choice.number == 2
+    assert choice.settings_sha256 == "f" * 64
+    assert choice.conditions == (
+        MatchedCondition("calling_ae", "CT1", "CT1"),
+        MatchedCondition("protocol", "neck$", "RT Head Neck"),
+        MatchedCondition("station", "sim1", "SIM1"),
+    )
+    assert RouteChoice.from_json(choice.to_json()) == choice
+    assert choice.text() == (
+        "route 2: calling_ae = 'CT1', found 'CT1'; protocol = 'neck$', found 'RT Head Neck'; "
+        "station = 'sim1', found 'SIM1'"
+    )
+    assert choice.without_found().text() == "route 2: calling_ae = 'CT1'; protocol = 'neck$'; station = 'sim1'"
