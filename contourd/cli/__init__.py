@@ -17,6 +17,7 @@ from contourd.cli.contouring import contour, demo
 from contourd.cli.database import DATABASE_COMMANDS
 from contourd.cli.examples import EXAMPLES
 from contourd.cli.installing import check, init
+from contourd.cli.jobs import jobs
 from contourd.cli.models import MODEL_COMMANDS
 from contourd.cli.node import serve, status, worker
 from contourd.cli.operating import alert, cancel, confirm, hold, recontour, release, replace, resend, retry
@@ -44,7 +45,7 @@ app = typer.Typer(
 COMMANDS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "Installation": (init, check, route, echo, send, accept),
     "Node": (serve, worker, status, audit, alert),
-    "Jobs": (retry, release, replace, hold, confirm, cancel, resend, recontour, replay),
+    "Jobs": (jobs, retry, release, replace, hold, confirm, cancel, resend, recontour, replay),
     "Contouring": (contour, demo),
     "Training": (curate, train, evaluate, ablate),
 }

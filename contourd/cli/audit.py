@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +13,6 @@ from contourd.cli.timeline_text import entry
 if TYPE_CHECKING:
     from contourd.observe.timeline import TimelineEntry
 
-SPAN_UNITS = {"s": "seconds", "min": "minutes", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 MOMENT_HELP = "As 2h, 30min, 7d before now, or a local date 2026-11-24, or 2026-11-24T13:00."
 
 
@@ -48,12 +46,12 @@ def moment(text: str, now: datetime) -> datetime:
     typer.BadParameter
         It is neither.
     """
-    if span := re.fullmatch(r"(\d{1,6})\s*(s|min|m|h|d|w)", text.strip()):
-        return now - timedelta(**{SPAN_UNITS[span[2]]: int(span[1])})
+    from contourd.system.moments import read_moment
+
     try:
-        return datetime.fromisoformat(text.strip()).astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise typer.BadParameter(f"{text!r} is neither a span as 2h nor a date as 2026-11-24") from error
+        return read_moment(text, now)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _as_json(line: TimelineEntry) -> str:

@@ -1,4 +1,4 @@
-"""Commands of the database: db backup, restore, upgrade, downgrade, move, adopt."""
+"""Commands of the database: db backup, restore, upgrade, downgrade, move, adopt, describe."""
 
 from __future__ import annotations
 
@@ -161,6 +161,29 @@ def adopt(config: ConfigOption = None) -> None:
     typer.echo(f"the database is of this spool's site.key now; `{command('constancy baseline')}` makes a new baseline")
 
 
+def describe(config: ConfigOption = None) -> None:
+    """Describe the series of an older contourd for `contourd jobs`.
+
+    By their images, where these are still here; contourd may serve.
+    """
+    from contourd.cli.options import open_database
+    from contourd.intake.describing import SeriesDescriber
+    from contourd.intake.describing_earlier import describe_earlier
+    from contourd.settings import load_settings
+    from contourd.spool.folder import Spool
+    from contourd.transfer.copies import copies_of
+
+    settings = load_settings(config)
+    with open_database(settings) as database:
+        describer = SeriesDescriber(Spool(settings.spool.root).signature, settings.series.descriptions)
+        done = describe_earlier(database, settings.spool.root, copies_of(settings.spool, database), describer)
+        _audit(settings.database_url, "db describe", f"{done.described} series, {done.gone} without images")
+    typer.echo(
+        f"{done.described} series are found by their patient's name now; of {done.gone} the images are gone or cannot "
+        "be read: they are found by ID alone"
+    )
+
+
 DATABASE_COMMANDS: Mapping[str, Callable[..., Any]] = {
     "backup": backup,
     "restore": restore,
@@ -168,6 +191,7 @@ DATABASE_COMMANDS: Mapping[str, Callable[..., Any]] = {
     "downgrade": downgrade,
     "move": move,
     "adopt": adopt,
+    "describe": describe,
 }
 
 

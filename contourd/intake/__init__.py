@@ -2,6 +2,7 @@
 
 __all__ = [
     "describing",
+    "describing_earlier",
     "intake",
     "newer_images",
     "read_ahead",

@@ -2,12 +2,15 @@
 
 __all__ = [
     "alerts",
+    "archive",
+    "archive_filter",
     "forecast",
     "host_figures",
     "hosts",
     "metrics",
     "notices",
     "overview",
+    "patient_search",
     "pulse",
     "report",
     "status",

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from contourd.models.orders import order_digest
 from contourd.observe.concerns import Concern
 from contourd.reasons.catalogue import Reason
-from contourd.store.constancy_series import own_series
+from contourd.store.constancy_series import own_jobs, own_series
 from contourd.store.database import Database
 from contourd.store.processes import NO_FIGURES, ProcessFigures, figures_of, process_of
 from contourd.store.states import JobState, ProcessRole
@@ -72,11 +72,12 @@ def read_lines(session: Session, now: datetime) -> tuple[ProcessLine, ...]:
     """Read them inside the caller's transaction."""
     rows = list(session.scalars(select(ProcessRow).where(ProcessRow.ended_at.is_(None))))
     alive = {(row.host, row.role) for row in rows}
-    lately = ProcessRow.gone, ProcessRow.ended_at >= now - GONE_SHOWN
-    rows += [row for row in session.scalars(select(ProcessRow).where(*lately)) if (row.host, row.role) not in alive]
+    gone = ProcessRow.gone, ProcessRow.ended_at >= now - GONE_SHOWN
+    rows += [row for row in session.scalars(select(ProcessRow).where(*gone)) if (row.host, row.role) not in alive]
     claimed = select(JobRow.worker, JobRow.id).where(JobRow.state == JobState.CONTOURING)
     jobs = dict(session.execute(claimed).all())
-    made = select(ContouringRow.process, func.count()).where(ContouringRow.at >= now - HOUR)
+    lately = ContouringRow.at >= now - HOUR, ContouringRow.job_id.not_in(own_jobs())
+    made = select(ContouringRow.process, func.count(ContouringRow.job_id.distinct())).where(*lately)
     done = dict(session.execute(made.group_by(ContouringRow.process)).all())
     waiting = {order_digest(order) for order, _, _ in _waiting(session)}
     lines = [_line(row, jobs, done, waiting, now) for row in rows]

@@ -8,35 +8,24 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from contourd.errors import SeriesUnusable
 from contourd.model.remarks import Remark
 from contourd.models.listing import routed_models
 from contourd.observe.destinations import DestinationLine
+from contourd.observe.patient_search import read_patients
 from contourd.observe.report import EVERYTHING, JobLine, QueueReport, ReportFilter, SeriesLine, read_report
 from contourd.reasons.catalogue import Reason
 from contourd.settings import Settings
 from contourd.store.constancy_standing import ConstancyStatus, read_constancy
 from contourd.store.database import Database, require_queue
-from contourd.store.first_images import first_images
 from contourd.store.processes import ProcessFigures
-from contourd.transfer.copies import bring_if_possible, copies_of
 
 
 def with_patients(report: QueueReport, settings: Settings) -> QueueReport:
     """Show, instead of pseudonyms, the names and IDs that the spooled images have."""
-    from contourd.dicom.reading.patient_identity import read_patient
-
     uids = [*(job.series_uid for job in report.jobs), *(s.series_uid for s in report.series)]
-    database, patients = Database(settings.database_url), dict[str, str]()
+    database = Database(settings.database_url)
     try:
-        images = first_images(database, uids)
-        bring_if_possible(copies_of(settings.spool, database), images.values())
-        for uid, path in images.items():
-            try:
-                patient = read_patient(settings.spool.root / path)
-                patients[uid] = f"{patient.name} ({patient.id})"
-            except SeriesUnusable:
-                patients[uid] = "(its images are gone)"
+        patients = read_patients(database, settings.spool, uids)
     finally:
         database.close()
     jobs = tuple(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from rich.console import Group, RenderableType
@@ -12,6 +12,7 @@ from rich.text import Text
 
 from contourd.commands import command
 from contourd.models.listing import ModelLine, routed_models
+from contourd.observe.archive import ArchiveLine
 from contourd.observe.host_figures import HostStore, disks_of, stores_of
 from contourd.observe.hosts import ProcessLine
 from contourd.observe.report import DeliveryLine, JobLine, QueueReport, SeriesLine
@@ -183,6 +184,40 @@ def _jobs_table(lines: Sequence[JobLine], now: datetime) -> Table:
         text = "; ".join(filter(None, [str(job.reason or ""), job.remarks.text(), deliveries]))
         when = _when(job.created_at, now)
         table.add_row(str(job.id), _styled(job.state), when, Text(one_line(job.patient)), _cut(text))
+    return table
+
+
+def archive_table(lines: Sequence[ArchiveLine], names: Mapping[str, str], tells: bool) -> RenderableType:
+    """Return a list of jobs and series for a terminal, a line each.
+
+    Parameters
+    ----------
+    names
+        SeriesInstanceUID -> who is shown in the place of the pseudonym.
+    tells
+        Whether descriptions may be shown.
+    """
+    table = _lines("", "came", "job", "state", "patient", "from", "series", "model", "reason or remarks; deliveries")
+    for line in lines:
+        one = line.job or line.series
+        assert one is not None
+        known = line.described if tells else None
+        described = (
+            [known.description, known.body_part, known.protocol, known.station, known.study_date] if known else []
+        )
+        job = line.job
+        deliveries = ", ".join(f"{d.destination} {d.state}" for d in job.deliveries) if job else ""
+        told = [str(one.reason or ""), job.remarks.text() if job else "", deliveries]
+        table.add_row(
+            f"{line.at.astimezone():%Y-%m-%d %H:%M}",
+            str(one.id) if job else f"series {one.id}",
+            _styled(one.state),
+            Text(one_line(names.get(one.series_uid, one.patient))),
+            Text(one_line(line.sender)),
+            Text(one_line(", ".join(filter(None, described)))),
+            Text(one_line(job.model if job else "")),
+            _cut("; ".join(filter(None, told))),
+        )
     return table
 
 

@@ -20,7 +20,9 @@ ENTRY = re.compile(r'(?P<head>(?P<key>[a-z_]+) = )(?P<value>"[^"]*"|\[[^\]]*\]|[
 
 @dataclass(frozen=True, slots=True)
 class SiteAnswers:
-    """What a site must say of itself; the defaults are those of the shipped configuration, and the page is served.
+    """What a site must say of itself; the defaults are those of the shipped configuration.
+
+    But the page is served, and lists tell what a series is.
 
     Attributes
     ----------
@@ -51,6 +53,7 @@ class SiteAnswers:
             "destination.port": self.destination_port,
             "destination.profile": self.profile,
             "route.destinations": [self.destination],
+            "series.descriptions": True,
             "web.enabled": True,
         }
 

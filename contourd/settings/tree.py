@@ -30,7 +30,7 @@ class SeriesSettings(Section):
     quiet_s: float = Field(default=15.0, ge=0)
     gapped_s: float = Field(default=180.0, ge=0)
     max_instances: int = Field(default=5000, ge=1)
-    descriptions: bool = True
+    descriptions: bool = False
 
 
 class WorkerSettings(Section):

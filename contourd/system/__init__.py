@@ -11,6 +11,7 @@ __all__ = [
     "logs",
     "loopback",
     "memory",
+    "moments",
     "regular_files",
     "signals",
     "systemd",

@@ -20,7 +20,7 @@ from contourd.observe.pulse import Pulse
 from contourd.settings import Settings
 from contourd.store.database import Database
 from contourd.transfer.copies import copies_of
-from contourd.web import actions, health, pages, pictures
+from contourd.web import actions, archive, health, pages, pictures
 from contourd.web.access import Access, read_token
 from contourd.web.paths import register_numbers
 from contourd.web.scenes import SceneCache
@@ -76,6 +76,9 @@ def make_app(settings: Settings, database: Database, pulse: Pulse | None = None)
         Route("/", pages.overview),
         Route("/sign-in", actions.sign_in, methods=["GET", "POST"]),
         Route("/sign-out", actions.sign_out, methods=["POST"]),
+        Route("/archive", archive.archive_page),
+        Route("/archive/patient", archive.search_patient, methods=["POST"]),
+        Route("/archive/names", archive.show_names, methods=["POST"]),
         Route("/jobs/{job:number}", pages.job_page),
         Route("/jobs/{job:number}/scene", pictures.describe),
         Route("/jobs/{job:number}/pixels/{plane}/{index:number}", pictures.pixels),

@@ -19,6 +19,7 @@ from contourd.model.remarks import RemarkVerdict
 from contourd.models.activations import Activations
 from contourd.models.listing import ModelLine, routed_models
 from contourd.observe.host_figures import stores_of
+from contourd.observe.hosts import HOUR
 from contourd.observe.overview import read_details, read_job, read_series
 from contourd.observe.report import JobLine, read_report
 from contourd.settings import Settings
@@ -68,6 +69,7 @@ def overview(request: Request) -> Response:
         hosts=report.hosts,
         stores=stores_of(report.hosts),
         alert_gb=site.settings.alerts.disk_free_gb,
+        hour_ago=(datetime.now(UTC) - HOUR).isoformat(timespec="seconds"),
         constancy=read_constancy(site.database, site.settings, datetime.now(UTC)),
     )
 

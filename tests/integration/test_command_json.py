@@ -30,6 +30,7 @@ from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import load_settings
 from contourd.spool.folder import Spool
 from contourd.spool.watching import StoreStanding
+from contourd.store.archive_tables import SeriesDescriptionRow
 from contourd.store.audit import AuditEntry, AuditTrail
 from contourd.store.constancy_result import ConstancyResult, ModelConstancy, OrganConstancy
 from contourd.store.contourings import Contouring, add_contouring
@@ -267,6 +268,19 @@ def status(site: Site) -> list[object]:
     return site.operate("status")
 
 
+def jobs(site: Site) -> list[object]:
+    status(site)
+    database = Database(load_settings(site.queue()).database_url)
+    with database.transaction() as session:
+        session.add(
+            SeriesDescriptionRow(
+                series_id=1, study_date="20261130", description="Neck", body_part="NECK", protocol="HN", station="SIM"
+            )
+        )
+    database.close()
+    return site.operate("jobs", "--since", "1d", "--show-patient")
+
+
 RUNS: Mapping[str, Callable[[Site], list[object]]] = {
     "check": check,
     "echo": echo,
@@ -281,6 +295,7 @@ RUNS: Mapping[str, Callable[[Site], list[object]]] = {
     "constancy show": constancy,
     "audit": lambda site: site.operate("audit"),
     "alert": alert,
+    "jobs": jobs,
     "retry": lambda site: site.operate("retry", 5),
     "release": lambda site: site.operate("release", 2),
     "replace": replace,

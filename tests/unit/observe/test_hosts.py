@@ -53,8 +53,8 @@ def test_each_process_says_what_it_does_and_how_much(database, queue, processes,
     processes.begin("w1", ProcessRole.WORKER, "cuda:1")
     queue.fetch_job("w1", 60)
     with database.transaction() as session:
-        for hours in (0.5, 0.9, 1.1):
-            add_contouring(session, other, "w1", CONTOURING, clock() - timedelta(hours=hours))
+        for hours, one in ((0.5, other), (0.6, other), (0.9, job), (1.1, job)):  # a job that is contoured twice is one
+            add_contouring(session, one, "w1", CONTOURING, clock() - timedelta(hours=hours))
     node, worker = read_hosts(database, clock())
     assert (node.role, node.state, node.job, node.jobs_an_hour) == ("serve", RUNNING, None, 0)
     assert (worker.device, worker.state, worker.job, worker.jobs_an_hour) == ("cuda:1", RUNNING, job, 2)

@@ -17,7 +17,9 @@ from contourd.settings.configuration import SiteAnswers, configuration_text, wri
 
 SHIPPED = (Path(__file__).resolve().parents[3] / "etc" / "contourd.toml").read_text(encoding="utf-8")
 # As shipped, but for the page, which `init` switches on.
-WRITTEN = SHIPPED.replace("[web]\nenabled = false ", "[web]\nenabled = true  ")
+WRITTEN = SHIPPED.replace("[web]\nenabled = false ", "[web]\nenabled = true  ").replace(
+    "descriptions = false ", "descriptions = true  "
+)
 SITE = SiteAnswers(
     ae_title="HN_NODE",
     port=104,
