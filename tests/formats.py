@@ -17,6 +17,9 @@ FORMATS: Mapping[str, frozenset[str]] = {
     "a peer's, a site's or a system's address: URL, host, database, path of HTTP": frozenset(
         {
             "address.partition('%')",
+            "re.compile('(?P<at>\\\\d{8}T\\\\d{12})Z-(?P<kind>[js])(?P<id>\\\\d{1,18})')",
+            "re.compile('[0-9a-f]{10}|[0-9a-f]{32}')",
+            "re.fullmatch('[1-9][0-9]{0,3}', one['route'])",
             "origin.partition('://')",
             "place.partition('?')",
             "re.compile('(?P<ae_title>[^@]+)@(?P<host>\\\\[[^\\\\]]+\\\\]|[^:\\\\[\\\\]]+):(?P<port>\\\\d+)')",
@@ -59,7 +62,7 @@ FORMATS: Mapping[str, frozenset[str]] = {
             "re.compile('\\\\[\\\\[?(?P<name>[a-z_.]+)\\\\]\\\\]?\\\\s*')",
             "re.compile(pattern)",
             "re.compile(text)",
-            "re.fullmatch('(\\\\d{1,6})\\\\s*(s|min|m|h|d|w)', text.strip())",
+            "re.fullmatch('(\\\\d{1,6})\\\\s*(s|min|m|h|d|w)', text)",
             "re.search(k, kernel[:LONGEST_KERNEL], re.IGNORECASE)",
             "re.search(pattern, text, re.IGNORECASE)",
             "self.at.split(':')",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.orm import Session
 
 from contourd.errors import QueueUnavailable, SchemaMismatch
@@ -91,7 +92,10 @@ class SeriesDetail:
 
 @dataclass(frozen=True, slots=True)
 class DestinationDetail:
-    """How a destination fares; ``state`` since when, as ``contourd status`` tells it."""
+    """How a destination fares; ``state`` since when, as ``contourd status`` tells it.
+
+    ``waiting`` and ``refused`` count jobs.
+    """
 
     name: str
     state: str
@@ -190,10 +194,20 @@ def _destination(session: Session, name: str, line: DestinationLine | None) -> D
     )
     kept = session.execute(stuck.order_by(DeliveryRow.updated_at.desc()).limit(1)).first()
     trouble = str(Reason.read(*kept)) if kept else ""
-    waiting = sum(counts.get(s, 0) for s in DELIVERIES_UNDER_WAY)
+    waiting = _jobs(session, of_it, counts, DELIVERIES_UNDER_WAY)
     state, since = (line.state, line.since) if line else (UNTRIED, None)
-    refused = counts.get(DeliveryState.REFUSED, 0)
+    refused = _jobs(session, of_it, counts, (DeliveryState.REFUSED,))
     return DestinationDetail(name, state, since, last_delivered(session, name), waiting, refused, trouble)
+
+
+def _jobs(
+    session: Session, of_it: ColumnElement[bool], counts: Mapping[str, int], states: Sequence[DeliveryState]
+) -> int:
+    """Count the jobs whose deliveries are in some states: of one that has several products there are several."""
+    if not any(counts.get(state) for state in states):
+        return 0
+    jobs = select(func.count(DeliveryRow.job_id.distinct())).where(of_it, DeliveryRow.state.in_(states))
+    return session.scalar(jobs) or 0
 
 
 def database_problem(database: Database) -> str:

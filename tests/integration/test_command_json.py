@@ -278,6 +278,8 @@ def jobs(site: Site) -> list[object]:
             )
         )
     database.close()
+    path = site.queue()
+    path.write_text(f"[series]\ndescriptions = true\n{path.read_text()}")
     return site.operate("jobs", "--since", "1d", "--show-patient")
 
 
