@@ -18,14 +18,13 @@ from sqlalchemy.orm import InstrumentedAttribute, Session
 from contourd.observe.archive_filter import ArchiveFilter, ArchiveKey
 from contourd.observe.report import JobLine, SeriesLine, job_line, series_line
 from contourd.reasons.catalogue import CATALOGUE, HoldClass
-from contourd.store.archive_tables import JobFacetRow, PatientNameRow, SeriesDescriptionRow
+from contourd.store.archive_tables import REASONED, JobFacetRow, PatientNameRow, SeriesDescriptionRow
 from contourd.store.constancy_series import own_jobs, own_series
 from contourd.store.contourings import models_of_jobs
 from contourd.store.database import Database
 from contourd.store.facets import Facet
 from contourd.store.states import SeriesState
 from contourd.store.tables import (
-    REASONED,
     ContouringRow,
     DeliveryRow,
     InstanceRow,

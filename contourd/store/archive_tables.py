@@ -1,13 +1,26 @@
-"""The tables that the list of all jobs is searched by. Nothing in them decides what becomes of a series."""
+"""The tables and indexes that the list of all jobs is searched by. Nothing in them decides what becomes of a series."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, String
+from sqlalchemy import ForeignKey, Index, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from contourd.store.tables import Table
+from contourd.store.tables import JobRow, SeriesRow, Table
+
+# Of rows that have a reason.
+REASONED = "reason_code <> ''"
+INDEXES = (
+    Index("jobs_by_creation", JobRow.created_at, JobRow.id),
+    Index("jobs_of_state", JobRow.state, JobRow.created_at, JobRow.id),
+    Index(
+        *("jobs_by_reason", JobRow.reason_code, JobRow.created_at, JobRow.id),
+        sqlite_where=text(REASONED),
+        postgresql_where=text(REASONED),
+    ),
+    Index("series_of_state", SeriesRow.state, SeriesRow.created_at, SeriesRow.id),
+)
 
 
 class JobFacetRow(Table):

@@ -35,13 +35,11 @@ from contourd.store.states import (
 )
 
 # The revision of migrations/ that makes these tables.
-SCHEMA_REVISION = "0013"
+SCHEMA_REVISION = "0014"
 # Ids of rows that are very many; SQLite's are of 64 bits by themselves.
 VeryMany = BigInteger().with_variant(Integer, "sqlite")
 # Of jobs to which the leading node is to give their order.
 UNORDERED = "state = 'QUEUED' AND contouring_order = ''"
-# Of rows that have a reason.
-REASONED = "reason_code <> ''"
 # Of what has no DIMSE status, in the key of ``tallies``.
 NO_STATUS = -1
 
@@ -82,11 +80,7 @@ class SeriesRow(ReasonColumns, Table):
     """A received series; ``revision`` counts from 1, one more for each time that new instances re-opened it."""
 
     __tablename__ = "series"
-    __table_args__ = (
-        _one_of("state", SeriesState),
-        Index("series_by_state", "state", "last_instance_at"),
-        Index("series_of_state", "state", "created_at", "id"),
-    )
+    __table_args__ = (_one_of("state", SeriesState), Index("series_by_state", "state", "last_instance_at"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     series_uid: Mapped[str] = mapped_column(String(64), unique=True)
@@ -214,13 +208,6 @@ class JobRow(ReasonColumns, Table):
         UniqueConstraint("series_id", "revision", "model"),
         Index("jobs_by_state", "state", "attempts", "created_at", "id"),
         Index("jobs_unordered", "id", sqlite_where=text(UNORDERED), postgresql_where=text(UNORDERED)),
-        Index("jobs_by_creation", "created_at", "id"),
-        Index("jobs_of_state", "state", "created_at", "id"),
-        Index(
-            *("jobs_by_reason", "reason_code", "created_at", "id"),
-            sqlite_where=text(REASONED),
-            postgresql_where=text(REASONED),
-        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
