@@ -14,6 +14,7 @@ FORMATS: Mapping[str, frozenset[str]] = {
             "stat.rpartition(')')[2].split()",
         }
     ),
+    "the name of an XML element, with its namespace before it": frozenset({"node.tag.rpartition('}')"}),
     "a peer's, a site's or a system's address: URL, host, database, path of HTTP": frozenset(
         {
             "address.partition('%')",

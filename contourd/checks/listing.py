@@ -66,11 +66,14 @@ def _of_the_network(settings: Settings) -> tuple[InstallationCheck, ...]:
     if node.tls is not None:
         checks.append(InstallationCheck("tls:node", partial(network.node_certificate, node), files))
     for one in settings.destination:
-        address = "check destination.host and destination.port"
+        address = "check destination.url" if one.kind == "stow" else "check destination.host and destination.port"
         if one.tls is not None:
             checks.append(InstallationCheck(f"tls:{one.name}", partial(network.destination_certificate, one), files))
         checks.append(InstallationCheck(f"echo:{one.name}", partial(network.echo, one, node.ae_title), address))
-        checks.append(InstallationCheck(f"echo-back:{one.name}", partial(network.echo_back, one, settings), address))
+        if one.kind == "dicom":  # whoever is reached by a url calls nobody back
+            checks.append(
+                InstallationCheck(f"echo-back:{one.name}", partial(network.echo_back, one, settings), address)
+            )
     return tuple(checks)
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from contourd.checks.finding import CheckFinding, failed, ok, unknown
+from contourd.delivery.senders import Senders
 from contourd.dicom.network.outcomes import OutcomeKind
 from contourd.dicom.network.scu import StorageSCU
 from contourd.dicom.network.tls import calling_context, listening_context
@@ -89,8 +90,8 @@ def _why_taken(host: str, port_number: int) -> str:
 
 def echo(destination: Destination, calling: str) -> CheckFinding:
     """Ask a destination by C-ECHO."""
-    outcome = StorageSCU(calling).echo(destination)
-    where = f"{destination.ae_title} at {destination.host}:{destination.port}"
+    outcome = Senders(calling).echo(destination)
+    where = destination.url or f"{destination.ae_title} at {destination.host}:{destination.port}"
     if outcome.kind is OutcomeKind.ACCEPTED:
         return ok(f"{where} answers {calling}")
     if outcome.kind is OutcomeKind.REFUSED:

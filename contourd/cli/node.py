@@ -46,6 +46,7 @@ def serve(
     require_models(settings)
     _require_second_reader(settings)
     _require_segmentations(settings)
+    _require_dicomweb(settings)
     set_up_logging()
     from contourd.node.daemon import Daemon
     from contourd.system.memory import use_one_arena
@@ -73,6 +74,7 @@ def worker(config: ConfigOption = None) -> None:
     settings = load_settings(config)
     _require_second_reader(settings)
     _require_segmentations(settings)
+    _require_dicomweb(settings)
     set_up_logging()
     from contourd.node.worker_host import WorkerHost
     from contourd.system.systemd import ServiceNotifier
@@ -96,6 +98,16 @@ def _require_second_reader(settings: Settings) -> None:
             "the configuration",
             ["check.rt_utils: rt-utils does not load; install contourd[check], which needs the system's libGL"],
         )
+
+
+def _require_dicomweb(settings: Settings) -> None:
+    """Do the same where a destination is reached by a url."""
+    from contourd.dicom.web.availability import HOW_TO_INSTALL, can_speak_dicomweb
+
+    wanting = [d.name for d in settings.destination if d.kind == "stow"]
+    if wanting and not can_speak_dicomweb():
+        problem = f"destination {wanting[0]}: kind: httpx, which speaks DICOMweb, is not installed"
+        raise SettingsError("the configuration", [f"{problem}; {HOW_TO_INSTALL}"])
 
 
 def _require_segmentations(settings: Settings) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,12 +83,12 @@ def echo(
 
 
 def _asked(peer: Destination, caller: str) -> EchoResult:
+    from contourd.delivery.senders import Senders
     from contourd.dicom.network.outcomes import OutcomeKind
-    from contourd.dicom.network.scu import StorageSCU
 
     began = time.monotonic()
     with _interruptible():
-        outcome = StorageSCU(caller).echo(peer)
+        outcome = Senders(caller).echo(peer)
     return EchoResult(peer, outcome.kind is OutcomeKind.ACCEPTED, time.monotonic() - began, outcome.reason)
 
 
@@ -115,6 +115,8 @@ def _interruptible() -> Iterator[None]:
 
 def address_of(destination: Destination) -> str:
     """Name a destination in words."""
+    if destination.kind == "stow":
+        return f"{destination.name} ({destination.url})"
     return f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port})"
 
 
@@ -192,7 +194,24 @@ def transfer(paths: tuple[Path, ...], peer: Destination, calling: str) -> list[F
     columns = (TextColumn("sending"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with _interruptible(), Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         task = progress.add_task("sending", total=len(paths))
+        if peer.kind == "stow":
+            return _by_stow(paths, peer, lambda: progress.advance(task))
         return FileSender(calling).send_files(paths, peer, lambda: progress.advance(task))
+
+
+def _by_stow(paths: tuple[Path, ...], peer: Destination, done: Callable[[], None]) -> list[FileResult]:
+    """Send each file by a request of its own, and say what became of it as of one that was sent by C-STORE."""
+    from contourd.dicom.network.outcomes import OutcomeKind
+    from contourd.dicom.network.sender import SUCCESS, FileResult
+    from contourd.dicom.web.stow import StowSender
+
+    results = []
+    for path in paths:
+        outcome = StowSender().deliver(path, peer)
+        taken = outcome.kind is OutcomeKind.ACCEPTED
+        results.append(FileResult(path, SUCCESS if taken else outcome.status, outcome.reason))
+        done()
+    return results
 
 
 def results_text(results: list[FileResult]) -> str:
@@ -262,14 +281,14 @@ def _of_phantom(one: PhantomDelivery) -> dict[str, object]:
 def _deliver(phantoms: list[WrittenPhantom], peer: Destination, calling: str) -> list[PhantomDelivery]:
     """Send each CT, and its structure set as every other is sent."""
     from contourd.acceptance.sheet import PhantomDelivery
+    from contourd.delivery.senders import Senders
     from contourd.dicom.network.outcomes import OutcomeKind
-    from contourd.dicom.network.scu import StorageSCU
 
     delivered = []
     for phantom in phantoms:
         images = transfer(phantom.images, peer, calling)
         with _interruptible():
-            outcome = StorageSCU(calling).deliver(phantom.structure_set, peer)
+            outcome = Senders(calling).deliver(phantom.structure_set, peer)
         taken = outcome.kind is OutcomeKind.ACCEPTED
         reasons = dict.fromkeys(image.reason for image in images if not image.taken)
         told_of = (

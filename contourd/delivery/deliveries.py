@@ -188,7 +188,8 @@ class Deliveries:
                 reason = reason_of(outcome)
                 refuse_delivery(session, row, Reason.of(HoldReason.GIVEN_UP_AFTER, tries=row.attempts, why=reason), now)
                 return False
-            later = now + timedelta(seconds=self.policy.wait_s(row.attempts))
+            wait_s = max(self.policy.wait_s(row.attempts), min(outcome.after_s, self.policy.longest_s))
+            later = now + timedelta(seconds=wait_s)
             return_delivery(session, row, reason_of(outcome), later, now)
             return True
 

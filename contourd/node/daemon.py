@@ -15,10 +15,11 @@ from contourd.delivery.commitment_requests import CommitmentRequests
 from contourd.delivery.commitments import Commitments
 from contourd.delivery.deliverer import Deliverer, DeliveryServices
 from contourd.delivery.deliveries import Deliveries
+from contourd.delivery.senders import Senders
 from contourd.dicom.network.association import Peer
 from contourd.dicom.network.commitment_scu import CommitmentSCU
 from contourd.dicom.network.scp import StorageSCP
-from contourd.dicom.network.scu import DeliveryClient, StorageSCU
+from contourd.dicom.network.scu import DeliveryClient
 from contourd.dicom.network.tls import calling_context
 from contourd.errors import NodeError, QueueUnavailable
 from contourd.intake.describing import SeriesDescriber
@@ -112,7 +113,7 @@ class Daemon:
         cache_bytes = int(settings.spool.cache_gb * 1e9)
         self._retention = Retention(self._database, self._spool, settings.retention, cache_bytes=cache_bytes)
         self._uploader = Uploader(self._database, self._spool, settings.series.quiet_s)
-        self._build_calling(sender or StorageSCU(settings.node.ae_title))
+        self._build_calling(sender or Senders(settings.node.ae_title))
         self._scp = self._reception()
         self._examination = SelfTest(self._scp, self._spool, self._database)
         self._schedule = Schedule(len(settings.destination) + len(settings.sender) + FIXED_JOBS)

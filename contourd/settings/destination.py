@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -57,10 +58,33 @@ def _known_profile(name: str) -> str:
 ProfileName = Annotated[str, AfterValidator(_known_profile)]
 
 
+def _of_url(values: dict[str, object]) -> dict[str, object]:
+    """Take host and port of a STOW-RS destination from its url, for whoever shows or tries the address."""
+    given = [key for key in ("ae_title", "host", "port") if key in values]
+    if given:
+        raise ValueError(f"{', '.join(given)}: a destination of kind stow is reached by its url")
+    try:
+        url = urlsplit(str(values.get("url", "")))
+        port = url.port or {"http": 80, "https": 443}.get(url.scheme, 0)
+    except ValueError as error:
+        raise ValueError("url: its port is none") from error
+    if not port or not url.hostname or url.username or url.query or url.fragment:
+        raise ValueError('url: give it as "https://pacs.hospital.example/dicom-web", without a name, ? or #')
+    if values.get("token_file") and url.scheme != "https" and url.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise ValueError("token_file: a token goes by https alone")
+    if values.get("commitment"):
+        raise ValueError("commitment: a destination of kind stow has none; verify asks whether it is there")
+    return {**values, "ae_title": "STOW-RS", "host": url.hostname, "port": port}
+
+
 class Destination(Section):
     """A DICOM node that takes what is drawn; holes to interpreted_type replace what its profile says."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,32}$")
+    kind: Literal["dicom", "stow"] = "dicom"
+    url: str = ""
+    token_file: Path | None = None
+    verify: bool = False
     ae_title: AETitle
     host: str = Field(min_length=1)
     port: Port
@@ -76,6 +100,17 @@ class Destination(Section):
     names: Mapping[str, ROIName] = Field(default_factory=dict)
     products: tuple[ProductName, ...] = Field(default=(RTSTRUCT,), min_length=1)
     tls: DestinationTLS | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reached_by_its_kind(cls, values: object) -> object:
+        if not isinstance(values, dict):
+            return values
+        if values.get("kind") == "stow":
+            return _of_url(values)
+        if given := [key for key in ("url", "token_file", "verify") if key in values]:
+            raise ValueError(f"{', '.join(given)}: only of a destination of kind stow")
+        return values
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:

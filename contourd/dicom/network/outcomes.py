@@ -18,11 +18,15 @@ class OutcomeKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a try ended; ``reason`` is for the person who reads the status, ``status`` is the DIMSE status if any."""
+    """How a try ended; ``reason`` is for the person who reads the status.
+
+    ``status`` is that of DIMSE or HTTP if any, ``after_s`` how long the other node asks to wait.
+    """
 
     kind: OutcomeKind
     reason: str
     status: int | None = None
+    after_s: float = 0.0
 
 
 # What a try comes to that an exception ends: it counts as one in vain, so that nothing is tried without a wait.
