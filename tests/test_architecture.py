@@ -33,6 +33,7 @@ BANNED_WORDS = frozenset({"util", "utils", "helper", "helpers", "common", "manag
 BANNED_VERBS = frozenset({"process", "handle", "data", "info"})
 CATCHES_EVERYTHING = (
     "contourd.node.worker",
+    "contourd.node.shadow_contourer",  # as the worker does for a job
     "contourd.web.server",
     "contourd.dicom.network.scp",
     "contourd.node.receivers.channel",
@@ -298,7 +299,7 @@ def test_series_jobs_and_deliveries_are_made_in_one_place_only() -> None:
 
 
 def test_series_jobs_and_deliveries_are_moved_in_one_place_only() -> None:
-    """A commitment, a request for one and a constancy check are moved where their tables are written."""
+    """A commitment, a request for one, a constancy check and a shadow are moved where their tables are written."""
     moved = {
         module
         for module, path in sources().items()
@@ -307,7 +308,7 @@ def test_series_jobs_and_deliveries_are_moved_in_one_place_only() -> None:
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr == "state"
     }
     others = {"contourd.delivery.commitments", "contourd.delivery.commitment_requests", "contourd.constancy.requests"}
-    assert moved == {"contourd.store.transitions"} | others
+    assert moved == {"contourd.store.transitions", "contourd.store.shadows"} | others
 
 
 def test_one_module_knows_where_a_model_lies_and_it_loads_no_network() -> None:

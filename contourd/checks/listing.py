@@ -93,8 +93,11 @@ def _of_the_models(settings: Settings) -> tuple[InstallationCheck, ...]:
     names = dict.fromkeys(route.model for route in settings.route)
     listed = command("models list")
     whole = f"install the model again; route.model takes the name of a model of `{listed}`, or a folder"
+    shadows = dict.fromkeys(route.shadow for route in settings.route if route.shadow)
+    beside = f"patients are contoured without it; route.shadow takes the name of a model of `{listed}`, or a folder"
     fits = "set worker.device to a device that is there and has the memory"
     return (
         *(InstallationCheck(f"model:{name}", partial(models.model, name, settings), whole) for name in names),
+        *(InstallationCheck(f"shadow:{name}", partial(models.shadow, name, settings), beside) for name in shadows),
         *(InstallationCheck(f"device:{name}", partial(models.device, name, settings), fits) for name in names),
     )

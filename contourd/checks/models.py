@@ -38,6 +38,12 @@ def model(name: str, settings: Settings) -> CheckFinding:
     return ok(f"{text}; {uncommissioned}", remedy_text()) if uncommissioned else ok(text)
 
 
+def shadow(name: str, settings: Settings) -> CheckFinding:
+    """See that a shadow's model can be loaded; it is asked for no commissioning record, for nothing of it is sent."""
+    bundle = verify(found_model(name, settings))
+    return ok(f"{bundle.name} {bundle.version}, sha256 {bundle.sha256[:12]}; nothing that it contours is sent")
+
+
 def found_model(name: str, settings: Settings) -> FoundModel:
     """Find what a name or a folder stands for now; before the first start that is what ships."""
     if not (NAMED.fullmatch(name) and has_queue(settings.database_url)):

@@ -24,6 +24,7 @@ from contourd.cli.operating import alert, cancel, confirm, hold, recontour, rele
 from contourd.cli.replaying import replay
 from contourd.cli.routing import route
 from contourd.cli.sending import accept, echo, send
+from contourd.cli.shadows import shadows
 from contourd.cli.statuses import status_of
 from contourd.cli.training import RECIPE_COMMANDS, ablate, curate, evaluate, train
 from contourd.errors import ContourdError, NodeError, SettingsError
@@ -44,7 +45,7 @@ app = typer.Typer(
 # The panels of `contourd --help`, in their order.
 COMMANDS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "Installation": (init, check, route, echo, send, accept),
-    "Node": (serve, worker, status, audit, alert),
+    "Node": (serve, worker, status, shadows, audit, alert),
     "Jobs": (jobs, retry, release, replace, hold, confirm, cancel, resend, recontour, replay),
     "Contouring": (contour, demo),
     "Training": (curate, train, evaluate, ablate),

@@ -17,6 +17,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "worker": "contourd worker --config /etc/contourd/contourd.toml",
         "status": "contourd status --watch",
         "jobs": "contourd jobs --since 7d --state HELD --json",
+        "shadows": "contourd shadows --model candidate --since 30d",
         "retry": 'contourd retry 12 --override "tall patient, seen by Dr. Example"',
         "release": "contourd release 7",
         "replace": 'contourd replace 7 --reason "ID corrected in the RIS, order 4711"',

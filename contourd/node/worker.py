@@ -6,7 +6,6 @@ It is a process of its own so that a fault of the device or a kill never stops r
 from __future__ import annotations
 
 import logging
-import resource
 import signal
 import threading
 import time
@@ -14,7 +13,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Protocol
 
 from contourd.contour.contouring import ContouringOptions, ContouringResult, contour_series
@@ -46,6 +44,7 @@ from contourd.node.fitting_orders import UNORDERED, FittingOrders
 from contourd.node.heartbeat import Heartbeat
 from contourd.node.host_figures import FiguresGauge
 from contourd.node.loaded_models import LoadedModels
+from contourd.node.shadow_runner import ShadowRunner
 from contourd.profiles import RTSTRUCT, STRICT, profiles_to_write
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Settings
@@ -55,12 +54,14 @@ from contourd.store.audit import AuditTrail
 from contourd.store.backoff import Backoff, Seconds
 from contourd.store.contourings import Contouring, FurtherOutput
 from contourd.store.database import Database
+from contourd.store.loaded import write_loaded
 from contourd.store.processes import Processes
 from contourd.store.queue import Job, Queue
 from contourd.store.states import JobEvent, ProcessRole, RetryPolicy
 from contourd.store.write_retry import AGAIN_S, retry_read, retry_write
 from contourd.system.exhaustion import DISK_FULL, lacks_memory
 from contourd.system.logs import error_text, set_up_logging
+from contourd.system.memory import limit_memory
 from contourd.system.signals import end_with_parent, on_signals, send_hint
 from contourd.transfer.bundles import fetch_bundle, fetch_same
 from contourd.transfer.copies import LocalCopies
@@ -77,8 +78,8 @@ BURST = 20
 PROBE_BYTES = 8 * 2**20
 # Between two looks for copies that can go.
 COPIES_S = 60.0
-# The kernel takes the worker before the process that receives, when memory runs out (proc(5): 0 to 1000).
-OOM_SCORE = "500"
+# The kernel takes the worker before the process that receives, when memory runs out.
+OOM_SCORE = 500
 # A device that is busy is free again in seconds, one that failed after somebody came.
 DEVICE_RETRY = RetryPolicy(first_s=2.0, max_s=300.0, give_up_after_s=3600.0)
 
@@ -120,7 +121,12 @@ class Worker:
         self._runtimes = settings.spool.root / FOLDER
         self._ahead = ReadAhead()
         self._listed = 0
-        self._models = LoadedModels(lambda bundle: make_predictor(bundle, settings.worker, self._runtimes))
+        self._models = LoadedModels(
+            lambda bundle: make_predictor(bundle, settings.worker, self._runtimes),
+            lambda loaded: write_loaded(self._database, name, loaded),
+        )
+        host = self._spool.host_of_images
+        self._shadows = ShadowRunner(settings, name, self._database, host, lambda: self._orders.fit, elapsed)
         self._colours = site_colours(settings.structures.file)
         self._waiting = dict[int, Backoff]()
         self._elapsed = elapsed
@@ -171,11 +177,13 @@ class Worker:
                 self.rest()
             else:
                 self.run_job(job)
+        self._shadows.give_way()
         ended()
         self.close()
 
     def close(self) -> None:
-        """Close the database."""
+        """End what runs beside it, and close the database."""
+        self._shadows.give_way()
         self._database.close()
 
     @property
@@ -200,6 +208,8 @@ class Worker:
                 log.info("another model was activated", extra={"action": "load", "worker": self._name})
                 self.warm_up()
         self._clear_copies()
+        self._models.tell_again()
+        self._shadows.tend()
         if not self.read_ahead():
             self.wake.wait(IDLE_S)
         self.wake.clear()
@@ -240,7 +250,8 @@ class Worker:
         return retry_write(call, self.stopping)
 
     def run_job(self, job: Job) -> None:
-        """Contour a job that was claimed, and record what became of it."""
+        """Contour a job that was claimed, and record what became of it; a shadow that runs gives way."""
+        self._shadows.give_way()
         log.info("contouring", extra={"action": "claim", "job": job.id, "worker": self._name})
         try:
             with self._lease(job):
@@ -449,18 +460,6 @@ class Worker:
             thread.join()
 
 
-def limit_memory(memory_gb: float) -> None:
-    """Bound what this process may allocate (0: not at all), and let the kernel take it first when memory runs out.
-
-    RLIMIT_DATA and not RLIMIT_AS: CUDA reserves far more addresses than it uses.
-    """
-    with suppress(OSError):  # only as strict as the system lets it be
-        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, encoding="ascii")
-    if memory_gb:
-        limit = int(memory_gb * 1e9)
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-
-
 def main(settings: Settings, name: str, parent: Connection, contour: ContourFunction = contour_series) -> None:
     """Run a worker until SIGTERM, or until the other end of ``parent`` is closed: the daemon is gone.
 
@@ -468,7 +467,7 @@ def main(settings: Settings, name: str, parent: Connection, contour: ContourFunc
     """
     set_up_logging()
     keep_private()
-    limit_memory(settings.worker.memory_gb)
+    limit_memory(settings.worker.memory_gb, OOM_SCORE)
     try:
         _serve(Worker(settings, name, contour, orders=()), settings, name, parent)
     except Exception:  # Python would print the text of the error, which may quote the patient

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 from contourd.errors import QueueUnavailable
+from contourd.node.exits import exit_text
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Settings
 from contourd.store.queue import Lease, Queue
@@ -28,12 +28,6 @@ log = logging.getLogger(__name__)
 # Between the deaths of workers that died without a job: doubled each time.
 FIRST_WAIT_S, LONGEST_WAIT_S = 1.0, 300.0
 SPENT_ALIVE_S = 60.0
-SIGNALS = {
-    signal.SIGKILL: "it was killed by the kernel for want of memory, or by hand",
-    signal.SIGSEGV: "it crashed (SIGSEGV)",
-    signal.SIGABRT: "it aborted (SIGABRT)",
-    signal.SIGBUS: "it crashed (SIGBUS)",
-}
 WorkerMain = Callable[[Settings, str, Connection], None]
 
 
@@ -42,14 +36,6 @@ def run_worker(settings: Settings, name: str, parent: Connection) -> None:
     from contourd.node import worker
 
     worker.main(settings, name, parent)
-
-
-def exit_text(exit_status: int | None, who: str = "the worker") -> str:
-    """Return in words how a process ended."""
-    if exit_status is None or exit_status >= 0:
-        return f"{who} ended with status {exit_status}"
-    number = -exit_status
-    return f"{who} died: {SIGNALS.get(signal.Signals(number), f'signal {number}')}"
 
 
 class Supervisor:

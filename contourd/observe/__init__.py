@@ -13,6 +13,7 @@ __all__ = [
     "patient_search",
     "pulse",
     "report",
+    "shadows",
     "status",
     "status_tables",
     "timeline",

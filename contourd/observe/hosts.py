@@ -14,6 +14,7 @@ from contourd.observe.concerns import Concern
 from contourd.reasons.catalogue import Reason
 from contourd.store.constancy_series import own_jobs, own_series
 from contourd.store.database import Database
+from contourd.store.loaded import LoadedModel, read_loaded
 from contourd.store.processes import NO_FIGURES, ProcessFigures, figures_of, process_of
 from contourd.store.states import JobState, ProcessRole
 from contourd.store.tables import ContouringRow, JobRow, ProcessRow
@@ -46,6 +47,8 @@ class ProcessLine:
         Why it leaves jobs to others that are queued.
     figures
         What it told of its host last.
+    loaded
+        The models that it has ready, the one that was used last at the end as far as that is known.
     """
 
     id: str
@@ -60,6 +63,7 @@ class ProcessLine:
     jobs_an_hour: int
     declined: tuple[Reason, ...]
     figures: ProcessFigures = NO_FIGURES
+    loaded: tuple[LoadedModel, ...] = ()
 
 
 def read_hosts(database: Database, now: datetime) -> tuple[ProcessLine, ...]:
@@ -101,6 +105,7 @@ def _line(
         done.get(row.id, 0),
         tuple(reason for digest, reason in process_of(row).cannot.items() if digest in waiting and not row.gone),
         figures_of(row),
+        () if row.gone else read_loaded(row.loaded),
     )
 
 

@@ -172,11 +172,19 @@ class NodeMetrics(Collector):
         busy = GaugeMetricFamily(
             "contourd_worker_busy", "Whether a worker contours a job.", labels=["host", "device", "worker"]
         )
+        loaded = GaugeMetricFamily(
+            "contourd_worker_model_loaded_bytes",
+            "What a model takes that a worker has loaded, estimated by its weights.",
+            labels=["host", "device", "worker", "model", "version", "kind", "runtime"],
+        )
         for one in lines:
+            for model in one.loaded:
+                known = [one.host, one.device, one.id, model.model.name, model.model.version]
+                loaded.add_metric([*known, model.kind, model.runtime], model.bytes)
             if one.role == ProcessRole.WORKER and one.state != GONE:
                 jobs.add_metric([one.host, one.device, one.id], one.jobs_an_hour)
                 busy.add_metric([one.host, one.device, one.id], int(one.job is not None))
-        yield from (jobs, busy)
+        yield from (jobs, busy, loaded)
         yield from _of_figures(lines)
 
     def _of_node(self) -> Iterator[Metric]:

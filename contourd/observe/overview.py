@@ -13,6 +13,7 @@ from contourd.errors import QueueUnavailable, SchemaMismatch
 from contourd.intake.newer_images import latest_newer, renames
 from contourd.observe.destinations import UNTRIED, DestinationLine, last_delivered, read_destinations
 from contourd.observe.report import JobLine, SeriesLine, job_line, named_with_product, series_line
+from contourd.observe.shadows import JobShadow, job_shadows
 from contourd.profiles import RTSTRUCT
 from contourd.reasons.catalogue import Reason
 from contourd.store.contourings import contoured_of_others, last_outputs, models_of_jobs
@@ -72,6 +73,7 @@ class JobDetail:
     events: tuple[EventLine, ...]
     attempts: tuple[AttemptLine, ...]
     replaced: bool = False
+    shadows: tuple[JobShadow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ def read_job(database: Database, job_id: int) -> JobDetail | None:
                 for a in session.scalars(tries.limit(MOST_EVENTS))
             ),
             job.revision < series.corrected_revision or contoured_of_others(session, job),
+            job_shadows(session, job_id),
         )
 
 

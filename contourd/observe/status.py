@@ -86,6 +86,18 @@ def to_json(report: QueueReport, settings: Settings) -> str:
                 "heartbeat_at": one.heartbeat_at.isoformat(),
                 "job": one.job,
                 "jobs_last_hour": one.jobs_an_hour,
+                "loaded": [
+                    {
+                        "name": model.model.name,
+                        "version": model.model.version,
+                        "sha256": model.model.sha256,
+                        "kind": model.kind,
+                        "runtime": model.runtime,
+                        "bytes": model.bytes,
+                        "since": model.since.isoformat(),
+                    }
+                    for model in one.loaded
+                ],
                 "declined": [reason_content(reason) for reason in one.declined],
                 "disk_free_bytes": one.figures.disk_free_bytes,
                 "disk_size_bytes": one.figures.disk_size_bytes,

@@ -149,7 +149,7 @@ def _hosts_table(lines: Sequence[ProcessLine], now: datetime) -> Table:
         "job",
         "jobs/h",
         "GB free",
-        "leaves to others",
+        "loaded; leaves to others",
     )
     free_gb = {disk.host: disk.free_bytes / 1e9 for disk in disks_of(lines)}
     for one in lines:
@@ -163,7 +163,7 @@ def _hosts_table(lines: Sequence[ProcessLine], now: datetime) -> Table:
             "" if one.job is None else str(one.job),
             str(one.jobs_an_hour) if one.role == ProcessRole.WORKER else "",
             f"{free_gb[one.host]:.0f}" if one.host in free_gb else "",
-            _cut("; ".join(map(str, one.declined))),
+            _cut("; ".join(filter(None, [", ".join(m.text() for m in one.loaded), *map(str, one.declined)]))),
         )
     return table
 

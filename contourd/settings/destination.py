@@ -158,3 +158,10 @@ class Route(Section):
     protocol: Regex | None = None
     station: str | None = None
     confirm: bool = False
+    shadow: str = ""
+
+    @model_validator(mode="after")
+    def _shadow_is_another(self) -> Self:
+        if self.shadow and self.shadow == self.model:
+            raise ValueError(f"shadow: {self.shadow} is the route's model already; name another one")
+        return self

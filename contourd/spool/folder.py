@@ -30,8 +30,15 @@ __all__ = ["INCOMING", "OUTGOING", "PARTIAL", "Spool"]
 
 INCOMING = "incoming"
 OUTGOING = "outgoing"
+# In the name of a structure set that is never sent.
+SHADOW = "-shadow"
 SITE_KEY = "site.key"
 KEY_BYTES = 32
+
+
+def is_shadow(relative: str) -> bool:
+    """Return whether a structure set is a shadow's, by its path: it is kept with its job, and never sent."""
+    return SHADOW in PurePosixPath(relative).name
 
 
 class Spool:
@@ -262,6 +269,24 @@ class Spool:
             As for an instance.
         """
         relative = f"{OUTGOING}/{job_id}-c{token}" + (".dcm" if part == 1 else f"-{part}.dcm")
+        self._refuse_full()
+        self._files.replace(relative, [content])
+        return relative
+
+    def store_shadow(self, job_id: int, shadow_id: int, token: int, content: bytes) -> str:
+        """Store the structure set of a shadow beside those of its job; returns its relative path.
+
+        Parameters
+        ----------
+        token
+            Of the claim under which it was made, as of a job.
+
+        Raises
+        ------
+        SpoolError
+            As for an instance.
+        """
+        relative = f"{OUTGOING}/{job_id}{SHADOW}{shadow_id}-c{token}.dcm"
         self._refuse_full()
         self._files.replace(relative, [content])
         return relative

@@ -146,8 +146,6 @@ def read_contoured(database: Database, job_id: int) -> ContouredJob | None:
             return None
         series = session.get_one(SeriesRow, job.series_id)
         images = select(InstanceRow.path, InstanceRow.sha256).where(InstanceRow.series_id == series.id)
-        last = select(ContouringRow).where(ContouringRow.job_id == job_id).order_by(ContouringRow.id.desc()).limit(1)
-        row = session.scalars(last).first()
         return ContouredJob(
             job.id,
             job.model,
@@ -157,10 +155,17 @@ def read_contoured(database: Database, job_id: int) -> ContouredJob | None:
             tuple(job.destinations),
             job.override,
             dict(session.execute(images.order_by(InstanceRow.id)).all()),
-            _contouring(row) if row is not None else None,
+            read_contouring(session, job_id),
             series.purged_at,
             job.purged_at,
         )
+
+
+def read_contouring(session: Session, job_id: int) -> Contouring | None:
+    """Read what made the structure sets of a job the last time, None where it was never contoured."""
+    last = select(ContouringRow).where(ContouringRow.job_id == job_id).order_by(ContouringRow.id.desc()).limit(1)
+    row = session.scalars(last).first()
+    return _contouring(row) if row is not None else None
 
 
 def _contouring(row: ContouringRow) -> Contouring:

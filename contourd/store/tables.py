@@ -35,7 +35,7 @@ from contourd.store.states import (
 )
 
 # The revision of migrations/ that makes these tables.
-SCHEMA_REVISION = "0014"
+SCHEMA_REVISION = "0015"
 # Ids of rows that are very many; SQLite's are of 64 bits by themselves.
 VeryMany = BigInteger().with_variant(Integer, "sqlite")
 # Of jobs to which the leading node is to give their order.
@@ -444,6 +444,7 @@ class ProcessRow(Table):
     version: Mapped[str] = mapped_column(String(32))  # of contourd
     device: Mapped[str] = mapped_column(String(64), default="")  # of a worker
     cannot: Mapped[str] = mapped_column(Text, default="")  # JSON: orders that a worker does not take, each with why
+    loaded: Mapped[str] = mapped_column(Text, default="", server_default="")  # JSON: the models that a worker has ready
     started_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]

@@ -16,6 +16,7 @@ from contourd.settings import Route
 from contourd.store.facets import file_job
 from contourd.store.locks import insert_absent, lock_series, locked
 from contourd.store.route_choice import RouteChoice
+from contourd.store.shadow_tables import ShadowRow, ShadowState
 from contourd.store.states import (
     DeliveryEvent,
     DeliveryState,
@@ -60,7 +61,7 @@ def add_series(session: Session, series_uid: str, calling_ae: str, patient: str,
 def add_job(
     session: Session, series: SeriesRow, route: Route, detail: str, at: datetime, choice: RouteChoice | None = None
 ) -> JobRow:
-    """Queue a job for a series as it is now, with a route's model, destinations and confirmation.
+    """Queue a job for a series as it is now, with a route's model, destinations, confirmation and shadow.
 
     Parameters
     ----------
@@ -83,6 +84,10 @@ def add_job(
     session.flush()
     file_job(session, job, series.calling_ae)
     record(session, "job", job.id, "queued", job.state, detail, at)
+    if route.shadow:
+        shadow = ShadowRow(job_id=job.id, model=route.shadow, state=ShadowState.WAITING, lease_until=None)
+        shadow.created_at = shadow.updated_at = at
+        session.add(shadow)
     return job
 
 
@@ -94,7 +99,7 @@ def add_delivery(
     Parameters
     ----------
     output
-        The product's file, relative to the spool.
+        The product's file, relative to the spool; a shadow's is refused: it goes nowhere.
     """
     row = DeliveryRow(
         job_id=job.id, destination=destination, product=product, output=output, state=DeliveryState.PENDING

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import resource
+from contextlib import suppress
+from pathlib import Path
 
 M_ARENA_MAX = -8  # malloc.h of glibc
 
@@ -17,3 +20,20 @@ def use_one_arena() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(M_ARENA_MAX, 1)
+
+
+def limit_memory(memory_gb: float, oom_score: int) -> None:
+    """Bound what this process may allocate (0: not at all), and say how early the kernel takes it when memory runs out.
+
+    RLIMIT_DATA and not RLIMIT_AS: CUDA reserves far more addresses than it uses.
+
+    Parameters
+    ----------
+    oom_score
+        0 to 1000, see proc(5).
+    """
+    with suppress(OSError):  # only as strict as the system lets it be
+        Path("/proc/self/oom_score_adj").write_text(str(oom_score), encoding="ascii")
+    if memory_gb:
+        limit = int(memory_gb * 1e9)
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

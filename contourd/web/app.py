@@ -90,6 +90,7 @@ def make_app(settings: Settings, database: Database, pulse: Pulse | None = None)
         Route("/series/{series:number}/pixels/{plane}/{index:number}", pictures.pixels),
         Route("/series/{series:number}/outlines/{plane}/{index:number}", pictures.outlines),
         Route("/series/{series:number}/{action}", actions.act_on_series, methods=["POST"]),
+        Route("/shadow", pages.shadow_page),
         Route("/models/{number:number}", pages.model_page),
         Route("/healthz", health.healthz),
         Route("/readyz", health.readyz),

@@ -22,6 +22,7 @@ from contourd.observe.host_figures import stores_of
 from contourd.observe.hosts import HOUR
 from contourd.observe.overview import read_details, read_job, read_series
 from contourd.observe.report import JobLine, read_report
+from contourd.observe.shadows import read_shadows
 from contourd.settings import Settings
 from contourd.store.constancy_standing import read_constancy
 from contourd.store.database import Database
@@ -29,6 +30,7 @@ from contourd.store.states import JOBS_ENDED, JOBS_STOPPED, JobState, SeriesStat
 from contourd.web.site import may_read, page, site_of
 
 MOST_JOBS = 100
+MOST_WEEKS = 26
 LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*\)")
 
 
@@ -70,6 +72,7 @@ def overview(request: Request) -> Response:
         stores=stores_of(report.hosts),
         alert_gb=site.settings.alerts.disk_free_gb,
         hour_ago=(datetime.now(UTC) - HOUR).isoformat(timespec="seconds"),
+        shadows=list(dict.fromkeys(route.shadow for route in site.settings.route if route.shadow)),
         constancy=read_constancy(site.database, site.settings, datetime.now(UTC)),
     )
 
@@ -112,6 +115,13 @@ def series_page(request: Request) -> Response:
         raise HTTPException(404, f"there is no series {request.path_params['series']}")
     remedy = detail.series.reason.remedy if detail.series.reason and detail.series.state == SeriesState.HELD else ""
     return page(request, "series.html", detail=detail, series=detail.series, remedy=remedy)
+
+
+def shadow_page(request: Request) -> Response:
+    """Show how shadow models agree with what was sent."""
+    if not may_read(request):
+        return RedirectResponse("/sign-in", 303)
+    return page(request, "shadow.html", report=read_shadows(site_of(request).database), MOST_WEEKS=MOST_WEEKS)
 
 
 def model_page(request: Request) -> Response:

@@ -75,6 +75,7 @@ def describe(request: Request) -> Response:
             "colour": organ.colour,
             "volume_cc": round(organ.volume_cc, 2),
             "remark": organ.remark,
+            "shadow": organ.shadow,
             "best": {plane: int(np.argmax(organ.areas(plane, scene.count(plane)))) for plane in PLANES},
             "box": [[part.start, part.stop] for part in organ.mask.box],
         }

@@ -8,7 +8,8 @@ left and H on top. A plane's coordinates are mm from its upper left corner, x to
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from contourd.dicom.reading.files import read_dicom
+from contourd.dicom.reading.instance import UNREADABLE
 from contourd.dicom.reading.series import gate, read_instance, read_slices, read_volume
 from contourd.dicom.reading.viewing import displayable_series
 from contourd.dicom.rtstruct.reader import ReadROI, extent, rasterise, read_structure_set
@@ -34,6 +36,8 @@ AXIS: Mapping[Plane, int] = {"axial": 0, "coronal": 1, "sagittal": 2}
 WHITE = (255, 255, 255)
 CHECK = "CHECK"
 NOTHING_HU = -32768
+# Between the numbers of a structure set's organs and those of a shadow's, which has as many organs at most.
+BESIDE = 100_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +52,8 @@ class SceneROI:
         The voxels whose centres lie inside, on the turned grid.
     remark
         Why it is labelled CHECK; empty where it is not.
+    shadow
+        The model that drew it, where it is no organ of the structure set but a shadow's; else empty.
     """
 
     number: int
@@ -57,6 +63,7 @@ class SceneROI:
     remark: str
     loops: Mapping[int, tuple[FloatArray, ...]]
     mask: MaskInBox
+    shadow: str = ""
 
     def areas(self, plane: Plane, length: int) -> NDArray[np.int64]:
         """Count its voxels on each plane across an axis."""
@@ -182,8 +189,19 @@ class Scene:
         return int(np.argmax(score))
 
 
-def open_scene(images: Sequence[Path], structure_set: Path | None, limit_bytes: int) -> Scene:
+def open_scene(
+    images: Sequence[Path],
+    structure_set: Path | None,
+    limit_bytes: int,
+    shadows: Sequence[tuple[str, Path]] = (),
+) -> Scene:
     """Read a job's pictures from its spooled files.
+
+    Parameters
+    ----------
+    shadows
+        Of each model that contoured the series beside: its name, and its structure set; one that cannot be read is
+        left out.
 
     Raises
     ------
@@ -199,6 +217,10 @@ def open_scene(images: Sequence[Path], structure_set: Path | None, limit_bytes: 
     volume = read_volume(series)
     grid, turn = volume.grid.canonical()
     organs = _organs(dataset, grid) if dataset is not None else ()
+    for number, (model, path) in enumerate(shadows, 1):
+        with suppress(OSError, SeriesUnusable, *UNREADABLE):
+            own = _organs(read_dicom(path), grid)
+            organs += tuple(replace(o, number=o.number + number * BESIDE, shadow=model) for o in own)
     return Scene(grid, np.ascontiguousarray(turn.apply(volume.hu)), organs)
 
 

@@ -44,11 +44,14 @@ class SceneCache:
         _refuse_purged(detail.purged)
         if detail.replaced:
             raise SeriesUnusable(HoldReason.IMAGES_REPLACED)
-        bring_if_possible(self._copies, [*detail.paths, *([detail.output] if detail.output else [])])
+        shadows = [(one.text(), one.output) for one in detail.shadows if one.output]
+        outputs = [*([detail.output] if detail.output else []), *(path for _, path in shadows)]
+        bring_if_possible(self._copies, [*detail.paths, *outputs])
         structure_set = self._root / detail.output if detail.output else None
-        key = ("job", detail.job.id, detail.output, _written_ns(structure_set))
+        key = ("job", detail.job.id, " ".join(outputs), _written_ns(structure_set))
         images = [self._root / path for path in detail.paths]
-        return self._kept(key, lambda: open_scene(images, structure_set, self._limit_bytes))
+        beside = [(model, self._root / path) for model, path in shadows]
+        return self._kept(key, lambda: open_scene(images, structure_set, self._limit_bytes, beside))
 
     def held_scene(self, detail: SeriesDetail) -> Scene:
         """Return what is there of a series that is held.

@@ -52,6 +52,10 @@ TONES: Mapping[str, str] = {
     "NOT CHECKED": "wait",
     "SUPERSEDED": "off",
     "CANCELLED": "off",
+    "WAITING": "wait",
+    "RUNNING": "busy",
+    "COMPARED": "good",
+    "DROPPED": "off",
 }
 
 

@@ -48,6 +48,7 @@ from tests.documented import commands, documented, key_of, scalars
 from tests.interop.node import write_configuration
 from tests.peers import LOOPBACK, free_port
 from tests.phantom import setting, write_series
+from tests.shadows import compared_shadow, failed_shadow
 from tests.training import BASE, ball, write_dataset
 from trainer.case import write_case
 
@@ -283,12 +284,22 @@ def jobs(site: Site) -> list[object]:
     return site.operate("jobs", "--since", "1d", "--show-patient")
 
 
+def shadows(site: Site) -> list[object]:
+    path = site.queue()
+    database = Database(load_settings(path).database_url)
+    compared_shadow(database, 1)
+    failed_shadow(database, 2)
+    database.close()
+    return site.run("shadows", "--config", path)
+
+
 RUNS: Mapping[str, Callable[[Site], list[object]]] = {
     "check": check,
     "echo": echo,
     "send": send,
     "accept": accept,
     "status": status,
+    "shadows": shadows,
     "route": route,
     "replay": replay,
     "models list": models_list,

@@ -17,8 +17,9 @@ from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.dicom.reading.series import read_instance
 from contourd.intake.intake import Intake
 from contourd.node import worker_supervisor
+from contourd.node.exits import exit_text
 from contourd.node.order_keeper import OrderKeeper
-from contourd.node.worker_supervisor import Supervisor, WorkerMain, exit_text
+from contourd.node.worker_supervisor import Supervisor, WorkerMain
 from contourd.observe.report import JobLine, read_report
 from contourd.settings import Destination, NodeSettings, Route, SeriesSettings, Settings, SpoolSettings, WorkerSettings
 from contourd.store.database import Database

@@ -27,10 +27,10 @@ from contourd.dicom.network.events import AssociationLimits, InstanceSink, Recei
 from contourd.dicom.network.own_echo import SelfEchoRegistry, echo_self
 from contourd.dicom.network.tls import listening_context
 from contourd.errors import NodeError, QueueUnavailable
+from contourd.node.exits import exit_text
 from contourd.node.receivers.channel import answer_all
 from contourd.node.receivers.child import ReceiverProcess
 from contourd.node.receivers.receiver import STOP, main
-from contourd.node.worker_supervisor import exit_text
 from contourd.settings import Settings
 from contourd.system.logs import error_text
 from contourd.system.threads import run_surviving

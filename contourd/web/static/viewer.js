@@ -136,6 +136,7 @@ function outline(pane) {
     node.setAttribute("fill-rule", "evenodd");
     node.dataset.organ = organ.name;
     if (organ.remark) node.classList.add("check");
+    if (organ.shadow) node.classList.add("shadow");
     nodes.push(node);
   }
   pane.svg.replaceChildren(...nodes);
@@ -298,16 +299,35 @@ function inventory(list) {
   if (scene.left_out) say(`${scene.left_out} images are of another kind, repeated or not readable, and not shown`, "gap");
 }
 
+// What follows in the list was drawn by a model beside the one whose contours are sent: shown dashed, hidden together.
+function shadowHeading(model) {
+  const heading = Object.assign(document.createElement("li"), { className: "beside" });
+  const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: true });
+  box.setAttribute("aria-label", `show the shadow ${model}`);
+  box.addEventListener("change", () => {
+    for (let item = heading.nextElementSibling; item?.classList.contains("shadow"); item = item.nextElementSibling) {
+      const own = item.querySelector("input");
+      if (own.checked !== box.checked) own.click();
+    }
+  });
+  const name = Object.assign(document.createElement("b"), { textContent: `Shadow: ${model}` });
+  heading.append(box, name, Object.assign(document.createElement("span"), { className: "why", textContent: "dashed, never sent" }));
+  return heading;
+}
+
 function legend() {
   const there = document.getElementById("there");
   if (there) return inventory(there);
   const list = document.getElementById("organs");
+  let beside = "";
   for (const organ of scene.organs) {
+    if (organ.shadow !== beside) list.append(shadowHeading((beside = organ.shadow)));
     const item = document.createElement("li");
     item.style.setProperty("--organ", organ.colour);
+    item.classList.toggle("shadow", Boolean(organ.shadow));
     item.classList.toggle("check", Boolean(organ.remark));
     const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: true });
-    box.setAttribute("aria-label", `show ${organ.name}`);
+    box.setAttribute("aria-label", organ.shadow ? `show ${organ.name} of the shadow` : `show ${organ.name}`);
     box.addEventListener("change", () => { state.hidden[box.checked ? "delete" : "add"](organ.number); redraw(); });
     const name = Object.assign(document.createElement("button"), { type: "button", textContent: organ.name, title: "Go to its largest slice" });
     name.addEventListener("click", () => lookAt(organ));

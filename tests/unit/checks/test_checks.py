@@ -15,7 +15,7 @@ from contourd.checks import constancy, host, models
 from contourd.checks.finding import CheckStatus
 from contourd.checks.listing import checks_of
 from contourd.cli import app
-from contourd.errors import SettingsError
+from contourd.errors import ModelError, SettingsError
 from contourd.model.bundle import load_bundle
 from contourd.model.transforms import Preprocess
 from contourd.settings import SpoolSettings, load_settings
@@ -190,6 +190,19 @@ def test_the_names_are_stable(tmp_path: Path, small_bundle: Path) -> None:
     assert "segmentation" in {check.name for check in checks_of(load_settings(path), path)}
 
 
+def test_a_shadow_that_cannot_be_loaded_is_told(tmp_path: Path, small_bundle: Path) -> None:
+    path = write_settings(tmp_path, small_bundle)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("[[route]]", '[[route]]\nshadow = "nosuch"'), encoding="utf-8")
+    (found,) = [check for check in checks_of(load_settings(path), path) if check.name == "shadow:nosuch"]
+    assert "patients are contoured without it" in found.remedy
+    with pytest.raises(ModelError, match="nosuch"):
+        found.run()
+    path.write_text(text.replace("[[route]]", '[[route]]\nshadow = "hn7"'), encoding="utf-8")
+    (found,) = [check for check in checks_of(load_settings(path), path) if check.name == "shadow:hn7"]
+    assert found.run().state is CheckStatus.OK
+
+
 def test_the_document_has_a_row_for_each_check(tmp_path: Path, small_bundle: Path) -> None:
     everything = (
         "[check]\nrt_utils = true\n[web]\nenabled = true\n[alerts]\nwebhook = 'https://ops.example.org/'\n"
@@ -199,6 +212,8 @@ def test_the_document_has_a_row_for_each_check(tmp_path: Path, small_bundle: Pat
         "[[destination]]\nname = 'viewer'\nae_title = 'V'\nhost = 'viewer'\nport = 104\nproducts = ['seg']\n[delivery]"
     )
     path = write_settings(tmp_path, small_bundle, everything)
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("[[route]]", '[[route]]\nshadow = "hn7"'), encoding="utf-8")
     names = {check.name.partition(":")[0] for check in checks_of(load_settings(path), path)}
     section = INSTALL.read_text(encoding="utf-8").split("\n## 3. Check\n")[1].split("\n## ")[0]
     cells = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]

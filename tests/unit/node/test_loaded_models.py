@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
-from contourd.errors import DeviceError
+from contourd.errors import DeviceError, QueueUnavailable
 from contourd.model.bundle import load_bundle
+from contourd.model.bundle_config import ModelBundle
+from contourd.model.predictor import Described
 from contourd.node.loaded_models import LoadedModels
 from contourd.reasons.catalogue import HoldReason
 
@@ -16,7 +20,9 @@ from contourd.reasons.catalogue import HoldReason
 class Loaded:
     """A predictor as the worker keeps it."""
 
-    bundle: object
+    bundle: ModelBundle
+    runtime: Described = field(default_factory=lambda: SimpleNamespace(description=SimpleNamespace(name="torch")))
+    loaded_bytes: int = 3_000_000
 
 
 class Memory:
@@ -79,3 +85,30 @@ def test_another_bundle_of_the_name_is_not_used(two, fit_bundle):
     two.load("a", load_bundle("hn7"))
     assert two.find("a", load_bundle(fit_bundle)) is None
     assert not two.predictors
+
+
+def test_what_is_loaded_is_told_with_each_change_and_again_where_nobody_heard():
+    """A node says what each worker has ready: a model that makes way, or is another now, is not told any more."""
+    at, told, deaf = datetime(2026, 1, 1, tzinfo=UTC), [], []
+
+    def tell(loaded):
+        if deaf:
+            raise QueueUnavailable("the database is away")
+        told.append([(one.model.name, one.kind, one.runtime, one.bytes, one.since) for one in loaded])
+
+    memory = Memory(1)
+    memory.of = LoadedModels(memory.load, tell, lambda: at)
+    bundle = load_bundle("hn7")
+    line = ("hn7", "anatomynet", "torch", 3_000_000, at)
+    memory.of.load("a", bundle)
+    memory.of.load("b", bundle)  # a makes way
+    assert told == [[line], [], [line]]
+    deaf.append(True)
+    assert memory.of.find("b", replace(bundle, sha256="0" * 64)) is None
+    memory.of.tell_again()
+    assert len(told) == 3
+    deaf.clear()
+    memory.of.tell_again()
+    assert told[3:] == [[]]
+    memory.of.tell_again()
+    assert len(told) == 4

@@ -8,13 +8,16 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import update
 
+from contourd.model.model_identity import ModelIdentity
 from contourd.models.orders import order_digest
 from contourd.observe.hosts import GONE, GONE_SHOWN, NOBODY_S, RUNNING, SILENT, host_concerns, read_hosts
+from contourd.observe.metrics import NodeMetrics, exposition
 from contourd.observe.report import read_report
 from contourd.observe.status import to_json
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Destination, Route, Settings, SpoolSettings
 from contourd.store.contourings import add_contouring
+from contourd.store.loaded import LoadedModel, write_loaded
 from contourd.store.processes import Processes
 from contourd.store.states import ProcessRole
 from contourd.store.tables import JobRow, ProcessRow
@@ -35,6 +38,14 @@ def processes(database, clock):
 def at(database, name: str, **changes) -> None:
     with database.transaction() as session:
         session.execute(update(ProcessRow).where(ProcessRow.id == name).values(**changes))
+
+
+def node_settings(folder) -> Settings:
+    return Settings(
+        spool=SpoolSettings(root=folder),
+        destination=(Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=1),),
+        route=(Route(model="hn7", destinations=("pacs",)),),
+    )
 
 
 def ordered(database, job: int) -> None:
@@ -58,12 +69,7 @@ def test_each_process_says_what_it_does_and_how_much(database, queue, processes,
     node, worker = read_hosts(database, clock())
     assert (node.role, node.state, node.job, node.jobs_an_hour) == ("serve", RUNNING, None, 0)
     assert (worker.device, worker.state, worker.job, worker.jobs_an_hour) == ("cuda:1", RUNNING, job, 2)
-    settings = Settings(
-        spool=SpoolSettings(root=tmp_path),
-        destination=(Destination(name="pacs", ae_title="PACS", host="127.0.0.1", port=1),),
-        route=(Route(model="hn7", destinations=("pacs",)),),
-    )
-    _, line = json.loads(to_json(read_report(database), settings))["processes"]
+    _, line = json.loads(to_json(read_report(database), node_settings(tmp_path)))["processes"]
     assert (line["id"], line["role"], line["device"], line["job"]) == ("w1", "worker", "cuda:1", job)
 
 
@@ -115,3 +121,36 @@ def test_what_was_queued_just_now_is_not_told(database, clock):
     ordered(database, add_job(database))
     clock.advance(NOBODY_S)
     assert concerns(database, clock) == []
+
+
+def test_what_a_worker_has_loaded_is_shown_while_it_runs(database, processes, clock, tmp_path):
+    processes.begin("w1", ProcessRole.WORKER, "cpu")
+    loaded = (LoadedModel(ModelIdentity("hn7", "1", "a" * 64), "anatomynet", "OpenVINO", 3_000_000, clock()),)
+    write_loaded(database, "w1", loaded)
+    (line,) = read_hosts(database, clock())
+    assert line.loaded == loaded
+    settings = node_settings(tmp_path)
+    (told,) = json.loads(to_json(read_report(database), settings))["processes"]
+    assert told["loaded"] == [
+        {
+            "name": "hn7",
+            "version": "1",
+            "sha256": "a" * 64,
+            "kind": "anatomynet",
+            "runtime": "OpenVINO",
+            "bytes": 3_000_000,
+            "since": clock().isoformat(),
+        }
+    ]
+    figures = exposition(NodeMetrics(settings, database, list)).decode()
+    assert 'contourd_worker_model_loaded_bytes{device="cpu",host="' in figures
+    assert 'kind="anatomynet",model="hn7",runtime="OpenVINO",version="1",worker="w1"} 3e+06' in figures
+    processes.end_as_gone("w1")
+    assert read_hosts(database, clock())[0].loaded == ()
+
+
+def test_what_another_version_wrote_of_what_is_loaded_is_left_out(database, processes, clock):
+    processes.begin("w1", ProcessRole.WORKER, "cpu")
+    for written in ("[1]", '[{"model": "hn7"}]', "{", '{"models": 1}', "text"):
+        at(database, "w1", loaded=written)
+        assert read_hosts(database, clock())[0].loaded == ()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from alembic import command
-from sqlalchemy import Boolean, Connection, DateTime, Integer, MetaData, select, text
+from sqlalchemy import Boolean, Connection, DateTime, Float, Integer, MetaData, select, text
 from sqlalchemy.exc import IntegrityError
 
 from contourd.errors import QueueUnavailable, SchemaMismatch
@@ -28,6 +28,7 @@ STATES = {
     "commitments": "REQUESTED",
     "commitment_requests": "PENDING",
     "constancy_checks": "GREEN",
+    "shadows": "COMPARED",
     "tallies": "COMPLETE",
     "events": "COMPLETE",
     "tally_sums": "COMPLETE",
@@ -40,6 +41,7 @@ RECORDS = {
     ("jobs", "remark_records"): "[]",
     ("deliveries", "product"): "rtstruct",
     ("processes", "role"): "worker",
+    ("processes", "loaded"): "",
 }
 Content = dict[str, list[dict[str, Any]]]
 
@@ -74,9 +76,8 @@ def fill(database: Database) -> None:
             row = {}
             for column in table.columns:
                 kind = column.type
-                row[column.name] = (
-                    1 if isinstance(kind, Integer | Boolean) else MOMENT if isinstance(kind, DateTime) else "text"
-                )
+                is_number = isinstance(kind, Integer | Boolean | Float)
+                row[column.name] = 1 if is_number else MOMENT if isinstance(kind, DateTime) else "text"
             row |= {column: text for (name, column), text in RECORDS.items() if name == table.name and column in row}
             state = {"state": STATES[table.name]} if "state" in row else {}
             patients = {"series_id": None} if table.name == "constancy_series" else {}  # the series is a patient's
