@@ -20,7 +20,7 @@ class OutcomeKind(Enum):
 class Outcome:
     """How a try ended; ``reason`` is for the person who reads the status.
 
-    ``status`` is that of DIMSE or HTTP if any, ``after_s`` how long the other node asks to wait.
+    ``status`` is the DIMSE status if any, ``after_s`` how long the other node asks to wait.
     """
 
     kind: OutcomeKind

@@ -58,18 +58,18 @@ def outcome_of(report: StoredReport, instance: tuple[str, str], where: str, stat
     if instance in report.failed:
         reason = report.failed[instance]
         if reason == DUPLICATE:  # an earlier answer was lost
-            return Outcome(OutcomeKind.ACCEPTED, f"{where} has it already: failure reason 0x{reason:04X}", status)
+            return Outcome(OutcomeKind.ACCEPTED, f"{where} has it already: failure reason 0x{reason:04X}")
         again = reason == PROCESSING_FAILURE or reason >> 8 == OUT_OF_RESOURCES
         kind = OutcomeKind.RETRY if again else OutcomeKind.REFUSED
         verb = "cannot take it now" if again else "refused it"
-        return Outcome(kind, f"{where} {verb}: failure reason 0x{reason:04X}", status)
+        return Outcome(kind, f"{where} {verb}: failure reason 0x{reason:04X}")
     if instance not in report.stored:
         named = len(report.stored) + len(report.failed)
         said = "names another instance than was sent" if named else "names no instance"
-        return Outcome(OutcomeKind.IMPROPER, f"{where} answered {status}, and its answer {said}", status)
+        return Outcome(OutcomeKind.IMPROPER, f"{where} answered {status}, and its answer {said}")
     warning = report.stored[instance]
     told = f"{where} took it with a warning: reason 0x{warning:04X}" if warning else ""
-    return Outcome(OutcomeKind.ACCEPTED, told, status)
+    return Outcome(OutcomeKind.ACCEPTED, told)
 
 
 def _names(item: Values) -> tuple[str, str]:

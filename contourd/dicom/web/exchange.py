@@ -118,17 +118,17 @@ def _read(response: httpx.Response, where: str) -> Answer | Outcome:
     """Read the body whole, and look at the status where that says all."""
     status = response.status_code
     if response.is_redirect or 300 <= status < 400:
-        return Outcome(OutcomeKind.REFUSED, f"{where} sends elsewhere ({status}), which is not followed", status)
+        return Outcome(OutcomeKind.REFUSED, f"{where} sends elsewhere ({status}), which is not followed")
     body = bytearray()
     for part in response.iter_raw():
         body += part
         if len(body) > MOST_BYTES:
-            return Outcome(OutcomeKind.IMPROPER, f"{where} answered {status} with more than is read", status)
+            return Outcome(OutcomeKind.IMPROPER, f"{where} answered {status} with more than is read")
     if status in (401, 403):
-        return Outcome(OutcomeKind.REFUSED, f"{where} does not let contourd in ({status}): look at its token", status)
+        return Outcome(OutcomeKind.REFUSED, f"{where} does not let contourd in ({status}): look at its token")
     if status in BUSY:
         after_s = _retry_after_s(response.headers.get("Retry-After", ""))
-        return Outcome(OutcomeKind.RETRY, f"{where} cannot take it now ({status})", status, after_s)
+        return Outcome(OutcomeKind.RETRY, f"{where} cannot take it now ({status})", after_s=after_s)
     return Answer(status, bytes(body))
 
 

@@ -66,12 +66,10 @@ class StowSender:
             return answer
         where = named(destination)
         if answer.status == 204 or (answer.status == 200 and _is_list(answer.content)):
-            return Outcome(OutcomeKind.ACCEPTED, "", answer.status)
+            return Outcome(OutcomeKind.ACCEPTED, "")
         if answer.status == 200:
-            return Outcome(OutcomeKind.IMPROPER, f"{where} answers, but no DICOMweb: look at its url", answer.status)
-        return Outcome(
-            OutcomeKind.REFUSED, f"{where} refuses a query ({answer.status}): look at its url", answer.status
-        )
+            return Outcome(OutcomeKind.IMPROPER, f"{where} answers, but no DICOMweb: look at its url")
+        return Outcome(OutcomeKind.REFUSED, f"{where} refuses a query ({answer.status}): look at its url")
 
     def hang_up(self) -> None:
         """Break off what is under way."""
@@ -87,9 +85,7 @@ class StowSender:
             return Outcome(OutcomeKind.RETRY, f"it was taken, and whether it is there is not known: {answer.reason}")
         if answer.status == 200 and str(uids[2]) in _named_instances(answer.content):
             return outcome
-        return Outcome(
-            OutcomeKind.RETRY, f"{where} took it, and does not have it when asked ({answer.status})", answer.status
-        )
+        return Outcome(OutcomeKind.RETRY, f"{where} took it, and does not have it when asked ({answer.status})")
 
 
 def _encoded(dataset: Dataset) -> bytes:
@@ -110,10 +106,10 @@ def _judged(answer: Answer, instance: tuple[str, str], destination: Destination)
         report = read_answer(answer.content)
     except AnswerUnreadable:
         said = f"{where} answered {answer.status} with no report of what is stored; it does not count as sent"
-        return Outcome(OutcomeKind.IMPROPER, said, answer.status)
+        return Outcome(OutcomeKind.IMPROPER, said)
     outcome = outcome_of(report, instance, where, answer.status)
     if answer.status == 409 and outcome.kind is OutcomeKind.ACCEPTED and instance in report.stored:
-        return Outcome(OutcomeKind.IMPROPER, f"{where} answered 409, and names it as stored all the same", 409)
+        return Outcome(OutcomeKind.IMPROPER, f"{where} answered 409, and names it as stored all the same")
     return outcome
 
 

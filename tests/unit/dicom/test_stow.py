@@ -184,6 +184,7 @@ def test_what_is_made_of_an_answer(server, file, dataset, name):
     assert outcome.kind is kind
     assert words in outcome.reason
     assert str(dataset.PatientName) not in outcome.reason
+    assert outcome.status is None  # which is of DIMSE: 413 would be shown as 0x019D
 
 
 def test_what_is_sent_is_the_file_in_a_syntax_that_dicomweb_has(server, file, dataset):
