@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from contourd.delivery.deliveries import Deliveries
+from contourd.dicom.network.outcomes import Outcome, OutcomeKind
 from contourd.errors import InvalidTransition, LeaseLost
 from contourd.observe.report import read_report
 from contourd.store.states import DeliveryState, JobState
@@ -265,3 +266,19 @@ def test_each_destination_is_counted_in_the_report(database, queue, deliveries, 
     (line,) = read_report(database).destinations
     assert (line.state, line.since, line.waiting) == ("UP", START + timedelta(hours=4), 0)
     assert line.last_success == START + timedelta(hours=4)
+
+
+@pytest.mark.parametrize(("asked_s", "least_s", "most_s"), [(0, 30, 33), (300, 300, 300), (1e9, 1980, 1980)])
+def test_a_destination_that_says_how_long_to_wait_is_heard(
+    database, queue, deliveries, clock, asked_s, least_s, most_s
+):
+    """Otherwise 30 s at first, and never longer than 1800 s: each up to a tenth longer."""
+    job = add_job(database)
+    queue.fetch_job("a", 60)
+    queue.finish_job(in_force(queue, job), {"pacs": "x"})
+    busy = Outcome(OutcomeKind.RETRY, "it cannot take it now (503)", after_s=asked_s)
+    assert deliveries.postpone_delivery(deliveries.fetch_delivery("pacs"), busy, 0)
+    clock.advance(least_s - 1)
+    assert deliveries.fetch_delivery("pacs") is None
+    clock.advance(most_s - least_s + 2)
+    assert deliveries.fetch_delivery("pacs") is not None
