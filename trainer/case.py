@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from contourd.errors import DatasetError
 from contourd.imaging.grid import Grid
 from contourd.imaging.volume import Volume
+from contourd.model.spellings import interpret
 from contourd.system.regular_files import open_regular
 from trainer.atomic import replacing
 from trainer.bounds import check_arrays
-from trainer.names import interpret
 
 OPENKBP_BITS = ("Brainstem", "SpinalCord", "RightParotid", "LeftParotid", "Esophagus", "Larynx", "Mandible")
 OPENKBP_OFFSET_HU = 1024

@@ -55,9 +55,9 @@ def import_model(
 def _reader(config: Path | None) -> Callable[[str], LabelReading]:
     """Return what reads a label by the catalogue, with the site's own organs where settings are given."""
     from contourd.model.site_structures import extended_catalogue
+    from contourd.model.spellings import interpret, vocabulary_of
     from contourd.models.organ_map import LabelReading
     from contourd.settings import load_settings
-    from trainer.names import interpret, vocabulary_of
 
     vocabulary = vocabulary_of(extended_catalogue(load_settings(config).structures.file)) if config else None
 

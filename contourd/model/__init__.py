@@ -26,6 +26,7 @@ __all__ = [
     "runtime_description",
     "sides",
     "site_structures",
+    "spellings",
     "structures",
     "torch_runtime",
     "transforms",

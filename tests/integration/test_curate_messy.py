@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contourd.model.spellings import NO_ORGAN
 from trainer.case import read_case
 from trainer.curation.curate import Manifest, Options, curate
 from trainer.curation.discovery import Source
-from trainer.names import NO_ORGAN
 
 SHARED = Path(__file__).resolve().parents[3] / "shared"
 TOOL, DATA = SHARED / "tools" / "dicom_archive.py", SHARED / "data" / "openkbp" / "train"

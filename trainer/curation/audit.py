@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from contourd.dicom.rtstruct.roi_masks import empty_slices
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import Grid
 from contourd.model.plausibility import OrganGeometry, assess, distribution_of, organ
@@ -80,12 +81,6 @@ def outside_share(mask: NDArray[np.bool_], hu: NDArray[np.int16]) -> float:
     labels = np.stack([ndimage.label(plane)[0] for plane in air])
     outside = (labels == labels[:, :1, :1]) & air
     return float(outside[:, 1:-1, 1:-1][mask].mean())
-
-
-def empty_slices(mask: NDArray[np.bool_]) -> int:
-    """Count the slices without the organ between its first and its last."""
-    drawn = np.flatnonzero(mask.any(axis=(1, 2)))
-    return int(drawn[-1] - drawn[0] + 1 - len(drawn)) if len(drawn) else 0
 
 
 def audit(cases: Mapping[str, Sequence[Shape]], known: Mapping[str, Structure] | None = None) -> list[AuditFinding]:

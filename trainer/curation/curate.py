@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contourd import __version__
 from contourd.errors import DatasetError
 from contourd.model.site_structures import extended_catalogue
+from contourd.model.spellings import vocabulary_of
 from trainer.atomic import replacing, write_text
 from trainer.case import Annotation, read_case, write_case
 from trainer.curation.archive import Item, SkippedItem, Stage
@@ -30,7 +31,7 @@ from trainer.curation.report import Curation, write_curation_report
 from trainer.curation.splits import SPLITS, Member, Shares, refuse_doubles, split_together
 from trainer.curation.twin_splits import TwinPair, describe_twins, fixed_splits, joined_patients, outnumbered
 from trainer.curation.twins import Scan, find_twins
-from trainer.names import mapping, review, vocabulary_of
+from trainer.names import mapping, review
 from trainer.progress import tracked
 
 WORK = ".work"

@@ -13,6 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from contourd import __version__
+from contourd.model.spellings import NO_ORGAN
 from contourd.model.structures import Structure, catalogue, colour_of
 from trainer.case import Annotation
 from trainer.curation.archive import SkippedItem
@@ -20,7 +21,7 @@ from trainer.curation.audit import AuditFinding, Rule
 from trainer.curation.conversion import Converted, sheet_file
 from trainer.curation.splits import SPLITS
 from trainer.curation.twin_splits import TwinPair
-from trainer.names import NO_ORGAN, Spelling
+from trainer.names import Spelling
 from trainer.page import inline, write_page
 
 CASES_PER_PART = 25

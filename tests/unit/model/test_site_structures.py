@@ -10,11 +10,11 @@ from contourd.contour.contouring import ORDER, ContouringOptions
 from contourd.contour.provenance import read_order, written_order
 from contourd.errors import SettingsError
 from contourd.model.site_structures import extended_catalogue, site_colours
+from contourd.model.spellings import interpret, vocabulary_of
 from contourd.model.structures import catalogue, catalogue_pairs, colour_of
 from contourd.profiles import STRICT
 from contourd.settings import load_settings
 from tests.interop.node import write_configuration
-from trainer.names import interpret, vocabulary_of
 from trainer.training.config import check_recipe, load_recipe
 
 PLEXUS = """

@@ -10,6 +10,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from contourd.dicom.rtstruct.reader import ReadROI
+from contourd.dicom.rtstruct.roi_masks import fill_skipped_slices, roi_mask
 from contourd.errors import DatasetError, SeriesUnusable
 from tests.archives import (
     BALLS,
@@ -24,7 +25,7 @@ from tests.archives import (
 )
 from tests.orientations import TURNED, write_turned
 from trainer.curation.archive import RawCase
-from trainer.curation.dicom import fill_skipped_slices, read_patient, roi_mask
+from trainer.curation.dicom import read_patient
 
 FRAME = "1.2.3"
 

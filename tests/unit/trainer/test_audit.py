@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from contourd.dicom.rtstruct.roi_masks import empty_slices
 from contourd.imaging.grid import Grid
 from tests.archives import GRID, ball, head
-from trainer.curation.audit import EXCLUDING, Rule, audit, empty_slices, excluded, outside_share, shapes_of
+from trainer.curation.audit import EXCLUDING, Rule, audit, excluded, outside_share, shapes_of
 
 SEEDS = 12
 

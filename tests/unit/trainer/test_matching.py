@@ -12,12 +12,13 @@ import pytest
 from pydicom.dataset import Dataset
 
 from contourd.dicom.reading.series import Instance, read_instance
+from contourd.dicom.rtstruct.references import StructureSetFile, read_references
 from tests.archives import add_roi, contour, found, loops, write_dicom
 from tests.archives import head as a_head
 from tests.phantom import rewrite, setting, write_series
 from trainer.curation.archive import Stage
 from trainer.curation.dicom import read_patient
-from trainer.curation.matching import StructureSetFile, Unmatched, newest, read_references, series_of
+from trainer.curation.matching import Unmatched, newest, series_of
 
 SET = StructureSetFile(
     path=Path("rt.dcm"),

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from contourd.errors import DatasetError
+from contourd.model.spellings import NO_ORGAN, Certainty, Reading, interpret
 from contourd.model.structures import catalogue, etc_folder
-from trainer.names import NO_ORGAN, Certainty, Reading, interpret, mapping, review
+from trainer.names import mapping, review
 
 TOOL = Path(__file__).resolve().parents[3] / "shared" / "tools" / "dicom_archive.py"
 

@@ -7,11 +7,12 @@ import pytest
 from pydicom.dataset import Dataset
 
 from contourd.dicom.rtstruct.reader import ReadROI
+from contourd.dicom.rtstruct.roi_masks import fill_skipped_slices, plane_step, roi_mask
 from contourd.errors import DatasetError
 from contourd.imaging.grid import Grid
 from tests.archives import GRID, add_roi, ball, contour, found, head, loops, write_dicom
 from trainer.curation.archive import RawCase
-from trainer.curation.dicom import fill_skipped_slices, plane_step, read_patient, roi_mask
+from trainer.curation.dicom import read_patient
 
 FRAME = "1.2.3"
 PARENT = head()[1]["Parotid_R"]
