@@ -11,6 +11,7 @@
     │       └── SlicesMissing    names the missing z
     ├── StructureSetRejected     the read-back check: what would be sent is not what was contoured
     │   └── OrgansRejected       only of some organs: they are withheld, each with its reason
+    ├── ReviewUnusable           a structure set that came back cannot be paired or compared
     ├── ModelError               a bundle is missing, damaged or does not fit the code
     ├── DeviceError              the device that the settings name is too small, or does not compute as it must
     │   └── DeviceUnavailable    it cannot be used for the moment: the node's trouble, not the series'
@@ -121,6 +122,10 @@ class OrgansRejected(StructureSetRejected):
     def __init__(self, code: HoldReason, /, *, organs: Mapping[str, str], **detail: object) -> None:
         self.organs = dict(organs)
         super().__init__(code, organs=self.organs, **detail)
+
+
+class ReviewUnusable(CodedError):
+    """A structure set that came back cannot be paired with a job, read or compared."""
 
 
 class ModelError(CodedError):

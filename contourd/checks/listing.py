@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from contourd.checks import alerts, constancy, host, hosts, models, network
+from contourd.checks import alerts, constancy, host, hosts, models, network, reviews
 from contourd.checks.finding import InstallationCheck
 from contourd.commands import command
 from contourd.dicom.segmentation.availability import HOW_TO_INSTALL
@@ -44,6 +44,7 @@ def _of_the_machine(settings: Settings, file: Path) -> tuple[InstallationCheck, 
         InstallationCheck("clock", host.clock, REPORT),
         InstallationCheck("ntp", host.time_service, REPORT),
         InstallationCheck("constancy", partial(constancy.baseline, settings), REPORT),
+        InstallationCheck("reviews", partial(reviews.reviewers, settings), "see `database`"),
     ]
     if spool.store is not None:
         remedy = "check [spool.store]: endpoint, bucket, region and credentials_file"

@@ -28,6 +28,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "resend": "contourd resend 12 --to archive",
         "recontour": "contourd recontour 12 --model BUNDLE",
         "replay": "contourd replay 12 --output again.dcm",
+        "reviews": "contourd reviews --job 12",
         "models list": "contourd models list --config /etc/contourd/contourd.toml",
         "models show": "contourd models show hn7",
         "models verify": "contourd models verify",

@@ -100,12 +100,15 @@ class ContouringResult:
         TG-263 name -> voxels with probability at least 0.5 on the CT's own grid.
     remarks
         What is to be looked at first, and what was withheld.
+    grid
+        The CT's own.
     """
 
     datasets: tuple[Dataset, ...]
     structures: StructureSet
     masks: dict[str, MaskInBox]
     remarks: Remarks
+    grid: Grid
 
     @property
     def dataset(self) -> Dataset:
@@ -159,7 +162,7 @@ def contour_series(
     drawn = Drawn(series, structures, masks, {**own, **catalogue()}, order.second_reader)
     datasets, remarks = _written(drawn, bundle, order, remarks, report)
     report("write", 1.0)
-    return ContouringResult(datasets, structures[HoleStyle(order.profiles[0].holes)], masks, remarks)
+    return ContouringResult(datasets, structures[HoleStyle(order.profiles[0].holes)], masks, remarks, series.grid)
 
 
 def _written(

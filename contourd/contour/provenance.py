@@ -13,10 +13,11 @@ from typing import Any
 from contourd import __version__
 from contourd.contour.contouring import ContouringOptions
 from contourd.errors import DatasetError
+from contourd.imaging.grid import Grid
+from contourd.imaging.written_grid import written_grid
 from contourd.model.predictor import Predictor
-from contourd.profiles import Profile
 from contourd.settings import PlausibilitySettings
-from contourd.store.contourings import Contouring, Output, images_sha256
+from contourd.store.contourings import Contouring, Output, images_sha256, written_profiles
 
 LIBRARIES = ("torch", "numpy", "scipy", "pydicom")
 
@@ -45,7 +46,11 @@ def sha256(content: bytes) -> str:
 
 
 def contouring_of(
-    predictor: Predictor, order: ContouringOptions, hashes: Sequence[str], outputs: Mapping[str, bytes]
+    predictor: Predictor,
+    order: ContouringOptions,
+    hashes: Sequence[str],
+    outputs: Mapping[str, bytes],
+    grid: Grid | None = None,
 ) -> Contouring:
     """Return what made structure sets.
 
@@ -55,6 +60,8 @@ def contouring_of(
         Of the images.
     outputs
         Path relative to the spool -> its bytes, in the order of the order's profiles.
+    grid
+        The CT's, where it is to be kept.
     """
     return Contouring(
         predictor.bundle.identity,
@@ -65,6 +72,7 @@ def contouring_of(
         len(hashes),
         images_sha256(hashes),
         tuple(Output(path, sha256(content)) for path, content in outputs.items()),
+        written_grid(grid) if grid is not None else "",
     )
 
 
@@ -90,7 +98,7 @@ def read_order(text: str) -> ContouringOptions:
     """
     try:
         content = json.loads(text)
-        profiles = tuple(Profile(**{k: v for k, v in one.items() if k != "hash"}) for one in content["profiles"])
+        profiles = written_profiles(text)
         plausibility = PlausibilitySettings.model_validate(content["plausibility"])
         colours = {name: (int(r), int(g), int(b)) for name, (r, g, b) in content.get("colours", {}).items()}
         return ContouringOptions(content["revision"], profiles, plausibility, content["override"], colours=colours)

@@ -1,3 +1,3 @@
 """Grids, volumes, resampling and contours in millimetres: mathematics alone."""
 
-__all__ = ["contours", "grid", "metrics", "resample", "volume"]
+__all__ = ["contours", "grid", "metrics", "resample", "volume", "written_grid"]

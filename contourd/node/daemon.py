@@ -31,7 +31,7 @@ from contourd.node.hint_listener import HintListener
 from contourd.node.host_figures import PROBE_S, FiguresGauge, StoreProbe
 from contourd.node.order_keeper import OrderKeeper
 from contourd.node.receivers.dispatcher import ReceiverPool
-from contourd.node.receivers.receiver import commitment_scp
+from contourd.node.receivers.receiver import commitment_scp, review_scp
 from contourd.node.recovery import ProcessWatch
 from contourd.node.retention import Retention
 from contourd.node.schedule import Schedule
@@ -39,6 +39,8 @@ from contourd.node.self_test import DEAF_S, EVERY_S, SelfTest
 from contourd.node.worker_pool import WorkerPool
 from contourd.observe.alerts import Alerts
 from contourd.observe.pulse import DEAD, SelfTestFault
+from contourd.reviews.reception import ReviewReception
+from contourd.reviews.runner import Reviews
 from contourd.settings import Settings, settings_sha256, shown_settings
 from contourd.spool.access import close_to_others, keep_private, lock_spool
 from contourd.spool.marks import JournalMark, SeriesJournal
@@ -66,6 +68,7 @@ log = logging.getLogger(__name__)
 POLL_S = 1.0
 ALERTS_S = 15.0
 RETENTION_S = 60.0
+REVIEWS_S = 2.0
 GRACE_S = 60.0
 # Of a node that broke: until its process ends, and how (as ``contourd serve`` does).
 LONGEST_END_S, BROKEN_STATUS = 100.0, 2
@@ -73,7 +76,7 @@ LONGEST_END_S, BROKEN_STATUS = 100.0, 2
 PEERS_GRACE_S = 15.0
 DELIVERING, DELIVERING_CHECKS = "delivering to {}", "delivering to the constancy check"
 # Of ``_begin``, without those of peers; each must have a thread, or one that hangs delays another.
-FIXED_JOBS = 16
+FIXED_JOBS = 18
 
 
 class Daemon:
@@ -113,6 +116,8 @@ class Daemon:
         cache_bytes = int(settings.spool.cache_gb * 1e9)
         self._retention = Retention(self._database, self._spool, settings.retention, cache_bytes=cache_bytes)
         self._uploader = Uploader(self._database, self._spool, settings.series.quiet_s)
+        secured = settings.spool.store is not None and settings.spool.durable == "store"
+        self._reviews = ReviewReception(self._database, self._spool, settings.reviewer, secured)
         self._build_calling(sender or Senders(settings.node.ae_title))
         self._scp = self._reception()
         self._examination = SelfTest(self._scp, self._spool, self._database)
@@ -163,9 +168,10 @@ class Daemon:
         settings, witness = self._settings, self._audit.note
         reports, requests = self._delivering.commitments, self._committing.requests
         if settings.node.receivers:
-            return ReceiverPool(settings, self._intake, witness, reports, requests)
+            return ReceiverPool(settings, self._intake, witness, reports, requests, reviews=self._reviews)
         commitment = commitment_scp(settings, reports, requests)
-        return StorageSCP(settings.node, self._spool, self._intake, witness, commitment)
+        reviews = review_scp(settings, self._spool, self._reviews)
+        return StorageSCP(settings.node, self._spool, self._intake, witness, commitment, reviews=reviews)
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; a second one does not wait for what is under way.
@@ -237,6 +243,7 @@ class Daemon:
         if self._leadership.leads():
             self._constancy.recover()
         record_unrecorded(self._database, self._spool, self._intake)
+        self._reviews.record_unrecorded()
 
     def _audit_start(self) -> None:
         """Record the start and what differs from the last one; a trail that cannot be written stops no reception."""
@@ -265,8 +272,11 @@ class Daemon:
             every(POLL_S, "storing images", self._uploader.run)
             probe = StoreProbe(self._spool, self._leadership.leads)
             every(PROBE_S, "asking the object store", probe.ask)
+            every(POLL_S, "storing structure sets", self._reviews.upload)
             every(RETENTION_S, "clearing copies", self._retention.clear_cache)
         every(POLL_S, "watching the page", self._watch_page)
+        comparing = Reviews(self._settings, self._database, self._spool, self._copies, self._stopping)
+        led(REVIEWS_S, "comparing what came back", comparing.run)
         led(POLL_S, "watching the constancy check", self._constancy.watch)
         led(POLL_S, DELIVERING_CHECKS, self._constancy.deliver_due)
         if self._settings.alerts.wanted:

@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, Select, case, delete, func, or_, select
 
 from contourd.intake.newer_images import drop_newer, remove_decided
 from contourd.reasons.catalogue import HoldReason, Reason
+from contourd.reviews.retention import ReviewRetention
 from contourd.settings import RetentionSettings
 from contourd.spool.folder import Spool
 from contourd.spool.marks import JournalMark, SeriesJournal
@@ -74,6 +75,7 @@ class Retention:
         self._database = database
         self._spool = spool
         self._store = StoreRemoval(database, spool, cache_bytes, settings.failed_days, clock)
+        self._reviews = ReviewRetention(database, spool, self._store, settings, clock)
         self._marks = SeriesJournal(spool.root)
         self._now = clock
         self._monotonic = monotonic
@@ -96,6 +98,7 @@ class Retention:
             It goes on the next time.
         """
         self._finish()
+        self._reviews.finish()
         with suppress(OSError):  # it goes on the next time
             remove_decided(self._database, self._spool.root)
         self._remove_checks()
@@ -106,8 +109,10 @@ class Retention:
             for job in self._settled_jobs():
                 if self._is_old(job, self._output_days):
                     self._remove_outputs(job.id, "its time is over")
+            self._reviews.remove_old()
             if self._monotonic() >= self._orphans_from:
                 self._remove_orphans()
+                self._reviews.remove_orphans()
                 self._orphans_from = self._monotonic() + ORPHANS_EVERY_S
         self._store.remove_objects()
         self.clear_cache()
@@ -135,12 +140,13 @@ class Retention:
         return settled.since < self._now() - timedelta(days=days[settled.unsuccessful])
 
     def _make_room(self) -> None:
-        """Remove finished images, then delivered structure sets, the oldest first, until enough is free."""
+        """Remove finished images, then structure sets, then what came back, the oldest first, until enough is free."""
         if self._spool.store is not None and not self._spool.has_room():
             self._store.clear_cache(0)
         for settled, remove in (
             (self._settled_series, self._remove_images),
             (self._settled_jobs, self._remove_outputs),
+            (self._settled_reviews, self._reviews.remove),
         ):
             if self._spool.has_room():
                 break
@@ -182,6 +188,9 @@ class Retention:
         found = select(JobRow.id, JobRow.updated_at, JobRow.state).where(JobRow.purged_at.is_(None), ~_under_way())
         with self._database.reading() as session:
             return [FinishedWork(job, since, state in JOBS_STOPPED) for job, since, state in session.execute(found)]
+
+    def _settled_reviews(self) -> list[FinishedWork]:
+        return [FinishedWork(number, at, unsuccessful=False) for number, at in self._reviews.settled()]
 
     def _remove_images(self, series_id: int, reason: str) -> None:
         images = select(func.count()).where(InstanceRow.series_id == series_id)

@@ -371,7 +371,7 @@ class Worker:
             stored[profile.identity()], written[path] = path, buffer.getvalue()
             self._written.append(path)
         self._copies.give(list(written))
-        made = contouring_of(predictor, order, job.hashes, written)
+        made = contouring_of(predictor, order, job.hashes, written, contoured.grid)
         outputs = [FurtherOutput(name, p.product, stored[p.identity()]) for name, p in wanted]
         structure_sets = {one.destination: one.path for one in outputs if one.product == RTSTRUCT}
         further = [one for one in outputs if one.product != RTSTRUCT]

@@ -13,12 +13,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from contourd.commands import command
-from contourd.reasons import of_jobs, of_series
+from contourd.reasons import of_jobs, of_reviews, of_series
 from contourd.reasons.codes import Detail, HoldClass, HoldReason, Json, NextStep, ReasonEntry
 
 __all__ = ["CATALOGUE", "Detail", "HoldClass", "HoldReason", "Json", "NextStep", "Reason", "ReasonEntry"]
 
-CATALOGUE: Mapping[HoldReason, ReasonEntry] = MappingProxyType({**of_series.ENTRIES, **of_jobs.ENTRIES})
+CATALOGUE: Mapping[HoldReason, ReasonEntry] = MappingProxyType(
+    {**of_series.ENTRIES, **of_jobs.ENTRIES, **of_reviews.ENTRIES}
+)
 # In the detail of a reason that was written before there were codes: its sentence, as it was.
 VERBATIM = "verbatim"
 

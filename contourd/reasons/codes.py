@@ -43,10 +43,13 @@ class HoldClass(StrEnum):
     NODE = "node"  # of images that were refused, and of jobs that wait: the node itself could not
     DELIVERY = "delivery"  # of deliveries, and of jobs that failed with one
     NEWER = "newer"  # of jobs that newer images ended
+    REVIEW = "review"  # of structure sets that came back
 
 
 # Of these a series or a job is held.
-HOLDING = tuple(c for c in HoldClass if c not in (HoldClass.NODE, HoldClass.DELIVERY, HoldClass.NEWER))
+HOLDING = tuple(
+    c for c in HoldClass if c not in (HoldClass.NODE, HoldClass.DELIVERY, HoldClass.NEWER, HoldClass.REVIEW)
+)
 
 
 class HoldReason(StrEnum):
@@ -277,6 +280,19 @@ class HoldReason(StrEnum):
     COMMITMENT_FAILED = "commitment_failed"
     STRUCTURE_SET_GONE = "structure_set_gone"
     NEVER_COMMITTED = "never_committed"
+    # Structure sets that came back
+    REVIEW_OF_NO_SERIES = "review_of_no_series"
+    REVIEW_BEFORE_ITS_JOB = "review_before_its_job"
+    REVIEW_DRAFT_GONE = "review_draft_gone"
+    REVIEW_OTHER_PATIENT = "review_other_patient"
+    REVIEW_OTHER_STUDY = "review_other_study"
+    REVIEW_OTHER_FRAME = "review_other_frame"
+    REVIEW_FITS_SEVERAL = "review_fits_several"
+    REVIEW_UNREADABLE = "review_unreadable"
+    REVIEW_TOO_LARGE = "review_too_large"
+    REVIEW_NOT_FINISHED = "review_not_finished"
+    REVIEW_WITHOUT_GRID = "review_without_grid"
+    REVIEW_WITHOUT_ORGANS = "review_without_organs"
 
 
 class NextStep(Enum):

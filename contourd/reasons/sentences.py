@@ -206,6 +206,11 @@ def job_broke_worker(detail: Detail) -> str:
     return f"the job broke its worker {times}, the last time so: {detail['why']}; look at the log, then release it"
 
 
+def review_fits_several(detail: Detail) -> str:
+    """Name the jobs that a structure set may be of."""
+    return f"it may be of any of the jobs {_listed(detail['jobs'])}, and names none of them"
+
+
 def delivery_of_ended_job(detail: Detail) -> str:
     """Return why the job of a delivery ended, and how its last try did."""
     job = f"{detail['job']}; " if detail["job"] else ""

@@ -2,7 +2,7 @@
 
 from contourd.settings.alerts import AlertSettings, MailSettings
 from contourd.settings.constancy import ConstancySettings
-from contourd.settings.destination import Destination, DestinationTLS, Route, SenderNode
+from contourd.settings.destination import Destination, DestinationTLS, Reviewer, Route, SenderNode
 from contourd.settings.loading import SEARCHED, find_settings_file, load_settings, require_models
 from contourd.settings.node import NodeSettings, NodeTLS
 from contourd.settings.shown import settings_sha256, shown_settings
@@ -35,6 +35,7 @@ __all__ = [
     "Precision",
     "ReadBackSettings",
     "RetentionSettings",
+    "Reviewer",
     "Route",
     "SenderNode",
     "SeriesSettings",

@@ -49,6 +49,14 @@ class SenderNode(Section):
         return self.ae_title
 
 
+class Reviewer(Section):
+    """A node that may send structure sets back: what a planning system made of the contours."""
+
+    ae_title: AETitle
+    tps: str = Field(default="", pattern=r"^[A-Za-z0-9_. -]{0,32}$")
+    destination: str = ""
+
+
 def _known_profile(name: str) -> str:
     if name not in PROFILES:
         raise ValueError(f"Input should be {', '.join(map(repr, PROFILES))}")

@@ -53,7 +53,7 @@ def load_settings(path: Path | None = None) -> Settings:
     problems = _unresolved(content)
     try:
         settings = Settings.model_validate(content)
-        problems += _uncommittable(settings) + _other_structures(settings)
+        problems += _uncommittable(settings) + _unreviewable(settings) + _other_structures(settings)
     except ValidationError as error:
         for item in error.errors():
             key = ".".join(map(str, item["loc"]))
@@ -93,6 +93,22 @@ def _uncommittable(settings: Settings) -> list[str]:
     answering = {d.ae_title for d in settings.destination if d.commitment} | set(titles)
     if node.allowed_callers and (outside := sorted(answering - set(node.allowed_callers))):
         problems.append(f"node.allowed_callers: {', '.join(outside)} must be in it, for storage commitment")
+    return problems
+
+
+def _unreviewable(settings: Settings) -> list[str]:
+    """Find what keeps reviewed structure sets from being taken, or from being told apart."""
+    titles = Counter(reviewer.ae_title for reviewer in settings.reviewer)
+    problems = [f"reviewer: the ae_title {title!r} stands {n} times" for title, n in titles.items() if n > 1]
+    known = {destination.name for destination in settings.destination}
+    problems += [
+        f"reviewer.{i}.destination: there is no destination {reviewer.destination!r}"
+        for i, reviewer in enumerate(settings.reviewer)
+        if reviewer.destination and reviewer.destination not in known
+    ]
+    allowed = settings.node.allowed_callers
+    if allowed and (outside := sorted(set(titles) - set(allowed))):
+        problems.append(f"node.allowed_callers: {', '.join(outside)} must be in it, for what they review to be taken")
     return problems
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from contourd.settings.alerts import AlertSettings
 from contourd.settings.constancy import ConstancySettings
-from contourd.settings.destination import Destination, Route, SenderNode
+from contourd.settings.destination import Destination, Reviewer, Route, SenderNode
 from contourd.settings.node import NodeSettings
 from contourd.settings.spool import SpoolSettings
 from contourd.settings.values import Precision, RuntimeName, Seconds, Section, Verdict
@@ -129,6 +129,7 @@ class Settings(Section):
     destination: tuple[Destination, ...]
     route: tuple[Route, ...]
     sender: tuple[SenderNode, ...] = ()
+    reviewer: tuple[Reviewer, ...] = ()
 
     @model_validator(mode="after")
     def _hosts_have_a_server(self) -> Self:

@@ -18,7 +18,7 @@ PRIVATE_UMASK = 0o077
 FOLDER_MODE, FILE_MODE = 0o700, 0o600
 LOCK = "contourd.lock"
 HOST_LOCK = "contourd.{}.lock"
-FOLDERS = ("incoming", "outgoing", "partial", "models")
+FOLDERS = ("incoming", "outgoing", "reviews", "partial", "models")
 
 
 def keep_private() -> None:

@@ -26,12 +26,13 @@ from contourd.system.regular_files import read_regular
 
 log = logging.getLogger(__name__)
 
-__all__ = ["INCOMING", "OUTGOING", "PARTIAL", "Spool"]
+__all__ = ["INCOMING", "OUTGOING", "PARTIAL", "REVIEWS", "Spool"]
 
 INCOMING = "incoming"
 OUTGOING = "outgoing"
 # In the name of a structure set that is never sent.
 SHADOW = "-shadow"
+REVIEWS = "reviews"
 SITE_KEY = "site.key"
 KEY_BYTES = 32
 
@@ -42,7 +43,7 @@ def is_shadow(relative: str) -> bool:
 
 
 class Spool:
-    """A folder with ``incoming``, ``outgoing`` and ``partial``.
+    """A folder with ``incoming``, ``outgoing``, ``reviews`` and ``partial``.
 
     Parameters
     ----------
@@ -80,7 +81,7 @@ class Spool:
         is_new = not root.exists()
         try:
             root.mkdir(mode=0o700, parents=True, exist_ok=True)  # patients' images: not for every user of the machine
-            for name in (INCOMING, OUTGOING, PARTIAL):
+            for name in (INCOMING, OUTGOING, REVIEWS, PARTIAL):
                 make_private_folder(root / name)
             fsync_path(root)
             if is_new:
@@ -134,9 +135,10 @@ class Spool:
     def remove_empty_days(self, before: str) -> list[str]:
         """Remove the folders of the days before one (YYYYMMDD) that hold nothing more; returns their names."""
         removed = []
-        for folder in sorted((self.root / INCOMING).iterdir()):
-            if folder.is_dir() and folder.name < before and self._files.remove_folder(folder):
-                removed.append(folder.name)
+        for of in (INCOMING, REVIEWS):
+            for folder in sorted((self.root / of).iterdir()):
+                if folder.is_dir() and folder.name < before and self._files.remove_folder(folder):
+                    removed.append(folder.name)
         return removed
 
     def outputs_by_job(self) -> dict[int, list[str]]:
@@ -152,13 +154,13 @@ class Spool:
         """Return the relative paths of a job's structure sets."""
         return self.outputs_by_job().get(job_id, [])
 
-    def incoming(self, until: float) -> list[str]:
+    def incoming(self, until: float, folder: str = INCOMING) -> list[str]:
         """Return the relative paths of the instances that were written before a time (seconds since the epoch)."""
         found = []
-        for path in sorted((self.root / INCOMING).glob("*/*.dcm")):
+        for path in sorted((self.root / folder).glob("*/*.dcm")):
             with suppress(FileNotFoundError):
                 if path.stat().st_mtime < until:
-                    found.append(f"{INCOMING}/{path.parent.name}/{path.name}")
+                    found.append(f"{folder}/{path.parent.name}/{path.name}")
         return found
 
     def probe(self, size_bytes: int) -> None:
@@ -183,13 +185,15 @@ class Spool:
         except OSError:
             return False
 
-    def store_instance(self, chunks: Chunks) -> str:
+    def store_instance(self, chunks: Chunks, folder: str = INCOMING) -> str:
         """Store a received instance and return its path relative to the root.
 
         Parameters
         ----------
         chunks
             The bytes of the file.
+        folder
+            ``incoming`` for images, ``reviews`` for structure sets that come back.
 
         Raises
         ------
@@ -199,7 +203,7 @@ class Spool:
             The file system refuses.
         """
         whose = f"{self.host}-" if self.host else ""
-        relative = f"{INCOMING}/{datetime.now(UTC):%Y%m%d}/{whose}{uuid4().hex}.dcm"
+        relative = f"{folder}/{datetime.now(UTC):%Y%m%d}/{whose}{uuid4().hex}.dcm"
         self._store(relative, chunks)
         return relative
 

@@ -22,6 +22,7 @@ __all__ = [
     "move",
     "processes",
     "queue",
+    "review_tables",
     "route_choice",
     "shadow_tables",
     "shadows",

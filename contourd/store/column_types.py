@@ -1,10 +1,11 @@
-"""What a column of the queue holds that no database has a type for."""
+"""What a column of the queue holds that no database has a type for, and one of which only some values are known."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 
-from sqlalchemy import DateTime, Text, TypeDecorator
+from sqlalchemy import CheckConstraint, DateTime, Text, TypeDecorator
 from sqlalchemy.engine import Dialect
 
 from contourd.model.remarks import NO_REMARKS, Remarks
@@ -57,3 +58,9 @@ class Keywords(TypeDecorator[tuple[str, ...]]):
     def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...]:  # noqa: ARG002
         """Read them."""
         return tuple(value.split(",")) if value else ()
+
+
+def one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
+    """Return that a column holds one of some states."""
+    listed = ", ".join(f"'{s.value}'" for s in states)
+    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_is_known")

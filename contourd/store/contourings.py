@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from contourd.model.model_identity import ModelIdentity
 from contourd.model.runtime_description import RuntimeDescription
+from contourd.profiles import Profile
 from contourd.store.database import Database
 from contourd.store.tables import ContouringRow, InstanceRow, JobRow, SeriesRow
 
@@ -50,6 +51,8 @@ class Contouring:
         JSON: those that decide the bytes.
     images, images_sha256
         How many, and one hash over those of all.
+    grid
+        JSON: where the CT's voxels lie; empty where an earlier version contoured it.
     """
 
     model: ModelIdentity
@@ -60,6 +63,7 @@ class Contouring:
     images: int
     images_sha256: str
     outputs: tuple[Output, ...]
+    grid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,7 @@ def add_contouring(session: Session, job_id: int, process_id: str, contouring: C
             images=contouring.images,
             images_sha256=contouring.images_sha256,
             outputs=json.dumps([[output.path, output.sha256] for output in contouring.outputs]),
+            grid=contouring.grid,
         )
     )
 
@@ -136,6 +141,25 @@ def contoured_of_others(session: Session, job: JobRow) -> bool:
         return False
     hashes = session.scalars(select(InstanceRow.sha256).where(InstanceRow.series_id == job.series_id)).all()
     return len(hashes) == made.images and images_sha256(hashes) != made.images_sha256
+
+
+def written_profiles(settings: str) -> tuple[Profile, ...]:
+    """Return how a job's structure sets were written, in their order, by the settings that were kept with it.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError
+        Another version wrote them, and this one does not know them.
+    """
+    plain = json.loads(settings)["profiles"]
+    return tuple(Profile(**{key: value for key, value in one.items() if key != "hash"}) for one in plain)
+
+
+def last_contouring(session: Session, job_id: int) -> Contouring | None:
+    """Return what made a job's structure sets the last time; None where nothing did."""
+    last = select(ContouringRow).where(ContouringRow.job_id == job_id).order_by(ContouringRow.id.desc()).limit(1)
+    row = session.scalars(last).first()
+    return _contouring(row) if row is not None else None
 
 
 def read_contoured(database: Database, job_id: int) -> ContouredJob | None:
@@ -178,4 +202,5 @@ def _contouring(row: ContouringRow) -> Contouring:
         row.images,
         row.images_sha256,
         tuple(Output(path, sha256) for path, sha256 in json.loads(row.outputs)),
+        row.grid,
     )

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from contourd.commands import command
 from contourd.errors import NodeError, QueueUnavailable, SchemaMismatch
 from contourd.store import postgresql
+from contourd.store import review_tables as review_tables  # its tables are known with the others
 from contourd.store import shadow_tables as shadow_tables  # all tables are known where there is a database
 from contourd.store.tables import SCHEMA_REVISION
 

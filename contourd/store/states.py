@@ -120,6 +120,37 @@ class ConstancyState(StrEnum):
     RED = "RED"  # the reason says why
 
 
+class ReviewState(StrEnum):
+    """Of a structure set that came back."""
+
+    RECEIVED = "RECEIVED"  # on disk; not read yet
+    PAIRED = "PAIRED"  # its job is known; to be compared
+    COMPARED = "COMPARED"
+    UNPAIRED = "UNPAIRED"  # it fits no job, or several; the reason says what it waits for, or why it is left
+    REFUSED = "REFUSED"  # it cannot be read or compared; the reason says why
+
+
+class OrganFate(StrEnum):
+    """What became of an ROI at the planning system."""
+
+    UNTOUCHED = "untouched"  # its points are those that were delivered
+    TOUCHED = "touched"
+    REDRAWN = "redrawn"  # it has little in common with what was delivered
+    DELETED = "deleted"  # it was delivered, and is not there any more
+    ADDED = "added"  # it was not delivered
+    UNSURE = "unsure"  # its name is that of no organ for sure: it is not compared
+    UNUSABLE = "unusable"  # its contours cannot be laid on the CT; the remark says why
+
+
+class ReviewEvent(StrEnum):
+    """What happens to a structure set that came back."""
+
+    PAIR = "pair"
+    LEAVE = "leave"
+    COMPARE = "compare"
+    REFUSE = "refuse"
+
+
 # Of jobs that are contoured and sent without anybody's doing, that wait for a person, and both.
 JOBS_UNDER_WAY = (JobState.QUEUED, JobState.CONTOURING, JobState.DELIVERING)
 JOBS_STOPPED = (JobState.CONFIRMING, JobState.HELD, JobState.FAILED)
@@ -196,6 +227,20 @@ DELIVERY_TRANSITIONS: Mapping[tuple[DeliveryState, DeliveryEvent], DeliveryState
 )
 
 
+REVIEW_TRANSITIONS: Mapping[tuple[ReviewState, ReviewEvent], ReviewState] = MappingProxyType(
+    {
+        (ReviewState.RECEIVED, ReviewEvent.PAIR): ReviewState.PAIRED,
+        (ReviewState.RECEIVED, ReviewEvent.LEAVE): ReviewState.UNPAIRED,
+        (ReviewState.RECEIVED, ReviewEvent.REFUSE): ReviewState.REFUSED,
+        (ReviewState.UNPAIRED, ReviewEvent.PAIR): ReviewState.PAIRED,
+        (ReviewState.UNPAIRED, ReviewEvent.LEAVE): ReviewState.UNPAIRED,
+        (ReviewState.UNPAIRED, ReviewEvent.REFUSE): ReviewState.REFUSED,
+        (ReviewState.PAIRED, ReviewEvent.COMPARE): ReviewState.COMPARED,
+        (ReviewState.PAIRED, ReviewEvent.REFUSE): ReviewState.REFUSED,
+    }
+)
+
+
 def next_series_state(state: SeriesState, event: SeriesEvent) -> SeriesState:
     """Look the pair up.
 
@@ -221,6 +266,13 @@ def next_delivery_state(state: DeliveryState, event: DeliveryEvent) -> DeliveryS
     if (state, event) not in DELIVERY_TRANSITIONS:
         raise InvalidTransition(f"a delivery that is {state} cannot take {event!s}")
     return DELIVERY_TRANSITIONS[state, event]
+
+
+def next_review_state(state: ReviewState, event: ReviewEvent) -> ReviewState:
+    """Look the pair up; raises InvalidTransition."""
+    if (state, event) not in REVIEW_TRANSITIONS:
+        raise InvalidTransition(f"a review that is {state} cannot take {event!s}")
+    return REVIEW_TRANSITIONS[state, event]
 
 
 SPREAD = 1.1

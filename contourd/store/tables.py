@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from enum import StrEnum
 
 from sqlalchemy import (
     BigInteger,
@@ -23,7 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from contourd.model.remarks import NO_REMARKS, Remarks
 from contourd.reasons.catalogue import Reason
-from contourd.store.column_types import Keywords, RemarkRecords, UTCDateTime
+from contourd.store.column_types import Keywords, RemarkRecords, UTCDateTime, one_of
 from contourd.store.states import (
     CommitmentState,
     ConstancyState,
@@ -35,7 +34,7 @@ from contourd.store.states import (
 )
 
 # The revision of migrations/ that makes these tables.
-SCHEMA_REVISION = "0015"
+SCHEMA_REVISION = "0016"
 # Ids of rows that are very many; SQLite's are of 64 bits by themselves.
 VeryMany = BigInteger().with_variant(Integer, "sqlite")
 # Of jobs to which the leading node is to give their order.
@@ -71,16 +70,11 @@ class ReasonColumns:
         self.reason_code, self.reason_detail = _columns(reason)
 
 
-def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
-    listed = ", ".join(f"'{s.value}'" for s in states)
-    return CheckConstraint(f"{column} IN ({listed})", name=f"{column}_is_known")
-
-
 class SeriesRow(ReasonColumns, Table):
     """A received series; ``revision`` counts from 1, one more for each time that new instances re-opened it."""
 
     __tablename__ = "series"
-    __table_args__ = (_one_of("state", SeriesState), Index("series_by_state", "state", "last_instance_at"))
+    __table_args__ = (one_of("state", SeriesState), Index("series_by_state", "state", "last_instance_at"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     series_uid: Mapped[str] = mapped_column(String(64), unique=True)
@@ -204,7 +198,7 @@ class JobRow(ReasonColumns, Table):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        _one_of("state", JobState),
+        one_of("state", JobState),
         UniqueConstraint("series_id", "revision", "model"),
         Index("jobs_by_state", "state", "attempts", "created_at", "id"),
         Index("jobs_unordered", "id", sqlite_where=text(UNORDERED), postgresql_where=text(UNORDERED)),
@@ -244,7 +238,7 @@ class DeliveryRow(ReasonColumns, Table):
 
     __tablename__ = "deliveries"
     __table_args__ = (
-        _one_of("state", DeliveryState),
+        one_of("state", DeliveryState),
         Index("deliveries_of_job", "job_id", "destination", "product", unique=True),
         Index(
             "deliveries_due",
@@ -289,7 +283,7 @@ class CommitmentRow(Table):
     """A storage commitment that contourd asked a destination for."""
 
     __tablename__ = "commitments"
-    __table_args__ = (_one_of("state", CommitmentState), Index("commitments_by_state", "state", "requested_at"))
+    __table_args__ = (one_of("state", CommitmentState), Index("commitments_by_state", "state", "requested_at"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     transaction_uid: Mapped[str] = mapped_column(String(64), unique=True)
@@ -306,7 +300,7 @@ class CommitmentRequestRow(Table):
 
     __tablename__ = "commitment_requests"
     __table_args__ = (
-        _one_of("state", RequestState),
+        one_of("state", RequestState),
         Index("commitment_requests_due", "state", "not_before"),
         UniqueConstraint("calling_ae", "transaction_uid"),
     )
@@ -328,7 +322,7 @@ class ConstancyCheckRow(Table):
     """A constancy check, or the making of a baseline; ``result`` is JSON, and nobody's contours are in it."""
 
     __tablename__ = "constancy_checks"
-    __table_args__ = (_one_of("state", ConstancyState), Index("constancy_checks_by_state", "state"))
+    __table_args__ = (one_of("state", ConstancyState), Index("constancy_checks_by_state", "state"))
 
     id: Mapped[int] = mapped_column(primary_key=True)
     purpose: Mapped[str] = mapped_column(String(16))  # check or baseline
@@ -406,6 +400,7 @@ class ContouringRow(Table):
     images: Mapped[int]
     images_sha256: Mapped[str] = mapped_column(String(64))
     outputs: Mapped[str] = mapped_column(Text)  # JSON: [[path relative to the spool, sha256], ...]
+    grid: Mapped[str] = mapped_column(Text, default="", server_default="")  # JSON: of the CT, which retention removes
 
 
 class EventRow(ReasonColumns, Table):
@@ -432,7 +427,7 @@ class ProcessRow(Table):
     """A process of contourd that serves or works: one row for each start, for the id is made anew with each."""
 
     __tablename__ = "processes"
-    __table_args__ = (_one_of("role", ProcessRole), Index("processes_by_end", "ended_at"))
+    __table_args__ = (one_of("role", ProcessRole), Index("processes_by_end", "ended_at"))
 
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     role: Mapped[str] = mapped_column(String(16))

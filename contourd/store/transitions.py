@@ -1,4 +1,4 @@
-"""Make and advance series, jobs and deliveries inside the caller's transaction: the row and its event, together.
+"""Make and advance series, jobs, deliveries and reviews in the caller's transaction: the row and its event, together.
 
 No row of theirs is made anywhere else, and no state of theirs is set anywhere else.
 """
@@ -15,6 +15,7 @@ from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Route
 from contourd.store.facets import file_job
 from contourd.store.locks import insert_absent, lock_series, locked
+from contourd.store.review_tables import ReviewRow
 from contourd.store.route_choice import RouteChoice
 from contourd.store.shadow_tables import ShadowRow, ShadowState
 from contourd.store.states import (
@@ -22,10 +23,13 @@ from contourd.store.states import (
     DeliveryState,
     JobEvent,
     JobState,
+    ReviewEvent,
+    ReviewState,
     SeriesEvent,
     SeriesState,
     next_delivery_state,
     next_job_state,
+    next_review_state,
     next_series_state,
 )
 from contourd.store.tables import DeliveryRow, EventRow, JobRow, SeriesRow
@@ -108,6 +112,24 @@ def add_delivery(
     session.add(row)
     session.flush()
     return row
+
+
+def add_review(session: Session, row: ReviewRow, at: datetime) -> bool:
+    """Record a structure set that came back; False where the very same one is there already."""
+    row.state, row.received_at, row.updated_at, row.tried_at = ReviewState.RECEIVED, at, at, at
+    made = insert_absent(session, row)
+    if made:
+        same = ReviewRow.sop_instance_uid == row.sop_instance_uid, ReviewRow.sha256 == row.sha256
+        number = session.scalars(select(ReviewRow.id).where(*same)).one()
+        record(session, "review", number, "received", row.state, row.calling_ae, at)
+    return made
+
+
+def advance_review(session: Session, row: ReviewRow, event: ReviewEvent, reason: Reason | None, at: datetime) -> None:
+    """Advance a structure set that came back; raises InvalidTransition."""
+    row.state, row.updated_at = next_review_state(ReviewState(row.state), event), at
+    row.reason = reason
+    record(session, "review", row.id, event, row.state, reason, at)
 
 
 def advance_series(session: Session, series: SeriesRow, event: SeriesEvent, reason: Why, at: datetime) -> None:

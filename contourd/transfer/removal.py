@@ -15,7 +15,7 @@ from datetime import timedelta
 from sqlalchemy import select
 
 from contourd.errors import StoreUnavailable
-from contourd.spool.folder import INCOMING, OUTGOING, Spool
+from contourd.spool.folder import INCOMING, OUTGOING, REVIEWS, Spool
 from contourd.spool.grouping import WAITING
 from contourd.store.database import Database
 from contourd.store.states import JobState, SeriesState
@@ -114,7 +114,7 @@ class StoreRemoval:
             known = known_objects(session)
         cutoff = (now - timedelta(days=self._orphan_days)).timestamp()
         try:
-            for folder in (SERIES, WAITING, OUTGOING):
+            for folder in (SERIES, WAITING, OUTGOING, REVIEWS):
                 for found in store.list(folder):
                     if found.modified < cutoff and found.name not in known:
                         log.info("an object that no image is in is deleted", extra={"action": "retention"})
@@ -157,7 +157,7 @@ class StoreRemoval:
                 excess -= copy.size_bytes
 
     def _copies(self) -> Iterator[_Copy]:
-        for pattern in (f"{INCOMING}/*/*.dcm", f"{OUTGOING}/*.dcm"):
+        for pattern in (f"{INCOMING}/*/*.dcm", f"{OUTGOING}/*.dcm", f"{REVIEWS}/*/*.dcm"):
             for file in self._spool.root.glob(pattern):
                 with suppress(OSError):
                     found = file.stat()

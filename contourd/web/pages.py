@@ -23,13 +23,14 @@ from contourd.observe.hosts import HOUR
 from contourd.observe.overview import read_details, read_job, read_series
 from contourd.observe.report import JobLine, read_report
 from contourd.observe.shadows import read_shadows
+from contourd.reviews.records import read_reviews
 from contourd.settings import Settings
 from contourd.store.constancy_standing import read_constancy
 from contourd.store.database import Database
 from contourd.store.states import JOBS_ENDED, JOBS_STOPPED, JobState, SeriesState
 from contourd.web.site import may_read, page, site_of
 
-MOST_JOBS = 100
+MOST_JOBS, MOST_REVIEWS = 100, 20
 MOST_WEEKS = 26
 LINK = re.compile(r"!?\[([^\]]*)\]\([^)\s]*\)")
 
@@ -103,6 +104,7 @@ def job_page(request: Request, patient: dict[str, str] | None = None) -> Respons
         remarks=detail.job.remarks.lines(but=RemarkVerdict.FLAG),  # the viewer shows those of drawn organs itself
         patient=patient,
         remedy=remedy,
+        reviews=read_reviews(site.database, MOST_REVIEWS, job=detail.job.id),
     )
 
 

@@ -37,6 +37,10 @@ TONES: Mapping[str, str] = {
     "CONFIRMING": "ask",
     "DELIVERED": "good",
     "COMPLETE": "good",
+    "COMPARED": "good",
+    "PAIRED": "busy",
+    "UNPAIRED": "wait",
+    "RECEIVED": "busy",
     "CONTOURING": "busy",
     "DELIVERING": "busy",
     "SENDING": "busy",
@@ -54,7 +58,6 @@ TONES: Mapping[str, str] = {
     "CANCELLED": "off",
     "WAITING": "wait",
     "RUNNING": "busy",
-    "COMPARED": "good",
     "DROPPED": "off",
 }
 

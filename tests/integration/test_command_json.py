@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pydicom
@@ -36,6 +36,7 @@ from contourd.store.constancy_result import ConstancyResult, ModelConstancy, Org
 from contourd.store.contourings import Contouring, add_contouring
 from contourd.store.database import Database
 from contourd.store.processes import Processes, ProcessFigures
+from contourd.store.review_tables import ReviewOrganRow, ReviewRow
 from contourd.store.states import ConstancyState, JobState, ProcessRole
 from contourd.store.tables import InstanceRow, JobRow, NewerImageRow
 from tests import showcase
@@ -293,6 +294,31 @@ def shadows(site: Site) -> list[object]:
     return site.run("shadows", "--config", path)
 
 
+def reviews(site: Site) -> list[object]:
+    """One that was compared, and one that is of nobody's job."""
+    database = Database(load_settings(site.queue()).database_url)
+    now = datetime.now(UTC)
+    sent = {"sha256": "0" * 64, "calling_ae": "ECLIPSE", "tps": "Eclipse 18", "patient": "p", "received_at": now}
+    sent |= {"updated_at": now, "tried_at": now}
+    with database.transaction() as session:
+        of_job = {"job_id": 1, "reviewed_at": now, "delivered_at": now - timedelta(hours=2), "unchanged": False}
+        session.add(
+            ReviewRow(sop_instance_uid="1.2", path="a", state="COMPARED", approval="APPROVED", **of_job, **sent)
+        )
+        other = ReviewRow(sop_instance_uid="1.3", path="b", state="UNPAIRED", **sent)
+        other.reason = Reason.of(HoldReason.REVIEW_FITS_SEVERAL, jobs=[1, 2])
+        another = ReviewRow(sop_instance_uid="1.4", path="c", state="UNPAIRED", **sent)
+        another.reason = Reason.of(HoldReason.REVIEW_OTHER_PATIENT, job=1)
+        session.add_all((other, another))
+        session.flush()
+        numbers = dict.fromkeys(("dice", "surface_dice", "hausdorff_95_mm", "added_path_mm"), 0.5)
+        volumes = dict.fromkeys(("draft_cc", "reviewed_cc"), 1.5)
+        session.add(ReviewOrganRow(review_id=1, organ="Brainstem", roi="Stamm", fate="touched", **numbers, **volumes))
+        session.add(ReviewOrganRow(review_id=1, organ="", roi="Klumpen", fate="unsure"))
+    database.close()
+    return site.operate("reviews")
+
+
 RUNS: Mapping[str, Callable[[Site], list[object]]] = {
     "check": check,
     "echo": echo,
@@ -317,6 +343,7 @@ RUNS: Mapping[str, Callable[[Site], list[object]]] = {
     "cancel": lambda site: site.operate("cancel", 2, "--reason", "sent by mistake"),
     "resend": lambda site: site.operate("resend", 4, "--to", "tps"),
     "recontour": recontour,
+    "reviews": reviews,
     "contour": contour,
     "curate": curate,
     "evaluate": evaluate,

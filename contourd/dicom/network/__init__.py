@@ -11,6 +11,7 @@ __all__ = [
     "listener",
     "outcomes",
     "own_echo",
+    "review_scp",
     "scp",
     "scu",
     "sender",

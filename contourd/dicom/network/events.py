@@ -69,6 +69,35 @@ class RefusedInstance:
     reason: Reason | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ReceivedReview:
+    """A structure set that came back, whose file is durable.
+
+    Attributes
+    ----------
+    path
+        Relative to the spool.
+    sha256
+        Of the dataset's bytes as they were sent, without the file meta information.
+    patient
+        A keyed pseudonym of PatientID.
+    """
+
+    association_id: int
+    calling_ae: str
+    sop_instance_uid: str
+    path: str
+    sha256: str
+    patient: str
+
+
+class ReviewSink(Protocol):
+    """Who is told of structure sets that come back."""
+
+    def review_stored(self, received: ReceivedReview) -> None:
+        """Record a durable structure set; an exception refuses it."""
+
+
 class InstanceSink(Protocol):
     """Who is told of what the SCP receives; of one association never two things at a time."""
 

@@ -44,6 +44,7 @@ from contourd.dicom.network.own_echo import SelfEchoRegistry, echo_self, own_tit
 from contourd.dicom.network.pynetdicom_internals import know_server, largest_pdu, reject, wake_serving
 from contourd.dicom.network.refusal_status import OUT_OF_RESOURCES, SUCCESS, answer
 from contourd.dicom.network.refused_image import RefusalResponder
+from contourd.dicom.network.review_scp import ReviewSCP
 from contourd.dicom.network.served import refuse_unserved
 from contourd.dicom.network.tls import listening_context, without_certificate
 from contourd.dicom.reading.decoders import UNCOMPRESSED, readable_syntaxes
@@ -66,7 +67,7 @@ ENDED = "the association has ended"
 
 
 class StorageSCP:
-    """Listens for CT images, verification requests, and what ``commitment`` takes."""
+    """Listens for CT images, verification requests, and what ``commitment`` and ``reviews`` take."""
 
     def __init__(
         self,
@@ -76,6 +77,7 @@ class StorageSCP:
         witness: Witness = lambda *deed: None,
         commitment: CommitmentSCP | None = None,
         connections: AssociationCounter | None = None,
+        reviews: ReviewSCP | None = None,
     ) -> None:
         self._node = node
         self._spool = spool
@@ -101,6 +103,9 @@ class StorageSCP:
         self._ae.require_calling_aet = [*node.allowed_callers, node.ae_title] if node.allowed_callers else []
         self._ae.add_supported_context(CTImageStorage, readable_syntaxes())
         self._ae.add_supported_context(Verification, list(UNCOMPRESSED))
+        self._reviews = reviews
+        if reviews is not None:
+            reviews.add_to(self._ae)
         self._more_handlers = commitment.add_to(self._ae) if commitment is not None else ()
         self._server: Any = None
         self._listening: threading.Thread | None = None
@@ -201,6 +206,8 @@ class StorageSCP:
         if reason:
             self._tell_rejection(association, reason)
             reject(association, *rejection)
+        elif self._reviews is not None:
+            self._reviews.requested(association, self._witness)
 
     def _refusal_of(self, association: Any) -> tuple[str, tuple[int, int, int]]:
         """Return why an association cannot be had, and how it is rejected; give it a place where it can."""
@@ -333,7 +340,10 @@ class StorageSCP:
                 # Nobody is there to hear the answer; it must not be Success all the same.
                 if stopping or opened.ended or opened.cut_off:
                     raise SpoolError("the node is stopping; send it again later" if stopping else ENDED)
-                self._sink.instance_stored(self._receive(event, opened))
+                if self._reviews is not None and self._reviews.is_for(event):
+                    self._reviews.take(event, opened)
+                else:
+                    self._sink.instance_stored(self._receive(event, opened))
         except Exception as error:  # an exception must become a status: the sender waits for it
             return self._refuser.refuse(error, event, opened)
         finally:

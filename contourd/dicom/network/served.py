@@ -11,7 +11,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from pydicom.uid import UID, CTImageStorage
+from pydicom.uid import UID, CTImageStorage, RTStructureSetStorage
 from pynetdicom.dimse_primitives import C_CANCEL, C_ECHO, C_STORE, N_ACTION, N_EVENT_REPORT
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import Verification, uid_to_service_class  # type: ignore[attr-defined]
@@ -24,7 +24,12 @@ from contourd.dicom.network.pynetdicom_internals import accepted_contexts, send_
 log = logging.getLogger(__name__)
 
 SERVED: Mapping[UID, tuple[type, ...]] = MappingProxyType(
-    {CTImageStorage: (C_STORE,), Verification: (C_ECHO,), PUSH_MODEL: (N_ACTION, N_EVENT_REPORT)}
+    {
+        CTImageStorage: (C_STORE,),
+        RTStructureSetStorage: (C_STORE,),
+        Verification: (C_ECHO,),
+        PUSH_MODEL: (N_ACTION, N_EVENT_REPORT),
+    }
 )
 
 

@@ -23,7 +23,15 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from contourd.dicom.network.commitment_scp import ReportSink, RequestSink
-from contourd.dicom.network.events import AssociationLimits, InstanceSink, ReceivedInstance, RefusedInstance, Witness
+from contourd.dicom.network.events import (
+    AssociationLimits,
+    InstanceSink,
+    ReceivedInstance,
+    ReceivedReview,
+    RefusedInstance,
+    ReviewSink,
+    Witness,
+)
 from contourd.dicom.network.own_echo import SelfEchoRegistry, echo_self
 from contourd.dicom.network.tls import listening_context
 from contourd.errors import NodeError, QueueUnavailable
@@ -57,10 +65,13 @@ REST_S = 0.1
 class _AssociationCalls:
     """What a receiver asks about one connection."""
 
-    def __init__(self, number: int, address: str, sink: InstanceSink, places: AssociationLimits) -> None:
+    def __init__(
+        self, number: int, address: str, sink: InstanceSink, reviews: ReviewSink | None, places: AssociationLimits
+    ) -> None:
         self._number = number
         self._address = address
         self._sink = sink
+        self._reviews = reviews
         self._places = places
         self._open = False
 
@@ -71,6 +82,7 @@ class _AssociationCalls:
             "admit": self._admit,
             "opened": self._opened,
             "stored": self._stored,
+            "reviewed": self._reviewed,
             "refused": self._refused,
             "closed": self._closed,
         }
@@ -84,6 +96,10 @@ class _AssociationCalls:
 
     def _stored(self, received: ReceivedInstance) -> None:
         self._sink.instance_stored(received)
+
+    def _reviewed(self, received: ReceivedReview) -> None:
+        assert self._reviews is not None  # else none is taken
+        self._reviews.review_stored(received)
 
     def _refused(self, refused: RefusedInstance) -> None:
         self._sink.instance_refused(refused)
@@ -111,10 +127,12 @@ class ReceiverPool:
         reports: ReportSink,
         requests: RequestSink,
         main: ReceiverMain = main,
+        reviews: ReviewSink | None = None,
     ) -> None:
         self._settings = settings
         self._sink = sink
         self._main = main
+        self._reviews = reviews
         self._witness = witness
         self._calls: Mapping[str, Callable[..., Any]] = {
             "alive": lambda: None,
@@ -251,9 +269,8 @@ class ReceiverPool:
             with theirs:
                 message = json.dumps([number, address, own]).encode()
                 socket.send_fds(receiver.handing, [message], [connection.fileno(), theirs.fileno()])
-            talk = partial(
-                self._converse, receiver, ours, _AssociationCalls(number, str(address[0]), self._sink, self._places)
-            )
+            calls = _AssociationCalls(number, str(address[0]), self._sink, self._reviews, self._places)
+            talk = partial(self._converse, receiver, ours, calls)
             threading.Thread(target=talk, name=f"association {number}", daemon=True).start()
         except (OSError, RuntimeError) as error:  # the receiver died just now; or no descriptors, no threads
             self._refuse(address, f"it cannot be handed over: {type(error).__name__}")

@@ -17,12 +17,14 @@ from multiprocessing.connection import Connection
 
 from contourd.dicom.network.commitment_messages import CommitmentReport, CommitmentRequest
 from contourd.dicom.network.commitment_scp import CommitmentSCP, ReportSink, RequestSink
-from contourd.dicom.network.events import ReceivedInstance, RefusedInstance
+from contourd.dicom.network.events import ReceivedInstance, ReceivedReview, RefusedInstance, ReviewSink
+from contourd.dicom.network.review_scp import ReviewSCP
 from contourd.dicom.network.scp import StorageSCP
 from contourd.errors import QueueUnavailable
 from contourd.node.receivers.channel import RequestChannel
 from contourd.settings import Settings
 from contourd.spool.access import keep_private
+from contourd.spool.folder import Spool
 from contourd.spool.opening import open_spool
 from contourd.system.logs import set_up_logging
 from contourd.system.memory import use_one_arena
@@ -68,6 +70,10 @@ class ConnectionChannels:
         """Record a durable instance; raises what the queue raises."""
         self._channels[received.association_id].ask("stored", received)
 
+    def review_stored(self, received: ReceivedReview) -> None:
+        """Record a durable structure set that came back; raises what the queue raises."""
+        self._channels[received.association_id].ask("reviewed", received)
+
     def instance_refused(self, refused: RefusedInstance) -> None:
         """Pass on; raises QueueUnavailable where nobody is there: the association's end is not told then, either."""
         self._channels[refused.association_id].ask("refused", refused)
@@ -104,6 +110,12 @@ def commitment_scp(settings: Settings, reports: ReportSink, requests: RequestSin
     return None
 
 
+def review_scp(settings: Settings, spool: Spool, sink: ReviewSink) -> ReviewSCP | None:
+    """Take structure sets that come back only where the settings name somebody who may send them."""
+    allowed = frozenset(reviewer.ae_title for reviewer in settings.reviewer)
+    return ReviewSCP(allowed, spool, sink) if allowed else None
+
+
 def main(settings: Settings, control: Connection, handing: socket.socket) -> None:
     """Serve the connections that are handed over, until told to stop."""
     for number in (signal.SIGINT, signal.SIGTERM):  # they are the first process's affair
@@ -114,7 +126,8 @@ def main(settings: Settings, control: Connection, handing: socket.socket) -> Non
     parties = ConnectionChannels(RequestChannel(control))
     spool = open_spool(settings.spool, int(settings.spool.min_free_gb * 1e9))
     commitment = commitment_scp(settings, parties, parties)
-    scp = StorageSCP(settings.node, spool, parties, parties.witness, commitment, parties)
+    reviews = review_scp(settings, spool, parties)
+    scp = StorageSCP(settings.node, spool, parties, parties.witness, commitment, parties, reviews)
     scp.begin()
     handing.settimeout(BEAT_S)
     taken = 0

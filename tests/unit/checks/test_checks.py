@@ -175,7 +175,7 @@ def test_the_names_are_stable(tmp_path: Path, small_bundle: Path) -> None:
     names = [check.name for check in checks_of(load_settings(path), path)]
     assert names == [
         *("settings", "spool.write", "spool.space", "spool.modes", "database", "hosts", "decoders"),
-        *("clock", "ntp", "constancy", "port"),
+        *("clock", "ntp", "constancy", "reviews", "port"),
         *("echo:pacs", "echo-back:pacs", f"model:{small_bundle}", f"device:{small_bundle}"),
     ]
     more = "[check]\nrt_utils = true\n[node.tls]\ncertificate = 'c'\nkey = 'k'\nrequire_certificate = false\n"

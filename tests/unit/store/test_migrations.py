@@ -31,6 +31,7 @@ STATES = {
     "shadows": "COMPARED",
     "tallies": "COMPLETE",
     "events": "COMPLETE",
+    "reviews": "COMPARED",
     "tally_sums": "COMPLETE",
     "tally_changes": "COMPLETE",
 }
@@ -42,6 +43,7 @@ RECORDS = {
     ("deliveries", "product"): "rtstruct",
     ("processes", "role"): "worker",
     ("processes", "loaded"): "",
+    ("review_organs", "fate"): "touched",
 }
 Content = dict[str, list[dict[str, Any]]]
 
