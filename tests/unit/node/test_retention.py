@@ -137,9 +137,11 @@ def test_each_class_of_files_has_its_time(node, paths):
     node.wait(0.2)
     assert (node.images(), node.rows(), node.outputs()) == (0, 0, [f"{job}-c1.dcm"])
     node.wait(26.8)
-    assert node.outputs() == [f"{job}-c1.dcm"]
+    shadow = f"outgoing/{job}-shadow1-c1.dcm"
+    assert node.spool.store_shadow(job, 1, 1, b"never sent") == shadow
+    assert node.outputs() == [f"{job}-c1.dcm", f"{job}-shadow1-c1.dcm"]
     node.wait(0.2)
-    assert node.outputs() == []
+    assert node.outputs() == []  # a shadow goes with its job
     (line,) = read_report(node.database).jobs
     assert line.state == "DELIVERED"
     with node.database.reading() as session:

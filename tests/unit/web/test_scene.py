@@ -194,3 +194,16 @@ def test_a_file_that_vanished_is_said(tmp_path):
     images = write_turned(phantom(), "HFS", tmp_path / "ct")
     with pytest.raises(SeriesUnusable, match="cannot be read"):
         open_scene(sorted(images.iterdir()), tmp_path / "rt.dcm", LIMIT)
+
+
+def test_a_shadow_is_drawn_beside_and_told_apart_and_one_that_cannot_be_read_is_left_out(tmp_path):
+    images = write_turned(phantom(), "HFS", tmp_path / "ct")
+    live = written(tmp_path, images)
+    (tmp_path / "broken.dcm").write_bytes(b"no structure set")
+    shadows = [("gone", tmp_path / "gone.dcm"), ("broken", tmp_path / "broken.dcm"), ("candidate 2", live)]
+    scene = open_scene(sorted(images.iterdir()), live, LIMIT, shadows)
+    assert [(organ.name, organ.shadow) for organ in scene.organs] == [("Parotid_L", ""), ("Parotid_L", "candidate 2")]
+    first, second = (organ.number for organ in scene.organs)
+    outlines = scene.outlines("axial", 13)
+    assert first != second
+    assert outlines[first] == outlines[second]
