@@ -18,6 +18,7 @@ from contourd.spool.folder import Spool
 from contourd.store.database import Database
 from contourd.store.states import DeliveryState
 from contourd.store.tables import DeliveryRow, SeriesRow
+from contourd.store.told_alerts import ToldAlerts
 from contourd.system.identity import host_name
 from tests import showcase
 from tests.paging import settings_for
@@ -211,7 +212,8 @@ def test_a_server_without_tls_gets_nothing_where_tls_is_asked_for(tmp_path, data
     assert mailbox.messages == []
 
 
-def test_the_command_sends_a_test(tmp_path, database, hook):  # noqa: ARG001
+def test_the_command_sends_a_test_and_has_all_told_again_where_that_is_asked_for(tmp_path, database, hook):
+    ToldAlerts(database).keep("webhook", ["held/job 1/1"])
     configuration = tmp_path / "contourd.toml"
     configuration.write_text(
         f'[spool]\nroot = "{tmp_path / "spool"}"\n[alerts]\nwebhook = "{hook.url}"\n'
@@ -221,6 +223,10 @@ def test_the_command_sends_a_test(tmp_path, database, hook):  # noqa: ARG001
     done = CliRunner().invoke(app, ["alert", "--config", str(configuration)])
     assert (done.exit_code, done.output) == (0, "a test alert was sent by webhook\n")
     assert hook.posts[0]["began"][0]["rule"] == "test"
+    assert ToldAlerts(database).read() == {"webhook": ["held/job 1/1"]}
+    done = CliRunner().invoke(app, ["alert", "--again", "--config", str(configuration)])
+    assert done.exit_code == 0
+    assert ToldAlerts(database).read() == {}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from contourd.acceptance.reference_patient import load_reference
 from contourd.model.remarks import RemarkCheck, Remarks
 from contourd.observe.pulse import TOLD, SelfTestFault
 from contourd.observe.report import read_report
-from contourd.store.states import JobState
+from contourd.spool.watching import StoreStanding
+from contourd.store.processes import Processes, ProcessFigures
+from contourd.store.states import JobState, ProcessRole
 from contourd.store.tables import AuditRow, JobRow, SeriesRow
 from contourd.web.access import TRIES
 from contourd.web.pages import rendered
@@ -70,6 +73,25 @@ def test_the_queue_is_shown_with_reasons(shown):
         assert told in text
     assert "read-only" in text
     assert "<form" not in text
+
+
+def test_hosts_are_shown_with_their_disk_and_how_the_object_store_answers_them(shown):
+    assert "<h2>Object store</h2>" not in shown.get("/").text
+    processes, since = Processes(shown.database), datetime.now(UTC) - timedelta(minutes=4)
+    processes.begin("node", ProcessRole.SERVE)
+    processes.beat("node", ProcessFigures(4 * 10**9, 10**12, StoreStanding(False, since, "<b>it refuses"), 1240))
+    text = shown.get("/").text
+    assert '<span class="bad-text">4 of 1000 GB disk free</span>' in text
+    store = text.partition("<h2>Object store</h2>")[2].partition("</section>")[0]
+    assert re.search(r'<span class="bad-text">down for <time [^>]*>4 min</time></span>', store)
+    assert "1240 images wait for it" in store
+    assert "&lt;b&gt;it refuses" in store
+    processes.beat("node", ProcessFigures(40 * 10**9, 10**12, StoreStanding(True, since, "it refused"), 1))
+    text = shown.get("/").text
+    assert "<span>40 of 1000 GB disk free</span>" in text
+    assert "1 image waits for it" in text
+    assert "it refused" not in text
+    processes.end("node")
 
 
 def test_every_page_comes_with_the_headers_that_keep_scripts_out(shown):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
@@ -16,9 +17,12 @@ from contourd.observe.status import to_json
 from contourd.observe.status_tables import age, job_in_full, series_in_full, to_table
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Settings, load_settings
+from contourd.spool.watching import StoreStanding
 from contourd.store.database import Database
-from contourd.store.states import DeliveryState, JobState, SeriesState
+from contourd.store.processes import Processes, ProcessFigures
+from contourd.store.states import DeliveryState, JobState, ProcessRole, SeriesState
 from contourd.store.tables import DeliveryRow, JobRow, SeriesRow
+from contourd.system.identity import host_name
 from tests.databases import queue_url
 from tests.reasons import because
 
@@ -311,3 +315,31 @@ def test_help_names_the_commands():
     done = run("--help")
     for command in ("serve", "contour", "status", "retry", "release", "train", "evaluate", "demo"):
         assert command in done.stdout
+
+
+def test_hosts_have_their_disk_and_the_object_store_its_state_and_last_error(database, settings):
+    processes, since = Processes(database), NOW - timedelta(minutes=4)
+    processes.begin("node", ProcessRole.SERVE)
+    processes.beat("node", ProcessFigures(7 * 10**9, 9 * 10**9, StoreStanding(False, since, "it refuses"), 1240))
+    report = read_report(database)
+    console = Console(width=160)
+    with console.capture() as capture:
+        console.print(to_table(report, settings, NOW))
+    lines = capture.get().splitlines()
+    host = host_name()
+    told = f"object store on {host} DOWN for 4 min   images that wait for it: 1240"
+    assert lines[lines.index(told) + 1] == "  it refuses"
+    assert "GB free" in next(line for line in lines if line.startswith("host "))
+    assert re.search(rf"^{host} +serve +.* 7 *$", capture.get(), re.MULTILINE)
+    (line,) = json.loads(to_json(report, settings))["processes"]
+    assert line["store"] == {
+        "reachable": False,
+        "since": since.isoformat(),
+        "last_error": "it refuses",
+        "waiting": 1240,
+    }
+    processes.beat("node", ProcessFigures(7 * 10**9, 9 * 10**9, StoreStanding(True, since, "it refused once"), 0))
+    with console.capture() as capture:
+        console.print(to_table(read_report(database), settings, NOW))
+    assert f"object store on {host} UP for 4 min   images that wait for it: 0" in capture.get()
+    assert "it refused once" not in capture.get()
