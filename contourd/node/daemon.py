@@ -263,7 +263,7 @@ class Daemon:
         every(EVERY_S, "trying itself", self._examination.run)
         every(POLL_S, "closing quiet series", self._close_quiet)
         led(BEAT_S, "reviewing orders", self._orders.review_orders)
-        led(BEAT_S, "watching the processes", self._watch.watch)
+        every(BEAT_S, "watching the processes", self._watch_processes)
         every(POLL_S, "watching the worker", self._workers.watch)
         every(POLL_S, "expiring leases", self._workers.expire_leases)
         every(POLL_S, "writing the audit trail", self._audit.flush)
@@ -299,6 +299,12 @@ class Daemon:
                 call()
 
         self._schedule.every(seconds, name, led)
+
+    def _watch_processes(self) -> None:
+        if self._leadership.leads():
+            self._watch.watch()
+        else:
+            self._watch.forget()
 
     def _close_quiet(self) -> None:
         self._intake.write_ends()

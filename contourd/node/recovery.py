@@ -81,10 +81,14 @@ class ProcessWatch:
                 if not self._processes.is_own(one):
                     self._take_up(one)
             self._expire_leases({one.id for one in running if self._processes.is_own(one)})
-        except QueueUnavailable:  # nobody could say that it runs, nor renew a lease
-            self._processes.forget_beats()
-            self._leases.clear()
+        except QueueUnavailable:
+            self.forget()
             raise
+
+    def forget(self) -> None:
+        """Let every time count anew: this node does not watch, perhaps as nobody reaches the database to write."""
+        self._processes.forget_beats()
+        self._leases.clear()
 
     def _take_up(self, one: RunningProcess) -> None:
         reason = Reason.of(HoldReason.PROCESS_GONE, role=one.role, host=one.identity.host)
