@@ -165,7 +165,8 @@ def _end_with_worker() -> None:
     """End when the other end of standard input is closed: the worker is gone."""
 
     def wait() -> None:
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 4096):  # not by ``sys.stdin``, whose lock Python wants back at its end
+            pass
         os._exit(LATER)
 
     threading.Thread(target=wait, name="worker", daemon=True).start()

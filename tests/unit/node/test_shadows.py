@@ -91,10 +91,11 @@ def is_alive(pid: int) -> bool:
     return True
 
 
-def test_it_is_kept_with_the_job_compared_and_not_sent(bench, runner_of, make_series):
+def test_it_is_kept_with_the_job_compared_and_not_sent(bench, runner_of, make_series, caplog):
     job = contoured(bench, make_series("p1"))
     live = read_contoured(bench.database, job).contouring
     run_to_end(runner_of())
+    assert "the shadow failed" not in caplog.text  # its process ends in order
     shadow = shadow_of(bench.database, job)
     assert (shadow.state, shadow.reason, shadow.model_version) == (ShadowState.COMPARED, None, "7")
     assert shadow.output.startswith(f"outgoing/{job}-shadow")
