@@ -20,7 +20,7 @@ from contourd.cli.installing import check, init
 from contourd.cli.jobs import jobs
 from contourd.cli.models import MODEL_COMMANDS
 from contourd.cli.node import serve, status, worker
-from contourd.cli.operating import alert, cancel, confirm, hold, recontour, release, replace, resend, retry
+from contourd.cli.operating import alert, cancel, confirm, export, hold, recontour, release, replace, resend, retry
 from contourd.cli.replaying import replay
 from contourd.cli.reviews import reviews
 from contourd.cli.routing import route
@@ -47,7 +47,7 @@ app = typer.Typer(
 COMMANDS: Mapping[str, tuple[Callable[..., Any], ...]] = {
     "Installation": (init, check, route, echo, send, accept),
     "Node": (serve, worker, status, shadows, audit, alert),
-    "Jobs": (jobs, retry, release, replace, hold, confirm, cancel, resend, recontour, replay, reviews),
+    "Jobs": (jobs, retry, release, replace, hold, confirm, cancel, resend, recontour, replay, export, reviews),
     "Contouring": (contour, demo),
     "Training": (curate, train, evaluate, ablate),
 }

@@ -26,6 +26,7 @@ EXAMPLES: Mapping[str, str] = MappingProxyType(
         "confirm": "contourd confirm 12",
         "cancel": 'contourd cancel 12 --reason "sent by mistake"',
         "resend": "contourd resend 12 --to archive",
+        "export": "contourd export 12 --output job-12",
         "recontour": "contourd recontour 12 --model BUNDLE",
         "replay": "contourd replay 12 --output again.dcm",
         "reviews": "contourd reviews --job 12",

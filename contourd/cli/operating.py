@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -113,6 +114,35 @@ def recontour(
     with open_operations(config) as (operations, _):
         made = operations.recontour(job, model)
         _tell("recontour", made, operations, f"job {made} contours the series of job {job} with {model}", json)
+
+
+def export(
+    job: JobArgument,
+    output: Annotated[Path, typer.Option(help="The folder to make; one that is there is left as it is.")],
+    config: ConfigOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write a job's structure sets, and its CT while it is here, into a folder.
+
+    Of a job that is held or waits for confirmation nothing is given out.
+    It is audited.
+    """
+    from contourd.operations.exporting import note_export, prepare_export, write_export
+    from contourd.transfer.copies import copies_of
+
+    with open_operations(config) as (operations, settings), open_database(settings) as database:
+        prepared = prepare_export(database, settings.spool.root, copies_of(settings.spool, database), job)
+        note_export(operations, prepared, "to a folder")
+        write_export(settings.spool.root, prepared, output)
+        left_out = f"; without the images: {prepared.left_out}" if prepared.left_out else ""
+        content = {
+            "action": "export",
+            "job": job,
+            "folder": str(output),
+            "files": [file.name for file in prepared.files],
+            "left_out": prepared.left_out,
+        }
+        tell(content, f"{len(prepared.files)} files of job {job} are in {output}{left_out}", json)
 
 
 def _tell(action: str, job: int, operations: Operations, text: str, json: bool) -> None:

@@ -8,12 +8,13 @@ from hmac import compare_digest
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from contourd.commands import command
 from contourd.dicom.reading.files import read_dicom
 from contourd.errors import InvalidTransition, PatientNamed
 from contourd.observe.overview import read_job
+from contourd.operations.exporting import note_export, prepare_export, zipped
 from contourd.operations.operations import Operations
 from contourd.transfer.copies import bring_if_possible
 from contourd.web.access import SESSION_S, SignedIn, SignInRefused
@@ -91,6 +92,8 @@ async def checked(request: Request) -> tuple[SignedIn, Form]:
 
 
 def _resend(site: Site, by: Operations, job: int, form: Form) -> str:
+    if form.get("confirmed") != "yes":
+        raise InvalidTransition("tick that it is to be sent: a structure set that was sent cannot be called back")
     profiles = {d.name: d.identities for d in site.settings.destination}
     by.resend(job, form.get("destination", ""), profiles)
     return f"goes to {form['destination']}"
@@ -152,6 +155,25 @@ SERIES_ACTIONS: Mapping[str, Callable[[Operations, int, float, str], str]] = {
     "release": _release,
     "replace": _replace,
 }
+
+
+async def give_export(request: Request) -> Response:
+    """Give a job's structure sets, and its CT while it is here, as a zip file; the audit trail keeps who took it."""
+    person, _ = await checked(request)
+    return await run_in_threadpool(_exported, request, person)
+
+
+def _exported(request: Request, person: SignedIn) -> Response:
+    site, job = site_of(request), request.path_params["job"]
+    root = site.settings.spool.root
+    try:
+        export = prepare_export(site.database, root, site.copies, job)
+    except InvalidTransition as error:
+        site.messages[person.csrf] = f"Not done: {error}."
+        return RedirectResponse(f"/jobs/{job}", 303)
+    note_export(site.operations(person.actor), export, "by the page")
+    name = {"Content-Disposition": f'attachment; filename="job-{job}.zip"'}
+    return StreamingResponse(zipped(root, export), media_type="application/zip", headers=name)
 
 
 async def act_on_series(request: Request) -> Response:

@@ -84,6 +84,7 @@ def make_app(settings: Settings, database: Database, pulse: Pulse | None = None)
         Route("/jobs/{job:number}/pixels/{plane}/{index:number}", pictures.pixels),
         Route("/jobs/{job:number}/outlines/{plane}/{index:number}", pictures.outlines),
         Route("/jobs/{job:number}/patient", actions.show_patient, methods=["POST"]),
+        Route("/jobs/{job:number}/export", actions.give_export, methods=["POST"]),
         Route("/jobs/{job:number}/{action}", actions.act_on_job, methods=["POST"]),
         Route("/series/{series:number}", pages.series_page),
         Route("/series/{series:number}/scene", pictures.describe),

@@ -270,6 +270,11 @@ def status(site: Site) -> list[object]:
     return site.operate("status")
 
 
+def export(site: Site) -> list[object]:
+    Spool(load_settings(site.queue()).spool.root).store_output(4, 1, b"as it was made")
+    return site.operate("export", 4, "--output", site.folder / "out")
+
+
 def jobs(site: Site) -> list[object]:
     status(site)
     database = Database(load_settings(site.queue()).database_url)
@@ -334,6 +339,7 @@ RUNS: Mapping[str, Callable[[Site], list[object]]] = {
     "constancy show": constancy,
     "audit": lambda site: site.operate("audit"),
     "alert": alert,
+    "export": export,
     "jobs": jobs,
     "retry": lambda site: site.operate("retry", 5),
     "release": lambda site: site.operate("release", 2),

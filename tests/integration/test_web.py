@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
 import subprocess
 import sys
+import zipfile
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -262,7 +264,7 @@ def test_a_person_acts_and_is_named(acting):
     assert "is confirmed" in acting.get("/jobs/1").text
     acting.act("/jobs/2/cancel", reason="sent by mistake")
     acting.act("/jobs/3/hold", reason="wait")
-    acting.act("/jobs/4/resend", destination="tps")
+    acting.act("/jobs/4/resend", destination="tps", confirmed="yes")
     acting.act("/jobs/5/retry")
     acting.act("/series/2/release", reason="complete")
     assert states(acting) == {1: "DELIVERING", 2: "CANCELLED", 3: "HELD", 4: "DELIVERING", 5: "DELIVERING"}
@@ -338,3 +340,34 @@ def test_the_page_loads_neither_torch_nor_pynetdicom():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_structure_set_is_sent_again_only_where_that_is_ticked(acting):
+    acting.sign_in()
+    acting.act("/jobs/4/resend", destination="tps")
+    assert "Not done: tick that it is to be sent" in acting.get("/jobs/4").text
+    assert states(acting)[4] == JobState.DELIVERED
+    assert not [entry for entry in trail(acting) if entry[1] == "resend"]
+
+
+def test_a_jobs_files_are_given_as_a_zip_to_who_signed_in_and_it_is_audited(acting):
+    acting.spool.store_output(4, 1, b"as it was made")
+    assert acting.post("/jobs/4/export", {}).status == 403
+    acting.sign_in()
+    assert "Take them out" in acting.get("/jobs/4").text
+    answer = acting.act("/jobs/4/export")
+    assert answer.headers["content-disposition"] == 'attachment; filename="job-4.zip"'
+    assert answer.headers["cache-control"] == "no-store"
+    with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+        assert {name: archive.read(name) for name in archive.namelist()} == {"job-4/RT/4-c1.dcm": b"as it was made"}
+    assert trail(acting)[-1] == ("Marie Curie", "export", "job 4", "1 structure sets, 0 images by the page")
+    for job, why in ((1, "nothing of job 1 is given out: it is CONFIRMING"), (99, "there is no job 99")):
+        assert acting.act(f"/jobs/{job}/export").status == 303
+        assert f"Not done: {why}" in acting.get("/jobs/4").text
+
+
+def test_a_job_says_why_it_took_its_route(shown):
+    text = shown.get("/jobs/4").text
+    for told in ("Why this route", "Route 1 of the settings", "RT Head Neck", "head|neck|HN", "5e7712655e77"):
+        assert told in text
+    assert "Not written down" in shown.get("/jobs/5").text
