@@ -127,10 +127,11 @@ def export(
     Of a job that is held or waits for confirmation nothing is given out.
     It is audited.
     """
-    from contourd.operations.exporting import note_export, prepare_export, write_export
+    from contourd.operations.exporting import note_export, prepare_export, refuse_present, write_export
     from contourd.transfer.copies import copies_of
 
     with open_operations(config) as (operations, settings), open_database(settings) as database:
+        refuse_present(output)
         prepared = prepare_export(database, settings.spool.root, copies_of(settings.spool, database), job)
         note_export(operations, prepared, "to a folder")
         write_export(settings.spool.root, prepared, output)

@@ -127,8 +127,14 @@ def read_exported(root: Path, file: ExportedFile) -> bytes:
 
 def note_export(by: Operations, export: Export, where: str) -> None:
     """Write down who takes it, before it is given."""
-    images = sum(file.name.startswith(IMAGES) for file in export.files)
+    images = sum(file.hashed is dataset_sha256 for file in export.files)
     by.note("export", f"job {export.job}", f"{len(export.files) - images} structure sets, {images} images {where}")
+
+
+def refuse_present(folder: Path) -> None:
+    """Refuse a folder that is there; raises InvalidTransition."""
+    if os.path.lexists(folder):
+        raise InvalidTransition(f"{folder} is there already, and nothing is overwritten; name a folder that is not")
 
 
 def write_export(root: Path, export: Export, folder: Path) -> None:
@@ -139,16 +145,14 @@ def write_export(root: Path, export: Export, folder: Path) -> None:
     InvalidTransition
         There is something of that name, it cannot be written, or a file is damaged.
     """
-    if os.path.lexists(folder):
-        raise InvalidTransition(f"{folder} is there already, and nothing is overwritten; name a folder that is not")
+    refuse_present(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         for file in export.files:
             target = partial / file.name
             target.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
             write_fsynced(target, [read_exported(root, file)], PRIVATE)
-        if os.path.lexists(folder):
-            raise InvalidTransition(f"{folder} was made meanwhile, and nothing is overwritten; name another folder")
+        refuse_present(folder)  # it may have been made meanwhile
         partial.rename(folder)
     except OSError as error:
         raise InvalidTransition(f"{folder} cannot be written: {error.strerror}") from error
