@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import select
+import time
 from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import URL, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError
-from sqlalchemy.pool import Pool
+from sqlalchemy import URL, Dialect, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, InvalidatePoolError
+from sqlalchemy.pool import ConnectionPoolEntry, Pool
 
 from contourd.errors import NodeError
 
@@ -16,6 +20,9 @@ SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 OLDEST_VERSION = 130000  # as the server counts: 13
 CONNECT_S = 10
 LOCK_TIMEOUT_MS = 10_000
+# A connection that was used so lately is used again unasked: to ask takes as long as any statement.
+IDLE_S = 1.0
+USED = "used"  # of a connection, when it was
 # Each connection: how soon the server finds that its host is gone (tcp(7)), and how it is spoken to.
 SESSION = (
     ("tcp_keepalives_idle", "5"),
@@ -112,7 +119,6 @@ def open_engine(url: URL, lock_timeout_ms: int = LOCK_TIMEOUT_MS, pool: type[Poo
             url,
             hide_parameters=True,  # what is written never stands in the text of an error
             isolation_level="READ COMMITTED",
-            pool_pre_ping=True,
             poolclass=pool,
             connect_args={"application_name": "contourd", "client_encoding": "utf8", **arguments},
         )
@@ -122,7 +128,30 @@ def open_engine(url: URL, lock_timeout_ms: int = LOCK_TIMEOUT_MS, pool: type[Poo
         raise NodeError("PostgreSQL needs its driver: pip install 'contourd[postgres]'") from error
     settings = ", ".join(f"set_config('{n}', '{v}', false)" for n, v in (*SESSION, ("lock_timeout", lock_timeout_ms)))
     event.listen(engine, "connect", lambda connection, record: _set_up(connection, settings))
+    event.listen(engine, "checkin", _note_use)
+    event.listen(engine, "checkout", partial(_replace_dead, engine.dialect))
     return engine
+
+
+def _note_use(connection: Any, record: ConnectionPoolEntry) -> None:  # noqa: ARG001
+    record.info[USED] = time.monotonic()
+
+
+def _replace_dead(dialect: Dialect, connection: Any, record: ConnectionPoolEntry, proxy: object) -> None:  # noqa: ARG001
+    """Have the pool open another connection where one that has lain idle is dead, as after a restart of the server."""
+    if time.monotonic() - record.info.get(USED, math.inf) < IDLE_S and not _is_told(connection):
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as error:
+        raise InvalidatePoolError from error
+
+
+def _is_told(connection: Any) -> bool:
+    """Return whether the server has sent something unasked, as its farewell."""
+    waiting = select.poll()
+    waiting.register(connection.fileno(), select.POLLIN)
+    return bool(waiting.poll(0))
 
 
 def _set_up(connection: Any, settings: str) -> None:

@@ -15,8 +15,8 @@ from contourd.model.model_identity import ModelIdentity
 from contourd.model.remarks import NO_REMARKS, Remarks
 from contourd.profiles import RTSTRUCT
 from contourd.reasons.catalogue import HoldReason, Reason
-from contourd.store.constancy_series import own_series
-from contourd.store.contourings import Contouring, FurtherOutput, add_contouring, models_of_jobs
+from contourd.store.claiming import Wanted, claim_oldest, sent_with
+from contourd.store.contourings import Contouring, FurtherOutput, add_contouring
 from contourd.store.database import Database
 from contourd.store.device_waits import waits_since
 from contourd.store.facets import file_remarks
@@ -24,8 +24,7 @@ from contourd.store.hints import DELIVERIES, JOBS, hint
 from contourd.store.locks import lock_deliveries_of_job, lock_job, locked
 from contourd.store.processes import end_process
 from contourd.store.states import DELIVERIES_WAITING, JOBS_NOT_ENDED, DeliveryState, JobEvent, JobState
-from contourd.store.stored_files import within_reach
-from contourd.store.tables import DeliveryRow, InstanceRow, JobRow, SeriesRow
+from contourd.store.tables import DeliveryRow, JobRow, SeriesRow
 from contourd.store.transitions import Why, add_delivery, advance_job, end_job, release_delivery, withdraw_job
 from contourd.system.clock import Clock, utc_now
 
@@ -118,42 +117,25 @@ class Queue:
         orders
             Those that the worker can do; None: whatever was ordered.
         """
+        wanted = Wanted(but, orders, self._host)
         with self._database.transaction() as session:
-            queued = select(JobRow).where(JobRow.state == JobState.QUEUED)
-            if but:
-                queued = queued.where(JobRow.id.not_in(but))
-            if orders is not None:
-                queued = queued.where(JobRow.contouring_order.in_(orders))
-            if self._host:
-                queued = queued.where(within_reach(self._host))
-            oldest = queued.order_by(JobRow.attempts, JobRow.created_at, JobRow.id).limit(1)
-            patients = oldest.where(JobRow.series_id.not_in(own_series()))
-            job = (
-                session.scalars(patients.with_for_update(key_share=True, skip_locked=True)).first()
-                or session.scalars(oldest.with_for_update(key_share=True, skip_locked=True)).first()
-            )
-            if job is None:
-                return None
-            job.attempts += 1
-            job.claims += 1
-            job.worker, job.lease_until = worker, self._now() + timedelta(seconds=lease_s)
-            self._advance(session, job, JobEvent.CLAIM, worker)
-            series_uid = session.scalars(select(SeriesRow.series_uid).where(SeriesRow.id == job.series_id)).one()
-            stored = select(InstanceRow.path, InstanceRow.sha256).where(InstanceRow.series_id == job.series_id)
-            instances = session.execute(stored.order_by(InstanceRow.id)).all()
-            return Job(
-                JobClaim(job.id, worker, job.claims),
-                series_uid,
-                job.revision,
-                job.model,
-                tuple(path for path, _ in instances),
-                tuple(job.destinations),
-                job.attempts,
-                job.override,
-                tuple(sha256 for _, sha256 in instances),
-                _sent_with(session, job.id),
-                job.contouring_order,
-            )
+            now = self._now()
+            job = claim_oldest(session, worker, wanted, now, now + timedelta(seconds=lease_s))
+        if job is None:
+            return None
+        return Job(
+            JobClaim(job.id, worker, job.token),
+            job.series_uid,
+            job.revision,
+            job.model,
+            tuple(path for path, _ in job.images),
+            tuple(job.destinations),
+            job.attempts,
+            job.override,
+            tuple(sha256 for _, sha256 in job.images),
+            job.sent_with,
+            job.order,
+        )
 
     def waiting_orders(self, but: Collection[str] = ()) -> list[str]:
         """Return what queued jobs are ordered as, each order once, but those."""
@@ -166,7 +148,7 @@ class Queue:
         queued = select(JobRow).where(JobRow.state == JobState.QUEUED, JobRow.contouring_order == "")
         with self._database.reading() as session:
             return [
-                UnorderedJob(job.id, job.model, tuple(job.destinations), _sent_with(session, job.id))
+                UnorderedJob(job.id, job.model, tuple(job.destinations), sent_with(session, job.id))
                 for job in session.scalars(queued.order_by(JobRow.id))
             ]
 
@@ -437,8 +419,3 @@ class Queue:
 def _contoured_by(worker: str) -> Select[JobRow]:
     owned = select(JobRow).where(JobRow.state == JobState.CONTOURING, JobRow.worker == worker)
     return locked(owned.order_by(JobRow.id))
-
-
-def _sent_with(session: Session, job_id: int) -> ModelIdentity | None:
-    sent = session.scalar(select(DeliveryRow.id).where(DeliveryRow.job_id == job_id).limit(1))
-    return None if sent is None else models_of_jobs(session, [job_id]).get(job_id)

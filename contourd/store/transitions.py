@@ -6,13 +6,15 @@ No row of theirs is made anywhere else, and no state of theirs is set anywhere e
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, String, bindparam, insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from contourd.profiles import RTSTRUCT
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Route
+from contourd.store.column_types import UTCDateTime
 from contourd.store.facets import file_job
 from contourd.store.locks import insert_absent, lock_series, locked
 from contourd.store.review_tables import ReviewRow
@@ -144,6 +146,39 @@ def advance_job(session: Session, job: JobRow, event: JobEvent, reason: Why, at:
     if event in ORDERED_ANEW:
         job.contouring_order = ""
     record(session, "job", job.id, event, job.state, reason, at)
+
+
+def claim_chosen(chosen: Select[tuple[int]]) -> Select[Any]:
+    """Return the statement by which PostgreSQL claims a job, and records it: it selects the row as it is then.
+
+    Its parameters are ``worker``, ``now`` and ``until``.
+
+    Parameters
+    ----------
+    chosen
+        Selects the id of a job that is queued, and locks it.
+    """
+    worker, now, jobs = bindparam("worker", type_=String), bindparam("now", type_=UTCDateTime), JobRow.__table__
+    event, state = JobEvent.CLAIM, next_job_state(JobState.QUEUED, JobEvent.CLAIM)
+    one = chosen.cte("chosen")
+    claimed = (
+        update(jobs)  # type: ignore[arg-type]
+        .where(jobs.c.id == one.c.id)
+        .values(
+            state=state.value,
+            attempts=jobs.c.attempts + 1,
+            claims=jobs.c.claims + 1,
+            worker=worker,
+            lease_until=bindparam("until", type_=UTCDateTime),
+            updated_at=now,
+        )
+        .returning(*jobs.c)
+        .cte("claimed")
+    )
+    values = {"at": now, "subject": "job", "subject_id": claimed.c.id, "event": event.value, "state": state.value}
+    told = select(*(literal(v) if isinstance(v, str) else v for v in values.values()), worker, literal(""), literal(""))
+    columns = [*values, "detail", "reason_code", "reason_detail"]
+    return select(claimed).add_cte(insert(EventRow.__table__).from_select(columns, told).cte("told"))  # type: ignore[arg-type]
 
 
 def advance_delivery(session: Session, row: DeliveryRow, event: DeliveryEvent, reason: Why, at: datetime) -> None:

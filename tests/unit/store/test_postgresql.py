@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -152,7 +153,23 @@ def test_connections_that_the_server_ended_are_replaced_before_they_are_used(ser
     with psycopg.connect(cluster.url("postgres"), autocommit=True) as other:
         ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
         assert other.execute(ended, [served.engine.url.database]).rowcount > 0
+        left = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s"
+        while other.execute(left, [served.engine.url.database]).fetchone()[0]:
+            time.sleep(0.01)
     assert queue.fetch_job("w", 60) is not None
+
+
+def test_a_connection_that_lay_idle_is_asked_whether_it_lives(served, monkeypatch):
+    """A host whose network went away is told nothing: only an answer shows that the server is there."""
+    asked = list[str]()
+    ping = type(served.engine.dialect).do_ping
+    noted = lambda dialect, connection: asked.append("ping") or ping(dialect, connection)  # noqa: E731
+    monkeypatch.setattr(type(served.engine.dialect), "do_ping", noted)
+    served.probe()
+    assert asked == []
+    monkeypatch.setattr("contourd.store.postgresql.IDLE_S", 0.0)
+    served.probe()
+    assert asked == ["ping"]
 
 
 def test_a_transaction_whose_connection_is_ended_is_undone_and_told(served, cluster):
