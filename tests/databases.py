@@ -46,9 +46,16 @@ def programs() -> Path:
 
 
 class Cluster:
-    """A PostgreSQL server with its data in a folder of its own, which is removed with it."""
+    """A PostgreSQL server with its data in a folder of its own, which is removed with it.
 
-    def __init__(self, *options: str) -> None:
+    Parameters
+    ----------
+    clients
+        A network of which it lets hosts in, too.
+    """
+
+    def __init__(self, *options: str, address: str = LOOPBACK, clients: str = "") -> None:
+        self.address = address
         self._programs, self._options = programs(), options
         self._folder = Path(tempfile.mkdtemp(prefix="contourd-postgresql-"))
         self.data, self.log, self.port = self._folder / "data", self._folder / "log", free_port()
@@ -68,11 +75,19 @@ class Cluster:
             *("initdb", "--no-sync", "--auth=scram-sha-256", f"--username={OWNER}", f"--pwfile={password}"),
             *("--encoding=UTF8", "--locale=C.UTF-8", "--pgdata", str(self.data)),
         )
+        if clients:
+            with (self.data / "pg_hba.conf").open("a", encoding="utf-8") as file:
+                file.write(f"host all all {clients} scram-sha-256\n")
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
         options = (
-            *(f"port={self.port}", f"listen_addresses={LOOPBACK}", "unix_socket_directories=", "max_connections=150"),
+            *(
+                f"port={self.port}",
+                f"listen_addresses={self.address}",
+                "unix_socket_directories=",
+                "max_connections=150",
+            ),
             *("shared_buffers=64MB", "lc_messages=C", "timezone=Europe/Amsterdam", *self._options),
         )
         with self.log.open("ab") as log:
@@ -110,7 +125,7 @@ class Cluster:
 
     def url(self, name: str, password: str = PASSWORD) -> str:
         """Return the URL of a database as a settings file gives it."""
-        return f"postgresql://{OWNER}:{quote(password, safe='')}@{LOOPBACK}:{self.port}/{name}"
+        return f"postgresql://{OWNER}:{quote(password, safe='')}@{self.address}:{self.port}/{name}"
 
     def make(self, template: str = "template0") -> str:
         """Make a database; returns its name."""

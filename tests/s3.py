@@ -71,22 +71,23 @@ class Bucket:
     connection).
     """
 
-    def __init__(self, server: Server, folder: Path) -> None:
+    def __init__(self, server: Server, folder: Path, address: str = "127.0.0.1") -> None:
         self.name = server.make_bucket()
         self.fault: Callable[[str, str], str] = lambda method, path: ""
         self.unconditional = False
         self.requests: list[tuple[str, str]] = []
         self.server = server
+        self.address = address
         self._credentials = folder / "s3.credentials"
         self._credentials.write_text(KEY)
-        self._proxy = Proxy(("127.0.0.1", 0), self._handler())
+        self._proxy = Proxy((address, 0), self._handler())
         self._proxy.daemon_threads = True
         self._thread = Thread(target=self._proxy.serve_forever, daemon=True)
         self._thread.start()
 
     def settings(self, timeout_s: float = 3.0) -> StoreSettings:
         return StoreSettings(
-            endpoint=f"http://127.0.0.1:{self._proxy.server_address[1]}",
+            endpoint=f"http://{self.address}:{self._proxy.server_address[1]}",
             bucket=self.name,
             credentials_file=self._credentials,
             timeout_s=timeout_s,

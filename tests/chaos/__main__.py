@@ -95,13 +95,13 @@ def report(node: Site) -> Verdict:
 
 
 def total(verdicts: Sequence[Verdict]) -> str:
-    acknowledged, series, lost, doubled, missing, again, kills = (
+    acknowledged, series, lost, doubled, missing, late, again, kills = (
         sum(getattr(verdict, name) for verdict in verdicts)
-        for name in ("acknowledged", "series", "lost", "doubled", "missing", "sent_again", "kills")
+        for name in ("acknowledged", "series", "lost", "doubled", "missing", "late", "sent_again", "kills")
     )
     return (
         f"{kills} kills; {acknowledged} instances acknowledged in {series} series, {lost} lost; "
-        f"structure sets: {missing} missing, {doubled} doubled, {again} sent again unchanged"
+        f"structure sets: {missing} missing, {doubled} doubled, {late} late results sent, {again} sent again unchanged"
     )
 
 

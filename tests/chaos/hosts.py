@@ -1,7 +1,8 @@
 """Several hosts that have nothing in common but a database and an object store, each a process tree of its own.
 
-A host has a name and process numbers of its own (Linux namespaces: uts, pid), so that nobody sees by the kernel whether
-another host's process lives, and a kill of its first process ends all that runs on it at once, as a power switch does.
+A host has a name, process numbers and, where the machine allows, a network of its own (Linux namespaces), so that
+nobody sees by the kernel whether another host's process lives, and a kill of its first process ends all that runs on
+it at once, as a power switch does.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -25,9 +27,10 @@ import pytest
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.uids import derived_uid
 from contourd.errors import ContourdError
-from contourd.system.loopback import LOOPBACK, free_port, listens
+from contourd.system.loopback import LOOPBACK, free_port
 from tests import s3
 from tests.bright import phantom
+from tests.chaos.network import make_network
 from tests.chaos.peers import Acknowledged, Destination, send
 from tests.chaos.server import ROOT, WAIT_S, Timeout, wait_until
 from tests.chaos.site import BROKEN_OFF, NEWEST_JOB, UNDER_WAY
@@ -49,17 +52,35 @@ def require_namespaces() -> None:
         pytest.skip("this user may make no namespaces (unshare)")
 
 
+def _listens(address: str, port: int) -> bool:
+    with suppress(OSError), socket.create_connection((address, port), timeout=1):
+        return True
+    return False
+
+
 class Host:
     """One host: ``contourd serve --no-worker``, or ``contourd worker``.
 
     Parameters
     ----------
-    port
-        Where it receives; 0: it is a worker's.
+    address, port
+        Where it receives; port 0: it is a worker's.
+    within
+        What starts a program in its network.
     """
 
-    def __init__(self, name: str, folder: Path, settings: str, key: bytes, port: int = 0) -> None:
-        self.name, self.port, self.spool = name, port, folder / "spool"
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        settings: str,
+        key: bytes,
+        address: str = LOOPBACK,
+        port: int = 0,
+        within: tuple[str, ...] = (),
+    ) -> None:
+        self.name, self.address, self.port, self.spool = name, address, port, folder / "spool"
+        self._within = within
         self.configuration, self.log = folder / "contourd.toml", folder / "contourd.log"
         self.running: subprocess.Popen[bytes] | None = None
         self._from = 0  # where the log of the last start begins
@@ -76,7 +97,16 @@ class Host:
         self._from = len(self.log.read_text(errors="replace")) if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.running = subprocess.Popen(
-                [*NAMESPACES, *NAMED, self.name, *CONTOURD, *command, "--config", str(self.configuration)],
+                [
+                    *self._within,
+                    *NAMESPACES,
+                    *NAMED,
+                    self.name,
+                    *CONTOURD,
+                    *command,
+                    "--config",
+                    str(self.configuration),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -142,7 +172,7 @@ class Host:
 
         def there() -> bool:
             self.check()
-            return listens(self.port)
+            return _listens(self.address, self.port)
 
         wait_until(there, f"{self.name} does not listen")
 
@@ -159,12 +189,17 @@ class Hosts:
 
     def __init__(self, folder: Path, bundle: Path, seed: int = 1) -> None:
         self.folder = folder
-        self.cluster = Cluster(*CLUSTER)
+        self.network = make_network()
+        address = self.network.address if self.network else LOOPBACK
+        self.cluster = Cluster(*CLUSTER, address=address, clients=self.network.addresses if self.network else "")
         self.cluster.start()
         self.url = self.cluster.url(self.cluster.make())
         self._store = s3.Server()
-        self.bucket = s3.Bucket(self._store, folder)
-        self.destinations = (Destination("steady"), Destination("flaky", (0.4, 0.15, 0.15), seed))
+        self.bucket = s3.Bucket(self._store, folder, address)
+        self.destinations = (
+            Destination("steady", address=address),
+            Destination("flaky", (0.4, 0.15, 0.15), seed, address),
+        )
         self.acknowledged = Acknowledged()
         self.images: dict[str, list[Path]] = {}
         self.kills = 0
@@ -176,9 +211,11 @@ class Hosts:
 
     def _host(self, name: str, bundle: Path, port: int) -> Host:
         folder = self.folder / name
+        within = self.network.plug(name) if self.network else ()
+        address = self.network.address_of(name) if self.network else LOOPBACK
         text = f"""
 [node]
-host = "{LOOPBACK}"
+host = "{address}"
 port = {port or 11112}
 receivers = 0
 associations_per_peer = 20
@@ -208,8 +245,8 @@ destinations = ["steady", "flaky"]
 """
         for destination in self.destinations:
             text += f'[[destination]]\nname = "{destination.name}"\nae_title = "{destination.ae_title}"\n'
-            text += f'host = "{LOOPBACK}"\nport = {destination.port}\n'
-        return Host(name, folder, text, bytes(range(32)), port)
+            text += f'host = "{self.bucket.address}"\nport = {destination.port}\n'
+        return Host(name, folder, text, bytes(range(32)), address, port, within)
 
     @property
     def hosts(self) -> list[Host]:
@@ -239,10 +276,10 @@ destinations = ["steady", "flaky"]
         folder = write_ct_series(phantom(), self.folder / "ct" / name, SeriesIdentity(name, f"{name}^Test"))
         uid = str(derived_uid(name, "series"))
         self.images[uid] = sorted(folder.iterdir())
-        ports = [receiver.port for receiver in self.receivers]
+        addresses = [(receiver.address, receiver.port) for receiver in self.receivers]
         if len(self.images) % 2:
-            ports.reverse()
-        sender = threading.Thread(target=send, args=(self.images[uid], ports, self.acknowledged), daemon=True)
+            addresses.reverse()
+        sender = threading.Thread(target=send, args=(self.images[uid], addresses, self.acknowledged), daemon=True)
         sender.start()
         self._senders.append((uid, sender))
         return uid
@@ -343,6 +380,8 @@ destinations = ["steady", "flaky"]
         self.bucket.close()
         self._store.stop()
         self.cluster.remove()
+        if self.network is not None:
+            self.network.close()
 
 
 @contextmanager

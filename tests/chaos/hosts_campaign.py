@@ -17,6 +17,9 @@ SENDERS, MOST_OPEN = 3, 8
 # Longer than a lease: whoever hung comes back to a job or a delivery that is another's.
 HANGS_S = LEASE_S + 2.0
 AWAY_S = (0.5, 4.0)
+# Shorter, and longer, than a lease.
+BROKEN_S = (1.0, 3 * LEASE_S)
+MINUTE_S = 60.0
 BACKEND = "SELECT pid FROM pg_stat_activity WHERE application_name = 'contourd' ORDER BY random() LIMIT 1"
 
 
@@ -83,6 +86,35 @@ def _store_away(hosts: Hosts, rng: random.Random) -> None:
     hosts.bucket.fault = lambda method, path: ""
 
 
+def _store_away_for_a_minute(hosts: Hosts, rng: random.Random) -> None:  # noqa: ARG001
+    hosts.bucket.fault = lambda method, path: "away"
+    time.sleep(MINUTE_S)
+    hosts.bucket.fault = lambda method, path: ""
+
+
+def _link_of_receiver(hosts: Hosts, rng: random.Random) -> None:
+    _break(hosts, rng.choice(hosts.receivers).name, rng.uniform(*BROKEN_S))
+
+
+def _link_of_worker(hosts: Hosts, rng: random.Random) -> None:
+    busy = [str(row[0]) for row in hosts.ask_or("SELECT worker FROM jobs WHERE state = 'CONTOURING'")]
+    names = [host.name for host in hosts.workers]
+    _break(
+        hosts,
+        next((name for name in names if any(one.startswith(name) for one in busy)), rng.choice(names)),
+        rng.uniform(*BROKEN_S),
+    )
+
+
+def _break(hosts: Hosts, name: str, seconds: float) -> None:
+    assert hosts.network is not None
+    hosts.network.pull(name, out=True)
+    try:
+        time.sleep(seconds)
+    finally:
+        hosts.network.pull(name, out=False)
+
+
 BLOWS = (
     HostBlow("a receiver is switched off", _receiver_off, 2.0),
     HostBlow("a worker is switched off", _worker_off, 2.0),
@@ -93,6 +125,17 @@ BLOWS = (
     HostBlow("PostgreSQL is ended at once", _postmaster),
     HostBlow("the store is away", _store_away),
 )
+# Where hosts have networks of their own.
+LINKS = (
+    HostBlow("the link of a receiver is broken", _link_of_receiver, 1.5),
+    HostBlow("the link of a worker is broken", _link_of_worker, 1.5),
+)
+LONG = (HostBlow("the store is away for a minute", _store_away_for_a_minute, 0.3),)
+
+
+def blows_of(hosts: Hosts) -> tuple[HostBlow, ...]:
+    """Return what can be done to these hosts."""
+    return (*BLOWS, *LINKS) if hosts.network is not None else BLOWS
 
 
 def _tell_nobody(text: str) -> None:
@@ -120,14 +163,15 @@ def strike_at_random(hosts: Hosts, kills: int, rng: random.Random, told: Callabl
     """Strike at random moments while several senders send one series after another."""
     hosts.start()
     hosts.wait_listening()
-    weights = [blow.weight for blow in BLOWS]
+    blows = (*blows_of(hosts), *LONG)
+    weights = [blow.weight for blow in blows]
     for _ in range(kills):
         while hosts.sending() < SENDERS and hosts.open() < MOST_OPEN:
             hosts.arrive()
         if hosts.open() >= MOST_OPEN:  # else hosts that are killed all the time fall ever further behind
             wait_until(lambda: _caught_up(hosts), "the hosts do not catch up")
         time.sleep(rng.uniform(0.0, 3.0))
-        (blow,) = rng.choices(BLOWS, weights)
+        (blow,) = rng.choices(blows, weights)
         _strike(hosts, blow, rng, told)
 
 

@@ -63,13 +63,16 @@ class Acknowledged:
             return self.changed.wait_for(lambda: len(self.digests) > than, timeout_s)
 
 
-def send(paths: list[Path], port: int | Sequence[int], acknowledged: Acknowledged, ae_title: str = SCANNER) -> None:
+def send(
+    paths: list[Path], port: int | Sequence[tuple[str, int]], acknowledged: Acknowledged, ae_title: str = SCANNER
+) -> None:
     """Send as a patient scanner does: what was not acknowledged is sent again, on another association.
 
     Parameters
     ----------
     port
-        Of several, each association goes to the next, and after some images there is another: as behind a balancer.
+        Of several addresses, each association goes to the next, and after some images there is another: as behind a
+        balancer.
     """
     _config.STORE_SEND_CHUNKED_DATASET = True  # the file's own bytes
     ae = AE(ae_title)
@@ -77,10 +80,10 @@ def send(paths: list[Path], port: int | Sequence[int], acknowledged: Acknowledge
     ae.dimse_timeout = ANSWER_S  # pynetdicom's own reactor takes an answer away from its sender now and then
     waiting, deadline = list(paths), time.monotonic() + SENDING_S
     opened: list[socket.socket] = []
-    ports = itertools.cycle([port] if isinstance(port, int) else port)
+    addresses = itertools.cycle([(LOOPBACK, port)] if isinstance(port, int) else port)
     some = len(paths) if isinstance(port, int) else max(1, len(paths) // 2)
     while waiting and time.monotonic() < deadline:
-        association = ae.associate(LOOPBACK, next(ports), ae_title="CONTOURD", evt_handlers=without_delay(opened))
+        association = ae.associate(*next(addresses), ae_title="CONTOURD", evt_handlers=without_delay(opened))
         left = max(0, len(waiting) - some)
         while len(waiting) > left and association.is_established:
             try:
@@ -108,7 +111,9 @@ class Destination:
         Chances that a first try is answered with "out of resources", cut before it is stored, cut after it is stored.
     """
 
-    def __init__(self, name: str, moods: tuple[float, float, float] = (0, 0, 0), seed: int = 0) -> None:
+    def __init__(
+        self, name: str, moods: tuple[float, float, float] = (0, 0, 0), seed: int = 0, address: str = LOOPBACK
+    ) -> None:
         self.name, self.ae_title = name, name.upper()
         self.answers_once: dict[str, int] = {}  # series -> the status that its first structure set is answered with
         self.order: dict[str, list[str]] = defaultdict(list)  # series -> SOP Instance UIDs
@@ -122,7 +127,7 @@ class Destination:
         ae.add_supported_context(Verification)
         self._connections: list[socket.socket] = []
         handlers = [(evt.EVT_C_STORE, self._store), (evt.EVT_CONN_OPEN, self._opened), *self.support(ae)]
-        self.server: Any = ae.start_server((LOOPBACK, 0), block=False, evt_handlers=handlers)
+        self.server: Any = ae.start_server((address, 0), block=False, evt_handlers=handlers)
         self.port = int(self.server.socket.getsockname()[1])
 
     def support(self, ae: AE) -> list[Any]:  # noqa: ARG002

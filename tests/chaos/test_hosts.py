@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.hosts import Hosts, several_hosts
-from tests.chaos.hosts_campaign import BLOWS, strike_each
+from tests.chaos.hosts_campaign import blows_of, strike_each
 from tests.chaos.verdict import judge_hosts
 
 SEED, SETTLING_S = 20261130, 300.0
@@ -19,11 +19,12 @@ SEED, SETTLING_S = 20261130, 300.0
 @pytest.mark.timeout(600)  # a minute where nothing else runs
 def test_nothing_is_lost_and_nothing_doubled_between_hosts(tmp_path: Path, bright_bundle: Path) -> None:
     with several_hosts(tmp_path / "hosts", bright_bundle, SEED) as hosts:
-        strike_each(hosts, BLOWS, random.Random(SEED))
+        blows = blows_of(hosts)
+        strike_each(hosts, blows, random.Random(SEED))
         hosts.settle(SETTLING_S)
         verdict = judge_hosts(hosts)
         assert verdict.problems == ()
-        assert verdict.kills == verdict.series == len(BLOWS)
+        assert verdict.kills == verdict.series == len(blows)
         assert verdict.acknowledged == 24 * verdict.series
         _the_verdict_sees_what_is_wrong(hosts)
 
@@ -37,6 +38,9 @@ def _the_verdict_sees_what_is_wrong(hosts: Hosts) -> None:
     series, (uid, *_) = next(iter(steady.order.items()))
     steady.digests[uid].add("of a late result")
     assert judge_hosts(hosts).doubled == 1
+    steady.copies["1.2.3"] = 1
+    assert judge_hosts(hosts).late == 1
+    del steady.copies["1.2.3"]
     del steady.order[series]
     steady.copies[uid] = 0
     assert judge_hosts(hosts).missing == 2

@@ -37,7 +37,7 @@ class Judged(Protocol):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Counts, of which ``lost``, ``doubled`` and ``missing`` must be zero, and what was found in words.
+    """Counts, of which ``lost``, ``doubled``, ``missing`` and ``late`` must be zero, and what was found in words.
 
     Attributes
     ----------
@@ -47,6 +47,8 @@ class Verdict:
         Structure sets too many: of one job and one destination more than one SOP Instance UID, or copies that differ.
     missing
         Structure sets that a destination does not have.
+    late
+        Structure sets that a destination has and no delivery names: results of a claim that was another's by then.
     sent_again
         Copies of the same structure set, byte for byte, because an answer was lost.
     """
@@ -56,6 +58,7 @@ class Verdict:
     lost: int
     doubled: int
     missing: int
+    late: int
     sent_again: int
     kills: int
     problems: tuple[str, ...]
@@ -85,7 +88,7 @@ def _structure_sets(site: Judged, wanted: Collection[str]) -> tuple[list[str], l
 
 
 def _verdict(site: Judged, doubled: list[str], missing: list[str], left: list[str]) -> Verdict:
-    lost = _lost(site)
+    lost, late = _lost(site), _late(site)
     missing += _not_sent(site)
     return Verdict(
         len(site.acknowledged.digests),
@@ -93,9 +96,10 @@ def _verdict(site: Judged, doubled: list[str], missing: list[str], left: list[st
         len(lost),
         len(doubled),
         len(missing),
+        len(late),
         sum(destination.doubled() for destination in site.destinations),
         site.kills,
-        (*lost, *doubled, *missing, *_untold(site), *left),
+        (*lost, *doubled, *missing, *late, *_untold(site), *left),
     )
 
 
@@ -136,6 +140,20 @@ def _compare(site: Judged, destination: Destination, doubled: list[str], missing
     for series, came in destination.order.items():
         if came != wanted.get(series, []):
             doubled.append(f"series {series} at {destination.name}: {came} came, {wanted.get(series, [])} were made")
+
+
+def _late(site: Judged) -> list[str]:
+    """Find what destinations have of which no delivery knows."""
+    made = {
+        str(pydicom.dcmread(site.file(output), specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
+        for (output,) in site.ask("SELECT DISTINCT output FROM deliveries")
+    }
+    return [
+        f"{uid} is at {destination.name}, and no delivery names it"
+        for destination in site.destinations
+        for uid in sorted(destination.copies.keys() - made)
+        if destination.copies[uid]
+    ]
 
 
 def _not_sent(site: Judged) -> list[str]:
