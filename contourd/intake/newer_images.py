@@ -47,8 +47,13 @@ class Replacement:
     renamed: bool
 
 
+def differences(one: Path, other: Path) -> tuple[str, ...]:
+    """Return what of the patient, and of the slice's place, differs between two images of one UID."""
+    return (*differing_identity(one, other), *([PLACE] if differing_place(one, other) else []))
+
+
 def note_newer(
-    session: Session, root: Path, series: SeriesRow, known: InstanceRow, received: ReceivedInstance, now: datetime
+    session: Session, series: SeriesRow, received: ReceivedInstance, differs: tuple[str, ...], now: datetime
 ) -> bool:
     """Write down that an image came again with other content; both files are kept.
 
@@ -59,8 +64,6 @@ def note_newer(
     last = latest_newer(session, series.id).get(received.sop_instance_uid)
     if last is not None and last.sha256 == received.sha256:
         return False
-    one, other = root / known.path, root / received.path
-    differs = (*differing_identity(one, other), *([PLACE] if differing_place(one, other) else []))
     session.add(
         NewerImageRow(
             series_id=series.id,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from sqlalchemy import event, func, select, text
+from sqlalchemy import func, select, text
 
 from contourd.constancy.requests import ConstancyChecks
 from contourd.delivery.commitment_requests import CommitmentRequests
@@ -126,45 +126,6 @@ def test_each_job_is_claimed_once_however_many_claim(others, database):
     workers = [(f"worker {n}", Queue(others())) for n in range(6)]
     assert at_once(*(partial(claim, *worker) for worker in workers)) == [None] * 6
     assert sorted(claimed) == sorted(jobs)
-
-
-def test_a_claim_is_two_statements_and_no_connection_is_tried_before(others):
-    database = others()
-    first, second = add_job(database, 1, "pacs,tps"), add_job(database, 2)
-    queue, asked = Queue(database), list[str]()
-    assert queue.fetch_job("w", 60).id == first
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(database.engine.dialect), "do_ping", lambda dialect, connection: asked.append("ping"))
-        event.listen(database.engine, "before_cursor_execute", lambda *call: asked.append(call[2].split()[0]))
-        job = queue.fetch_job("w", 60)
-    assert asked == ["WITH", "SELECT"]
-    assert (job.id, job.claim.token, job.paths, job.destinations) == (second, 1, ("2/0", "2/1"), ("pacs",))
-    with database.reading() as session:
-        (row,) = session.scalars(select(EventRow).where(EventRow.subject_id == second, EventRow.event == "claim"))
-        assert (row.state, row.text, row.reason) == ("CONTOURING", "w", None)
-
-
-def test_a_claim_finds_its_job_by_the_index_and_sorts_nothing(others):
-    database, asked = others(), list[tuple[str, object]]()
-    add_job(database)
-    event.listen(database.engine, "before_cursor_execute", lambda *call: asked.append((call[2], call[3])))
-    Queue(database, host="here").fetch_job("w", 60, but=[99], orders=[""])
-    with psycopg.connect(database.url) as connection:
-        connection.execute("SET enable_seqscan = off")  # few rows are read as they lie
-        rows = connection.execute(f"EXPLAIN {asked[0][0]}".encode(), asked[0][1]).fetchall()
-    plan = "\n".join(line for (line,) in rows)
-    assert "Index Scan using jobs_by_state" in plan
-    assert "Sort" not in plan
-    assert "Seq Scan" not in plan
-
-
-def test_a_claim_passes_over_a_job_that_another_transaction_changes(others, database):
-    first, second = add_job(database, 1), add_job(database, 2)
-    queue = Queue(others())
-    with database.transaction() as session:
-        session.execute(text("UPDATE jobs SET attempts = 1 WHERE id = :first"), {"first": first})
-        assert queue.fetch_job("w", 60).id == second
-    assert queue.fetch_job("w", 60).id == first
 
 
 def intake_of(database: Database, root: Path) -> Intake:
