@@ -187,8 +187,8 @@ class Hosts:
     A scanner goes from one receiver to the other with each association that it opens, as behind a balancer.
     """
 
-    def __init__(self, folder: Path, bundle: Path, seed: int = 1) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, bundle: Path, seed: int = 1, lease_s: float = LEASE_S) -> None:
+        self.folder, self.lease_s = folder, lease_s
         self.network = make_network()
         address = self.network.address if self.network else LOOPBACK
         self.cluster = Cluster(*CLUSTER, address=address, clients=self.network.addresses if self.network else "")
@@ -203,6 +203,7 @@ class Hosts:
         self.acknowledged = Acknowledged()
         self.images: dict[str, list[Path]] = {}
         self.kills = 0
+        self._checking = threading.Lock()
         self.receivers = [self._host(name, bundle, free_port()) for name in RECEIVERS]
         self.workers = [self._host(name, bundle, 0) for name in WORKERS]
         self._senders: list[tuple[str, threading.Thread]] = []
@@ -232,7 +233,7 @@ gapped_s = 2.0
 [worker]
 device = "cpu"
 runtime = "torch"
-lease_s = {LEASE_S}
+lease_s = {self.lease_s}
 max_attempts = {MOST_ATTEMPTS}
 [delivery]
 first_retry_s = 0.5
@@ -262,8 +263,9 @@ destinations = ["steady", "flaky"]
 
     def check(self) -> None:
         """See that each host that was switched on runs."""
-        for host in self.hosts:
-            host.check()
+        with self._checking:
+            for host in self.hosts:
+                host.check()
 
     def wait_listening(self) -> None:
         """Wait until both receivers listen."""
@@ -385,11 +387,11 @@ destinations = ["steady", "flaky"]
 
 
 @contextmanager
-def several_hosts(folder: Path, bundle: Path, seed: int = 1) -> Iterator[Hosts]:
+def several_hosts(folder: Path, bundle: Path, seed: int = 1, lease_s: float = LEASE_S) -> Iterator[Hosts]:
     """Make them, and end all that was started."""
     require_namespaces()
     folder.mkdir(parents=True, exist_ok=True)
-    made = Hosts(folder, bundle, seed)
+    made = Hosts(folder, bundle, seed, lease_s)
     try:
         yield made
     finally:

@@ -7,18 +7,19 @@ import random
 import signal
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 
-from tests.chaos.hosts import LEASE_S, Hosts
+from tests.chaos.hosts import Hosts
 from tests.chaos.server import wait_until
 
 SENDERS, MOST_OPEN = 3, 8
 # Longer than a lease: whoever hung comes back to a job or a delivery that is another's.
-HANGS_S = LEASE_S + 2.0
+HANGS_AFTER_LEASE_S = 2.0
 AWAY_S = (0.5, 4.0)
-# Shorter, and longer, than a lease.
-BROKEN_S = (1.0, 3 * LEASE_S)
+# How long a link is broken: shorter, and longer, than a lease.
+BROKEN_S, BROKEN_LEASES = 1.0, 3.0
 MINUTE_S = 60.0
 BACKEND = "SELECT pid FROM pg_stat_activity WHERE application_name = 'contourd' ORDER BY random() LIMIT 1"
 
@@ -64,7 +65,7 @@ def _hang(hosts: Hosts, rng: random.Random, contouring: bool) -> None:
         busy = [row[0] for row in hosts.ask_or("SELECT worker FROM jobs WHERE state = 'CONTOURING'")]
         host = next((one for one in hosts.workers if any(str(name).startswith(one.name) for name in busy)), host)
     host.signal(signal.SIGSTOP)
-    time.sleep(HANGS_S)
+    time.sleep(hosts.lease_s + HANGS_AFTER_LEASE_S)
     host.signal(signal.SIGCONT)
 
 
@@ -93,24 +94,21 @@ def _store_away_for_a_minute(hosts: Hosts, rng: random.Random) -> None:  # noqa:
 
 
 def _link_of_receiver(hosts: Hosts, rng: random.Random) -> None:
-    _break(hosts, rng.choice(hosts.receivers).name, rng.uniform(*BROKEN_S))
+    _break(hosts, rng.choice(hosts.receivers).name, rng)
 
 
 def _link_of_worker(hosts: Hosts, rng: random.Random) -> None:
     busy = [str(row[0]) for row in hosts.ask_or("SELECT worker FROM jobs WHERE state = 'CONTOURING'")]
     names = [host.name for host in hosts.workers]
-    _break(
-        hosts,
-        next((name for name in names if any(one.startswith(name) for one in busy)), rng.choice(names)),
-        rng.uniform(*BROKEN_S),
-    )
+    busy_ones = [name for name in names if any(one.startswith(name) for one in busy)]
+    _break(hosts, rng.choice(busy_ones or names), rng)
 
 
-def _break(hosts: Hosts, name: str, seconds: float) -> None:
+def _break(hosts: Hosts, name: str, rng: random.Random) -> None:
     assert hosts.network is not None
     hosts.network.pull(name, out=True)
     try:
-        time.sleep(seconds)
+        time.sleep(rng.uniform(BROKEN_S, BROKEN_LEASES * hosts.lease_s))
     finally:
         hosts.network.pull(name, out=False)
 
@@ -133,6 +131,15 @@ LINKS = (
 LONG = (HostBlow("the store is away for a minute", _store_away_for_a_minute, 0.3),)
 
 
+def in_short(hosts: Hosts) -> tuple[tuple[HostBlow, ...], ...]:
+    """Return each of them once: those that are waited for longest, a hang and a broken link, at the same time."""
+    if hosts.network is None:
+        return tuple((blow,) for blow in BLOWS)
+    of_receiver, of_worker = LINKS
+    with_link = {_worker_hangs: of_receiver, _receiver_hangs: of_worker}
+    return tuple((blow, with_link[blow.strike]) if blow.strike in with_link else (blow,) for blow in BLOWS)
+
+
 def blows_of(hosts: Hosts) -> tuple[HostBlow, ...]:
     """Return what can be done to these hosts."""
     return (*BLOWS, *LINKS) if hosts.network is not None else BLOWS
@@ -143,15 +150,20 @@ def _tell_nobody(text: str) -> None:
 
 
 def strike_each(
-    hosts: Hosts, blows: Sequence[HostBlow], rng: random.Random, told: Callable[[str], None] = _tell_nobody
+    hosts: Hosts,
+    together: Sequence[Sequence[HostBlow]],
+    rng: random.Random,
+    told: Callable[[str], None] = _tell_nobody,
 ) -> None:
-    """Strike each blow while a series comes and another is contoured."""
+    """Strike each blow while a series comes and another is contoured; some of them at the same time."""
     hosts.start()
     hosts.wait_listening()
-    for blow in blows:
+    for blows in together:
         hosts.arrive()
         wait_until(lambda: _at_work(hosts), "nothing is at work")
-        _strike(hosts, blow, rng, told)
+        with ThreadPoolExecutor(len(blows)) as pool:
+            for done in [pool.submit(_strike, hosts, blow, rng, told) for blow in blows]:
+                done.result()
 
 
 def _at_work(hosts: Hosts) -> bool:

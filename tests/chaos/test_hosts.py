@@ -8,23 +8,25 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.hosts import Hosts, several_hosts
-from tests.chaos.hosts_campaign import blows_of, strike_each
+from tests.chaos.hosts_campaign import blows_of, in_short, strike_each
 from tests.chaos.verdict import judge_hosts
 
-SEED, SETTLING_S = 20261130, 300.0
+SEED, SETTLING_S, LEASE_S = 20261130, 300.0, 2.0
 
 
 # pynetdicom leaves the socket of a refused connection to the garbage collector; the senders here meet many.
 @pytest.mark.filterwarnings("ignore:Exception ignored in. <socket:pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.timeout(600)  # a minute where nothing else runs
 def test_nothing_is_lost_and_nothing_doubled_between_hosts(tmp_path: Path, bright_bundle: Path) -> None:
-    with several_hosts(tmp_path / "hosts", bright_bundle, SEED) as hosts:
-        blows = blows_of(hosts)
-        strike_each(hosts, blows, random.Random(SEED))
+    with several_hosts(tmp_path / "hosts", bright_bundle, SEED, LEASE_S) as hosts:
+        together = in_short(hosts)
+        assert {blow for blows in together for blow in blows} == set(blows_of(hosts))
+        strike_each(hosts, together, random.Random(SEED))
         hosts.settle(SETTLING_S)
         verdict = judge_hosts(hosts)
         assert verdict.problems == ()
-        assert verdict.kills == verdict.series == len(blows)
+        assert verdict.kills == len(blows_of(hosts))
+        assert verdict.series == len(together)
         assert verdict.acknowledged == 24 * verdict.series
         _the_verdict_sees_what_is_wrong(hosts)
 
