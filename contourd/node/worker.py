@@ -279,6 +279,11 @@ class Worker:
         except SpoolError as error:
             self._wait_for_spool(job, error.reason)
             return
+        except QueueUnavailable as error:  # of the index of what is stored; no fault of the job's
+            log.warning("the job is given back: %s", error, extra={"action": "wait", "job": job.id})
+            away = error.reason
+            self._retry_until_stopped(lambda: self._queue.return_job(job.claim, away))
+            return
         except DeviceUnavailable as error:
             self._wait_for_device(job, error)
             return

@@ -6,6 +6,8 @@ import pytest
 from sqlalchemy import select
 
 from contourd.contour.contouring import contour_series
+from contourd.errors import QueueUnavailable
+from contourd.reasons.catalogue import HoldReason
 from contourd.settings import load_settings
 from contourd.store.queue import Queue
 from contourd.store.states import JobState
@@ -43,3 +45,20 @@ def test_what_a_worker_finishes_that_lost_its_lease_counts_for_nothing(bench, ma
         assert list(session.scalars(select(DeliveryRow.output))) == [f"outgoing/{job}-c2.dcm"]
         assert len(list(session.scalars(select(ContouringRow)))) == 1
     assert [path.name for path in (bench.root / "outgoing").iterdir()] == [f"{job}-c2.dcm"]
+
+
+@pytest.mark.parametrize("step", ["bring", "give"])
+def test_a_job_whose_index_of_what_is_stored_cannot_be_read_is_given_back_and_goes_on(
+    bench, make_series, monkeypatch, step
+):
+    """PostgreSQL is restarted while the images are fetched, or the structure sets stored: nobody is to be asked."""
+    bench.add(make_series("p1"))
+
+    def away(copies, paths):  # noqa: ARG001
+        raise QueueUnavailable("the database is being started")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(bench.worker._copies), step, away)
+        row = bench.work()
+    assert (row.state, row.attempts, row.reason.code) == (JobState.QUEUED, 0, HoldReason.DATABASE_AWAY)
+    assert bench.work().state == JobState.DELIVERING
