@@ -12,6 +12,7 @@ from contourd.settings import load_settings
 from contourd.store.queue import Queue
 from contourd.store.states import JobState
 from contourd.store.tables import ContouringRow, DeliveryRow, JobRow
+from contourd.transfer.copies import LocalCopies
 from tests.contoured import activate, close_bench, open_bench
 from tests.interop.node import write_configuration
 from tests.reasons import because
@@ -58,7 +59,7 @@ def test_a_job_whose_index_of_what_is_stored_cannot_be_read_is_given_back_and_go
         raise QueueUnavailable("the database is being started")
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(bench.worker._copies), step, away)
+        patch.setattr(LocalCopies, step, away)
         row = bench.work()
     assert (row.state, row.attempts, row.reason.code) == (JobState.QUEUED, 0, HoldReason.DATABASE_AWAY)
     assert bench.work().state == JobState.DELIVERING
