@@ -27,6 +27,7 @@ import pytest
 from contourd.dicom.ct_write import SeriesIdentity, write_ct_series
 from contourd.dicom.uids import derived_uid
 from contourd.errors import ContourdError
+from contourd.spool.s3 import S3Store
 from contourd.system.loopback import LOOPBACK, free_port
 from tests import s3
 from tests.bright import phantom
@@ -314,7 +315,7 @@ destinations = ["steady", "flaky"]
         content = b""
         with suppress(ContourdError):
             for name, offset, size in rows:
-                content = self.bucket.open().get(name, offset, size)
+                content = S3Store(self.bucket.settings(WAIT_S)).get(name, offset, size)
         found.write_bytes(content)
         return found
 

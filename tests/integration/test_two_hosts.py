@@ -13,6 +13,7 @@ import pytest
 
 from tests import databases
 from tests.chaos.hosts import NAMED
+from tests.chaos.peers import dataset_digest
 from tests.integration.quick_node import QuickNode
 from tests.integration.receiving import sending
 from tests.integration.serving import send, series, wait
@@ -130,12 +131,6 @@ def test_a_series_through_both_hosts_is_one_and_the_other_host_makes_the_same_by
         wait(lambda: site.ask(counted) == [(len(first),), (len(later),)], node)
         node.wait_until(lambda s: s["counts"].get("DELIVERED") == 2)
     # What was made and sent after the dump is made again, and sent again: the same structure set, byte for byte.
-    sets = [dataset_of(path) for path in site.pacs.folder.iterdir()]
+    sets = [dataset_digest(path) for path in site.pacs.folder.iterdir()]
     assert len(sets) == 3
     assert len(set(sets)) == 2
-
-
-def dataset_of(path: Path) -> bytes:
-    """Return the bytes of a file after its file meta information, which is the receiver's."""
-    content = path.read_bytes()
-    return content[content.index(b"\x08\x00\x05\x00CS") :]
