@@ -16,7 +16,7 @@ from contourd.dicom.rtstruct.writer import Provenance, save_structure_set, struc
 from contourd.imaging.contours import ROI, MaskInBox, StructureSet, trace
 from contourd.model.structures import catalogue
 
-PROVENANCE = Provenance("benchmark", "1", "0" * 64, "0" * 64)
+PROVENANCE = Provenance.of_one("benchmark", "1", "0" * 64, "0" * 64)
 Masks = dict[str, MaskInBox]
 
 

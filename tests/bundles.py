@@ -42,7 +42,9 @@ def damage(weights: Path) -> None:
     weights.write_bytes(content)
 
 
-def make_bright_bundle(folder: Path, structures: tuple[str, str] = ("Brainstem", "SpinalCord")) -> Path:
+def make_bright_bundle(
+    folder: Path, structures: tuple[str, str] = ("Brainstem", "SpinalCord"), name: str = "bright"
+) -> Path:
     """Make a bundle whose answer is known: its first organ is what is brighter than 250 HU, the second is never found.
 
     Only the last two layers count: the image passes the first of them, and the second has one weight. The window maps
@@ -58,7 +60,7 @@ def make_bright_bundle(folder: Path, structures: tuple[str, str] = ("Brainstem",
         network.classify.weight[1, 0, 1, 1, 1] = 30.0
         network.classify.bias[1] = -10.0
         network.classify.bias[2] = -50.0
-    fields = {"name": "bright", "version": "1", "model": config.model_dump(mode="json"), "preprocess": {}}
+    fields = {"name": name, "version": "1", "model": config.model_dump(mode="json"), "preprocess": {}}
     return save_bundle(folder, fields, network).folder
 
 

@@ -66,7 +66,7 @@ class Bench:
             session.flush()
             for path in sorted(folder.iterdir()):
                 self.store(session, series.id, path, moment)
-            job = JobRow(series_id=series.id, revision=1, model=self.settings.route[0].model)
+            job = JobRow(series_id=series.id, revision=1, model=self.settings.route[0].asked)
             job.destinations = destinations.split(",")
             job.state, job.created_at, job.updated_at = JobState.QUEUED, moment, moment
             session.add(job)

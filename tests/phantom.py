@@ -38,7 +38,7 @@ BALLS: Mapping[str, tuple[Vector, float]] = {
     "SpinalCord": ((1.0, 20.0, 2.0), 5.0),
 }
 NOT_FOUND = "Larynx"
-PROVENANCE = Provenance("hn7", "1.0", "a" * 64, "b" * 64)
+PROVENANCE = Provenance.of_one("hn7", "1.0", "a" * 64, "b" * 64)
 BALL_HU = {"Parotid_L": 300, "Parotid_R": 500, "SpinalCord": 700}
 TISSUE_HU = 40
 

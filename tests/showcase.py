@@ -52,7 +52,7 @@ def drawn(instances: list[Instance]) -> tuple[Dataset, Remarks]:
     for name, mask in reference_masks(series.grid).items():
         box = _around(mask)
         rois.append(ROI(name, trace(mask[box], box, series.grid), series.grid.volume_mm3(mask) / 1000))
-    provenance = Provenance("hn7", "1", "0" * 64, "0" * 64, 1)
+    provenance = Provenance.of_one("hn7", "1", "0" * 64, "0" * 64, 1)
     return structure_set_dataset(StructureSet(tuple(rois)), series, provenance, catalogue(), remarks=REMARKS), REMARKS
 
 

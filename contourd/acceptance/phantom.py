@@ -247,7 +247,7 @@ def write_phantom(folder: Path, position: str, profile: Profile) -> WrittenPhant
         rois.append(ROI(solid.name, trace(probability, whole, series.grid, holes=HoleStyle(profile.holes)), 0.0))
         masks[profile.name_of(solid.name)] = MaskInBox(whole, probability >= 0.5)
     model_hash, settings_hash = (hashlib.sha256(s.encode()).hexdigest() for s in (__version__, profile.identity()))
-    provenance = Provenance("acceptance", __version__, model_hash, settings_hash)
+    provenance = Provenance.of_one("acceptance", __version__, model_hash, settings_hash)
     dataset = structure_set_dataset(StructureSet(tuple(rois)), series, provenance, CATALOGUE, profile)
     _label(dataset, position)
     check_structure_set(dataset, series, masks)

@@ -91,7 +91,7 @@ def _of_the_alerts(settings: Settings, send_mail: bool) -> tuple[InstallationChe
 
 
 def _of_the_models(settings: Settings) -> tuple[InstallationCheck, ...]:
-    names = dict.fromkeys(route.model for route in settings.route)
+    names = dict.fromkeys(name for route in settings.route for name in route.models)
     listed = command("models list")
     whole = f"install the model again; route.model takes the name of a model of `{listed}`, or a folder"
     shadows = dict.fromkeys(route.shadow for route in settings.route if route.shadow)

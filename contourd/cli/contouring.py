@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,15 +25,22 @@ from contourd.errors import NodeError, SeriesUnusable
 from contourd.profiles import PROFILES
 
 if TYPE_CHECKING:
+    from contourd.contour.drawing import ModelDrawing, ModelsInTurn
     from contourd.dicom.reading.series import Instance
     from contourd.imaging.contours import ROI
+    from contourd.model.bundle_config import ModelBundle
+    from contourd.model.model_use import ModelUse
+    from contourd.model.predictor import Predictor
     from contourd.model.remarks import Remarks
+    from contourd.settings import WorkerSettings
 
 
 def contour(
     ct_folder: Annotated[Path, typer.Argument(help="Folder with the CT series, searched to the bottom.")],
     output: Annotated[Path, typer.Option(help="The structure set to write.")],
-    model: Annotated[str, typer.Option(help="A shipped model's name, or a bundle's folder.")] = "hn7",
+    model: Annotated[
+        list[str], typer.Option(help="A shipped model's name, or a bundle's folder; several draw in turn.")
+    ] = ["hn7"],  # noqa: B006
     device: DeviceOption = "auto",
     runtime: RuntimeOption = "auto",
     series_uid: Annotated[str | None, typer.Option(help="Which series, where the folder holds several.")] = None,
@@ -41,7 +49,10 @@ def contour(
     structures: StructuresOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Contour one CT series of a folder, without a node."""
+    """Contour one CT series of a folder, without a node.
+
+    Of several models the first that lists an organ draws it.
+    """
     from contourd.dicom.reading.instance import survey_series
 
     if not ct_folder.is_dir():
@@ -51,27 +62,31 @@ def contour(
     instances = choose_series(found, unreadable, ct_folder, series_uid)
     from contourd.contour.contouring import ContouringOptions, contour_series
     from contourd.dicom.rtstruct.writer import save_structure_set
-    from contourd.model.bundle import load_bundle
     from contourd.model.site_structures import site_colours
-    from contourd.models.runtimes import make_predictor, user_cache
 
-    predictor = make_predictor(load_bundle(model), worker_settings(device, runtime), user_cache())
+    models = _models(model, worker_settings(device, runtime))
     order = ContouringOptions(profiles=(chosen,), override=signed(override), colours=site_colours(structures))
     with _stages() as report:
-        contoured = contour_series(instances, predictor, order, report)
+        contoured = contour_series(instances, models, order, report)
     output.parent.mkdir(parents=True, exist_ok=True)
     save_structure_set(contoured.dataset, output)
-    organs = [_organ(roi, contoured.remarks) for roi in contoured.structures.rois]
+    organs = [
+        _organ(roi, use, contoured.remarks)
+        for use in contoured.models
+        for roi in contoured.structures.rois
+        if roi.name in use.organs
+    ]
     if json:
-        bundle = predictor.bundle
-        of_model = {"name": bundle.name, "version": bundle.version, "sha256": bundle.sha256}
+        drew = [asdict(use.identity) for use in contoured.models if use.identity is not None]
+        devices = dict.fromkeys(use.runtime.device for use in contoured.models if use.runtime is not None)
         content = {"output": str(output), "profile": profile, "series": instances[0].series_instance_uid,
-                "images": len(instances), "model": of_model, "device": str(predictor.device),
+                "images": len(instances), "model": drew[0], "models": drew, "device": ", ".join(devices),
                 "organs": [asdict(organ) for organ in organs], "header": list(contoured.remarks.formal)}  # fmt: skip
         typer.echo(as_json(content))
         return
     for organ in organs:
-        typer.echo(f"{organ.name:<16} {organ.volume_cc:8.1f} cc{organ.words()}")
+        of = f"   {organ.model}" if len(model) > 1 else ""
+        typer.echo(f"{organ.name:<16} {organ.volume_cc:8.1f} cc{of}{organ.words()}")
     for change in contoured.remarks.formal:
         typer.echo(f"header: {change}")
     typer.echo(f"{output}: AI generated, not reviewed")
@@ -85,6 +100,7 @@ class OrganSummary:
     volume_cc: float
     state: str
     reason: str
+    model: str
 
     def words(self) -> str:
         """Return it for the end of the organ's line."""
@@ -92,13 +108,34 @@ class OrganSummary:
         return named[self.state] + self.reason
 
 
-def _organ(roi: ROI, remarks: Remarks) -> OrganSummary:
+def _models(names: Sequence[str], settings: WorkerSettings) -> Predictor | ModelsInTurn:
+    """Return what contours; of several each is loaded in its turn, and the one before it is given back."""
+    from contourd.contour.drawing import ModelInTurn, ModelsInTurn
+    from contourd.model.bundle import load_bundle
+    from contourd.model.model_use import ModelUse
+    from contourd.models.runtimes import make_predictor, user_cache
+
+    bundles = [load_bundle(name) for name in names]
+    if len(bundles) == 1:
+        return make_predictor(bundles[0], settings, user_cache())
+
+    def run(bundle: ModelBundle, call: Callable[[Predictor], ModelDrawing]) -> ModelDrawing:
+        return call(make_predictor(bundle, settings, user_cache()))
+
+    turns = [
+        ModelInTurn(ModelUse(name, bundle.identity), partial(run, bundle))
+        for name, bundle in zip(names, bundles, strict=True)
+    ]
+    return ModelsInTurn(tuple(turns))
+
+
+def _organ(roi: ROI, use: ModelUse, remarks: Remarks) -> OrganSummary:
     state, reason = ("drawn" if roi.contours else "not found"), ""
     if roi.name in remarks.flagged:
         state, reason = "check", remarks.flagged[roi.name]
     if roi.name in remarks.withheld:
         state, reason = "withheld", remarks.withheld[roi.name]
-    return OrganSummary(roi.name, round(roi.volume_cc, 2), state, reason)
+    return OrganSummary(roi.name, round(roi.volume_cc, 2), state, reason, use.name)
 
 
 def choose_series(

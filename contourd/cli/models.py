@@ -173,7 +173,7 @@ def _tell(change: ActivationChange, settings: Settings) -> None:
     if routes:
         typer.echo(f"used by route {routes}")
     else:
-        named = ", ".join(dict.fromkeys(route.model for route in settings.route))
+        named = ", ".join(dict.fromkeys(name for route in settings.route for name in route.models))
         typer.echo(f'no route uses it: none has model = "{model.name}"; they name {named}', err=True)
     accept, baseline = command("accept", "DEST"), command("constancy baseline")
     typer.echo(

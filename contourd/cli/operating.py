@@ -103,17 +103,19 @@ def resend(
 
 def recontour(
     job: JobArgument,
-    model: Annotated[str, typer.Option(help="Name of a shipped model, or folder of a bundle.")],
+    model: Annotated[list[str], typer.Option(help="A model's name, or a bundle's folder; several draw in turn.")],
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
     """Contour a job's series with another model, as a new job.
 
-    It goes to the same destinations.
+    It goes to the same destinations. Of several models the first that lists an organ draws it.
     """
     with open_operations(config) as (operations, _):
-        made = operations.recontour(job, model)
-        _tell("recontour", made, operations, f"job {made} contours the series of job {job} with {model}", json)
+        made = operations.recontour(job, *model)
+        _tell(
+            "recontour", made, operations, f"job {made} contours the series of job {job} with {', '.join(model)}", json
+        )
 
 
 def export(

@@ -57,7 +57,7 @@ def verdict(result: Replay) -> str:
 
 def _show(result: Replay) -> None:
     before = result.before
-    typer.echo(f"job {result.job_id}, contoured with {before.model.text()} by contourd {before.contourd}")
+    typer.echo(f"job {result.job_id}, contoured with {before.models_text} by contourd {before.contourd}")
     typer.echo(verdict(result))
     for one in result.changed:
         typer.echo(f"  {one.text()}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,21 +53,25 @@ def _show(forecast: FolderForecast) -> None:
         typer.echo("  " + ", ".join(filter(None, [f"{one.images} images", first.modality or "no modality", message])))
         for answer in one.routes:
             verdict = "taken" if answer.taken else "; ".join(answer.unfit) or "fits, but an earlier one is taken"
-            typer.echo(f"  route {answer.number} ({answer.model} to {', '.join(answer.destinations)}): {verdict}")
+            models, places = (", ".join(names) for names in (answer.models, answer.destinations))
+            typer.echo(f"  route {answer.number} ({models} to {places}): {verdict}")
         typer.echo(f"  -> {_outcome(one)}")
     for path, reason in forecast.unreadable.items():
         typer.echo(f"{path}\n  -> refused: {reason}")
 
 
 def _outcome(one: Forecast) -> str:
-    if one.reason or one.model is None:
+    if one.reason or not one.models:
         return f"{one.outcome.value}: {one.reason}"
     places = ", ".join(f"{name} (profile {profile})" for name, profile in (one.destinations or {}).items())
     after = " after a person has confirmed" if one.confirm else ""
-    return f"contoured with {one.model.text()}, sent to {places}{after}"
+    models = ", ".join(model.text() for model in one.models)
+    without = "".join(f", without {name}: {reason}" for name, reason in one.missing.items())
+    return f"contoured with {models}, sent to {places}{after}{without}"
 
 
 def _content(forecast: FolderForecast) -> dict[str, Any]:
+    from contourd.model.model_names import text_of_names
     from contourd.observe.status import reason_content
 
     return {
@@ -82,11 +87,18 @@ def _content(forecast: FolderForecast) -> dict[str, Any]:
                 "outcome": one.outcome.value,
                 **reason_content(one.reason),
                 "routes": [
-                    {"route": a.number, "model": a.model, "taken": a.taken, "unfit": list(a.unfit)} for a in one.routes
+                    {
+                        "route": a.number,
+                        "model": text_of_names(a.models),
+                        "models": list(a.models),
+                        "taken": a.taken,
+                        "unfit": list(a.unfit),
+                    }
+                    for a in one.routes
                 ],
-                "model": {"name": one.model.name, "version": one.model.version, "sha256": one.model.sha256}
-                if one.model
-                else None,
+                "model": asdict(one.models[0]) if one.models else None,
+                "models": [asdict(model) for model in one.models],
+                "missing": [{"model": name, **reason_content(reason)} for name, reason in one.missing.items()],
                 "destinations": dict(one.destinations or {}),
                 "confirm": one.confirm,
             }

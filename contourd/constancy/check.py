@@ -74,7 +74,7 @@ def run(settings: Settings, checks: ConstancyChecks, activations: Activations, c
 
 def models_of(settings: Settings) -> tuple[str, ...]:
     """Name the models of all routes, each once."""
-    return tuple(dict.fromkeys(route.model for route in settings.route))
+    return tuple(dict.fromkeys(name for route in settings.route for name in route.models))
 
 
 def _make_baseline(

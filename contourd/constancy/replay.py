@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from io import BytesIO
 
 import pydicom
@@ -14,6 +15,7 @@ from pydicom.dataset import Dataset
 from contourd import __version__
 from contourd.constancy.comparison import compare_organ
 from contourd.contour.contouring import ContouringOptions, contour_series
+from contourd.contour.drawing import ModelDrawing, ModelInTurn, ModelsInTurn
 from contourd.contour.provenance import (
     Difference,
     contouring_of,
@@ -39,10 +41,13 @@ from contourd.errors import (
 from contourd.imaging.contours import MaskInBox
 from contourd.imaging.grid import FloatArray, Grid, around
 from contourd.model.bundle_config import ModelBundle
+from contourd.model.model_names import names_of_text
+from contourd.model.model_use import ModelUse
 from contourd.model.predictor import Predictor
 from contourd.model.site_structures import site_colours
 from contourd.models.activation import find_same, load_found
 from contourd.models.activations import Activations
+from contourd.models.orders import pinned_models
 from contourd.models.runtimes import make_predictor, user_cache, worker_of
 from contourd.profiles import STRICT, profiles_to_write
 from contourd.reasons.catalogue import HoldReason
@@ -143,13 +148,12 @@ class Replayer:
         try:
             order = read_order(before.settings) if basis is ReplayBasis.RECORDED else self._order_of_today(job)
             instances = self._instances(job, before)
-            predictor = self._predictor(self._model(job, before, basis), worker_of(before.runtime))
-            contoured = contour_series(instances, predictor, order)
+            contoured = contour_series(instances, self._models(job, before, basis), order)
         except (SeriesUnusable, StructureSetRejected, ModelError, DeviceError, DatasetError, StoreUnavailable) as error:
             return Replay(job_id, before, str(error), differences(before, replace(before, contourd=__version__)))
         contents = {str(number): _bytes(dataset) for number, dataset in enumerate(contoured.datasets)}
         bring_if_possible(self._copies, [old.path for old in before.outputs])
-        now = contouring_of(predictor, order, list(job.hashes.values()), contents)
+        now = contouring_of(contoured.models, order, list(job.hashes.values()), contents)
         grid = gate(instances).grid
         outputs = tuple(
             self._compare(old, content, grid)
@@ -186,11 +190,27 @@ class Replayer:
         require_intact(paths)
         return [read_instance(path) for path in paths]
 
-    def _model(self, job: ContouredJob, before: Contouring, basis: ReplayBasis) -> ModelBundle:
-        if basis is ReplayBasis.RECORDED:
+    def _models(self, job: ContouredJob, before: Contouring, basis: ReplayBasis) -> Predictor | ModelsInTurn:
+        """Return the models of a job; of several each is loaded in its turn, but none that drew nothing."""
+        names = names_of_text(job.model)
+        pinned = pinned_models(names, before.models if basis is ReplayBasis.RECORDED else ())
+        runtimes = [use.runtime or before.runtime for use in before.models]
+        if len(names) == 1:
+            return self._predictor(self._model(pinned[0]), worker_of(runtimes[0]))
+        turns = [
+            ModelInTurn(use, partial(self._run, use, worker_of(runtime)))
+            for use, runtime in zip(pinned, runtimes, strict=True)
+        ]
+        return ModelsInTurn(tuple(turns), job.partial)
+
+    def _run(self, use: ModelUse, recorded: WorkerSettings, call: Callable[[Predictor], ModelDrawing]) -> ModelDrawing:
+        return call(self._predictor(self._model(use), recorded))
+
+    def _model(self, use: ModelUse) -> ModelBundle:
+        if use.identity is not None:
             with suppress(ModelError):  # it is told as a difference
-                return load_found(find_same(before.model, job.model, self._root))
-        return load_found(self._activations.find(job.model))
+                return load_found(find_same(use.identity, use.asked, self._root))
+        return load_found(self._activations.find(use.asked))
 
     def _predictor(self, bundle: ModelBundle, recorded: WorkerSettings) -> Predictor:
         """Take the device and the runtime that it was, else those of the settings."""
@@ -209,12 +229,16 @@ class Replayer:
 
     def _of_today(self, job: ContouredJob, before: Contouring) -> tuple[Difference, ...]:
         """Compare what was recorded with what a new job of the same kind would get."""
-        try:
-            active = load_found(self._activations.find(job.model)).identity.text()
-        except ModelError as error:
-            active = str(error)
-        models = () if active == before.model.text() else (Difference("model", before.model.text(), active),)
+        drawn = [use.identity.text() for use in before.models if use.drew and use.identity is not None]
+        then, active = ", ".join(drawn), ", ".join(map(self._active_text, names_of_text(job.model)))
+        models = () if active == then else (Difference("model", then, active),)
         return (*models, *other_settings(before.settings, written_order(self._order_of_today(job))))
+
+    def _active_text(self, name: str) -> str:
+        try:
+            return load_found(self._activations.find(name)).identity.text()
+        except ModelError as error:
+            return str(error)
 
     def _compare(self, old: Output, content: bytes, grid: Grid) -> OutputReplay:
         if sha256(content) == old.sha256:

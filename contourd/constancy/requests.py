@@ -145,7 +145,8 @@ class ConstancyChecks:
         jobs = select(JobRow.id).join(SeriesRow, SeriesRow.id == JobRow.series_id)
         with self._database.reading() as session:
             job = session.scalar(jobs.where(SeriesRow.series_uid == series_uid).order_by(JobRow.id))
-            return None if job is None else models_of_jobs(session, [job]).get(job)
+            models = models_of_jobs(session, [job]).get(job, ()) if job is not None else ()
+            return models[0].identity if models else None  # a check has one model alone
 
     def end(self, check_id: int, state: ConstancyState, reason: str, result: ConstancyResult | None = None) -> bool:
         """End a check, what is left of it in the queue, and write it into the audit trail; False where it was over."""

@@ -11,11 +11,14 @@ from importlib.metadata import version
 from typing import Any
 
 from contourd import __version__
-from contourd.contour.contouring import ContouringOptions
+from contourd.contour.options import ContouringOptions
 from contourd.errors import DatasetError
 from contourd.imaging.grid import Grid
 from contourd.imaging.written_grid import written_grid
-from contourd.model.predictor import Predictor
+from contourd.model.model_identity import ModelIdentity
+from contourd.model.model_use import ModelUse
+from contourd.model.runtime_description import RuntimeDescription
+from contourd.reasons.catalogue import Reason
 from contourd.settings import PlausibilitySettings
 from contourd.store.contourings import Contouring, Output, images_sha256, written_profiles
 
@@ -46,7 +49,7 @@ def sha256(content: bytes) -> str:
 
 
 def contouring_of(
-    predictor: Predictor,
+    models: Sequence[ModelUse],
     order: ContouringOptions,
     hashes: Sequence[str],
     outputs: Mapping[str, bytes],
@@ -56,6 +59,8 @@ def contouring_of(
 
     Parameters
     ----------
+    models
+        Each with what it did; one of them drew.
     hashes
         Of the images.
     outputs
@@ -63,16 +68,20 @@ def contouring_of(
     grid
         The CT's, where it is to be kept.
     """
+    first = next(use for use in models if use.drew)
+    assert first.identity is not None
+    assert first.runtime is not None
     return Contouring(
-        predictor.bundle.identity,
+        first.identity,
         __version__,
-        predictor.runtime.description,
+        first.runtime,
         libraries(),
         written_order(order),
         len(hashes),
         images_sha256(hashes),
         tuple(Output(path, sha256(content)) for path, content in outputs.items()),
         written_grid(grid) if grid is not None else "",
+        tuple(models) if len(models) > 1 else (),
     )
 
 
@@ -109,9 +118,9 @@ def read_order(text: str) -> ContouringOptions:
 def differences(before: Contouring, now: Contouring) -> tuple[Difference, ...]:
     """Name what is not as it was: model, contourd, device, libraries, settings, images."""
     pairs = (
-        ("model", before.model.text(), now.model.text(), before.model == now.model),
+        ("model", before.models_text, now.models_text, _models(before) == _models(now)),
         ("contourd", before.contourd, now.contourd, before.contourd == now.contourd),
-        ("device", before.runtime.text(), now.runtime.text(), before.runtime == now.runtime),
+        ("device", _runtimes_text(before), _runtimes_text(now), _runtimes(before) == _runtimes(now)),
         (
             "libraries",
             _libraries_text(before.libraries),
@@ -121,6 +130,18 @@ def differences(before: Contouring, now: Contouring) -> tuple[Difference, ...]:
     )
     found = [Difference(what, old, new) for what, old, new, same in pairs if not same]
     return (*found, *other_settings(before.settings, now.settings))
+
+
+def _models(made: Contouring) -> list[tuple[ModelIdentity | None, Reason | None]]:
+    return [(use.identity, use.failed) for use in made.models]
+
+
+def _runtimes(made: Contouring) -> tuple[RuntimeDescription, ...]:
+    return tuple(use.runtime for use in made.models if use.runtime is not None)
+
+
+def _runtimes_text(made: Contouring) -> str:
+    return ", ".join(dict.fromkeys(runtime.text() for runtime in _runtimes(made)))
 
 
 def _libraries_text(libraries: Mapping[str, str]) -> str:

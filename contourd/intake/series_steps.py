@@ -63,7 +63,7 @@ def complete_series(
     series.purged_at = None
     series.purged_images = 0
     same = select(JobRow).where(
-        JobRow.series_id == series.id, JobRow.revision == series.revision, JobRow.model == route.model
+        JobRow.series_id == series.id, JobRow.revision == series.revision, JobRow.model == route.asked
     )
     if session.scalars(same).first() is None:
-        add_job(session, series, route, route.model, now, choice)
+        add_job(session, series, route, ", ".join(route.models), now, choice)

@@ -13,6 +13,8 @@ __all__ = [
     "library",
     "limits",
     "model_identity",
+    "model_names",
+    "model_use",
     "network",
     "networks",
     "nnunet_bundle",

@@ -24,6 +24,7 @@ class RemarkCheck(StrEnum):
     SYMMETRY = "symmetry"
     AGREEMENT = "agreement"
     READ_BACK = "read_back"  # the organ as it was written, against the voxels it was contoured from
+    INCOMPLETE = "incomplete"  # one of several models did not draw, and its organs are missing
     LIMITS = "limits"  # the series lies outside of the model's, and a person released it
     DISTRIBUTION = "distribution"  # the model does not know the usual size and place of its organs
     HEADER = "header"  # what of the CT's header is not copied as it is written there
@@ -165,6 +166,11 @@ class Remarks:
         return frozenset(r.finding.structure for r in self.records if r.finding.check is RemarkCheck.READ_BACK)
 
     @property
+    def incomplete(self) -> tuple[str, ...]:
+        """Which models did not draw, why, and what is missing for it."""
+        return self._words(RemarkCheck.INCOMPLETE)
+
+    @property
     def formal(self) -> tuple[str, ...]:
         """What of the CT's header is not copied as it is written there, and why."""
         return self._words(RemarkCheck.HEADER)
@@ -192,7 +198,7 @@ class Remarks:
 
     def lines(self, but: RemarkVerdict | None = None) -> list[str]:
         """Return them in words, one line for each organ and note; those of one verdict can be left out."""
-        lines = [*self._words(RemarkCheck.EARLIER)]
+        lines = [*self.incomplete, *self._words(RemarkCheck.EARLIER)]
         lines += [f"outside the model's limits, released: {text}" for text in self._words(RemarkCheck.LIMITS)]
         lines += self._words(RemarkCheck.DISTRIBUTION)
         if but is not RemarkVerdict.WITHHOLD:

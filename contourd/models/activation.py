@@ -300,7 +300,7 @@ def roll_back(database: Database, settings: Settings, name: str, actor: str, rea
 
 def routes_of(settings: Settings, name: str) -> tuple[int, ...]:
     """Return the routes that name a model, counted from 1."""
-    return tuple(number for number, route in enumerate(settings.route, 1) if route.model == name)
+    return tuple(number for number, route in enumerate(settings.route, 1) if name in route.models)
 
 
 def _active_text(activations: Activations, name: str) -> str | None:

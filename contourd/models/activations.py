@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from contourd.errors import InvalidTransition
 from contourd.model.library import Activation, FoundModel, find_model
 from contourd.model.model_identity import ModelIdentity
+from contourd.model.model_names import names_of_text
 from contourd.store.audit import AuditEntry, audit_row
 from contourd.store.database import Database
 from contourd.store.locks import take_turns
@@ -117,8 +118,11 @@ class Activations:
         row.undoes = activation.undoes
         session.add(row)
         session.flush()
-        open_ones = JobRow.model == model.name, JobRow.state.in_((JobState.QUEUED, JobState.CONTOURING))
-        session.execute(update(JobRow).where(*open_ones).values(contouring_order=""))  # what waits gets the new one
+        is_open = JobRow.state.in_((JobState.QUEUED, JobState.CONTOURING))
+        asked = session.scalars(select(JobRow.model).where(is_open).distinct())
+        named = [text for text in asked if model.name in names_of_text(text)]
+        of_name = update(JobRow).where(JobRow.model.in_(named), is_open)
+        session.execute(of_name.values(contouring_order=""))  # what waits gets the new one
         action = "model activate" if activation.undoes is None else "model rollback"
         now = "out of use" if activation.out_of_use else f"{model.version}, sha256 {model.sha256}"
         parts = [now, f"before: {before}" if before else "", activation.reason]

@@ -93,7 +93,7 @@ class ModelLine:
 def routed_models(settings: Settings, activations: Iterable[Activation]) -> tuple[ModelLine, ...]:
     """Return the models that the routes get now, each once."""
     last, root = in_force(activations), settings.spool.root
-    names = dict.fromkeys(route.model for route in settings.route)
+    names = dict.fromkeys(name for route in settings.route for name in route.models)
     return tuple(_line(find_model(name, root, last.get(name)), settings, number) for number, name in enumerate(names))
 
 
@@ -119,8 +119,16 @@ def model_at(folder: Path, settings: Settings) -> ModelLine:
     return _line(FoundModel(str(folder), folder, Origin.FOLDER), settings, NOT_ROUTED)
 
 
+def said_organs(folder: Path) -> tuple[str, ...]:
+    """Return the organs that a bundle's model.json names; none where it cannot be read."""
+    try:
+        return tuple(map(one_line, json.loads(read_regular(folder / MODEL_FILE))["model"]["structures"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+
+
 def _line(found: FoundModel, settings: Settings, number: int) -> ModelLine:
-    routes = tuple(n for n, route in enumerate(settings.route, 1) if route.model == found.asked)
+    routes = tuple(n for n, route in enumerate(settings.route, 1) if found.asked in route.models)
     try:
         text = read_regular(found.folder / MODEL_FILE)
         message = json.loads(text)

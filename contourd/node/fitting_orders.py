@@ -14,6 +14,7 @@ from contourd import __version__
 from contourd.dicom.rtstruct.second_reader import second_reader_loads
 from contourd.dicom.segmentation.availability import can_write_segmentations
 from contourd.errors import DatasetError, ModelError, QueueUnavailable, SpoolError
+from contourd.model.model_identity import ModelIdentity
 from contourd.models.activation import find_same, load_found
 from contourd.models.activations import Activations
 from contourd.models.orders import JobOrder, catalogue_sha256, order_digest, passes_by_itself, version_of
@@ -24,7 +25,7 @@ from contourd.store.backoff import Seconds
 from contourd.store.database import Database
 from contourd.store.processes import Processes
 from contourd.store.queue import Queue
-from contourd.transfer.bundles import fetch_same
+from contourd.transfer.bundles import fetch_same, is_here
 
 log = logging.getLogger(__name__)
 
@@ -131,23 +132,32 @@ class FittingOrders:
                 return Reason(HoldReason.ORDER_NEEDS_SEGMENTATION)
             if order.second_reader and not second_reader_loads():
                 return Reason(HoldReason.ORDER_NEEDS_SECOND_READER)
-            fetch_same(self._store, self._root, order.model, order.asked)
-            find_same(order.model, order.asked, self._root)
         except DatasetError as error:
             return error.reason
-        except SpoolError as error:
-            return Reason.of(HoldReason.WAITS_FOR_SPOOL, why=error.reason)
-        except ModelError:
-            return self._wrong_with_model(order)
+        for one in order.models:
+            if one.identity is None or one.failed is not None:
+                continue  # nobody can draw with it, and that is told
+            try:
+                fetch_same(self._store, self._root, one.identity, one.asked)
+                find_same(one.identity, one.asked, self._root)
+            except SpoolError as error:
+                return Reason.of(HoldReason.WAITS_FOR_SPOOL, why=error.reason)
+            except ModelError:
+                if not self._sent_without(order, one.identity, one.asked):
+                    return self._wrong_with_model(one.identity, one.asked)
         return None
 
-    def _wrong_with_model(self, order: JobOrder) -> Reason:
+    def _sent_without(self, order: JobOrder, model: ModelIdentity, asked: str) -> bool:
+        """Return whether a model is here, and damaged, of which a job is sent without what it draws."""
+        return len(order.models) > 1 and order.partial == "send" and is_here(model, asked, self._root)
+
+    def _wrong_with_model(self, model: ModelIdentity, asked: str) -> Reason:
         """Say what is wrong with what the model's name stands for now: by that a released job is ordered anew."""
         try:
-            load_found(self._activations.find(order.asked))
+            load_found(self._activations.find(asked))
         except ModelError as error:
             return error.reason
-        return Reason.of(HoldReason.ORDER_OF_OTHER_MODEL, model=order.model.text())
+        return Reason.of(HoldReason.ORDER_OF_OTHER_MODEL, model=model.text())
 
 
 def _wants_segmentation(order: JobOrder) -> bool:

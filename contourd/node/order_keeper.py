@@ -48,7 +48,7 @@ class OrderKeeper:
         """Order what was made or released; a job whose model cannot be found is held. Raises QueueUnavailable."""
         for job in self._queue.unordered_jobs():
             try:
-                order = self._book.order_of(job.model, job.destinations, job.sent_with)
+                order = self._book.order_of(job.model, job.destinations, job.sent_with, job.partial)
             except ModelError as error:
                 log.error("the job is held: %s", error, extra={"action": "hold", "job": job.id})
                 self._queue.hold_unordered(job.id, error.reason)

@@ -9,13 +9,14 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from io import BytesIO
 from multiprocessing.connection import Connection
 from typing import Protocol
 
 from contourd.contour.contouring import ContouringOptions, ContouringResult, contour_series
+from contourd.contour.drawing import ModelsInTurn
 from contourd.contour.provenance import contouring_of
 from contourd.dicom.reading.received_images import read_received
 from contourd.dicom.reading.series import Instance
@@ -23,38 +24,30 @@ from contourd.errors import (
     ContourdError,
     DeviceUnavailable,
     LeaseLost,
-    ModelError,
     QueueUnavailable,
     SeriesUnusable,
     SpoolError,
 )
 from contourd.intake.read_ahead import ReadAhead
 from contourd.intake.waiting_images import arriving_images
-from contourd.model.bundle_config import ModelBundle
 from contourd.model.library import FoundModel
-from contourd.model.model_identity import ModelIdentity
 from contourd.model.predictor import Predictor
 from contourd.model.remarks import Remarks
 from contourd.model.site_structures import site_colours
-from contourd.models.activation import find_same, load_found, with_remedy
-from contourd.models.activations import Activations
-from contourd.models.orders import JobOrder
-from contourd.models.runtimes import FOLDER, make_predictor
+from contourd.models.orders import JobOrder, pinned_models
 from contourd.node.fitting_orders import UNORDERED, FittingOrders
 from contourd.node.heartbeat import Heartbeat
 from contourd.node.host_figures import FiguresGauge
-from contourd.node.loaded_models import LoadedModels
 from contourd.node.shadow_runner import ShadowRunner
+from contourd.node.worker_models import Patience, WorkerModels
 from contourd.profiles import RTSTRUCT, STRICT, profiles_to_write
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Settings
 from contourd.spool.access import keep_private
 from contourd.spool.opening import open_spool
-from contourd.store.audit import AuditTrail
 from contourd.store.backoff import Backoff, Seconds
 from contourd.store.contourings import Contouring, FurtherOutput
 from contourd.store.database import Database
-from contourd.store.loaded import write_loaded
 from contourd.store.processes import Processes
 from contourd.store.queue import Job, Queue
 from contourd.store.states import JobEvent, ProcessRole, RetryPolicy
@@ -63,7 +56,6 @@ from contourd.system.exhaustion import DISK_FULL, lacks_memory
 from contourd.system.logs import error_text, set_up_logging
 from contourd.system.memory import limit_memory
 from contourd.system.signals import end_with_parent, on_signals, send_hint
-from contourd.transfer.bundles import fetch_bundle, fetch_same
 from contourd.transfer.copies import LocalCopies
 from contourd.transfer.removal import StoreRemoval
 
@@ -87,7 +79,9 @@ DEVICE_RETRY = RetryPolicy(first_s=2.0, max_s=300.0, give_up_after_s=3600.0)
 class ContourFunction(Protocol):
     """Contours one series; swapped in tests for one that breaks its process."""
 
-    def __call__(self, instances: list[Instance], predictor: Predictor, order: ContouringOptions) -> ContouringResult:
+    def __call__(
+        self, instances: list[Instance], models: Predictor | ModelsInTurn, order: ContouringOptions, /
+    ) -> ContouringResult:
         """Return the structure sets."""
 
 
@@ -104,27 +98,21 @@ class Worker:
     ) -> None:
         self._settings = settings
         self._name = name
+        self.stopping = threading.Event()
         self._contour_series = contour
         self._database = Database(settings.database_url)
         self._spool = open_spool(settings.spool)
         self._orders = FittingOrders(settings, self._database, self._spool.store, orders, elapsed)
         self._queue = Queue(self._database, host=self._spool.host_of_images)
-        self._audit = AuditTrail(self._database)
         self.processes = Processes(self._database)
         self.figures = FiguresGauge(self._spool).measure
         self._copies = LocalCopies(self._database, self._spool)
         kept = int(settings.spool.cache_gb * 1e9)
         self._removal = StoreRemoval(self._database, self._spool, kept, settings.retention.failed_days)
         self._copies_from_s = 0.0
-        self._activations = Activations(self._database, settings.spool.root)
-        self._seen = 0
-        self._runtimes = settings.spool.root / FOLDER
         self._ahead = ReadAhead()
         self._listed = 0
-        self._models = LoadedModels(
-            lambda bundle: make_predictor(bundle, settings.worker, self._runtimes),
-            lambda loaded: write_loaded(self._database, name, loaded),
-        )
+        self._models = WorkerModels(settings, self._database, self._spool.store, self.stopping, name)
         host = self._spool.host_of_images
         self._shadows = ShadowRunner(settings, name, self._database, host, lambda: self._orders.fit, elapsed)
         self._colours = site_colours(settings.structures.file)
@@ -132,36 +120,13 @@ class Worker:
         self._elapsed = elapsed
         self._written: list[str] = []  # of the job under way, relative to the spool
         self._profiles = {d.name: d.profiles for d in settings.destination}
-        self.stopping = threading.Event()
         self.wake = threading.Event()
         self.contoured: Callable[[], None] = lambda: None  # called when structure sets are there to be sent
 
     def warm_up(self) -> None:
         """Load the models of all routes, so that the first patient does not wait; what fails is said with its job."""
-        if not self._retry_until_stopped(self._see_activations):
-            return
-        for model in dict.fromkeys(route.model for route in self._settings.route):
-            found = self._find(model)
-            try:
-                if found is not None:
-                    self._predictor(found)
-            except ContourdError:
-                log.exception("a model cannot be loaded", extra={"action": "load", "worker": self._name})
-
-    def _see_activations(self) -> bool:
-        """Return whether a model was activated or taken back since the last time; raises QueueUnavailable."""
-        before, self._seen = self._seen, self._activations.number()
-        return before != self._seen
-
-    def _find(self, model: str) -> FoundModel | None:
-        """Find what a model's name stands for now; None where the node stops before the queue can say."""
-        found = retry_read(lambda: self._activations.find(model), self.stopping, None)
-        if found is not None and found.activation is not None and found.activation.folder:
-            try:
-                fetch_bundle(self._spool.store, self._settings.spool.root, found.activation.folder, found.sha256)
-            except SpoolError as error:  # the job tells it, where the model is not here
-                log.warning("%s", error, extra={"action": "fetch", "worker": self._name})
-        return found
+        if self._retry_until_stopped(self._models.see_activations):
+            self._models.warm_up()
 
     def run(self, ended: Callable[[], None] = lambda: None) -> None:
         """Work until told to stop; a job that is under way is finished, and a model that was activated waits for it.
@@ -189,7 +154,7 @@ class Worker:
     @property
     def predictors(self) -> Mapping[str, Predictor]:
         """What a route calls a model -> the predictor that is loaded for it."""
-        return self._models.predictors
+        return self._models.loaded
 
     @property
     def images_ahead(self) -> int:
@@ -204,7 +169,7 @@ class Worker:
     def rest(self) -> None:
         """Wait for the next job; a model that was activated meanwhile is loaded before it comes."""
         with suppress(QueueUnavailable):  # the next claim tells it
-            if self._see_activations():
+            if self._models.see_activations():
                 log.info("another model was activated", extra={"action": "load", "worker": self._name})
                 self.warm_up()
         self._clear_copies()
@@ -255,7 +220,7 @@ class Worker:
         log.info("contouring", extra={"action": "claim", "job": job.id, "worker": self._name})
         try:
             with self._lease(job):
-                found = self._find(job.model)
+                found = self._models.find_all(job.model)
                 if found is not None:  # else the next start queues the job again
                     self._contour_and_record(job, found)
         except LeaseLost:
@@ -271,7 +236,7 @@ class Worker:
             except SpoolError as error:  # retention removes it with the job's own
                 log.warning("%s", error, extra={"action": "spool"})
 
-    def _contour_and_record(self, job: Job, found: FoundModel) -> None:
+    def _contour_and_record(self, job: Job, found: Sequence[FoundModel]) -> None:
         """Contour a job and write down how that ended; raises LeaseLost."""
         spent = self._settings.worker.max_attempts
         try:
@@ -347,7 +312,9 @@ class Worker:
             except SpoolError:
                 continue
 
-    def _contour(self, job: Job, found: FoundModel) -> tuple[dict[str, str], Remarks, Contouring, list[FurtherOutput]]:
+    def _contour(
+        self, job: Job, found: Sequence[FoundModel]
+    ) -> tuple[dict[str, str], Remarks, Contouring, list[FurtherOutput]]:
         """Contour a job; returns destination -> structure set, remarks, what made them, and what else is sent."""
         instances = self._read(job)
         ordered = JobOrder.read(job.order) if job.order else None
@@ -362,12 +329,14 @@ class Worker:
             ordered.second_reader if ordered else self._settings.check.rt_utils,
             ordered.colours if ordered else self._colours,
         )
-        if ordered is not None:
-            found = self._same(ordered.model, found)
-        elif job.sent_with is not None:
-            found = self._same(job.sent_with, found)
-        predictor = self._predictor(found)
-        contoured = self._models.with_room(found.asked, lambda: self._contour_series(instances, predictor, order))
+        asked = ordered.models if ordered else pinned_models([one.asked for one in found], job.sent_with)
+        contoured = self._models.contour(
+            found,
+            asked,
+            ordered.partial if ordered else job.partial,
+            self._patience(job),
+            lambda models: self._contour_series(instances, models, order),
+        )
         stored, written = {}, {}
         for part, (profile, dataset) in enumerate(zip(profiles, contoured.datasets, strict=True), 1):
             buffer = BytesIO()
@@ -376,11 +345,17 @@ class Worker:
             stored[profile.identity()], written[path] = path, buffer.getvalue()
             self._written.append(path)
         self._copies.give(list(written))
-        made = contouring_of(predictor, order, job.hashes, written, contoured.grid)
+        made = contouring_of(contoured.models, order, job.hashes, written, contoured.grid)
         outputs = [FurtherOutput(name, p.product, stored[p.identity()]) for name, p in wanted]
         structure_sets = {one.destination: one.path for one in outputs if one.product == RTSTRUCT}
         further = [one for one in outputs if one.product != RTSTRUCT]
         return structure_sets, contoured.remarks, made, further
+
+    def _patience(self, job: Job) -> Patience:
+        """Return for how long a job waits for one of several models that it may be sent without."""
+        worker = self._settings.worker
+        last_try = job.attempts >= worker.max_attempts if worker.memory_gb else None
+        return Patience(lambda: self._queue.waited_for_device_s(job.id), DEVICE_RETRY.give_up_after_s, last_try)
 
     def _read(self, job: Job) -> list[Instance]:
         """Read a job's images; one that is gone or damaged here is fetched from the object store, if there is one.
@@ -401,39 +376,6 @@ class Worker:
             if not self._copies.repair(dict(zip(job.paths, job.hashes, strict=True))):
                 raise
         return read_received(images)
-
-    def _same(self, model: ModelIdentity, found: FoundModel) -> FoundModel:
-        """Keep to the model of what was sent already, whatever its name stands for now; raises ModelError."""
-        damaged: ModelError | None = None
-        try:
-            if load_found(found).identity == model:
-                return found
-        except ModelError as error:
-            damaged = error
-        root = self._settings.spool.root
-        fetch_same(self._spool.store, root, model, found.asked)
-        try:
-            return find_same(model, found.asked, root)
-        except ModelError:
-            if damaged is not None and found.sha256 == model.sha256:  # it is here, and what is wrong with it is known
-                raise damaged from None
-            raise
-
-    def _predictor(self, found: FoundModel) -> Predictor:
-        bundle = load_found(found)
-        known = self._models.find(found.asked, bundle)
-        if known is not None:
-            return known
-        with with_remedy(found):
-            loaded = self._models.load(found.asked, bundle)
-        self._audit_model(found.asked, bundle)
-        return loaded
-
-    def _audit_model(self, model: str, bundle: ModelBundle) -> None:
-        try:
-            self._audit.record_model(model, bundle.version, bundle.sha256)
-        except QueueUnavailable as error:
-            log.error("a model is not audited: %s", error, extra={"action": "audit", "worker": self._name})
 
     def _fail(self, job: Job, reason: Reason, max_attempts: int, when_spent: JobEvent) -> None:
         log.warning("the attempt failed: %s", reason, extra={"action": "fail", "job": job.id})

@@ -356,7 +356,7 @@ def _lines(session: Session, keys: Sequence[ArchiveKey]) -> tuple[ArchiveLine, .
         if key.is_job:
             job = jobs[key.id]
             own = series[job.series_id]
-            line = job_line(job, own, deliveries.get(job.id, []), models.get(job.id))
+            line = job_line(job, own, deliveries.get(job.id, []), models.get(job.id, ()))
             known = None if line.patient_replaced else described.get(own.id)
             lines.append(ArchiveLine(key.at, own.calling_ae, line, None, known))
         else:

@@ -6,7 +6,7 @@ Whether the images show a head and neck, and whether the organs are plausible, s
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class RouteAnswer:
     """One route: the conditions that do not fit, in words; ``taken``: the first that has none."""
 
     number: int
-    model: str
+    models: tuple[str, ...]
     destinations: tuple[str, ...]
     unfit: tuple[str, ...]
     taken: bool
@@ -54,8 +54,12 @@ class Forecast:
         Why it would be held or refused; None where it would be contoured.
     destinations
         Name -> profile.
+    models
+        Each that would draw, in its turn.
     confirm
         Whether a person would have to confirm before anything is sent.
+    missing
+        Of several models, those that would not draw although the others are sent: with why.
     """
 
     first: Instance
@@ -63,9 +67,10 @@ class Forecast:
     outcome: ForecastOutcome
     reason: Reason | None = None
     routes: tuple[RouteAnswer, ...] = ()
-    model: ModelIdentity | None = None
+    models: tuple[ModelIdentity, ...] = ()
     destinations: Mapping[str, str] | None = None
     confirm: bool = False
+    missing: Mapping[str, Reason] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,7 @@ class Forecaster:
         first, caller = series.instances[0], self._calling_ae
         taken = choose_route(self._settings.route, first, caller)
         routes = tuple(
-            RouteAnswer(n, route.model, route.destinations, unmet_conditions(route, first, caller), route is taken)
+            RouteAnswer(n, route.models, route.destinations, unmet_conditions(route, first, caller), route is taken)
             for n, route in enumerate(self._settings.route, 1)
         )
         if taken is None:
@@ -134,15 +139,24 @@ class Forecaster:
             return Forecast(first, images, ForecastOutcome.HELD, unrouted, routes)
         profiles = {d.name: d.profile for d in self._settings.destination}
         sent_to = {name: str(profiles[name]) for name in taken.destinations}
-        try:
-            model, beyond = self._limits(taken, series)
-        except ModelError as error:
-            return Forecast(first, images, ForecastOutcome.HELD, error.reason, routes, None, sent_to, taken.confirm)
-        reason = Reason.of(HoldReason.OUTSIDE_LIMITS, model=model.name, beyond=beyond) if beyond else None
-        outcome = ForecastOutcome.HELD if reason else ForecastOutcome.CONTOURED
-        return Forecast(first, images, outcome, reason, routes, model, sent_to, taken.confirm)
+        models, missing = self._models(taken, series)
+        if missing and (taken.partial != "send" or not models):
+            held = next(iter(missing.values()))
+            return Forecast(first, images, ForecastOutcome.HELD, held, routes, models, sent_to, taken.confirm)
+        return Forecast(first, images, ForecastOutcome.CONTOURED, None, routes, models, sent_to, taken.confirm, missing)
 
-    def _limits(self, route: Route, series: Series) -> tuple[ModelIdentity, tuple[str, ...]]:
-        found = find_model(route.model, self._settings.spool.root, self._active.get(route.model))
-        bundle = load_found(found)
-        return bundle.identity, outside(bundle.config.limits, acquisition_of(series))
+    def _models(self, route: Route, series: Series) -> tuple[tuple[ModelIdentity, ...], dict[str, Reason]]:
+        """Return which of a route's models would draw, and why each other one would not."""
+        models, missing = list[ModelIdentity](), dict[str, Reason]()
+        for name in route.models:
+            try:
+                bundle = load_found(find_model(name, self._settings.spool.root, self._active.get(name)))
+            except ModelError as error:
+                missing[name] = error.reason
+                continue
+            beyond = outside(bundle.config.limits, acquisition_of(series))
+            if beyond:
+                missing[name] = Reason.of(HoldReason.OUTSIDE_LIMITS, model=bundle.name, beyond=beyond)
+            else:
+                models.append(bundle.identity)
+        return tuple(models), missing

@@ -124,7 +124,7 @@ def read_job(database: Database, job_id: int) -> JobDetail | None:
         names = {d.id: named_with_product(d.destination, d.product) for d in deliveries}
         tries = select(AttemptRow).where(AttemptRow.delivery_id.in_(names)).order_by(AttemptRow.id.desc())
         return JobDetail(
-            job_line(job, series, deliveries, models_of_jobs(session, [job_id]).get(job_id)),
+            job_line(job, series, deliveries, models_of_jobs(session, [job_id]).get(job_id, ())),
             series_line(series, len(paths)),
             tuple(job.destinations),
             paths,

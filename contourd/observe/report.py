@@ -10,6 +10,8 @@ from sqlalchemy.orm import Session
 
 from contourd.model.library import Activation
 from contourd.model.model_identity import ModelIdentity
+from contourd.model.model_names import shown_names
+from contourd.model.model_use import ModelUse
 from contourd.model.remarks import Remarks
 from contourd.models.activations import read_activations
 from contourd.observe.destinations import DestinationLine, read_destinations
@@ -48,7 +50,7 @@ class DeliveryLine:
 
 @dataclass(frozen=True, slots=True)
 class JobLine:
-    """One job; ``model`` as its route names it, ``contoured_with`` the one that this stood for.
+    """One job; ``model`` as its route names it (or them), ``models`` what this stood for, each with what it did.
 
     ``patient_replaced`` where its images were replaced, so that ``patient`` names nobody any more; ``route`` is why it
     took its route, None where that was not written down.
@@ -66,9 +68,19 @@ class JobLine:
     created_at: datetime
     updated_at: datetime
     deliveries: tuple[DeliveryLine, ...]
-    contoured_with: ModelIdentity | None = None
+    models: tuple[ModelUse, ...] = ()
     patient_replaced: bool = False
     route: RouteChoice | None = None
+
+    @property
+    def contoured_with(self) -> ModelIdentity | None:
+        """The first model that drew; None where none has."""
+        return next((use.identity for use in self.models if use.drew), None)
+
+    @property
+    def asked(self) -> str:
+        """The names of its models, for people."""
+        return shown_names(self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +181,7 @@ def read_report(database: Database, most_jobs: int = 50, chosen: ReportFilter = 
         for row in session.scalars(select(DeliveryRow).where(DeliveryRow.job_id.in_(ids)).order_by(DeliveryRow.id)):
             deliveries.setdefault(row.job_id, []).append(row)
         models = models_of_jobs(session, ids)
-        jobs = tuple(job_line(job, series, deliveries.get(job.id, []), models.get(job.id)) for job, series in rows)
+        jobs = tuple(job_line(job, series, deliveries.get(job.id, []), models.get(job.id, ())) for job, series in rows)
         images = select(func.count()).where(InstanceRow.series_id == SeriesRow.id).scalar_subquery()
         waiting = select(SeriesRow, images).where(*patients, *chosen.open_series()).order_by(SeriesRow.id.desc())
         lines = tuple(series_line(series, count) for series, count in session.execute(waiting))
@@ -197,9 +209,7 @@ def _newest(session: Session, which: ColumnElement[bool], most: int) -> list[tup
     return [(row[0], row[1]) for row in session.execute(newest_jobs(which, most))]
 
 
-def job_line(
-    job: JobRow, series: SeriesRow, deliveries: list[DeliveryRow], contoured_with: ModelIdentity | None
-) -> JobLine:
+def job_line(job: JobRow, series: SeriesRow, deliveries: list[DeliveryRow], models: tuple[ModelUse, ...]) -> JobLine:
     """Make a job's line of its rows."""
     lines = tuple(
         DeliveryLine(
@@ -226,7 +236,7 @@ def job_line(
         job.created_at,
         job.updated_at,
         lines,
-        contoured_with,
+        models,
         replaced,
         RouteChoice.from_json(job.route_choice),
     )

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from contourd.model.model_use import ModelUse
 from contourd.model.remarks import Remark
 from contourd.models.listing import routed_models
 from contourd.observe.destinations import DestinationLine
@@ -148,6 +149,7 @@ def job_content(job: JobLine) -> dict[str, Any]:
         "patient": job.patient,
         "model": job.model,
         "contoured_with": asdict(job.contoured_with) if job.contoured_with else None,
+        "models": [_model_as_json(use) for use in job.models],
         "route": asdict(job.route) if job.route else None,
         "attempts": job.attempts,
         "remarks": [_remark_as_json(remark) for remark in job.remarks.records],
@@ -199,6 +201,18 @@ def constancy_content(standing: ConstancyStatus) -> dict[str, Any]:
         "at": last.ended_at.isoformat() if last and last.ended_at else None,
         "overdue": standing.overdue.isoformat() if standing.overdue else None,
         "under_way": standing.under_way,
+    }
+
+
+def _model_as_json(use: ModelUse) -> dict[str, Any]:
+    identity = asdict(use.identity) if use.identity is not None else {"name": None, "version": None, "sha256": None}
+    return {
+        "asked": use.asked,
+        **identity,
+        "drew": use.drew,
+        "organs": list(use.organs) if use.drew else [],
+        "missing": [] if use.drew else list(use.organs),
+        **reason_content(use.failed),
     }
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from contourd.commands import command
+from contourd.model.model_use import ModelUse
 from contourd.models.listing import ModelLine, routed_models
 from contourd.observe.archive import ArchiveLine
 from contourd.observe.host_figures import HostStore, disks_of, stores_of
@@ -215,7 +216,7 @@ def archive_table(lines: Sequence[ArchiveLine], names: Mapping[str, str], tells:
             Text(one_line(names.get(one.series_uid, one.patient))),
             Text(one_line(line.sender)),
             Text(one_line(", ".join(filter(None, described)))),
-            Text(one_line(job.model if job else "")),
+            Text(one_line(job.asked if job else "")),
             _cut("; ".join(filter(None, told))),
         )
     return table
@@ -223,7 +224,6 @@ def archive_table(lines: Sequence[ArchiveLine], names: Mapping[str, str], tells:
 
 def job_in_full(job: JobLine, now: datetime) -> RenderableType:
     """Return all that is known of a job, with its remedy and the command that lets it go on."""
-    model = f"{job.contoured_with.name} {job.contoured_with.version}" if job.contoured_with else job.model
     late = any(d.state == "PENDING" and d.attempts for d in job.deliveries)
     stopped = job.state in JOBS_STOPPED
     advice = command_for_job(job.id, job.reason) if stopped else command("retry", job.id) if late else ""
@@ -233,7 +233,7 @@ def job_in_full(job: JobLine, now: datetime) -> RenderableType:
         ("changed", _dated(job.updated_at, now)),
         ("patient", _outside(job.patient)),
         ("series", _outside(f"{job.series_uid}, revision {job.revision}")),
-        ("model", _outside(model)),
+        *_models(job),
         ("route", _outside(job.route.text() if job.route else "")),
         ("settings", Text(job.route.settings_sha256[:SETTINGS_DIGITS] if job.route else "")),
         ("attempts", Text(str(job.attempts))),
@@ -248,6 +248,22 @@ def job_in_full(job: JobLine, now: datetime) -> RenderableType:
         ("command", Text(advice, "bold")),
     ]
     return Group(Text(f"Job {job.id}", "bold"), _facts(rows))
+
+
+def _models(job: JobLine) -> list[tuple[str, Text]]:
+    """Return which models a job has; of several, each with what it drew or why nothing."""
+    if len(job.models) == 1:
+        return [("model", _outside(job.models[0].name))]
+    if not job.models:
+        return [("model", _outside(job.asked))]
+    return [("model", _outside(f"{use.name}: {_drew(use)}")) for use in job.models]
+
+
+def _drew(use: ModelUse) -> str:
+    organs = ", ".join(use.organs)
+    if use.failed is None:
+        return organs or "nothing that another did not draw"
+    return f"drew nothing, {organs or 'its organs'} missing: {use.failed}"
 
 
 def series_in_full(series: SeriesLine, now: datetime) -> RenderableType:

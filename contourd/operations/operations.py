@@ -23,7 +23,9 @@ from contourd.intake.newer_images import (
 )
 from contourd.intake.releasing import give_up, refuse_outdated, replace_within
 from contourd.model.library import is_there
+from contourd.model.model_names import LONGEST_TEXT, partial_rule, text_of_names
 from contourd.models.activations import Activations
+from contourd.models.orders import names_of_today
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.settings import Route
 from contourd.spool.marks import JournalMark, SeriesJournal
@@ -242,13 +244,17 @@ class Operations:
         job.attempts, job.reason, job.rewriting = 0, None, True
         self._advance(session, job, JobEvent.REWRITE, f"for {destination}, by {self._actor}")
 
-    def recontour(self, job_id: int, model: str) -> int:
-        """Make a job of the same series, destinations and confirmation for another model; returns its number."""
-        found = Activations(self._database, self._root).find(model)
-        if not is_there(found):
-            raise InvalidTransition(
-                f"there is no model {model!r}; give a name of `{command('models list')}`, or a folder"
-            )
+    def recontour(self, job_id: int, *models: str) -> int:
+        """Make a job of the same series, destinations and confirmation for other models; returns its number."""
+        activations = Activations(self._database, self._root)
+        found = [activations.find(model) for model in models]
+        for one in found:
+            if not is_there(one):
+                raise InvalidTransition(
+                    f"there is no model {one.asked!r}; give a name of `{command('models list')}`, or a folder"
+                )
+        if len(set(models)) < len(models) or len(text_of_names(models)) > LONGEST_TEXT:
+            raise InvalidTransition("give each model once, by its name")
         with self._database.transaction() as session:
             job = self._current(session, job_id)
             series = self._series_of(session, job)
@@ -257,17 +263,25 @@ class Operations:
             if series.revision != job.revision:
                 raise InvalidTransition(f"job {job_id} is of an older revision of its series; take the newer job")
             same = select(JobRow.id).where(
-                JobRow.series_id == job.series_id, JobRow.revision == job.revision, JobRow.model == model
+                JobRow.series_id == job.series_id,
+                JobRow.revision == job.revision,
+                JobRow.model == text_of_names(models),
             )
             if (known := session.scalar(same)) is not None:
-                used = models_of_jobs(session, [known]).get(known)
-                if found.activation is None or used is None or used == found.activation.model:
-                    raise InvalidTransition(f"{model} is the model of job {known} already; `{command('retry', known)}`")
-                model = found.activation.model.stored_name  # the name stands for another version now
-            route = Route(model=model, destinations=tuple(job.destinations), confirm=job.confirm)
-            choice = RouteChoice.from_json(job.route_choice)
-            made = add_job(session, series, route, f"{model}, by {self._actor}", self._now(), choice)
-            self._audit(session, "recontour", f"job {job_id}", f"with {model}: job {made.id}")
+                names = names_of_today(found, models_of_jobs(session, [known]).get(known, ()))
+                if not names:
+                    told = f"{', '.join(models)} is the model of job {known} already"
+                    raise InvalidTransition(f"{told}; `{command('retry', known)}`")
+                models = names
+            route = Route(
+                model=models,
+                destinations=tuple(job.destinations),
+                confirm=job.confirm,
+                partial=partial_rule(job.partial),
+            )
+            choice, told = RouteChoice.from_json(job.route_choice), ", ".join(models)
+            made = add_job(session, series, route, f"{told}, by {self._actor}", self._now(), choice)
+            self._audit(session, "recontour", f"job {job_id}", f"with {told}: job {made.id}")
             return made.id
 
     def release_series(self, series_id: int, gapped_s: float, reason: str = "") -> str:

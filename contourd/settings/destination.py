@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
 
+from contourd.model.model_names import LONGEST_TEXT, PartialRule, text_of_names
 from contourd.profiles import PROFILES, RTSTRUCT, HoleStyleName, ProductName, Profile
 from contourd.settings.values import (
     AETitle,
@@ -47,6 +48,9 @@ class SenderNode(Section):
     def name(self) -> str:
         """What it is called in the log."""
         return self.ae_title
+
+
+MOST_MODELS = 8
 
 
 class Reviewer(Section):
@@ -155,10 +159,14 @@ class Destination(Section):
         return replace(PROFILES[self.profile], names=dict(self.names), **changed)
 
 
-class Route(Section):
-    """Which series go to which model and where its structure set goes; the first route that fits is taken."""
+ModelName = Annotated[str, Field(min_length=1)]
 
-    model: str = Field(min_length=1)
+
+class Route(Section):
+    """Which series go to which models and where their structure set goes; the first route that fits is taken."""
+
+    model: ModelName | Annotated[tuple[ModelName, ...], Field(min_length=1, max_length=MOST_MODELS)]
+    partial: PartialRule = "hold"
     destinations: tuple[str, ...] = Field(min_length=1)
     calling_ae: AETitle | None = None
     series_description: Regex | None = None
@@ -170,6 +178,25 @@ class Route(Section):
 
     @model_validator(mode="after")
     def _shadow_is_another(self) -> Self:
-        if self.shadow and self.shadow == self.model:
+        if self.shadow and self.shadow in self.models:
             raise ValueError(f"shadow: {self.shadow} is the route's model already; name another one")
         return self
+
+    @model_validator(mode="after")
+    def _models_differ(self) -> Self:
+        twice = [name for name, times in Counter(self.models).items() if times > 1]
+        if twice:
+            raise ValueError(f"model: {', '.join(twice)} stands twice")
+        if len(self.models) > 1 and len(self.asked) > LONGEST_TEXT:
+            raise ValueError(f"model: the names have more than {LONGEST_TEXT} characters together")
+        return self
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names or folders, in the order in which they draw."""
+        return (self.model,) if isinstance(self.model, str) else self.model
+
+    @property
+    def asked(self) -> str:
+        """The same as one text, as jobs keep it."""
+        return text_of_names(self.models)

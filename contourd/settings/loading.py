@@ -130,11 +130,11 @@ def require_models(settings: Settings) -> None:
         Names each route.
     """
     problems = [
-        f"route.{i}.model: no model {route.model!r}; give the name of a shipped or an activated model, "
-        "or a bundle's folder"
+        f"route.{i}.model: no model {name!r}; give the name of a shipped or an activated model, or a bundle's folder"
         for i, route in enumerate(settings.route)
-        if not model_exists(route.model, settings.spool.root)
-        and not (settings.spool.store is not None and may_be_activated(route.model))
+        for name in route.models
+        if not model_exists(name, settings.spool.root)
+        and not (settings.spool.store is not None and may_be_activated(name))
     ]
     if problems:
         raise SettingsError("the configuration", problems)

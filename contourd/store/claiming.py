@@ -16,9 +16,10 @@ from sqlalchemy import BindParameter, Select, bindparam, exists, func, select, t
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
-from contourd.model.model_identity import ModelIdentity
+from contourd.model.model_names import PartialRule, partial_rule
+from contourd.model.model_use import ModelUse
 from contourd.store.constancy_series import own_series
-from contourd.store.contourings import models_of_jobs
+from contourd.store.contourings import kept_models, models_of_jobs
 from contourd.store.states import JobEvent, JobState
 from contourd.store.stored_files import within_reach
 from contourd.store.tables import ContouringRow, DeliveryRow, InstanceRow, JobDestinationRow, JobRow, SeriesRow
@@ -37,8 +38,9 @@ class ClaimedJob(NamedTuple):
     destinations: list[str]
     attempts: int
     override: str
-    sent_with: ModelIdentity | None
+    sent_with: tuple[ModelUse, ...]
     order: str
+    partial: PartialRule
 
 
 class Wanted(NamedTuple):
@@ -55,10 +57,10 @@ def claim_oldest(session: Session, worker: str, wanted: Wanted, now: datetime, u
     return claim(session, worker, wanted, now, until)
 
 
-def sent_with(session: Session, job_id: int) -> ModelIdentity | None:
-    """Return the model of a job's structure sets that went out, or are about to; None where there are none."""
+def sent_with(session: Session, job_id: int) -> tuple[ModelUse, ...]:
+    """Return the models of a job's structure sets that went out, or are about to; none where there are no such."""
     sent = session.scalar(select(DeliveryRow.id).where(DeliveryRow.job_id == job_id).limit(1))
-    return None if sent is None else models_of_jobs(session, [job_id]).get(job_id)
+    return () if sent is None else models_of_jobs(session, [job_id]).get(job_id, ())
 
 
 def _oldest(what: Any, but: bool, ordered: bool, host: str, patients: bool) -> Select[Any]:
@@ -107,7 +109,8 @@ def _claim_of_sqlite(
     images = [(path, sha256) for path, sha256 in session.execute(stored.order_by(InstanceRow.id))]
     sent = sent_with(session, job.id)
     whose = job.id, job.claims, series_uid, job.revision, job.model
-    return ClaimedJob(*whose, images, list(job.destinations), job.attempts, job.override, sent, job.contouring_order)
+    how = sent, job.contouring_order, partial_rule(job.partial)
+    return ClaimedJob(*whose, images, list(job.destinations), job.attempts, job.override, *how)
 
 
 def _claim_of_postgresql(
@@ -134,8 +137,9 @@ def _claim_of_postgresql(
         destinations or [],
         claimed.attempts,
         claimed.override,
-        ModelIdentity(*model) if model[0] is not None else None,
+        kept_models(*model) if model[0] is not None else (),
         claimed.contouring_order,
+        partial_rule(claimed.partial),
     )
 
 
@@ -151,13 +155,18 @@ def _of_postgresql(but: bool, ordered: bool, host: str, patients: bool) -> Selec
 
 @cache
 def _parts() -> Select[Any]:
-    """Select what belongs to a job: its series' UID, the images, the destinations, the model of what went out."""
+    """Select what belongs to a job: its series' UID, the images, the destinations, the models of what went out."""
     job: BindParameter[int] = bindparam("job")
     series: BindParameter[int] = bindparam("series")
     images = InstanceRow.series_id == series
     sent = exists().where(DeliveryRow.job_id == job)
-    of_last = ContouringRow.model_name, ContouringRow.model_version, ContouringRow.model_sha256
-    last = select(*of_last).where(ContouringRow.job_id == job, sent).order_by(ContouringRow.id.desc()).limit(1)
+    identity = ContouringRow.model_name, ContouringRow.model_version, ContouringRow.model_sha256
+    last = (
+        select(*identity, ContouringRow.runtime, ContouringRow.models)
+        .where(ContouringRow.job_id == job, sent)
+        .order_by(ContouringRow.id.desc())
+        .limit(1)
+    )
     model = last.subquery("last_model")
     in_order = func.array_agg(aggregate_order_by(JobDestinationRow.destination, JobDestinationRow.position))
     both = (

@@ -12,6 +12,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from contourd.model.model_identity import ModelIdentity
+from contourd.model.model_names import PartialRule, partial_rule
+from contourd.model.model_use import ModelUse, uses_from_json, uses_to_json
 from contourd.model.runtime_description import RuntimeDescription
 from contourd.profiles import Profile
 from contourd.store.database import Database
@@ -53,6 +55,8 @@ class Contouring:
         How many, and one hash over those of all.
     grid
         JSON: where the CT's voxels lie; empty where an earlier version contoured it.
+    several
+        Where the job had several models, each with what it did; ``model`` and ``runtime`` are of the first that drew.
     """
 
     model: ModelIdentity
@@ -64,6 +68,17 @@ class Contouring:
     images_sha256: str
     outputs: tuple[Output, ...]
     grid: str = ""
+    several: tuple[ModelUse, ...] = ()
+
+    @property
+    def models(self) -> tuple[ModelUse, ...]:
+        """Each model with what it did, also where there is one alone."""
+        return self.several or (ModelUse(self.model.name, self.model, self.runtime),)
+
+    @property
+    def models_text(self) -> str:
+        """Which models, in words."""
+        return ", ".join(use.text() for use in self.models)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +93,8 @@ class ContouredJob:
         The last one; None where the job was never contoured by a version that kept it.
     images_purged, outputs_purged
         When retention removed them.
+    partial
+        What becomes of the job where one of several models fails.
     """
 
     job_id: int
@@ -91,6 +108,7 @@ class ContouredJob:
     contouring: Contouring | None
     images_purged: datetime | None
     outputs_purged: datetime | None
+    partial: PartialRule = "hold"
 
 
 def images_sha256(hashes: Iterable[str]) -> str:
@@ -112,6 +130,7 @@ def add_contouring(session: Session, job_id: int, process_id: str, contouring: C
             runtime=contouring.runtime.to_json(),
             versions=json.dumps(dict(contouring.libraries)),
             settings=contouring.settings,
+            models=uses_to_json(contouring.several) if contouring.several else "",
             images=contouring.images,
             images_sha256=contouring.images_sha256,
             outputs=json.dumps([[output.path, output.sha256] for output in contouring.outputs]),
@@ -120,11 +139,18 @@ def add_contouring(session: Session, job_id: int, process_id: str, contouring: C
     )
 
 
-def models_of_jobs(session: Session, job_ids: Sequence[int]) -> dict[int, ModelIdentity]:
-    """Return job -> the model that it was contoured with the last time."""
+def models_of_jobs(session: Session, job_ids: Sequence[int]) -> dict[int, tuple[ModelUse, ...]]:
+    """Return job -> the models that it was contoured with the last time, each with what it did."""
     last = select(func.max(ContouringRow.id)).where(ContouringRow.job_id.in_(job_ids)).group_by(ContouringRow.job_id)
     rows = session.scalars(select(ContouringRow).where(ContouringRow.id.in_(last)))
-    return {row.job_id: ModelIdentity(row.model_name, row.model_version, row.model_sha256) for row in rows}
+    return {row.job_id: _contouring(row).models for row in rows}
+
+
+def kept_models(name: str, version: str, sha256: str, runtime: str, several: str) -> tuple[ModelUse, ...]:
+    """Return each model with what it did, by the columns of ``ContouringRow``."""
+    if several:
+        return uses_from_json(several)
+    return (ModelUse(name, ModelIdentity(name, version, sha256), RuntimeDescription.from_json(runtime)),)
 
 
 def last_outputs(session: Session, job_id: int) -> tuple[Output, ...]:
@@ -182,6 +208,7 @@ def read_contoured(database: Database, job_id: int) -> ContouredJob | None:
             read_contouring(session, job_id),
             series.purged_at,
             job.purged_at,
+            partial_rule(job.partial),
         )
 
 
@@ -203,4 +230,5 @@ def _contouring(row: ContouringRow) -> Contouring:
         row.images_sha256,
         tuple(Output(path, sha256) for path, sha256 in json.loads(row.outputs)),
         row.grid,
+        uses_from_json(row.models) if row.models else (),
     )

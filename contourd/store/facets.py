@@ -8,6 +8,7 @@ from enum import StrEnum
 from sqlalchemy import and_, delete, insert
 from sqlalchemy.orm import Session
 
+from contourd.model.model_names import names_of_text
 from contourd.model.remarks import RemarkCheck, Remarks, RemarkVerdict
 from contourd.store.archive_tables import JobFacetRow
 from contourd.store.route_choice import RouteChoice
@@ -29,7 +30,8 @@ class Facet(StrEnum):
 def file_job(session: Session, job: JobRow, sender: str) -> None:
     """File a job that was made now."""
     choice = RouteChoice.from_json(job.route_choice)
-    values = [(Facet.SENDER, sender), (Facet.MODEL, job.model), (Facet.ROUTE, str(choice.number) if choice else "")]
+    values = [(Facet.SENDER, sender), (Facet.ROUTE, str(choice.number) if choice else "")]
+    values += [(Facet.MODEL, name) for name in names_of_text(job.model)]
     _file(session, job, [(facet, value) for facet, value in values if value])
     _file(session, job, [(Facet.DESTINATION, name) for name in job.destinations])
 

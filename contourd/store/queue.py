@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from contourd.commands import command
 from contourd.errors import InvalidTransition, LeaseLost
-from contourd.model.model_identity import ModelIdentity
+from contourd.model.model_names import PartialRule, partial_rule
+from contourd.model.model_use import ModelUse
 from contourd.model.remarks import NO_REMARKS, Remarks
 from contourd.profiles import RTSTRUCT
 from contourd.reasons.catalogue import HoldReason, Reason
@@ -47,9 +48,11 @@ class Job:
     paths, hashes
         The images, relative to the spool, and what their datasets had when they came.
     sent_with
-        The model of the structure sets that went out, or are about to: a further form of them must be its too.
+        The models of the structure sets that went out, or are about to: a further form of them must be theirs too.
     order
         What decides the bytes (``contourd.models.orders``); empty: the worker's own settings.
+    partial
+        What becomes of it where one of several models fails.
     """
 
     claim: JobClaim
@@ -61,8 +64,9 @@ class Job:
     attempts: int
     override: str = ""
     hashes: tuple[str, ...] = ()
-    sent_with: ModelIdentity | None = None
+    sent_with: tuple[ModelUse, ...] = ()
     order: str = ""
+    partial: PartialRule = "hold"
 
     @property
     def id(self) -> int:
@@ -77,7 +81,8 @@ class UnorderedJob:
     id: int
     model: str
     destinations: tuple[str, ...]
-    sent_with: ModelIdentity | None
+    sent_with: tuple[ModelUse, ...]
+    partial: PartialRule = "hold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +140,7 @@ class Queue:
             tuple(sha256 for _, sha256 in job.images),
             job.sent_with,
             job.order,
+            job.partial,
         )
 
     def waiting_orders(self, but: Collection[str] = ()) -> list[str]:
@@ -148,7 +154,9 @@ class Queue:
         queued = select(JobRow).where(JobRow.state == JobState.QUEUED, JobRow.contouring_order == "")
         with self._database.reading() as session:
             return [
-                UnorderedJob(job.id, job.model, tuple(job.destinations), sent_with(session, job.id))
+                UnorderedJob(
+                    job.id, job.model, tuple(job.destinations), sent_with(session, job.id), partial_rule(job.partial)
+                )
                 for job in session.scalars(queued.order_by(JobRow.id))
             ]
 
@@ -266,6 +274,12 @@ class Queue:
             job = self._owned(session, claim)
             job.attempts, job.reason, job.lease_until = max(0, job.attempts - 1), reason, None
             self._advance(session, job, JobEvent.REQUEUE, reason)
+
+    def waited_for_device_s(self, job_id: int) -> float:
+        """Return for how long a job has waited for a device without a pause, in seconds."""
+        with self._database.reading() as session:
+            since = waits_since(session, job_id)
+        return (self._now() - since).total_seconds() if since is not None else 0.0
 
     def wait_for_device(self, claim: JobClaim, reason: Reason, limit_s: float) -> bool:
         """Queue a claimed job again that found no device to run on: the attempt does not count. Raises LeaseLost.

@@ -34,7 +34,7 @@ from contourd.store.states import (
 )
 
 # The revision of migrations/ that makes these tables.
-SCHEMA_REVISION = "0016"
+SCHEMA_REVISION = "0017"
 # Ids of rows that are very many; SQLite's are of 64 bits by themselves.
 VeryMany = BigInteger().with_variant(Integer, "sqlite")
 # Of jobs to which the leading node is to give their order.
@@ -194,7 +194,7 @@ def _to_destination(name: str) -> JobDestinationRow:
 
 
 class JobRow(ReasonColumns, Table):
-    """One series revision, one model; ``destinations`` are names in the order of the route."""
+    """One series revision, one list of models; ``destinations`` are names in the order of the route."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -207,7 +207,8 @@ class JobRow(ReasonColumns, Table):
     id: Mapped[int] = mapped_column(primary_key=True)
     series_id: Mapped[int] = mapped_column(ForeignKey("series.id"), index=True)
     revision: Mapped[int]
-    model: Mapped[str] = mapped_column(String(255))
+    model: Mapped[str] = mapped_column(String(255))  # a name or a folder, or a list of them (model_names)
+    partial: Mapped[str] = mapped_column(String(8), default="hold", server_default="hold")  # what if one of them fails
     state: Mapped[str] = mapped_column(String(16))
     attempts: Mapped[int] = mapped_column(default=0)
     claims: Mapped[int] = mapped_column(default=0, server_default="0")  # the fencing token: one more with each claim
@@ -397,6 +398,7 @@ class ContouringRow(Table):
     runtime: Mapped[str] = mapped_column(Text)  # JSON: what ran the network, and where
     versions: Mapped[str] = mapped_column(Text)  # JSON: library -> version
     settings: Mapped[str] = mapped_column(Text)  # JSON: those that decide the bytes
+    models: Mapped[str] = mapped_column(Text, default="", server_default="")  # JSON: of several, each; else empty
     images: Mapped[int]
     images_sha256: Mapped[str] = mapped_column(String(64))
     outputs: Mapped[str] = mapped_column(Text)  # JSON: [[path relative to the spool, sha256], ...]

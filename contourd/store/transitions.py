@@ -67,7 +67,7 @@ def add_series(session: Session, series_uid: str, calling_ae: str, patient: str,
 def add_job(
     session: Session, series: SeriesRow, route: Route, detail: str, at: datetime, choice: RouteChoice | None = None
 ) -> JobRow:
-    """Queue a job for a series as it is now, with a route's model, destinations, confirmation and shadow.
+    """Queue a job for a series as it is now, with a route's models, destinations, confirmation and shadow.
 
     Parameters
     ----------
@@ -77,7 +77,8 @@ def add_job(
     job = JobRow(
         series_id=series.id,
         revision=series.revision,
-        model=route.model,
+        model=route.asked,
+        partial=route.partial,
         destinations=list(dict.fromkeys(route.destinations)),
         state=JobState.QUEUED,
         confirm=route.confirm,

@@ -100,6 +100,11 @@ def _is_of(folder: Path, model: ModelIdentity) -> bool:
         return False
 
 
+def is_here(model: ModelIdentity, asked: str, root: Path) -> bool:
+    """Return whether the very model is on this host by its model.json; its weights may be damaged."""
+    return any(_is_of(place.folder, model) for place in places_of(model, asked, root))
+
+
 def fetch_same(store: ObjectStore | None, root: Path, model: ModelIdentity, asked: str) -> None:
     """Have the very model that is ordered on this host, as far as the store has it.
 
@@ -113,6 +118,6 @@ def fetch_same(store: ObjectStore | None, root: Path, model: ModelIdentity, aske
     SpoolError
         It is not here, and the store, or this host's spool, cannot be used now.
     """
-    if store is None or any(_is_of(place.folder, model) for place in places_of(model, asked, root)):
+    if store is None or is_here(model, asked, root):
         return
     fetch_bundle(store, root, stored_folder(model), model.sha256)

@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from contourd.commands import command
 from contourd.dicom.reading.files import read_dicom
 from contourd.errors import InvalidTransition, PatientNamed
+from contourd.model.model_names import names_of_text
 from contourd.observe.overview import read_job
 from contourd.operations.exporting import note_export, prepare_export, zipped
 from contourd.operations.operations import Operations
@@ -100,11 +101,11 @@ def _resend(site: Site, by: Operations, job: int, form: Form) -> str:
 
 
 def _recontour(site: Site, by: Operations, job: int, form: Form) -> str:
-    models = {route.model for route in site.settings.route}
+    models = {name for route in site.settings.route for name in (*route.models, route.asked)}
     if form.get("model", "") not in models:
         other = command("recontour", job, "--model", "MODEL")
         raise InvalidTransition(f"the page contours with the routes' models only; `{other}` takes any")
-    return f"job {by.recontour(job, form['model'])} was made of it"
+    return f"job {by.recontour(job, *names_of_text(form['model']))} was made of it"
 
 
 def _answering(

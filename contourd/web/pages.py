@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ from starlette.responses import RedirectResponse, Response
 
 from contourd.errors import QueueUnavailable
 from contourd.model.commissioning import remedy_text
+from contourd.model.model_names import names_of_text
 from contourd.model.remarks import RemarkVerdict
 from contourd.models.activations import Activations
 from contourd.models.listing import ModelLine, routed_models
@@ -86,12 +88,7 @@ def job_page(request: Request, patient: dict[str, str] | None = None) -> Respons
     detail = read_job(site.database, request.path_params["job"])
     if detail is None:
         raise HTTPException(404, f"there is no job {request.path_params['job']}")
-    made_with = detail.job.contoured_with
-    models = [
-        m
-        for m in models_of(site.settings, site.database)
-        if m.asked != detail.job.model or (made_with is not None and m.model != made_with)
-    ]
+    models = _others(site.settings, models_of(site.settings, site.database), detail.job)
     remedy = detail.job.reason.remedy if detail.job.reason and detail.job.state == JobState.HELD else ""
     return page(
         request,
@@ -106,6 +103,18 @@ def job_page(request: Request, patient: dict[str, str] | None = None) -> Respons
         remedy=remedy,
         reviews=read_reviews(site.database, MOST_REVIEWS, job=detail.job.id),
     )
+
+
+def _others(settings: Settings, known: Sequence[ModelLine], job: JobLine) -> dict[str, str]:
+    """Return what else a job's series can be contoured with: what a route calls it, and that in words."""
+    by_name = {line.asked: line for line in known}
+    others = dict[str, str]()
+    for asked in dict.fromkeys([*by_name, *(route.asked for route in settings.route)]):
+        lines = [by_name[name] for name in names_of_text(asked)]
+        made_with = [use.identity for use in job.models if use.drew]
+        if asked != job.model or (made_with and [line.model for line in lines] != made_with):
+            others[asked] = " + ".join(f"{line.name} {line.version}" for line in lines)
+    return others
 
 
 def series_page(request: Request) -> Response:

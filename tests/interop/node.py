@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,12 +67,14 @@ def contourd(*arguments: str | Path, timeout_s: float = 300.0) -> Ran:
 def write_configuration(
     folder: Path,
     port: int,
-    model: str | Path,
+    model: str | Path | Sequence[str | Path],
     destinations: Mapping[str, tuple[str, int]],
     more: str = "",
     node: str = "",
+    route: str = "",
 ) -> Path:
     """Write a node's settings; ``destinations``: name -> (AE title, port) on loopback."""
+    named = str(model) if isinstance(model, str | Path) else list(map(str, model))
     text = f"""
 [node]
 ae_title = "CONTOURD"
@@ -91,8 +93,9 @@ runtime = "torch"
 first_retry_s = 0.5
 max_retry_s = 1.0
 [[route]]
-model = "{model}"
+model = {json.dumps(named, ensure_ascii=False)}
 destinations = {json.dumps(list(destinations))}
+{route}
 """
     for name, (ae_title, at) in destinations.items():
         text += f'[[destination]]\nname = "{name}"\nae_title = "{ae_title}"\nhost = "{LOOPBACK}"\nport = {at}\n'
@@ -105,15 +108,19 @@ destinations = {json.dumps(list(destinations))}
 @contextmanager
 def serve(
     folder: Path,
-    model: str | Path,
+    model: str | Path | Sequence[str | Path],
     destinations: Mapping[str, tuple[str, int]],
     port: int | None = None,
     more: str = "",
     node: str = "",
+    route: str = "",
 ) -> Iterator[Node]:
-    """Run `contourd serve` until the block ends; ``more`` is added to the last destination, ``node`` to [node]."""
+    """Run `contourd serve` until the block ends.
+
+    ``more`` is added to the last destination, ``node`` to [node], ``route`` to the route.
+    """
     port = port or free_port()
-    configuration = write_configuration(folder, port, model, destinations, more, node)
+    configuration = write_configuration(folder, port, model, destinations, more, node, route)
     command = [*CONTOURD, "serve", "--config", str(configuration)]
     with running(command, port, folder / "contourd.log") as server:
         yield Node(folder, port, server)

@@ -26,6 +26,8 @@ from contourd.dicom.rtstruct.contours import roi_contour_item
 from contourd.dicom.uids import IMPLEMENTATION, IMPLEMENTATION_NAME, derived_uid
 from contourd.errors import StructureSetRejected
 from contourd.imaging.contours import ROI, StructureSet
+from contourd.model.model_identity import ModelIdentity
+from contourd.model.model_use import ModelUse
 from contourd.model.remarks import NO_REMARKS, Remarks
 from contourd.model.structures import Structure
 from contourd.profiles import STRICT, Profile
@@ -36,6 +38,7 @@ ROI_CONTOURS = Tag("ROIContourSequence")
 DETACHED_STUDY = UID("1.2.840.10008.3.1.2.3.1")
 NOT_REVIEWED = "AI generated, not reviewed"
 LONGEST_DESCRIPTION = 1024
+LONGEST_LO = 64
 CHECK = "CHECK"
 
 
@@ -45,20 +48,48 @@ class Provenance:
 
     Attributes
     ----------
+    models
+        In their order; each says what it drew, or why nothing.
     model_hash, settings_hash
-        sha256, hexadecimal.
+        sha256, hexadecimal; of several models one over all.
     revision
         Of the series: 1, and one more for each late slice.
     """
 
-    model: str
-    model_version: str
+    models: tuple[ModelUse, ...]
     model_hash: str
     settings_hash: str
     revision: int = 1
 
+    @classmethod
+    def of_one(cls, name: str, version: str, sha256: str, settings_hash: str, revision: int = 1) -> Provenance:
+        """Return that of a single model, which drew all."""
+        use = ModelUse(name, ModelIdentity(name, version, sha256))
+        return cls((use,), sha256, settings_hash, revision)
+
+    @property
+    def drawn(self) -> tuple[ModelIdentity, ...]:
+        """The models that drew."""
+        return tuple(use.identity for use in self.models if use.drew and use.identity is not None)
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether a model did not draw."""
+        return not all(use.drew for use in self.models)
+
+    def model_of(self, organ: str) -> ModelIdentity:
+        """Return the model that drew an organ."""
+        drew = (use.identity for use in self.models if use.drew and organ in use.organs)
+        return next((model for model in drew if model is not None), self.drawn[0])
+
+    def named(self, longest: int, versions: bool = False) -> str:
+        """Return the models' names, of which too many for an attribute are counted."""
+        said = [f"{model.name} {model.version}" if versions else model.name for model in self.drawn]
+        text = " + ".join(said)
+        return text if len(text) <= longest else f"{said[0][: longest - 9]} and {len(said) - 1} more"
+
     def uid(self, series: Series, kind: str) -> UID:
-        """Derive a UID from the input's instances, the model and the settings."""
+        """Derive a UID from the input's instances, the models and the settings."""
         instances = sorted(i.sop_instance_uid for i in series.instances)
         return derived_uid(kind, *instances, self.model_hash, self.settings_hash, self.revision)
 
@@ -88,7 +119,10 @@ def structure_set_dataset(
     ds.StructureSetDescription = description_of(provenance, remarks, structures)[:LONGEST_DESCRIPTION]
     ds.ReferencedFrameOfReferenceSequence = [_frame_of_reference(series)]
     names = [profile.name_of(roi.name) for roi in found]
-    ds.StructureSetROISequence = [_structure_set_roi(n, name, series, provenance) for n, name in enumerate(names, 1)]
+    ds.StructureSetROISequence = [
+        _structure_set_roi(n, name, series, provenance.model_of(roi.name))
+        for n, (name, roi) in enumerate(zip(names, found, strict=True), 1)
+    ]
     contours = b"".join(roi_contour_item(n, roi, series, catalogue, profile) for n, roi in enumerate(found, 1))
     # Undecoded, as if it were read: an object for each element of some thousand items would take most of the time.
     ds[ROI_CONTOURS] = RawDataElement(ROI_CONTOURS, "SQ", len(contours), contours, 0, True, True)
@@ -152,10 +186,15 @@ def _describe(ds: Dataset, series: Series, provenance: Provenance) -> None:
     ds.SeriesNumber = "1"
     ds.InstanceNumber = str(provenance.revision)
     ds.OperatorsName = ""
-    ds.SeriesDescription = f"contourd {NOT_REVIEWED}"
+    ds.SeriesDescription = series_description(provenance)
     describe_equipment(ds, provenance)
     ds.StructureSetDate, ds.StructureSetTime = content_date_and_time(series.header)
-    ds.StructureSetName = f"{provenance.model} {provenance.model_version}"
+    ds.StructureSetName = provenance.named(LONGEST_LO, versions=True)
+
+
+def series_description(provenance: Provenance) -> str:
+    """Return that nobody has reviewed it, and whether one of several models did not draw."""
+    return f"contourd {NOT_REVIEWED}{', incomplete' if provenance.incomplete else ''}"
 
 
 def content_date_and_time(header: Dataset) -> tuple[str, str]:
@@ -166,11 +205,15 @@ def content_date_and_time(header: Dataset) -> tuple[str, str]:
 
 
 def describe_equipment(ds: Dataset, provenance: Provenance) -> None:
-    """Say what made it: contourd, the model, and the hashes of model and settings."""
+    """Say what made it: contourd, the models, and the hashes of models and settings."""
     ds.Manufacturer = "contourd"
-    ds.ManufacturerModelName = f"contourd {provenance.model}"
+    ds.ManufacturerModelName = f"contourd {provenance.named(LONGEST_LO - len('contourd '))}"
     ds.SoftwareVersions = __version__
     ds.DeviceSerialNumber = provenance.model_hash[:16]
+    ds.ContributingEquipmentSequence = [_equipment(model, provenance) for model in provenance.drawn]
+
+
+def _equipment(model: ModelIdentity, provenance: Provenance) -> Dataset:
     equipment = Dataset()
     purpose = Dataset()
     purpose.CodeValue = "109103"
@@ -178,11 +221,11 @@ def describe_equipment(ds: Dataset, provenance: Provenance) -> None:
     purpose.CodeMeaning = "Modifying Equipment"
     equipment.PurposeOfReferenceCodeSequence = [purpose]
     equipment.Manufacturer = "contourd"
-    equipment.ManufacturerModelName = provenance.model
-    equipment.SoftwareVersions = [__version__, provenance.model_version]
-    hashes = f"model sha256 {provenance.model_hash}; settings sha256 {provenance.settings_hash}"
+    equipment.ManufacturerModelName = model.name
+    equipment.SoftwareVersions = [__version__, model.version]
+    hashes = f"model sha256 {model.sha256}; settings sha256 {provenance.settings_hash}"
     equipment.ContributionDescription = f"{hashes}; revision {provenance.revision}"
-    ds.ContributingEquipmentSequence = [equipment]
+    return equipment
 
 
 def _frame_of_reference(series: Series) -> Dataset:
@@ -206,15 +249,13 @@ def _image(sop_instance_uid: str) -> Dataset:
     return item
 
 
-def _structure_set_roi(number: int, name: str, series: Series, provenance: Provenance) -> Dataset:
+def _structure_set_roi(number: int, name: str, series: Series, model: ModelIdentity) -> Dataset:
     item = Dataset()
     item.ROINumber = str(number)
     item.ROIName = name
     item.ReferencedFrameOfReferenceUID = series.header.FrameOfReferenceUID
     item.ROIGenerationAlgorithm = "AUTOMATIC"
-    item.ROIGenerationDescription = (
-        f"contourd {provenance.model} {provenance.model_version} {provenance.model_hash[:12]}"[:64]
-    )
+    item.ROIGenerationDescription = f"contourd {model.name} {model.version} {model.sha256[:12]}"[:LONGEST_LO]
     return item
 
 
@@ -253,7 +294,8 @@ def _refuse_names(names: Sequence[str], profile: Profile) -> None:
 def description_of(provenance: Provenance, remarks: Remarks, structures: StructureSet) -> str:
     """Return what a person is to know of it, in ASCII: remarks, what is withheld, what was not found."""
     not_found = [roi.name for roi in structures.rois if not roi.contours and roi.name not in remarks.withheld]
-    parts = [f"{NOT_REVIEWED}. Model {provenance.model} {provenance.model_version}"]
+    models = ", ".join(f"{model.name} {model.version}" for model in provenance.drawn)
+    parts = [f"{NOT_REVIEWED}. Model{'s' * (len(provenance.models) > 1)} {models}"]
     if text := remarks.text():
         parts.append(text)
     if not_found:

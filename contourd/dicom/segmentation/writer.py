@@ -26,6 +26,7 @@ from contourd.dicom.rtstruct.writer import (
     describe_equipment,
     description_of,
     organs_to_write,
+    series_description,
 )
 from contourd.dicom.uids import IMPLEMENTATION, IMPLEMENTATION_NAME
 from contourd.errors import StructureSetRejected
@@ -94,7 +95,7 @@ def segmentation_dataset(
         sop_instance_uid=provenance.uid(series, "segmentation"),
         instance_number=provenance.revision,
         manufacturer="contourd",
-        manufacturer_model_name=f"contourd {provenance.model}"[:LONGEST_LABEL],
+        manufacturer_model_name=f"contourd {provenance.named(LONGEST_LABEL - len('contourd '))}",
         software_versions="contourd",
         device_serial_number=provenance.model_hash[:16],
         content_label=CONTENT_LABEL,
@@ -121,7 +122,7 @@ def _segment(
 
     known = catalogue.get(roi.name)
     code = Code(known.code, "SCT", known.meaning) if known is not None and known.code else ORGAN
-    name = profile.name_of(roi.name)
+    name, model = profile.name_of(roi.name), provenance.model_of(roi.name)
     segment = SegmentDescription(
         segment_number=number,
         segment_label=name[:LONGEST_LABEL],
@@ -129,9 +130,9 @@ def _segment(
         segmented_property_type=code,
         algorithm_type="AUTOMATIC",
         algorithm_identification=AlgorithmIdentificationSequence(
-            name=provenance.model[:LONGEST_LABEL],
+            name=model.name[:LONGEST_LABEL],
             family=ARTIFICIAL_INTELLIGENCE,
-            version=provenance.model_version[:LONGEST_LABEL],
+            version=model.version[:LONGEST_LABEL],
             source="contourd",
         ),
         tracking_uid=provenance.uid(series, f"tracking {roi.name}"),
@@ -211,7 +212,7 @@ def _with_our_header(made: Dataset, series: Series, provenance: Provenance, desc
         ds.pop(keyword, None)
     copy_patient_and_study(ds, series.header)
     describe_equipment(ds, provenance)
-    ds.SeriesDescription = f"contourd {NOT_REVIEWED}"
+    ds.SeriesDescription = series_description(provenance)
     ds.ContentDate, ds.ContentTime = content_date_and_time(series.header)
     ds.ContentCreatorName = ""
     ds.ImageComments = description

@@ -23,6 +23,7 @@ from contourd.model.lattice_predictor import LatticePredictor
 from contourd.model.plausibility import OrganGeometry, distribution_of
 from contourd.model.predictor import Predictor, RunOptions
 from contourd.model.runtime import choose_device
+from contourd.model.runtime_description import RuntimeDescription
 from contourd.profiles import PROFILES, STRICT
 from contourd.reasons.catalogue import HoldReason
 from contourd.settings import PlausibilitySettings
@@ -81,7 +82,7 @@ def test_what_a_second_reader_refuses_is_no_result(tmp_path, predictor, monkeypa
             HoldReason.SECOND_READER_FINDS_NOTHING, rois=dataset.StructureSetROISequence[0].ROIName
         )
 
-    monkeypatch.setattr("contourd.contour.contouring.check_with_second_reader", refuse)
+    monkeypatch.setattr("contourd.contour.products.check_with_second_reader", refuse)
     instances = written(tmp_path, phantom())
     contour_series(instances, predictor)
     with pytest.raises(StructureSetRejected, match="finds nothing of Brainstem"):
@@ -243,6 +244,14 @@ class TwoTubes:
     structures = ("Brainstem", "SpinalCord")
     beyond = 0.0
 
+    @property
+    def runtime(self):
+        return self
+
+    @property
+    def description(self):
+        return RuntimeDescription("torch", "2", "fp32", "cpu", "x86_64, AVX2", 2)
+
     def compared(self, name):
         return *self.restored(name), LatticeAgreement(1.0, 1, 1, 0.0)
 
@@ -281,7 +290,7 @@ def test_an_organ_of_which_a_second_reader_finds_nothing_is_withheld_by_name(tmp
         if "SpinalCord" in {roi.ROIName for roi in dataset.StructureSetROISequence}:
             raise OrgansRejected(HoldReason.ORGANS_DIFFER, organs={"SpinalCord": "rt-utils finds nothing of it"})
 
-    monkeypatch.setattr("contourd.contour.contouring.check_with_second_reader", refuse)
+    monkeypatch.setattr("contourd.contour.products.check_with_second_reader", refuse)
     monkeypatch.setattr(TwoTubes, "restored", lambda _, name: whole_tube(name))
     on = Grid.regular((18, 16, 16), (3.0, 4.7, 4.7), (-35.0, -35.0, 0.0))
     volume = Volume(on, np.full(on.shape, 40, dtype=np.int16))

@@ -9,6 +9,7 @@ import pytest
 
 from contourd.contour.contouring import contour_series
 from contourd.errors import DatasetError, StoreUnavailable
+from contourd.model.model_use import ModelUse
 from contourd.models.orders import JobOrder, OrderBook, order_digest, version_of
 from contourd.node import fitting_orders
 from contourd.node.fitting_orders import AGAIN_S, FittingOrders
@@ -54,7 +55,8 @@ def test_an_order_is_read_as_it_was_written(bench):
     text = OrderBook(bench.database, bench.settings).order_of("bright", ["pacs", "tps"])
     order = JobOrder.read(text)
     assert order.text() == text
-    assert (order.asked, order.model.name, order.contourd) == ("bright", "bright", version_of(text))
+    (model,) = order.models
+    assert (model.asked, model.identity.name, order.contourd) == ("bright", "bright", version_of(text))
     assert [profile.decimals for profile in order.profiles.values()] == [3, 2]
     with pytest.raises(DatasetError, match="not one that this version of contourd knows"):
         JobOrder.read(json.dumps({**json.loads(text), "profiles": {"pacs": {"unknown": 1}}}))
@@ -88,7 +90,7 @@ def test_what_a_person_releases_and_what_another_model_is_activated_for_is_order
     assert order_of(bench, job) == ""
     keeper.order_jobs()
     after = order_of(bench, job)
-    assert JobOrder.read(before).model != JobOrder.read(after).model
+    assert JobOrder.read(before).models != JobOrder.read(after).models
     bench.operations.hold(job, "to be looked at")
     bench.operations.retry(job)
     assert order_of(bench, job) == ""
@@ -125,11 +127,17 @@ def state_of(bench, job: int) -> tuple[JobState, Reason | None]:
         return JobState(row.state), row.reason
 
 
+def of_other_hash(order: JobOrder) -> ModelUse:
+    """Return an order's only model, with a hash that no model has."""
+    (model,) = order.models
+    return replace(model, identity=replace(model.identity, sha256="0" * 64))
+
+
 def unfit_orders(order: JobOrder) -> dict[str, HoldReason]:
     """Return what a worker that lacks the second reader cannot do as it was ordered, with why."""
     return {
         replace(order, structures="0" * 64).text(): HoldReason.ORDER_OF_OTHER_STRUCTURES,
-        replace(order, model=replace(order.model, sha256="0" * 64)).text(): HoldReason.ORDER_OF_OTHER_MODEL,
+        replace(order, models=(of_other_hash(order),)).text(): HoldReason.ORDER_OF_OTHER_MODEL,
         replace(order, second_reader=True).text(): HoldReason.ORDER_NEEDS_SECOND_READER,
     }
 

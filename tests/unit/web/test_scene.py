@@ -44,7 +44,7 @@ def written(folder: Path, images: Path) -> Path:
     found = Finding("Parotid_L", RemarkCheck.VOLUME, Measure.VOLUME_CC, 4.3, (5.0, 9.0))
     remarks = Remarks((Remark(found, RemarkVerdict.FLAG),))
     dataset = structure_set_dataset(
-        StructureSet((roi,)), series, Provenance("m", "1", "0" * 64, "0" * 64, 1), catalogue(), remarks=remarks
+        StructureSet((roi,)), series, Provenance.of_one("m", "1", "0" * 64, "0" * 64, 1), catalogue(), remarks=remarks
     )
     buffer = BytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
