@@ -124,7 +124,7 @@ def export(
     config: ConfigOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Write a job's structure sets, and its CT while it is here, into a folder.
+    """Write a job's structure sets, and its CT if here, into a folder.
 
     Of a job that is held or waits for confirmation nothing is given out.
     It is audited.

@@ -34,7 +34,7 @@ from contourd.store.states import (
 )
 
 # The revision of migrations/ that makes these tables.
-SCHEMA_REVISION = "0017"
+SCHEMA_REVISION = "0018"
 # Ids of rows that are very many; SQLite's are of 64 bits by themselves.
 VeryMany = BigInteger().with_variant(Integer, "sqlite")
 # Of jobs to which the leading node is to give their order.
@@ -244,6 +244,7 @@ class DeliveryRow(ReasonColumns, Table):
         Index(
             "deliveries_due",
             "destination",
+            "state",
             "not_before",
             sqlite_where=text("state = 'PENDING'"),
             postgresql_where=text("state = 'PENDING'"),

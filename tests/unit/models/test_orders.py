@@ -57,7 +57,7 @@ def test_an_order_is_read_as_it_was_written(bench):
     assert order.text() == text
     (model,) = order.models
     assert (model.asked, model.identity.name, order.contourd) == ("bright", "bright", version_of(text))
-    assert [profile.decimals for profile in order.profiles.values()] == [3, 2]
+    assert [[one.decimals for one in profiles] for profiles in order.profiles.values()] == [[3], [2]]
     with pytest.raises(DatasetError, match="not one that this version of contourd knows"):
         JobOrder.read(json.dumps({**json.loads(text), "profiles": {"pacs": {"unknown": 1}}}))
 

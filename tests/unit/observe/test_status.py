@@ -119,6 +119,7 @@ def test_json(database, settings):
     assert jobs[3]["deliveries"] == [
         {
             "destination": "pacs",
+            "product": "rtstruct",
             "state": "PENDING",
             "attempts": 4,
             "reason": "cannot be reached",
