@@ -143,7 +143,7 @@ class ShadowContourer:
             contoured.dataset,
             was,
             bundle.config.model.structures,
-            lambda organ: shadow.live.model,
+            shadow.live.model_of,
             gate(instances).grid,
         )
         buffer = BytesIO()

@@ -75,6 +75,11 @@ class Contouring:
         """Each model with what it did, also where there is one alone."""
         return self.several or (ModelUse(self.model.name, self.model, self.runtime),)
 
+    def model_of(self, organ: str) -> ModelIdentity:
+        """Return the model whose an organ was to draw; where none of several has it, the first that drew."""
+        owners = (use.identity for use in self.several if use.drew and organ in use.organs)
+        return next((one for one in owners if one is not None), self.model)
+
     @property
     def models_text(self) -> str:
         """Which models, in words."""
