@@ -53,9 +53,13 @@ class ModelUse:
         return which if self.failed is None else f"{which} drew nothing ({self.failed})"
 
     def missing_text(self) -> str:
-        """Return what is missing for its failure, and why."""
+        """Return what is missing for its failure, and why.
+
+        By the reason's code alone: its sentence may name a folder of the site, and this goes out with the structure set.
+        """
         organs = ", ".join(self.organs) if self.organs else "its organs"
-        return f"incomplete: {organs} missing, for {self.name} did not draw ({self.failed})"
+        why = self.failed.code.value.replace("_", " ") if self.failed is not None else ""
+        return f"incomplete: {organs} missing, for {self.name} did not draw ({why})"
 
     def plain(self) -> dict[str, Any]:
         """Return it as JSON has it."""

@@ -172,7 +172,7 @@ def test_one_that_fails_holds_the_job(instances, error):
 def test_or_its_organs_are_missing_by_name(instances, error):
     models = in_turn(model("hn", FIRST), model("glands", SECOND, error), partial="send")
     contoured = contour_series(instances, models)
-    told = f"incomplete: parotid_r missing, for glands 1 did not draw ({error})"
+    told = f"incomplete: parotid_r missing, for glands 1 did not draw ({error.reason.code.value.replace('_', ' ')})"
     assert set(made_by(contoured.dataset)) == set(FIRST)
     assert contoured.dataset.StructureSetDescription.startswith(f"AI generated, not reviewed. Models hn 1; {told}")
     assert contoured.dataset.SeriesDescription == "contourd AI generated, not reviewed, incomplete"

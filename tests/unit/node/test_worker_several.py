@@ -156,6 +156,7 @@ def test_or_it_is_sent_with_what_is_missing_named_and_so_again(bench, job):
     dataset = structure_set(bench, job)
     assert made_by(dataset) == {"Brain": "bright"}
     assert "incomplete: Thyroid missing, for glands 1 did not draw" in dataset.StructureSetDescription
+    assert str(stored(bench, "glands")) not in dataset.StructureSetDescription  # folders of the site stay there
     told = row(bench, job).remarks.lines()[0]
     assert told.startswith("incomplete: Thyroid missing, for glands 1 did not draw (")
     (status,) = json.loads(to_json(read_report(bench.database), bench.settings))["jobs"]
