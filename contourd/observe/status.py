@@ -12,7 +12,6 @@ from contourd.model.model_use import ModelUse
 from contourd.model.remarks import Remark
 from contourd.models.listing import routed_models
 from contourd.observe.destinations import DestinationLine
-from contourd.observe.patient_search import read_patients
 from contourd.observe.report import EVERYTHING, JobLine, QueueReport, ReportFilter, SeriesLine, read_report
 from contourd.reasons.catalogue import Reason
 from contourd.settings import Settings
@@ -23,6 +22,8 @@ from contourd.store.processes import ProcessFigures
 
 def with_patients(report: QueueReport, settings: Settings) -> QueueReport:
     """Show, instead of pseudonyms, the names and IDs that the spooled images have."""
+    from contourd.observe.patient_search import read_patients  # pydicom, which status needs for nothing else
+
     uids = [*(job.series_uid for job in report.jobs), *(s.series_uid for s in report.series)]
     database = Database(settings.database_url)
     try:

@@ -72,9 +72,6 @@ ProfileName = Annotated[str, AfterValidator(_known_profile)]
 
 def _of_url(values: dict[str, object]) -> dict[str, object]:
     """Take host and port of a STOW-RS destination from its url, for whoever shows or tries the address."""
-    given = [key for key in ("ae_title", "host", "port") if key in values]
-    if given:
-        raise ValueError(f"{', '.join(given)}: a destination of kind stow is reached by its url")
     try:
         url = urlsplit(str(values.get("url", "")))
         port = url.port or {"http": 80, "https": 443}.get(url.scheme, 0)
@@ -86,7 +83,10 @@ def _of_url(values: dict[str, object]) -> dict[str, object]:
         raise ValueError("token_file: a token goes by https alone")
     if values.get("commitment"):
         raise ValueError("commitment: a destination of kind stow has none; verify asks whether it is there")
-    return {**values, "ae_title": "STOW-RS", "host": url.hostname, "port": port}
+    taken = {"ae_title": "STOW-RS", "host": url.hostname, "port": port}
+    if given := [key for key, value in taken.items() if values.get(key, value) != value]:
+        raise ValueError(f"{', '.join(given)}: a destination of kind stow is reached by its url")
+    return {**values, **taken}
 
 
 class Destination(Section):
@@ -120,7 +120,7 @@ class Destination(Section):
             return values
         if values.get("kind") == "stow":
             return _of_url(values)
-        if given := [key for key in ("url", "token_file", "verify") if key in values]:
+        if given := [key for key in ("url", "token_file", "verify") if values.get(key)]:
             raise ValueError(f"{', '.join(given)}: only of a destination of kind stow")
         return values
 

@@ -24,6 +24,7 @@ from contourd.constancy.requests import ConstancyChecks
 from contourd.dicom.network.in_memory_scp import InMemorySCP
 from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.model.model_identity import ModelIdentity
+from contourd.model.model_use import ModelUse
 from contourd.model.runtime_description import RuntimeDescription
 from contourd.models.orders import order_digest
 from contourd.reasons.catalogue import HoldReason, Reason
@@ -180,13 +181,19 @@ def recontour(site: Site) -> list[object]:
 
 
 def route(site: Site) -> list[object]:
-    """A series that would be contoured, two that would not, and a file that cannot be read."""
+    """A series that would be contoured, two that would not, a file that cannot be read; and one by one of two models."""
     write_series(site.folder / "in" / "gap", phantom())
     sorted((site.folder / "in" / "gap").iterdir())[9].unlink()
     write_series(site.folder / "in" / "magnet", phantom(), setting(Modality="MR"))
     whole = write_series(site.folder / "in" / "whole", phantom())
     (site.folder / "in" / "cut.dcm").write_bytes(min(whole.iterdir()).read_bytes()[:900])
-    return site.run("route", site.folder / "in", "--config", routed_to(site, site.drawing), status=1)
+    configuration = routed_to(site, site.drawing)
+    first = site.run("route", site.folder / "in", "--config", configuration, status=1)
+    text, asked = configuration.read_text(encoding="utf-8"), f'model = "{site.drawing}"'
+    assert asked in text
+    several = f'model = ["{site.drawing}", "unheard_of"]\npartial = "send"'
+    configuration.write_text(text.replace(asked, several), encoding="utf-8")
+    return [*first, *site.run("route", whole, "--config", configuration)]
 
 
 def routed_to(site: Site, model: Path) -> Path:
@@ -253,7 +260,12 @@ def status(site: Site) -> list[object]:
     with database.transaction() as session:
         model = ModelIdentity("hn7", "1", "0" * 64)
         runtime = RuntimeDescription("torch", "2", "fp32", "cpu", "x86_64, AVX2", 2)
-        contouring = Contouring(model, "1", runtime, {"torch": "2"}, "{}", 20, "0" * 64, ())
+        damaged = Reason.of(HoldReason.MODEL_OF_JOB_GONE, model="glands 1")
+        uses = (
+            ModelUse("hn7", model, runtime, ("Brainstem",)),
+            ModelUse("glands", None, None, ("Glnd_Submand_L",), damaged),
+        )
+        contouring = Contouring(model, "1", runtime, {"torch": "2"}, "{}", 20, "0" * 64, (), several=uses)
         add_contouring(session, 1, "w", contouring, datetime.now(UTC))
         waiting = session.get_one(JobRow, 1)
         waiting.state, waiting.contouring_order = JobState.QUEUED, "an order"
