@@ -21,6 +21,7 @@ from contourd.store.route_choice import RouteChoice
 from contourd.store.states import DeliveryState, JobState, SeriesState
 from contourd.store.tables import ConstancyCheckRow, ConstancySeriesRow, ContouringRow, DeliveryRow, SeriesRow
 from contourd.store.transitions import add_delivery, add_job
+from tests.contourings import CONTOURING
 from tests.databases import open_queue
 from tests.queueing import START
 
@@ -103,7 +104,7 @@ def fill(database, dice: random.Random, number: int = 70) -> dict[tuple[bool, in
                 session.add(
                     ContouringRow(
                         job_id=job.id, process=worker, at=at, model_name="hn7", model_version="1", model_sha256="0",
-                        contourd="1", runtime="{}", versions="{}", settings="", images=1, images_sha256="", outputs="",
+                        contourd="1", runtime=CONTOURING.runtime.to_json(), versions="{}", settings="", images=1, images_sha256="", outputs="",
                     )
                 )  # fmt: skip
             session.flush()
