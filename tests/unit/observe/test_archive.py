@@ -104,7 +104,8 @@ def fill(database, dice: random.Random, number: int = 70) -> dict[tuple[bool, in
                 session.add(
                     ContouringRow(
                         job_id=job.id, process=worker, at=at, model_name="hn7", model_version="1", model_sha256="0",
-                        contourd="1", runtime=CONTOURING.runtime.to_json(), versions="{}", settings="", images=1, images_sha256="", outputs="",
+                        contourd="1", runtime=CONTOURING.runtime.to_json(), versions="{}", settings="{}", images=1,
+                        images_sha256="", outputs="[]",
                     )
                 )  # fmt: skip
             session.flush()
