@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from html import unescape
 
@@ -11,7 +12,9 @@ from sqlalchemy import select
 
 from contourd.intake.describing import name_hash
 from contourd.model.model_identity import ModelIdentity
+from contourd.model.model_use import ModelUse
 from contourd.model.runtime_description import RuntimeDescription
+from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.store.archive_tables import PatientNameRow, SeriesDescriptionRow
 from contourd.store.contourings import Contouring, add_contouring
 from contourd.store.processes import Processes
@@ -98,6 +101,24 @@ def test_every_number_of_the_first_page_leads_to_what_it_counts(page):
     for address, number in links:
         lines = whole(page, unescape(address))
         assert len(lines) == len(set(lines)) == int(number), address
+
+
+def test_a_job_of_several_models_says_which_draws_what(page):
+    uses = (
+        ModelUse("hn7", CONTOURING.model, CONTOURING.runtime, ("Brainstem", "Parotid_L")),
+        ModelUse("glands", None, None, ("Glnd_Submand_L",), Reason.of(HoldReason.MODEL_OF_JOB_GONE, model="glands 1")),
+        ModelUse("old", CONTOURING.model, CONTOURING.runtime),
+    )
+    with page.database.transaction() as session:
+        add_contouring(session, 2, "", replace(CONTOURING, several=uses), datetime.now(UTC))
+    (section,) = re.findall(r'<section class="card" id="models">.*?</section>', page.get("/jobs/2").text, re.DOTALL)
+    drawn, failed, none = re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", section)
+    assert drawn == ("hn7 1", "Brainstem, Parotid_L")
+    assert failed[0] == "glands"
+    assert failed[1].startswith("Drew nothing: ")
+    assert failed[1].endswith(". Missing: Glnd_Submand_L")
+    assert none == ("hn7 1", "No organ: others list all of its own")
+    assert 'id="models"' not in page.get("/jobs/1").text
 
 
 def test_the_list_holds_every_job_and_open_series_with_its_reason(page):
