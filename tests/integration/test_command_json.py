@@ -181,7 +181,7 @@ def recontour(site: Site) -> list[object]:
 
 
 def route(site: Site) -> list[object]:
-    """A series that would be contoured, two that would not, a file that cannot be read; and one by one of two models."""
+    """A series that would be contoured, two that would not, a file that cannot be read; and one by one of two."""
     write_series(site.folder / "in" / "gap", phantom())
     sorted((site.folder / "in" / "gap").iterdir())[9].unlink()
     write_series(site.folder / "in" / "magnet", phantom(), setting(Modality="MR"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import signal
 import socket
 import threading
@@ -53,7 +54,8 @@ def test_a_node_whose_receivers_cannot_start_says_so_and_ends(begin, tmp_path, m
     monkeypatch.setattr(self_test, "DEAF_S", 3.0)
     monkeypatch.setattr(daemon_module, "EVERY_S", 0.2)
     monkeypatch.setattr("contourd.dicom.network.own_echo.ECHO_S", 0.5)
-    monkeypatch.setattr(daemon_module, "ReceiverPool", lambda *a: ReceiverPool(*a, main=breaking.dying_at_start))
+    dying = functools.partial(ReceiverPool, main=breaking.dying_at_start)
+    monkeypatch.setattr(daemon_module, "ReceiverPool", dying)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(WAIT_S)

@@ -89,7 +89,7 @@ def label(w: Written) -> None:
 
 
 def name_and_description(w: Written) -> None:
-    assert w.rt.StructureSetName == f"{PROVENANCE.model} {PROVENANCE.model_version}"
+    assert w.rt.StructureSetName == "hn7 1.0"
     assert w.rt.StructureSetDescription.startswith("AI generated, not reviewed. Model hn7 1.0")
 
 
