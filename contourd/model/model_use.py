@@ -55,7 +55,7 @@ class ModelUse:
     def missing_text(self) -> str:
         """Return what is missing for its failure, and why.
 
-        By the reason's code alone: its sentence may name a folder of the site, and this goes out with the structure set.
+        By the reason's code alone: its sentence may name a folder of the site, and this goes out with what is drawn.
         """
         organs = ", ".join(self.organs) if self.organs else "its organs"
         why = self.failed.code.value.replace("_", " ") if self.failed is not None else ""

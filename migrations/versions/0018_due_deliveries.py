@@ -1,4 +1,4 @@
-"""The index of the deliveries that are due holds their state too: SQLite chose another one, and sorted them each time."""
+"""The index of the deliveries that are due holds their state, too: SQLite chose another one, and sorted them."""
 
 from __future__ import annotations
 
