@@ -126,7 +126,8 @@ def _drawn_in_turn(
     for one in models.models:
         if one.use.failed is not None:
             uses.append(one.use)
-            first = first or ModelError(one.use.failed.code, **one.use.failed.detail)
+            code, detail = one.use.failed.code, one.use.failed.detail
+            first = first or ModelError(code, **detail)
             continue
         taken = frozenset(name.casefold() for drawing in drawings for name in drawing.own)
         try:
