@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import PurePath
 from typing import Any
 
 from contourd.model.model_identity import ModelIdentity
@@ -59,7 +60,8 @@ class ModelUse:
         """
         organs = ", ".join(self.organs) if self.organs else "its organs"
         why = self.failed.code.value.replace("_", " ") if self.failed is not None else ""
-        return f"incomplete: {organs} missing, for {self.name} did not draw ({why})"
+        which = self.name if self.identity is not None else PurePath(self.asked).name
+        return f"incomplete: {organs} missing, for {which} did not draw ({why})"
 
     def plain(self) -> dict[str, Any]:
         """Return it as JSON has it."""

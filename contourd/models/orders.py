@@ -97,12 +97,17 @@ class JobOrder:
                 content["structures"],
                 content["second_reader"],
                 PlausibilitySettings.model_validate(content["plausibility"]),
-                {name: tuple(Profile(**one) for one in several) for name, several in content["profiles"].items()},
+                {name: _profiles_of(said) for name, said in content["profiles"].items()},
                 {name: (int(r), int(g), int(b)) for name, (r, g, b) in content["colours"].items()},
                 partial_rule(content.get("partial", "")),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DatasetError("the order of the job is not one that this version of contourd knows") from error
+
+
+def _profiles_of(said: list[dict[str, Any]] | dict[str, Any]) -> tuple[Profile, ...]:
+    """Read the profiles of a destination, which had one product before there could be several."""
+    return tuple(Profile(**one) for one in ([said] if isinstance(said, dict) else said))
 
 
 def _models_of(content: Mapping[str, Any]) -> tuple[ModelUse, ...]:
@@ -147,9 +152,16 @@ def pinned_models(names: Sequence[str], used: Sequence[ModelUse]) -> tuple[Model
     ----------
     used
         Empty: the job was not contoured, and its models are what their names stand for.
+
+    Raises
+    ------
+    ModelError
+        What each of them stood for is not known any more.
     """
     if not used:
         return tuple(map(ModelUse, names))
+    if len(names) != len(used):  # an earlier version kept the first of several alone
+        raise ModelError(HoldReason.MODEL_OF_JOB_GONE, model=", ".join(names))
     return tuple(
         replace(one, asked=name, runtime=None, organs=() if one.drew else one.organs)
         for name, one in zip(names, used, strict=True)
@@ -231,7 +243,10 @@ class OrderBook:
             try:
                 models.append(ModelUse(name, self._model(name)))
             except ModelError as error:
-                if partial != "send":
+                if partial != "send" or error.reason.code not in (
+                    HoldReason.MODEL_NOT_THERE,
+                    HoldReason.MODEL_TAKEN_OUT,
+                ):  # what could not be read now may be there
                     raise
                 first = first or error
                 models.append(ModelUse(name, failed=error.reason))

@@ -148,8 +148,11 @@ class FittingOrders:
         return None
 
     def _sent_without(self, order: JobOrder, model: ModelIdentity, asked: str) -> bool:
-        """Return whether a model is here, and damaged, of which a job is sent without what it draws."""
-        return len(order.models) > 1 and order.partial == "send" and is_here(model, asked, self._root)
+        """Return whether a model is here, and damaged, of which a job is sent without what it draws.
+
+        Where there are other hosts one of them may have it whole: the job is left to that.
+        """
+        return self._alone and len(order.models) > 1 and order.partial == "send" and is_here(model, asked, self._root)
 
     def _wrong_with_model(self, model: ModelIdentity, asked: str) -> Reason:
         """Say what is wrong with what the model's name stands for now: by that a released job is ordered anew."""

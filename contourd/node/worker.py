@@ -170,6 +170,7 @@ class Worker:
         """Wait for the next job; a model that was activated meanwhile is loaded before it comes."""
         with suppress(QueueUnavailable):  # the next claim tells it
             if self._models.see_activations():
+                self._shadows.give_way()  # nobody would watch it meanwhile
                 log.info("another model was activated", extra={"action": "load", "worker": self._name})
                 self.warm_up()
         self._clear_copies()

@@ -7,18 +7,17 @@ grid by the reader that training sets are made with; one that this cannot do for
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 from scipy.spatial import KDTree
 
 from contourd.dicom.reading.instance import UNREADABLE
-from contourd.dicom.reading.patient_identity import without_identity
+from contourd.dicom.reading.series_description import describe, without_names
 from contourd.dicom.rtstruct.reader import ReadROI, rasterise, read_structure_set
 from contourd.dicom.rtstruct.roi_masks import roi_mask
 from contourd.errors import DatasetError, ReviewUnusable
@@ -133,7 +132,8 @@ def compare(reviewed: Path, draft: Draft, names: Names) -> list[OrganComparison]
         _compared(organ, delivered.get(organ), of_organ.get(organ), draft)
         for organ in dict.fromkeys((*delivered, *of_organ))
     ]
-    return [_without_names(one, dataset) for one in (*filter(None, found), *unsure)]
+    words = describe(dataset).words
+    return [without_patient(one, words) for one in (*filter(None, found), *unsure)]
 
 
 def _sorted(rois: Sequence[ReadROI], names: Names) -> tuple[dict[str, ReadROI], list[OrganComparison]]:
@@ -217,11 +217,10 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def _without_names(one: OrganComparison, dataset: Dataset) -> OrganComparison:
-    """Leave out what identifies the patient, and bound what is kept of a text."""
-    roi = one.roi if without_identity(one.roi, dataset) == one.roi else ""
+def without_patient(one: OrganComparison, words: Iterable[str]) -> OrganComparison:
+    """Leave out what may hold a part of the patient's name or ID, and bound what is kept of a text."""
     plain = one.plain() | {
-        "roi": roi[:LONGEST_ROI],
-        "remark": without_identity(one.remark, dataset)[:LONGEST_REMARK],
+        "roi": without_names(one.roi, words)[:LONGEST_ROI],
+        "remark": one.remark[:LONGEST_REMARK] if without_names(one.remark, words) else "",
     }
     return OrganComparison(**plain)

@@ -20,12 +20,15 @@ class DraftContents:
         Its job was superseded or cancelled: a newer one is there, or none is wanted.
     delivered
         A destination took it.
+    uids
+        Of all structure sets of the job that are there: each way of writing it makes another.
     """
 
     job_id: int
     contents: ReviewContents
     ended: bool
     delivered: bool
+    uids: frozenset[str]
 
 
 def choose(review: ReviewContents, drafts: Sequence[DraftContents]) -> DraftContents:
@@ -50,7 +53,7 @@ def choose(review: ReviewContents, drafts: Sequence[DraftContents]) -> DraftCont
         raise next(error for error in wrong.values() if error is not None)
     named = {review.uid, *review.predecessors}
     for kept in (
-        [draft for draft in own if draft.contents.uid in named],
+        [draft for draft in own if draft.uids & named],
         own,
         [draft for draft in own if not draft.ended],
         [draft for draft in own if not draft.ended and draft.delivered],

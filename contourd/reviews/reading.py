@@ -14,6 +14,7 @@ from typing import Any
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
+from contourd.dicom.reading.completeness import LONGEST_UID, VALID_UID
 from contourd.dicom.reading.files import read_with_size
 from contourd.dicom.reading.instance import UNREADABLE
 from contourd.dicom.rtstruct.references import read_references
@@ -143,8 +144,8 @@ def read_contents(path: Path) -> ReviewContents:
             said.patient,
             said.studies,
             said.frame_uids,
-            said.series_uids,
-            tuple(said.images or _series_images(dataset))[:MOST_IMAGES],
+            _legal(said.series_uids),
+            _legal(said.images or _series_images(dataset))[:MOST_IMAGES],
             _stated(item.get("ReferencedSOPInstanceUID", "") for item in predecessors),
             _approval(dataset),
             _moment(dataset),
@@ -165,6 +166,11 @@ def _series_images(dataset: Dataset) -> tuple[str, ...]:
     )
 
 
+def _legal(uids: Iterable[str]) -> tuple[str, ...]:
+    """Return the UIDs that can be one: a database is asked for them."""
+    return tuple(uid for uid in uids if len(uid) <= LONGEST_UID and VALID_UID.fullmatch(uid))
+
+
 def _stated(values: Iterable[object]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(value) for value in values if value))
 
@@ -180,9 +186,9 @@ def _moment(dataset: Dataset) -> str:
     digits = _digits(date, DATE_DIGITS) + _digits(time, TIME_DIGITS).ljust(TIME_DIGITS, "0")
     try:
         moment = datetime.strptime(digits, "%Y%m%d%H%M%S")
-    except ValueError:
+        return moment.replace(tzinfo=_zone(dataset)).astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):  # the first year, as some write for no date at all, may begin before it
         return ""
-    return moment.replace(tzinfo=_zone(dataset)).astimezone(UTC).isoformat()
 
 
 def _digits(text: str, most: int) -> str:

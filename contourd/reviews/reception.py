@@ -14,7 +14,7 @@ from contourd.dicom.network.file_meta import sender_of
 from contourd.dicom.reading.dataset_hash import stored_sha256
 from contourd.dicom.reading.files import read_dicom
 from contourd.dicom.reading.instance import UNREADABLE
-from contourd.errors import ContourdError, ObjectExists, SpoolError, StoreUnavailable
+from contourd.errors import ContourdError, ObjectExists, QueueUnavailable, SpoolError, StoreUnavailable
 from contourd.settings import Reviewer
 from contourd.spool.folder import REVIEWS, Spool
 from contourd.spool.objects import StoredFile
@@ -69,7 +69,7 @@ class ReviewReception:
         try:
             made = self._record(received, self._put(received.path) if self._secured else None)
         except ContourdError:
-            self._remove(received.path)
+            self._discard(received.path)
             raise
         if not made:
             self._remove(received.path)
@@ -90,6 +90,12 @@ class ReviewReception:
             if stored is not None and made:
                 add_stored(session, [stored], now)
         return made
+
+    def _discard(self, path: str) -> None:
+        """Remove a file, but one whose row may have been written though the answer was lost."""
+        with suppress(QueueUnavailable), self._database.reading() as session:
+            if session.scalar(select(ReviewRow.id).where(ReviewRow.path == path)) is None:
+                self._remove(path)
 
     def _remove(self, path: str) -> None:
         with suppress(SpoolError):  # retention removes it

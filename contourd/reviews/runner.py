@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -173,9 +173,9 @@ class Reviews:
             code = HoldReason.REVIEW_BEFORE_ITS_JOB if series else HoldReason.REVIEW_OF_NO_SERIES
             raise ReviewUnusable(code)
         drafts = [
-            DraftContents(one.job_id, self._read(found), one.ended, bool(one.taken))
+            DraftContents(one.job_id, read[0], one.ended, bool(one.taken), frozenset(draft.uid for draft in read))
             for one in made
-            if (found := self._draft_path(one)) is not None
+            if (read := [self._read(found) for found in self._draft_paths(one)])
         ]
         if not drafts:
             raise ReviewUnusable(HoldReason.REVIEW_DRAFT_GONE, job=made[0].job_id)
@@ -201,13 +201,16 @@ class Reviews:
 
     def _draft_path(self, made: _Made, destination: str = "") -> str | None:
         """Return a structure set of a job that is there: the one that a destination got, else any."""
+        return next(self._draft_paths(made, destination), None)
+
+    def _draft_paths(self, made: _Made, destination: str = "") -> Iterator[str]:
+        """Yield the structure sets of a job that are there, first the one that a destination got."""
         paths = sorted(made.paths, key=lambda path: path != made.outputs.get(destination))
         missing = set(self._copies.missing(paths))
         for path in (path for path in paths if path not in missing):
             self._copies.bring([path])
             if (self._spool.root / path).is_file():
-                return path
-        return None
+                yield path
 
     def _destination(self, calling_ae: str, destinations: Sequence[str]) -> str:
         """Return by which destination of a job a reviewer got the contours; empty where that is not sure."""

@@ -84,7 +84,8 @@ def _of_url(values: dict[str, object]) -> dict[str, object]:
     if values.get("commitment"):
         raise ValueError("commitment: a destination of kind stow has none; verify asks whether it is there")
     taken = {"ae_title": "STOW-RS", "host": url.hostname, "port": port}
-    if given := [key for key, value in taken.items() if values.get(key, value) != value]:
+    given = [key for key in taken if key in values]
+    if given and any(values.get(key) != value for key, value in taken.items()):  # all of them: as they are shown
         raise ValueError(f"{', '.join(given)}: a destination of kind stow is reached by its url")
     return {**values, **taken}
 

@@ -76,8 +76,8 @@ class Contouring:
         return self.several or (ModelUse(self.model.name, self.model, self.runtime),)
 
     def model_of(self, organ: str) -> ModelIdentity:
-        """Return the model whose an organ was to draw; where none of several has it, the first that drew."""
-        owners = (use.identity for use in self.several if use.drew and organ in use.organs)
+        """Return the model whose an organ is to draw; where none of several has it, the first that drew."""
+        owners = (use.identity for use in self.several if organ in use.organs)
         return next((one for one in owners if one is not None), self.model)
 
     @property

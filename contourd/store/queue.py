@@ -17,7 +17,7 @@ from contourd.model.remarks import NO_REMARKS, Remarks
 from contourd.profiles import RTSTRUCT
 from contourd.reasons.catalogue import HoldReason, Reason
 from contourd.store.claiming import Wanted, claim_oldest, sent_with
-from contourd.store.contourings import Contouring, FurtherOutput, add_contouring
+from contourd.store.contourings import Contouring, FurtherOutput, add_contouring, last_outputs
 from contourd.store.database import Database
 from contourd.store.device_waits import waits_since
 from contourd.store.facets import file_remarks
@@ -229,6 +229,10 @@ class Queue:
             The job is no longer this worker's: the result is another's to give.
         """
         with self._database.transaction() as session:
+            # A commit whose answer was lost: the claim's token is in these paths, and nobody else wrote there.
+            written = contouring.outputs if contouring is not None else ()
+            if written and last_outputs(session, claim.job_id) == written:
+                return
             job, now = self._owned(session, claim), self._now()
             job.lease_until = None
             job.reason = None

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
 LONGEST_TOKEN = 64 * 1024
+# A line on which a large segmentation takes minutes is given them.
+SLOWEST_BYTES_S = 125_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,15 +77,28 @@ class WebCalls:
                 self._open -= mine
 
     def ask(
-        self, destination: Destination, method: str, path: str, headers: Mapping[str, str], content: bytes = b""
+        self,
+        destination: Destination,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        content: bytes = b"",
+        most: int = MOST_BYTES,
     ) -> Answer | Outcome:
-        """Send one request; what gives no answer that can be looked at is an outcome, never an exception."""
+        """Send one request; what gives no answer that can be looked at is an outcome, never an exception.
+
+        Parameters
+        ----------
+        most
+            Bytes of an answer that are read.
+        """
         try:
             import httpx
         except ImportError:
             return Outcome(OutcomeKind.REFUSED, "httpx is not installed; install contourd[stow]")
         where = named(destination)
-        longest_s = destination.connect_timeout_s + destination.response_timeout_s
+        sending_s = len(content) / SLOWEST_BYTES_S
+        longest_s = destination.connect_timeout_s + destination.response_timeout_s + sending_s
         limits = httpx.Timeout(destination.response_timeout_s, connect=destination.connect_timeout_s)
         try:
             with (
@@ -98,7 +113,7 @@ class WebCalls:
                     extensions={"trace": told, "timeout": limits.as_dict()},
                 )
                 response = client.send(request, stream=True, follow_redirects=False)
-                return _read(response, where)
+                return _read(response, where, most)
         except NodeError as error:  # its certificates or its token cannot be used
             return Outcome(OutcomeKind.UNREACHABLE, str(error))
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
@@ -114,7 +129,7 @@ def named(destination: Destination) -> str:
     return f"{destination.name} ({destination.url})"
 
 
-def _read(response: httpx.Response, where: str) -> Answer | Outcome:
+def _read(response: httpx.Response, where: str, most: int) -> Answer | Outcome:
     """Read the body whole, and look at the status where that says all."""
     status = response.status_code
     if response.is_redirect or 300 <= status < 400:
@@ -122,7 +137,7 @@ def _read(response: httpx.Response, where: str) -> Answer | Outcome:
     body = bytearray()
     for part in response.iter_raw():
         body += part
-        if len(body) > MOST_BYTES:
+        if len(body) > most:
             return Outcome(OutcomeKind.IMPROPER, f"{where} answered {status} with more than is read")
     if status in (401, 403):
         return Outcome(OutcomeKind.REFUSED, f"{where} does not let contourd in ({status}): look at its token")

@@ -25,6 +25,8 @@ from contourd.system import logs
 
 SOP_INSTANCE_UID = "00080018"
 DICOM_JSON, DICOM_XML = "application/dicom+json", "application/dicom+xml"
+# The metadata of a structure set hold its points, those of a segmentation each of its frames.
+MOST_METADATA_BYTES = 64 << 20
 # 200: all stored; 202: some, or with warnings; 409: none. Each says in its body what became of what.
 WITH_REPORT = frozenset({200, 202, 409})
 
@@ -79,7 +81,7 @@ class StowSender:
         """Ask for the metadata of what was taken: only what is found there is called sent."""
         uids = (dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID)
         path = "studies/{}/series/{}/instances/{}/metadata".format(*uids)
-        answer = self._calls.ask(destination, "GET", path, {"Accept": DICOM_JSON})
+        answer = self._calls.ask(destination, "GET", path, {"Accept": DICOM_JSON}, most=MOST_METADATA_BYTES)
         where = named(destination)
         if isinstance(answer, Outcome):
             return Outcome(OutcomeKind.RETRY, f"it was taken, and whether it is there is not known: {answer.reason}")

@@ -231,6 +231,10 @@ def test_a_token_that_is_none_is_told_and_not_sent(server, file, tmp_path, token
     ("answer", "kind"),
     [
         ((200, [{"00080018": {"vr": "UI", "Value": ["{uid}"]}}]), ACCEPTED),
+        (
+            (200, [{"00080018": {"vr": "UI", "Value": ["{uid}"]}, "30060050": {"vr": "DS", "Value": [1] * 999_999}}]),
+            ACCEPTED,
+        ),
         ((200, [{"00080018": {"vr": "UI", "Value": [OTHER]}}]), RETRY),
         ((200, b"<html>"), RETRY),
         ((404, b""), RETRY),

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from contourd.contour.contouring import contour_series
-from contourd.errors import DatasetError, StoreUnavailable
+from contourd.errors import DatasetError, ModelError, StoreUnavailable
 from contourd.model.model_use import ModelUse
-from contourd.models.orders import JobOrder, OrderBook, order_digest, version_of
+from contourd.models.orders import JobOrder, OrderBook, order_digest, pinned_models, version_of
 from contourd.node import fitting_orders
 from contourd.node.fitting_orders import AGAIN_S, FittingOrders
 from contourd.node.order_keeper import NOBODY_HOLDS_S, OrderKeeper
@@ -58,8 +58,18 @@ def test_an_order_is_read_as_it_was_written(bench):
     (model,) = order.models
     assert (model.asked, model.identity.name, order.contourd) == ("bright", "bright", version_of(text))
     assert [[one.decimals for one in profiles] for profiles in order.profiles.values()] == [[3], [2]]
+    plain = json.loads(text)
+    before = {name: profiles[0] for name, profiles in plain["profiles"].items()}  # of one product, as it was written
+    assert JobOrder.read(json.dumps({**plain, "profiles": before})) == order
     with pytest.raises(DatasetError, match="not one that this version of contourd knows"):
-        JobOrder.read(json.dumps({**json.loads(text), "profiles": {"pacs": {"unknown": 1}}}))
+        JobOrder.read(json.dumps({**plain, "profiles": {"pacs": {"unknown": 1}}}))
+
+
+def test_models_that_an_earlier_version_kept_the_first_of_are_not_guessed():
+    assert [one.asked for one in pinned_models(["a", "b"], ())] == ["a", "b"]
+    with pytest.raises(ModelError) as raised:
+        pinned_models(["a", "b"], [ModelUse("a")])
+    assert raised.value.reason.code == HoldReason.MODEL_OF_JOB_GONE
 
 
 def test_a_job_is_contoured_as_it_was_ordered_and_not_as_the_worker_is_set(bench, make_series):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+import time
 import zlib
 from pathlib import Path
 
@@ -14,12 +15,15 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ImplicitVRLittleEnd
 
 from contourd.dicom.network.file_meta import file_meta
 from contourd.dicom.network.review_scp import read_identity
+from contourd.dicom.reading.series_description import describe
 from contourd.errors import ReviewUnusable, SeriesUnusable
 from contourd.reasons.catalogue import HoldReason
 from contourd.reviews import reading
 from contourd.reviews.apart import answered
 from contourd.reviews.asking import Stopped, ask
+from contourd.reviews.comparison import OrganComparison, without_patient
 from contourd.reviews.reading import ReviewContents, read_bounded, read_contents
+from contourd.store.states import OrganFate
 from tests.reviewing import content_of, contours_of, edited
 
 
@@ -135,3 +139,40 @@ def test_a_zone_and_a_date_that_are_none_are_nobodys(tmp_path, dataset):
     assert read_contents(written(tmp_path, content_of(edited(dataset, odd)))).reviewed_at == "2026-01-31T09:15:00+00:00"
     later = edited(dataset, odd, lambda ds: setattr(ds, "ReviewDate", ""))
     assert read_contents(written(tmp_path, content_of(later))).reviewed_at == ""
+
+
+def test_a_year_that_is_none_anywhere_is_no_date(tmp_path, dataset, monkeypatch):
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    try:
+        empty = edited(dataset, lambda ds: setattr(ds, "ReviewDate", "00010101"))
+        assert read_contents(written(tmp_path, content_of(empty))).reviewed_at == ""
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_what_is_no_uid_is_asked_of_no_database(tmp_path, dataset):
+    def odd(ds: Dataset) -> None:
+        (series,) = ds.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].RTReferencedSeriesSequence
+        series[0x0020000E] = pydicom.dataelem.RawDataElement(
+            pydicom.tag.Tag(0x0020000E), "UI", 8, b"1.2\x003.45", 0, True, True
+        )
+
+    contents = read_contents(written(tmp_path, content_of(edited(dataset, odd))))
+    assert contents.series == ()
+    assert contents.images
+    assert not any("\0" in uid for uid in (*contents.series, *contents.images))
+
+
+@pytest.mark.parametrize("name", ["GTV_{family}", "{family}GTV", "GTV_{number}", "boost {family}"])
+def test_an_roi_that_is_called_by_the_patient_is_kept_without_its_name(dataset, name):
+    def named(ds: Dataset) -> None:
+        ds.PatientName, ds.PatientID = "Mueller^Jane", "471100"
+
+    words = describe(edited(dataset, named)).words
+    roi = name.format(family="Mueller", number="471100")
+    kept = without_patient(OrganComparison("", roi, OrganFate.UNSURE, remark=f"{roi} twice"), words)
+    assert (kept.roi, kept.remark) == ("", "")
+    plain = OrganComparison("Parotid_L", "Parotid_L", OrganFate.TOUCHED, remark="points between slices")
+    assert without_patient(plain, words) == plain

@@ -18,4 +18,4 @@ def test_each_organ_has_the_model_that_draws_it():
     both = replace(one, several=(of_bones, of_glands))
     failed = replace(one, several=(of_bones, replace(of_glands, failed=Reason(HoldReason.FAULT))))
     owners = [[made.model_of(organ).name for organ in ("Bone_Mandible", "Parotid_L")] for made in (one, both, failed)]
-    assert owners == [["bones", "bones"], ["bones", "glands"], ["bones", "bones"]]
+    assert owners == [["bones", "bones"], ["bones", "glands"], ["bones", "glands"]]

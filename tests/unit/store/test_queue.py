@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -11,9 +12,11 @@ from sqlalchemy.exc import IntegrityError
 from contourd.errors import LeaseLost
 from contourd.model.remarks import Finding, Measure, Remark, RemarkCheck, Remarks, RemarkVerdict
 from contourd.observe.report import read_report
+from contourd.store.contourings import Output
 from contourd.store.queue import JobClaim, Lease
 from contourd.store.states import DeliveryState, JobState
-from contourd.store.tables import DeliveryRow, EventRow, JobRow
+from contourd.store.tables import ContouringRow, DeliveryRow, EventRow, JobRow
+from tests.contourings import CONTOURING
 from tests.queueing import START, add_job, in_force, state
 from tests.reasons import because
 
@@ -159,3 +162,19 @@ def test_claims_use_their_index(database):
             plan = str(session.execute(text(query)).all())
             assert index in plan
             assert "TEMP B-TREE" not in plan
+
+
+def test_what_is_finished_again_by_the_same_claim_was_recorded_before(database, queue):
+    """Where the connection broke after the commit, the worker cannot know of it, and tries once more."""
+    job = add_job(database)
+    claim = queue.fetch_job("a", 60).claim
+    made = replace(CONTOURING, outputs=(Output("outgoing/1-1.dcm", "0" * 64),))
+    for _ in range(2):
+        queue.finish_job(claim, {"pacs": "outgoing/1-1.dcm"}, contouring=made)
+    assert state(database, job) == JobState.DELIVERING
+    with database.reading() as session:
+        assert len(session.scalars(select(DeliveryRow)).all()) == 1
+        assert len(session.scalars(select(ContouringRow)).all()) == 1
+    other = replace(made, outputs=(Output("outgoing/1-2.dcm", "0" * 64),))
+    with pytest.raises(LeaseLost):
+        queue.finish_job(claim, {"pacs": "outgoing/1-2.dcm"}, contouring=other)
