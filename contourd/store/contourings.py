@@ -210,18 +210,11 @@ def read_contoured(database: Database, job_id: int) -> ContouredJob | None:
             tuple(job.destinations),
             job.override,
             dict(session.execute(images.order_by(InstanceRow.id)).all()),
-            read_contouring(session, job_id),
+            last_contouring(session, job_id),
             series.purged_at,
             job.purged_at,
             partial_rule(job.partial),
         )
-
-
-def read_contouring(session: Session, job_id: int) -> Contouring | None:
-    """Read what made the structure sets of a job the last time, None where it was never contoured."""
-    last = select(ContouringRow).where(ContouringRow.job_id == job_id).order_by(ContouringRow.id.desc()).limit(1)
-    row = session.scalars(last).first()
-    return _contouring(row) if row is not None else None
 
 
 def _contouring(row: ContouringRow) -> Contouring:

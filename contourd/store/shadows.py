@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 from contourd.errors import LeaseLost
 from contourd.model.model_identity import ModelIdentity
 from contourd.reasons.catalogue import HoldReason, Reason
-from contourd.store.contourings import Contouring, images_sha256, read_contouring
+from contourd.store.contourings import Contouring, images_sha256, last_contouring
 from contourd.store.database import Database
 from contourd.store.locks import lock_row, locked
 from contourd.store.shadow_tables import ShadowAgreementRow, ShadowRow, ShadowState
@@ -147,7 +147,7 @@ class Shadows:
                 self._end(row, ShadowState.DROPPED, reason)
                 return None
             job = session.get_one(JobRow, row.job_id)
-            live = read_contouring(session, job.id)
+            live = last_contouring(session, job.id)
             assert live is not None
             row.state, row.reason = ShadowState.RUNNING, None
             row.attempts += 1
@@ -309,7 +309,7 @@ def _in_vain(session: Session, row: ShadowRow) -> Reason | None:
     if job.state in ENDED:
         return job.reason or Reason(HoldReason.IMAGES_REPLACED)
     hashes = session.scalars(select(InstanceRow.sha256).where(InstanceRow.series_id == series.id)).all()
-    live = read_contouring(session, job.id)
+    live = last_contouring(session, job.id)
     other = live is not None and (len(hashes) != live.images or images_sha256(hashes) != live.images_sha256)
     if job.revision < series.corrected_revision or other:
         return Reason(HoldReason.IMAGES_REPLACED)
