@@ -133,6 +133,27 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 
 @pytest.fixture
+def in_postgresql(cluster: databases.Cluster) -> Iterator[None]:
+    """Keep the queues that a test opens in PostgreSQL alone."""
+    with databases.kept_in(cluster):
+        yield
+
+
+@pytest.fixture
+def others(tmp_path: Path) -> Iterator[Callable[[], Database]]:
+    """Return a function that opens the queue as another process would."""
+    opened: list[Database] = []
+
+    def another() -> Database:
+        opened.append(databases.open_queue(tmp_path))
+        return opened[-1]
+
+    yield another
+    for database in opened:
+        database.close()
+
+
+@pytest.fixture
 def queue(database: Database, clock: Clock) -> Queue:
     return Queue(database, clock)
 

@@ -43,7 +43,6 @@ from contourd.store.tables import (
 )
 from contourd.store.tallies import INSTANCES, JOBS, read_tallies
 from contourd.system.clock import utc_now
-from tests import databases
 from tests.intake_node import ROUTE, SETTINGS
 from tests.queueing import POLICY, TAKEN, Clock, add_job, state
 from tests.reasons import because
@@ -52,24 +51,7 @@ CT_CLASS = "1.2.840.10008.5.1.4.1.1.2"
 LONGEST_WAIT_S = 20
 
 
-@pytest.fixture(autouse=True)
-def in_postgresql(cluster: databases.Cluster) -> Iterator[None]:
-    with databases.kept_in(cluster):
-        yield
-
-
-@pytest.fixture
-def others(tmp_path: Path) -> Iterator[Callable[[], Database]]:
-    """Return a function that opens the queue as another process would."""
-    opened: list[Database] = []
-
-    def another() -> Database:
-        opened.append(databases.open_queue(tmp_path))
-        return opened[-1]
-
-    yield another
-    for database in opened:
-        database.close()
+pytestmark = pytest.mark.usefixtures("in_postgresql")
 
 
 @pytest.fixture

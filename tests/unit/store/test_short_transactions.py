@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -20,31 +20,13 @@ from contourd.spool.objects import StoredFile
 from contourd.store.database import Database
 from contourd.store.queue import Queue
 from contourd.store.tables import EventRow, InstanceRow, SeriesRow, StoredFileRow
-from tests import databases
 from tests.intake_node import ROUTE, SETTINGS
 from tests.queueing import add_job
 
 LONGEST_WAIT_S = 20
 
 
-@pytest.fixture(autouse=True)
-def in_postgresql(cluster: databases.Cluster) -> Iterator[None]:
-    with databases.kept_in(cluster):
-        yield
-
-
-@pytest.fixture
-def others(tmp_path: Path) -> Iterator[Callable[[], Database]]:
-    """Return a function that opens the queue as another process would."""
-    opened: list[Database] = []
-
-    def another() -> Database:
-        opened.append(databases.open_queue(tmp_path))
-        return opened[-1]
-
-    yield another
-    for database in opened:
-        database.close()
+pytestmark = pytest.mark.usefixtures("in_postgresql")
 
 
 @pytest.fixture
