@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from job_queue import median_ms
 from sqlalchemy import insert, text
 
 from contourd.dicom.network.events import ReceivedInstance
@@ -158,16 +159,6 @@ def asked(jobs: int) -> dict[str, ArchiveFilter]:
     found |= {f"{name}, from the middle": read_filter([*pairs[name], ("before", deep)], now)
               for name in ("everything", "delivered", "two usual ones")}  # fmt: skip
     return found
-
-
-def median_ms(call: Callable[[], object], runs: int) -> float:
-    """Time a call."""
-    times = []
-    for _ in range(runs):
-        began = time.perf_counter()
-        call()
-        times.append((time.perf_counter() - began) * 1000)
-    return statistics.median(times)
 
 
 def writing(database: Database, root: Path, jobs: int) -> Iterator[tuple[str, Callable[[], object]]]:
